@@ -1,0 +1,140 @@
+//! Arguments and printing: one file a command, `output.rs` alone prints.
+
+mod demo;
+mod gateway;
+mod gateway_run;
+mod health;
+mod output;
+mod remote;
+mod status;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+use self::output::Output;
+use crate::{
+    config::Paths,
+    problem::{Class, Problem},
+};
+
+/// Reach your own agent from anywhere.
+#[derive(Debug, Parser)]
+#[command(name = "openclaw", version, propagate_version = true, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, clap::Args)]
+struct Globals {
+    /// Print one JSON value to standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// No colours (also NO_COLOR)
+    #[arg(long, global = true)]
+    no_color: bool,
+    /// Use the files of this profile
+    #[arg(long, global = true, value_name = "NAME", env = "OPENCLAW_PROFILE")]
+    profile: Option<String>,
+    /// Talk to the gateway of this remote
+    #[arg(long, global = true, value_name = "NAME")]
+    remote: Option<String>,
+    /// Talk to the gateway on this machine
+    #[arg(long, global = true, conflicts_with = "remote")]
+    local_gateway: bool,
+    /// Say more on standard error; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// See the whole product on this machine, with nothing set up
+    Demo(demo::Arguments),
+    /// Keep gateways on other machines within reach
+    Remote(remote::Arguments),
+    /// Run a gateway, or ask one
+    Gateway(gateway::Arguments),
+    /// Ask the gateway whether it is well
+    Health(health::Arguments),
+    /// Show which gateway is meant, and how it is
+    Status(status::Arguments),
+    /// Run the supervisor of this profile (started by `remote connect`)
+    #[command(hide = true)]
+    Supervisor,
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+/// What every command gets.
+struct Context {
+    globals: Globals,
+    paths: Paths,
+    output: Output,
+}
+
+/// Runs the program with `arguments` (the program's name first) and returns its exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let parsed = match Arguments::try_parse_from(&arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => return usage(&arguments, &error),
+    };
+    let Arguments { globals, command } = parsed;
+    let output = Output::new(globals.json, globals.no_color);
+    let outcome = Paths::find(globals.profile.as_deref())
+        .map_err(anyhow::Error::from)
+        .and_then(|paths| dispatch(&Context { globals, paths, output: output.clone() }, command));
+    match outcome {
+        Ok(code) => code,
+        Err(error) => output.failure(&error),
+    }
+}
+
+fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(arguments) => demo::run(context, arguments),
+        Command::Remote(arguments) => remote::run(context, arguments),
+        Command::Gateway(arguments) => gateway::run(context, arguments),
+        Command::Health(arguments) => health::run(context, arguments),
+        Command::Status(arguments) => status::run(context, arguments),
+        Command::Supervisor => remote::supervise(context),
+        Command::Other(words) => Err(unknown(&words).into()),
+    }
+}
+
+/// A command that we lack; another `openclaw` on the PATH may have it.
+fn unknown(words: &[OsString]) -> Problem {
+    let word = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let problem = Problem::new(Class::Usage, format!("no command `{word}` here"));
+    match other_openclaw() {
+        Some(path) => problem.fix(format!("{} {word}", path.display())),
+        None => problem.fix("openclaw --help"),
+    }
+}
+
+/// The first `openclaw` on the PATH that is not this program.
+fn other_openclaw() -> Option<std::path::PathBuf> {
+    let own = std::env::current_exe().and_then(|path| path.canonicalize()).ok()?;
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join("openclaw"))
+        .filter(|path| path.is_file())
+        .find(|path| path.canonicalize().is_ok_and(|path| path != own))
+}
+
+/// Prints what clap has to say: help to standard output, errors as a problem of class `usage`.
+fn usage(arguments: &[OsString], error: &clap::Error) -> ExitCode {
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let output = Output::new(json, arguments.iter().any(|argument| argument == "--no-color"));
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        output.page(&error.render().to_string());
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let message = text.trim_start_matches("error: ").trim_end().to_owned();
+    output.failure(&Problem::new(Class::Usage, message).into())
+}

@@ -1,0 +1,1 @@
+//! Talks to a gateway: which one, with which secret, and calls.

@@ -1,0 +1,96 @@
+//! Where our files are, from the environment and the profile.
+
+use std::path::PathBuf;
+
+use crate::problem::{Class, Problem};
+
+/// The folders of one profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Paths {
+    /// `OPENCLAW_STATE_DIR`, else `~/.openclaw` or `~/.openclaw-<profile>`; may belong to an
+    /// OpenClaw installation as well.
+    pub(crate) state: PathBuf,
+    /// `OPENCLAW_CONFIG_PATH`, else `<state>/openclaw.json`.
+    pub(crate) config: PathBuf,
+    /// The control socket: in `XDG_RUNTIME_DIR` if there is one, else in [`Paths::own`].
+    pub(crate) socket: PathBuf,
+}
+
+impl Paths {
+    /// The folders of `profile`, from the environment of this process.
+    pub(crate) fn find(profile: Option<&str>) -> Result<Self, Problem> {
+        Self::resolve(profile, |name| std::env::var_os(name).filter(|value| !value.is_empty()))
+    }
+
+    /// The folders of `profile`, from an environment.
+    fn resolve(
+        profile: Option<&str>,
+        variable: impl Fn(&str) -> Option<std::ffi::OsString>,
+    ) -> Result<Self, Problem> {
+        let profile = profile.filter(|name| !name.is_empty() && *name != "default");
+        if let Some(name) = profile
+            && !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        {
+            return Err(Problem::new(
+                Class::Usage,
+                format!("the profile name `{name}` may hold letters, digits, - and _ only"),
+            ));
+        }
+        let state = match variable("OPENCLAW_STATE_DIR") {
+            Some(folder) => std::path::absolute(folder).map_err(|error| {
+                Problem::new(Class::Config, format!("OPENCLAW_STATE_DIR: {error}"))
+            })?,
+            None => {
+                let home = variable("HOME").map(PathBuf::from).or_else(|| {
+                    directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned())
+                });
+                let Some(home) = home else {
+                    return Err(Problem::new(Class::Config, "no home folder")
+                        .fix("set HOME or OPENCLAW_STATE_DIR"));
+                };
+                home.join(profile.map_or(".openclaw".to_owned(), |p| format!(".openclaw-{p}")))
+            }
+        };
+        let config = variable("OPENCLAW_CONFIG_PATH")
+            .map_or_else(|| state.join("openclaw.json"), PathBuf::from);
+        let socket = match variable("XDG_RUNTIME_DIR").map(PathBuf::from) {
+            Some(folder) if folder.is_dir() => {
+                use std::os::unix::ffi::OsStrExt;
+                let digest =
+                    ring::digest::digest(&ring::digest::SHA256, state.as_os_str().as_bytes());
+                let hash: String =
+                    digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+                folder
+                    .join("openclaw")
+                    .join(format!("{}-{hash}.sock", profile.unwrap_or("default")))
+            }
+            Some(_) | None => state.join("rs").join("supervisor.sock"),
+        };
+        Ok(Self { state, config, socket })
+    }
+
+    /// `<state>/rs`: everything that we write.
+    pub(crate) fn own(&self) -> PathBuf {
+        self.state.join("rs")
+    }
+
+    /// `rs/remotes.json`.
+    pub(crate) fn remotes(&self) -> PathBuf {
+        self.own().join("remotes.json")
+    }
+
+    /// `rs/credentials.json`.
+    pub(crate) fn credentials(&self) -> PathBuf {
+        self.own().join("credentials.json")
+    }
+
+    /// `rs/gateway-token`.
+    pub(crate) fn gateway_token(&self) -> PathBuf {
+        self.own().join("gateway-token")
+    }
+
+    /// `rs/logs`.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.own().join("logs")
+    }
+}

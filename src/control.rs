@@ -1,0 +1,1 @@
+//! The control socket's messages and its client end.

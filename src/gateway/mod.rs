@@ -1,0 +1,1 @@
+//! Answers clients: listener, handshake, methods, HTTP.

@@ -1,0 +1,32 @@
+//! Reach your own agent from anywhere: a self-healing tunnel, a client and a gateway.
+//!
+//! The modules in reading order; `docs/architecture.md` says who may use whom.
+
+/// What went wrong, as people, scripts and exit codes see it.
+mod problem;
+/// Text that is wiped from memory and never printed.
+mod secret;
+
+/// The wire: frames, connect, errors, one file a method family. Pure data.
+#[deny(clippy::disallowed_methods, reason = "pure: the clock is an argument, nothing is started")]
+mod protocol;
+/// What a tunnel does: phases, failures, backoff. Pure.
+#[deny(clippy::disallowed_methods, reason = "pure: the clock is an argument, nothing is started")]
+mod tunnel;
+
+/// Arguments and printing.
+mod cli;
+/// Talks to a gateway: which one, with which secret, and calls.
+mod client;
+/// The files: `openclaw.json`, remotes, credentials, and where they are.
+mod config;
+/// The control socket's messages and its client end.
+mod control;
+/// Answers clients: listener, handshake, methods, HTTP.
+mod gateway;
+/// One SSH connection: resolve, dial, host key, authenticate, jump; the demo's server.
+mod ssh;
+/// Runs the tunnels: listeners, sessions, the control socket's server end.
+mod supervisor;
+
+pub use cli::run;

@@ -1,0 +1,86 @@
+//! What went wrong: a class with its exit code, a message, and what to type next.
+
+use serde::{Deserialize, Serialize};
+
+/// The class of a failure: decides the exit code, and is `class` under `--json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Ours to mend.
+    Internal,
+    /// An RPC that got no answer in time.
+    Timeout,
+    /// The gateway answered with an error.
+    Rpc,
+    /// Wrong arguments.
+    Usage,
+    /// Wrong configuration; every problem is listed.
+    Config,
+    /// DNS, refused, connect timed out, no network, link down.
+    Unreachable,
+    /// SSH authentication failed.
+    SshAuth,
+    /// Host key unknown in batch mode, changed or revoked.
+    HostKey,
+    /// The local port is taken; the message says by whom.
+    PortInUse,
+    /// The tunnel is up, no gateway answers behind it.
+    GatewayDown,
+    /// The gateway refused: token, password, pairing, scope, protocol version.
+    GatewayRefused,
+    /// The SSH server refused the forward.
+    ForwardRefused,
+}
+
+impl Class {
+    /// The process exit code of this class.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Internal | Self::Timeout | Self::Rpc => 1,
+            Self::Usage | Self::Config => 2,
+            Self::Unreachable => 3,
+            Self::SshAuth => 4,
+            Self::HostKey => 5,
+            Self::PortInUse => 6,
+            Self::GatewayDown => 7,
+            Self::GatewayRefused => 8,
+            Self::ForwardRefused => 9,
+        }
+    }
+}
+
+/// A failure as a person and a script see it; travels over the control socket as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "camelCase")]
+#[error("{message}")]
+pub struct Problem {
+    /// Decides the exit code.
+    pub class: Class,
+    /// OpenClaw's own error code where it has one (`UNAVAILABLE`, `AUTH_TOKEN_MISMATCH`, …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// What failed and why: a lower-case fragment.
+    pub message: String,
+    /// What to type next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+impl Problem {
+    /// A problem of `class` that says what failed and why.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Self { class, code: None, message: message.into(), fix: None }
+    }
+
+    /// The same problem with what to type next.
+    #[must_use]
+    pub fn fix(self, fix: impl Into<String>) -> Self {
+        Self { fix: Some(fix.into()), ..self }
+    }
+
+    /// The same problem with OpenClaw's code for it.
+    #[must_use]
+    pub fn code(self, code: impl Into<String>) -> Self {
+        Self { code: Some(code.into()), ..self }
+    }
+}

@@ -1,0 +1,210 @@
+//! The handshake: challenge, `connect`, `hello-ok` (`ConnectParams`, `HelloOk`).
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::secret::Secret;
+
+/// Payload of the first event, `connect.challenge`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Challenge {
+    /// Goes into the device signature.
+    pub(crate) nonce: String,
+    /// Milliseconds since 1970.
+    pub(crate) ts: u64,
+}
+
+/// Parameters of `connect`, the first request on a connection.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Connect {
+    /// The lowest version the client speaks.
+    pub(crate) min_protocol: u32,
+    /// The highest version the client speaks.
+    pub(crate) max_protocol: u32,
+    /// Who is calling.
+    pub(crate) client: Client,
+    /// `operator` (the default) or `node`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) role: Option<String>,
+    /// What the client asks for; what it gets is the server's decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scopes: Option<Vec<String>>,
+    /// Secrets offered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) auth: Option<Auth>,
+    /// Capabilities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) caps: Vec<String>,
+    /// A node's commands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) commands: Option<Vec<String>>,
+    /// A node's permissions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) permissions: Option<Value>,
+    /// A node's PATH.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) path_env: Option<String>,
+    /// A node's screen control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) computer_use: Option<Value>,
+    /// A worker's bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_runs: Option<Value>,
+    /// Device identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device: Option<Value>,
+    /// A language tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) locale: Option<String>,
+    /// Program and version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user_agent: Option<String>,
+}
+
+/// Who is calling.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Client {
+    /// One of the schema's client ids: `cli`, `gateway-client`, `openclaw-probe`, …
+    pub(crate) id: String,
+    /// Its version.
+    pub(crate) version: String,
+    /// `linux`, `darwin`, …
+    pub(crate) platform: String,
+    /// `cli`, `ui`, `backend`, `node`, `probe`, …
+    pub(crate) mode: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) display_name: Option<String>,
+    /// The build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) build_id: Option<String>,
+    /// `Mac`, `iPhone`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_family: Option<String>,
+    /// The hardware's model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) model_identifier: Option<String>,
+    /// An IANA zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) time_zone: Option<String>,
+    /// One running program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) instance_id: Option<String>,
+}
+
+/// Secrets offered in `connect`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Auth {
+    /// The gateway's shared token (or password: the gateway's mode decides).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<Secret>,
+    /// The gateway's shared password (or token).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) password: Option<Secret>,
+    /// A setup code's token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bootstrap_token: Option<Secret>,
+    /// A paired device's token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_token: Option<Secret>,
+    /// OpenClaw's own, unused here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) approval_runtime_token: Option<Secret>,
+    /// OpenClaw's own, unused here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agent_runtime_identity_token: Option<Secret>,
+}
+
+/// Payload of the answer to `connect`. Fields a newer gateway adds are ignored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "hello-ok", rename_all = "camelCase")]
+pub(crate) struct HelloOk {
+    /// The version agreed on.
+    pub(crate) protocol: u32,
+    /// Who answers.
+    pub(crate) server: Server,
+    /// What it can do.
+    pub(crate) features: Features,
+    /// How things stand.
+    pub(crate) snapshot: Snapshot,
+    /// What the client may do.
+    pub(crate) auth: Granted,
+    /// Limits.
+    pub(crate) policy: Policy,
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Server {
+    /// The gateway's version.
+    pub(crate) version: String,
+    /// This connection's id.
+    pub(crate) conn_id: String,
+    /// Changes with every start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) boot_id: Option<String>,
+}
+
+/// What a gateway can do: nothing is listed that is not there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Features {
+    /// Method names.
+    pub(crate) methods: Vec<String>,
+    /// Event names.
+    pub(crate) events: Vec<String>,
+    /// Further abilities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) capabilities: Vec<String>,
+}
+
+/// How things stand at the moment of the answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Snapshot {
+    /// Who is connected (`PresenceEntry`).
+    pub(crate) presence: Vec<Value>,
+    /// The `health` summary.
+    pub(crate) health: Value,
+    /// Versions of the two.
+    pub(crate) state_version: StateVersion,
+    /// Since the gateway's start, milliseconds.
+    pub(crate) uptime_ms: u64,
+}
+
+/// Versions of presence and health.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StateVersion {
+    /// Grows with every change of presence.
+    pub(crate) presence: u64,
+    /// Grows with every change of health.
+    pub(crate) health: u64,
+}
+
+/// What the client may do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Granted {
+    /// `operator` or `node`.
+    pub(crate) role: String,
+    /// Scopes granted.
+    pub(crate) scopes: Vec<String>,
+    /// A token for the next time, for a paired device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_token: Option<Secret>,
+}
+
+/// Limits of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Policy {
+    /// The largest frame, bytes.
+    pub(crate) max_payload: u64,
+    /// What may wait unsent before the client counts as slow, bytes.
+    pub(crate) max_buffered_bytes: u64,
+    /// Between two `tick` events, milliseconds.
+    pub(crate) tick_interval_ms: u64,
+}
