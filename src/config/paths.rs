@@ -93,4 +93,17 @@ impl Paths {
     pub(crate) fn logs(&self) -> PathBuf {
         self.own().join("logs")
     }
+
+    /// The folders of a fresh home that is gone with the returned handle.
+    #[cfg(test)]
+    pub(crate) fn temporary() -> (tempfile::TempDir, Self) {
+        let home = tempfile::tempdir().expect("a temporary folder can be made");
+        let state = home.path().join(".openclaw");
+        let paths = Self {
+            config: state.join("openclaw.json"),
+            socket: state.join("rs").join("supervisor.sock"),
+            state,
+        };
+        (home, paths)
+    }
 }
