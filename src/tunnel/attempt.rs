@@ -104,9 +104,11 @@ impl Attempt {
         self.stage != Stage::Dialing
     }
 
-    /// Whether new connections may go there.
-    pub(super) fn is_serving(&self) -> bool {
-        self.stage == Stage::Serving && self.suspect.is_none()
+    /// Whether new connections may go there. A session that a slow reader blocks is left to that
+    /// reader where another can be had (`replaceable`) without a person.
+    pub(super) fn is_serving(&self, replaceable: bool) -> bool {
+        let left_alone = self.parked && replaceable && !self.needs_person;
+        self.stage == Stage::Serving && self.suspect.is_none() && !left_alone
     }
 
     /// How long a ping may stay unanswered: four round trips within bounds.

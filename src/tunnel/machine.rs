@@ -25,6 +25,8 @@ const UNPROVED_FIRST: Duration = Duration::from_millis(300);
 const DOUBT_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the loser of a race may take to finish its login before it is ended.
 const LOSER_PATIENCE: Duration = Duration::from_secs(60);
+/// How many sessions may drain at once before a session stays shared with a slow reader.
+const DRAINING_MOST: usize = 8;
 /// Between two replacements whose logins the server saw.
 const REPLACEMENT_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a silent session is kept when a person would have to log in again.
@@ -103,8 +105,10 @@ pub(crate) enum News {
     },
     /// The session is gone, or never came up.
     Ended(Failure),
-    /// Bytes came in through a stream; `gateway` if it was a stream to the gateway.
+    /// Bytes came in through a stream of the tunnel's forward.
     Heard,
+    /// Bytes of any kind came in from the SSH server.
+    Alive,
     /// The ping was answered.
     Pong {
         /// After so long.
@@ -373,7 +377,7 @@ impl Tunnel {
 
     fn on_news(&mut self, number: Number, news: News, now: Instant, actions: &mut Vec<Action>) {
         if let Some(place) = self.draining.iter().position(|d| d.number == number) {
-            self.on_news_of_draining(place, &news, actions);
+            self.on_news_of_draining(place, &news, now, actions);
             return;
         }
         if let News::Ended(failure) = news {
@@ -397,7 +401,9 @@ impl Tunnel {
                     self.on_proved(number, Duration::ZERO, now, actions);
                 }
             }
-            News::Heard | News::Pong { .. } => self.on_heard(number, &news, now, actions),
+            News::Heard | News::Alive | News::Pong { .. } => {
+                self.on_heard(number, &news, now, actions);
+            }
             News::Awaited => attempt.awaited = true,
             News::Proved { rtt } => self.on_proved(number, rtt, now, actions),
             News::NotProved(failure) => self.on_not_proved(number, failure, now, actions),
@@ -410,7 +416,13 @@ impl Tunnel {
         }
     }
 
-    fn on_news_of_draining(&mut self, place: usize, news: &News, actions: &mut Vec<Action>) {
+    fn on_news_of_draining(
+        &mut self,
+        place: usize,
+        news: &News,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(draining) = self.draining.get_mut(place) else { return };
         match news {
             News::Ended(_) => {
@@ -421,12 +433,13 @@ impl Tunnel {
                 self.draining.remove(place);
             }
             News::Parked(true) => draining.until = None,
-            News::Heard | News::Pong { .. } if draining.silent => {
+            News::Heard | News::Alive | News::Pong { .. } if draining.silent => {
                 draining.silent = false;
-                draining.until = draining.until.map(|until| until - SILENCE_REPLACED + SILENCE);
+                draining.until = draining.until.map(|_| now + SILENCE);
             }
-            News::Parked(false)
-            | News::Heard
+            News::Parked(false) => draining.until = Some(now + SILENCE),
+            News::Heard
+            | News::Alive
             | News::Pong { .. }
             | News::SessionUp { .. }
             | News::Awaited
@@ -442,7 +455,7 @@ impl Tunnel {
         if let News::Pong { rtt } = news {
             attempt.rtt = *rtt;
             attempt.pinged = None;
-        } else {
+        } else if *news == News::Heard {
             attempt.awaited = false;
             attempt.next_proof = attempt.next_proof.map(|_| now + PROOF_INTERVAL);
         }
@@ -625,10 +638,9 @@ impl Tunnel {
         if current.needs_person || !current.has_session() || !self.may_dial() {
             return None;
         }
-        let wanted_since = match current.suspect {
-            Some(since) => since,
-            None if current.parked => current.heard,
-            None => return None,
+        let Some(wanted_since) = current.suspect else {
+            let parked = current.parked && self.draining.len() < DRAINING_MOST;
+            return parked.then(|| self.replace_after.unwrap_or(current.heard));
         };
         let earliest = self.replaced.map(|at| at + REPLACEMENT_INTERVAL);
         [Some(wanted_since), earliest, self.replace_after].into_iter().flatten().max()
@@ -741,7 +753,8 @@ impl Tunnel {
 
     /// Says where new connections go, if that has changed.
     fn direct(&mut self, actions: &mut Vec<Action>) {
-        let serving = self.current.as_ref().filter(|attempt| attempt.is_serving());
+        let replaceable = self.draining.len() < DRAINING_MOST;
+        let serving = self.current.as_ref().filter(|attempt| attempt.is_serving(replaceable));
         let serving = serving.map(|attempt| attempt.number);
         if serving == self.served {
             return;
