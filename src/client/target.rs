@@ -4,12 +4,9 @@ use std::fmt;
 
 use super::Address;
 use crate::{
-    config::{CONFIG_REMOTE, Gateway, Mode, Remotes, Transport},
+    config::{CONFIG_REMOTE, DEFAULT_PORT, Gateway, Mode, Remotes, Transport},
     problem::{Class, Problem},
 };
-
-/// The port of a gateway when nothing else is said.
-pub(crate) const DEFAULT_PORT: u16 = 18789;
 
 /// What the command line says about the gateway.
 #[derive(Debug, Clone, Default)]

@@ -8,8 +8,8 @@ mod remotes;
 
 pub(crate) use credentials::{Bound, Credential, Credentials};
 pub(crate) use openclaw::{
-    Auth, AuthMode, Bind, Gateway, HostKeyPolicy, Mode, OpenClaw, RemoteGateway, SecretInput,
-    Transport,
+    Auth, AuthMode, Bind, DEFAULT_PORT, Gateway, HostKeyPolicy, Mode, OpenClaw, RemoteGateway,
+    SecretInput, Transport,
 };
 pub(crate) use paths::Paths;
 pub(crate) use remotes::{CONFIG_REMOTE, Family, Forward, Remote, Remotes, SshOptions, check_name};
