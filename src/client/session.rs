@@ -388,3 +388,7 @@ where
     }
     "the connection was closed".to_owned()
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
