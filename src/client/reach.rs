@@ -12,7 +12,7 @@ use super::{
     credential, target,
 };
 use crate::{
-    config::{self, CONFIG_REMOTE, Credentials, DEFAULT_PORT, OpenClaw, Paths, Remotes, file},
+    config::{self, Credentials, DEFAULT_PORT, OpenClaw, Paths, Remotes, file},
     control,
     problem::{Class, Problem},
     secret::Secret,
@@ -62,12 +62,7 @@ impl Plan {
         };
         let target = target::choose(asked, surroundings, &remotes, &settings.gateway)?;
         let saved = match &target.place {
-            Place::Remote(name) => {
-                if name == CONFIG_REMOTE {
-                    settings.adopt_remote(paths, &remotes)?;
-                }
-                Credentials::load(paths)?.remotes.remove(name)
-            }
+            Place::Remote(name) => Credentials::load(paths)?.remotes.remove(name),
             Place::Local(_) | Place::Address(_) => None,
         };
         Ok(Self { target, settings, paths: paths.clone(), given, saved })
@@ -243,24 +238,6 @@ mod tests {
         };
         plan(&paths, &asked).unwrap();
         assert_eq!(plan(&paths, &Asked::default()).unwrap_err().class, Class::Config);
-    }
-
-    #[test]
-    fn a_configured_ssh_target_becomes_a_remote() {
-        let (_home, paths) = Paths::temporary();
-        write(
-            &paths,
-            "{gateway: {mode: 'remote', remote: {transport: 'ssh', sshTarget: 'me@vps:2222', \
-             sshIdentity: '/keys/id', remotePort: 18790, url: 'ws://127.0.0.1:28000'}}}",
-        );
-        let plan = plan(&paths, &Asked::default()).unwrap();
-        assert_eq!(plan.target.place, Place::Remote("config".to_owned()));
-        let remotes = Remotes::load(&paths).unwrap();
-        let remote = remotes.named("config").unwrap();
-        assert_eq!(remote.target, "me@vps:2222");
-        assert_eq!((remote.local_port, remote.remote_port), (28000, 18790));
-        assert_eq!(remote.ssh.identities, [std::path::PathBuf::from("/keys/id")]);
-        assert_eq!(remotes.default, None);
     }
 
     #[tokio::test]

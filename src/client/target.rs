@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Address;
 use crate::{
-    config::{CONFIG_REMOTE, DEFAULT_PORT, Gateway, Mode, Remotes, Transport},
+    config::{CONFIG_REMOTE, DEFAULT_PORT, Gateway, Mode, RemoteGateway, Remotes, Transport},
     problem::{Class, Problem},
 };
 
@@ -215,24 +215,29 @@ fn named(rule: Rule, name: &str, remotes: &Remotes, gateway: &Gateway) -> Result
         let port = gateway.port.unwrap_or(DEFAULT_PORT);
         return Ok(Target { rule, place: Place::Local(port) });
     }
-    if name != CONFIG_REMOTE || gateway.remote.ssh_target.is_none() {
+    if name != CONFIG_REMOTE || !is_ssh(&gateway.remote) {
         remotes.named(name)?;
     }
     Ok(Target { rule, place: Place::Remote(name.to_owned()) })
+}
+
+/// Whether `gateway.remote` is reached through a tunnel of ours.
+fn is_ssh(remote: &RemoteGateway) -> bool {
+    remote.transport == Some(Transport::Ssh) && remote.ssh_target.is_some()
 }
 
 /// The gateway of `gateway.remote`.
 fn configured(gateway: &Gateway) -> Result<Target, Problem> {
     let rule = Rule::Configured;
     let remote = &gateway.remote;
-    if remote.ssh_target.is_some() && remote.transport != Some(Transport::Direct) {
+    if is_ssh(remote) {
         return Ok(Target { rule, place: Place::Remote(CONFIG_REMOTE.to_owned()) });
     }
     let Some(url) = &remote.url else {
         return Err(Problem::new(
             Class::Config,
-            "gateway.mode is \"remote\" in openclaw.json, but neither gateway.remote.sshTarget nor \
-             gateway.remote.url says where",
+            "gateway.mode is \"remote\" in openclaw.json, but neither gateway.remote.url nor \
+             gateway.remote.transport \"ssh\" with gateway.remote.sshTarget says where",
         )
         .fix("openclaw remote connect user@host"));
     };
@@ -247,7 +252,7 @@ fn configured(gateway: &Gateway) -> Result<Target, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Remote, RemoteGateway, SshOptions};
+    use crate::config::{Remote, SshOptions};
 
     fn remotes(default: Option<&str>) -> Remotes {
         let remote = Remote {
@@ -282,6 +287,7 @@ mod tests {
             Surroundings { url: text("ws://127.0.0.1:2"), remote: text("home"), port: text("3") };
         let mut remotes = remotes(Some("vps"));
         let mut gateway = remote_mode(RemoteGateway {
+            transport: Some(Transport::Ssh),
             ssh_target: text("me@config"),
             url: text("ws://127.0.0.1:5"),
             ..RemoteGateway::default()

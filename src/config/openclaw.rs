@@ -3,14 +3,11 @@
 //! The file is walked rather than deserialised: a walk can name each wrong value by its path and
 //! go on, and it keeps its hands off what it does not know.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
 use serde_json::{Map, Value};
 
-use super::{CONFIG_REMOTE, Paths, Remote, Remotes, SshOptions};
+use super::Paths;
 use crate::{
     problem::{Class, Problem},
     secret::Secret,
@@ -193,19 +190,6 @@ impl OpenClaw {
         Self::parse(&text, &paths.config, &|name| std::env::var(name).ok())
     }
 
-    /// Keeps `gateway.remote.sshTarget` in `rs/remotes.json` as the remote `config`, so that it is a
-    /// remote like any other. Writes only what changed. Blocks.
-    pub(crate) fn adopt_remote(&self, paths: &Paths, known: &Remotes) -> Result<(), Problem> {
-        let Some(definition) = self.gateway.remote.definition(known) else { return Ok(()) };
-        if known.remotes.get(CONFIG_REMOTE) == Some(&definition) {
-            return Ok(());
-        }
-        Remotes::update(paths, |remotes| {
-            remotes.remotes.insert(CONFIG_REMOTE.to_owned(), definition);
-            Ok(())
-        })
-    }
-
     /// What `text` says, with `${NAME}` taken from `variable`.
     fn parse(
         text: &str,
@@ -235,42 +219,6 @@ impl OpenClaw {
             )
             .fix(format!("edit {shown}"))),
         }
-    }
-}
-
-impl RemoteGateway {
-    /// The remote that these keys describe, if they name an SSH target.
-    ///
-    /// The port of a loopback `url` is the local port, as OpenClaw has it; else the port stays as
-    /// saved, or is the first that no other remote has.
-    fn definition(&self, known: &Remotes) -> Option<Remote> {
-        let target = self.ssh_target.clone()?;
-        let saved = known.remotes.get(CONFIG_REMOTE);
-        let url = self.url.as_deref().and_then(|url| url::Url::parse(url).ok());
-        let url_port = url.and_then(|url| url.port_or_known_default());
-        let taken = |port: &u16| {
-            known.remotes.iter().any(|(name, r)| name != CONFIG_REMOTE && r.local_port == *port)
-        };
-        let local_port = url_port
-            .or(saved.map(|remote| remote.local_port))
-            .or_else(|| (DEFAULT_PORT..u16::MAX).find(|port| !taken(port)))?;
-        let identities = self.ssh_identity.as_deref().map(expand_home).into_iter().collect();
-        Some(Remote {
-            target,
-            ssh: SshOptions { identities, ..SshOptions::default() },
-            remote_port: self.remote_port.or(url_port).unwrap_or(DEFAULT_PORT),
-            local_port,
-            forwards: Vec::new(),
-            wanted: saved.is_none_or(|remote| remote.wanted),
-        })
-    }
-}
-
-/// A path with `~/` as the shell reads it.
-fn expand_home(path: &str) -> PathBuf {
-    match (path.strip_prefix("~/"), std::env::home_dir()) {
-        (Some(rest), Some(home)) => home.join(rest),
-        (Some(_) | None, _) => PathBuf::from(path),
     }
 }
 
