@@ -10,7 +10,8 @@ mod remotes;
 pub(crate) use configured::plain_token;
 pub(crate) use credentials::{Bound, Credential, Credentials};
 pub(crate) use openclaw::{
-    AuthMode, Bind, HostKeyPolicy, Mode, OpenClaw, RemoteGateway, SecretInput, Transport,
+    Auth, AuthMode, Bind, Gateway, HostKeyPolicy, Mode, OpenClaw, RemoteGateway, SecretInput,
+    Transport,
 };
 pub(crate) use paths::Paths;
-pub(crate) use remotes::{Family, Forward, Remote, Remotes, SshOptions, check_name};
+pub(crate) use remotes::{CONFIG_REMOTE, Family, Forward, Remote, Remotes, SshOptions, check_name};

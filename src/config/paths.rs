@@ -113,6 +113,7 @@ impl Paths {
             config: state.join("openclaw.json"),
             socket: state.join("rs").join("supervisor.sock"),
             state,
+            profile: None,
         };
         (home, paths)
     }

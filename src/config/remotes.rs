@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{Paths, file};
 use crate::problem::{Class, Problem};
 
+/// The remote that `gateway.remote` in `openclaw.json` stands for.
+pub(crate) const CONFIG_REMOTE: &str = "config";
 /// The longest name of a remote, bytes.
 const LONGEST_NAME: usize = 64;
 
