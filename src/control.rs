@@ -85,8 +85,6 @@ pub(crate) enum Request {
         batch: bool,
         /// Make it the default once it is kept.
         make_default: bool,
-        /// Not after the command is done: it exists while the command holds the connection.
-        fleeting: bool,
         /// How long the command waits, milliseconds.
         timeout_ms: u64,
     },

@@ -207,6 +207,7 @@ pub(crate) struct Tunnel {
     serving_since: Option<Instant>,
     /// Where new connections go, as last said.
     served: Option<Number>,
+    silence_before_doubt: Duration,
     proof: Option<Proof>,
     attempts: u64,
 }
@@ -234,6 +235,7 @@ impl Tunnel {
             unproved_wait: UNPROVED_FIRST,
             serving_since: None,
             served: None,
+            silence_before_doubt: Duration::ZERO,
             proof: None,
             attempts: 0,
         }
@@ -273,6 +275,12 @@ impl Tunnel {
     /// Attempts begun since the tunnel was last live, or in all if it never was.
     pub(crate) fn attempts(&self) -> u64 {
         self.attempts
+    }
+
+    /// How long the path had been silent when it last stopped serving; zero if its end was noticed
+    /// at once.
+    pub(crate) fn silence_before_doubt(&self) -> Duration {
+        self.silence_before_doubt
     }
 
     /// When [`Event::Tick`] is due; `None` while only an event from outside can change anything.
@@ -759,6 +767,8 @@ impl Tunnel {
         if serving == self.served {
             return;
         }
+        let silent = self.current.as_ref().and_then(|a| Some(a.suspect? - a.heard));
+        self.silence_before_doubt = silent.unwrap_or_default();
         self.served = serving;
         actions.push(serving.map_or(Action::Hold, Action::Serve));
     }
