@@ -1,1 +1,5 @@
 //! Talks to a gateway: which one, with which secret, and calls.
+
+mod proof;
+
+pub(crate) use proof::{NotAnswered, challenge, healthz};
