@@ -165,7 +165,7 @@ fn is_configuration(error: &anyhow::Error) -> bool {
 
 fn log_to_stderr(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
+        0 => "openclaw=info,warn",
         1 => "openclaw=debug,info",
         _ => "openclaw=trace,debug",
     };

@@ -135,7 +135,7 @@ mod tests {
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            let name: hyper::header::HeaderName = name.parse().unwrap();
+            let name: header::HeaderName = name.parse().unwrap();
             headers.append(name, value.parse().unwrap());
         }
         headers

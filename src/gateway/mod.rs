@@ -17,6 +17,8 @@ mod server;
 mod settings;
 mod shared;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod throttle;
 
 pub(crate) use admission::PeerInfo;

@@ -1,17 +1,21 @@
 //! Files that nobody else may read: made whole or not at all, 0600, in folders of 0700.
 
 use std::{
-    fs::DirBuilder,
+    fs::{DirBuilder, Permissions},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::Path,
 };
 
 use crate::problem::{Class, Problem};
 
-/// Makes `folder` and what leads to it; what is there already keeps its mode.
+/// Makes `folder`, one of ours, and what leads to it; a wider mode of `folder` itself is narrowed.
 pub(super) fn make_folder(folder: &Path) -> Result<(), Problem> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+    let make = || {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        narrow(folder, 0o700)
+    };
+    make().map_err(|error: io::Error| {
         Problem::new(Class::Config, format!("cannot use the folder {}: {error}", folder.display()))
             .fix(format!(
                 "ls -ld {}, or choose another folder with OPENCLAW_STATE_DIR",
@@ -20,9 +24,14 @@ pub(super) fn make_folder(folder: &Path) -> Result<(), Problem> {
     })
 }
 
-/// The text of `file`, trimmed; `None` without the file.
+/// The text of `file`, one of ours, trimmed; `None` without the file. A wider mode is narrowed.
 pub(super) fn read(file: &Path) -> Result<Option<String>, Problem> {
-    match std::fs::read_to_string(file) {
+    let read = || {
+        let text = std::fs::read_to_string(file)?;
+        narrow(file, 0o600)?;
+        Ok::<_, io::Error>(text)
+    };
+    match read() {
         Ok(text) => Ok(Some(text.trim().to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unusable(file, &error)),
@@ -44,6 +53,15 @@ pub(super) fn create(file: &Path, text: &str) -> Result<(), Problem> {
     write().map_err(|error: io::Error| unusable(file, &error))
 }
 
+/// Takes away what `mode` does not give.
+fn narrow(path: &Path, mode: u32) -> io::Result<()> {
+    let present = std::fs::metadata(path)?.permissions().mode() & 0o777;
+    if present & !mode == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(present & mode))
+}
+
 fn unusable(file: &Path, error: &io::Error) -> Problem {
     Problem::new(Class::Config, format!("cannot use {}: {error}", file.display()))
         .fix(format!("ls -l {}", file.display()))
@@ -51,8 +69,6 @@ fn unusable(file: &Path, error: &io::Error) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -69,5 +85,17 @@ mod tests {
         assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
         create(&file, "two").unwrap_err();
         assert_eq!(read(&file).unwrap().as_deref(), Some("one"));
+    }
+
+    #[test]
+    fn narrows_what_others_could_read() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("rs/secret");
+        create(&file, "one").unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        std::fs::set_permissions(file.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+        read(&file).unwrap();
+        make_folder(file.parent().unwrap()).unwrap();
+        assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
     }
 }
