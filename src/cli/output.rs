@@ -96,8 +96,12 @@ impl Output {
 
     /// Prints why the command failed and returns its exit code.
     pub(super) fn failure(&self, error: &anyhow::Error) -> ExitCode {
+        self.failure_with(error, problem_of(error).class.exit_code())
+    }
+
+    /// Prints why the command failed and returns this exit code instead of the class's own.
+    pub(super) fn failure_with(&self, error: &anyhow::Error, exit: u8) -> ExitCode {
         let problem = problem_of(error);
-        let exit = problem.class.exit_code();
         if self.json {
             let value = json!({"ok": false, "error": error_value(&problem)});
             self.page(&format!("{value:#}\n"));
