@@ -5,7 +5,7 @@ use tokio::io::{DuplexStream, duplex};
 use tokio_tungstenite::accept_async;
 
 use super::*;
-use crate::{client::Source, secret::Secret};
+use crate::secret::Secret;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
