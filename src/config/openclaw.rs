@@ -13,6 +13,9 @@ use crate::{
     secret::Secret,
 };
 
+/// A gateway's port when nothing else is said.
+pub(crate) const DEFAULT_PORT: u16 = 18789;
+
 /// What stands in `openclaw.json`, as far as we act on it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OpenClaw {
