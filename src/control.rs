@@ -1,1 +1,435 @@
-//! The control socket's messages and its client end.
+//! The control socket: the supervisor's messages, and the end that commands hold.
+//!
+//! A message is a 32-bit length and that much JSON, so that after [`Reply::Opened`] the very same
+//! connection can carry the raw bytes of a stream.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::UnixStream,
+    process::Command,
+    time::timeout,
+};
+
+use crate::{
+    problem::{Class, Problem},
+    secret::Secret,
+};
+
+/// The version of these messages; the two ends must agree.
+pub(crate) const VERSION: u32 = 1;
+/// The largest message either end accepts, bytes.
+const MESSAGE_LIMIT: u32 = 1 << 20;
+/// How long a supervisor may take from its start to its first answer.
+const START_LIMIT: Duration = Duration::from_secs(10);
+/// How long a running supervisor may take to greet.
+const GREETING_LIMIT: Duration = Duration::from_secs(5);
+/// What the supervisor prints on its standard output when it listens.
+pub(crate) const READY: &str = "ready";
+/// Variables that hold secrets or belong to one command; the supervisor does not inherit them.
+const NOT_INHERITED: [&str; 5] = [
+    "OPENCLAW_GATEWAY_TOKEN",
+    "OPENCLAW_GATEWAY_PASSWORD",
+    "OPENCLAW_GATEWAY_URL",
+    "OPENCLAW_REMOTE",
+    "SSH_AUTH_SOCK",
+];
+
+/// Where the supervisor of one profile is, and how it is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// Its socket.
+    pub(crate) socket: PathBuf,
+    /// The profile that it serves.
+    pub(crate) profile: Option<String>,
+}
+
+/// The supervisor's first message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Greeting {
+    /// [`VERSION`] of its program.
+    pub(crate) version: u32,
+    /// Its process.
+    pub(crate) pid: u32,
+}
+
+/// What a command asks, with what it lends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Call {
+    /// The command's current `SSH_AUTH_SOCK`.
+    pub(crate) agent: Option<PathBuf>,
+    /// What it asks.
+    pub(crate) request: Request,
+}
+
+/// What a command can ask of the supervisor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(crate) enum Request {
+    /// Bring a remote up on trial. Answers: stages and questions, then `Live` or `Failed`. After
+    /// `Live` the command says [`Note::Keep`]; a command that goes away first takes all of it back.
+    Connect {
+        /// The remote's name.
+        name: String,
+        /// Its definition, as in `rs/remotes.json`; `None` brings the saved one up.
+        definition: Option<Value>,
+        /// Never ask a person.
+        batch: bool,
+        /// Make it the default once it is kept.
+        make_default: bool,
+        /// How long the command waits, milliseconds.
+        timeout_ms: u64,
+    },
+    /// Turn this connection into a byte stream to the remote's gateway. Answers `Opened`, then
+    /// bytes; or `Failed`.
+    Open {
+        /// The remote's name.
+        name: String,
+        /// How long to wait for a live path, milliseconds.
+        timeout_ms: u64,
+    },
+    /// Answers `Statuses`.
+    Status {
+        /// One remote, or all.
+        name: Option<String>,
+    },
+    /// Take a remote down and keep its definition. Answers `Done`.
+    Disconnect {
+        /// The remote's name.
+        name: String,
+    },
+    /// Take a remote down and forget it. Answers `Done`.
+    Remove {
+        /// The remote's name.
+        name: String,
+    },
+    /// Rename a remote. Answers `Done`.
+    Rename {
+        /// Its name so far.
+        name: String,
+        /// Its name from now on.
+        to: String,
+    },
+    /// Read the far gateway's token over the login. Answers `Token` or `Failed`.
+    FetchToken {
+        /// The remote's name.
+        name: String,
+    },
+    /// End the supervisor. Answers `Done`.
+    Stop,
+}
+
+/// What a command adds while the supervisor is at work on its request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "note", rename_all = "camelCase")]
+pub(crate) enum Note {
+    /// The answer to a question; `None` declines.
+    Answer {
+        /// What the person typed.
+        text: Option<Secret>,
+    },
+    /// The remote that is up on trial is good: save it.
+    Keep {
+        /// What the gateway said of itself, for `remote status`.
+        gateway: Option<Value>,
+    },
+}
+
+/// What the supervisor answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "camelCase")]
+pub(crate) enum Reply {
+    /// What it is at.
+    Stage {
+        /// A short phrase.
+        text: String,
+    },
+    /// A question for the person at the command; wants [`Note::Answer`].
+    Question(Question),
+    /// The remote's gateway has answered; the status as `remote status --json` has it.
+    Live {
+        /// The status object.
+        status: Value,
+        /// What the transport proved.
+        opened: Opened,
+    },
+    /// From here on the connection is the stream.
+    Opened(Opened),
+    /// The status objects.
+    Statuses {
+        /// One a remote, by name.
+        remotes: Vec<Value>,
+    },
+    /// The far gateway's token.
+    Token {
+        /// The token.
+        token: Secret,
+        /// The file over there that it stood in.
+        source: String,
+    },
+    /// Done as asked.
+    Done,
+    /// Not done.
+    Failed(Problem),
+}
+
+/// A question for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Question {
+    /// How it is answered.
+    pub(crate) kind: Answer,
+    /// What is asked, complete with punctuation.
+    pub(crate) text: String,
+}
+
+/// How a question is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Answer {
+    /// With `yes` or `no`.
+    YesNo,
+    /// With text that is shown while it is typed.
+    Shown,
+    /// With text that is not shown.
+    Hidden,
+}
+
+/// What the transport of an opened stream proved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Opened {
+    /// The last hop's host key, `SHA256:…`.
+    pub(crate) host_key: Option<String>,
+    /// The gateway's port on the far side.
+    pub(crate) remote_port: u16,
+}
+
+/// Whether a command may start the supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// If none is running.
+    IfNeeded,
+    /// Only one that runs will do.
+    Never,
+}
+
+/// A command's connection to the supervisor.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: UnixStream,
+}
+
+impl Connection {
+    /// Connects; starts the supervisor if `start` allows. `None`: none runs and none was started.
+    pub(crate) async fn dial(endpoint: &Endpoint, start: Start) -> Result<Option<Self>, Problem> {
+        let mut stream = match (UnixStream::connect(&endpoint.socket).await, start) {
+            (Ok(stream), _) => stream,
+            (Err(error), Start::Never) if is_absent(&error) => return Ok(None),
+            (Err(error), Start::IfNeeded) if is_absent(&error) => launch(endpoint).await?,
+            (Err(error), _) => return Err(unreachable_socket(&endpoint.socket, &error)),
+        };
+        let owner = stream.peer_cred().map_err(|error| broken(&error))?.uid();
+        if owner != nix::unistd::getuid().as_raw() {
+            return Err(Problem::new(
+                Class::Internal,
+                format!("the supervisor socket belongs to another user (uid {owner})"),
+            ));
+        }
+        let greeting: Greeting = timeout(GREETING_LIMIT, read(&mut stream))
+            .await
+            .map_err(|_| Problem::new(Class::Internal, "the supervisor does not answer"))?
+            .map_err(|error| broken(&error))?;
+        if greeting.version != VERSION {
+            return Err(Problem::new(
+                Class::Internal,
+                "the running supervisor is of another version of openclaw",
+            )
+            .fix(format!("kill {}; the next command starts the new one", greeting.pid)));
+        }
+        Ok(Some(Self { stream }))
+    }
+
+    /// Sends a request, with this process's agent.
+    pub(crate) async fn request(&mut self, request: Request) -> Result<(), Problem> {
+        let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|v| !v.is_empty()).map(PathBuf::from);
+        write(&mut self.stream, &Call { agent, request }).await.map_err(|error| broken(&error))
+    }
+
+    /// Adds a note to the request under way.
+    pub(crate) async fn note(&mut self, note: &Note) -> Result<(), Problem> {
+        write(&mut self.stream, note).await.map_err(|error| broken(&error))
+    }
+
+    /// Waits for the next reply; a supervisor that dies is an error.
+    pub(crate) async fn reply(&mut self) -> Result<Reply, Problem> {
+        read(&mut self.stream).await.map_err(|error| broken(&error))
+    }
+
+    /// The stream itself, after [`Reply::Opened`].
+    pub(crate) fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+}
+
+/// Opens a byte stream to the gateway of remote `name`, waiting up to `limit` for a live path.
+/// Starts the supervisor if none runs.
+pub(crate) async fn open(
+    endpoint: &Endpoint,
+    name: &str,
+    limit: Duration,
+) -> Result<(UnixStream, Opened), Problem> {
+    let attempt = async {
+        let mut connection = started(endpoint).await?;
+        let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        connection.request(Request::Open { name: name.to_owned(), timeout_ms }).await?;
+        match connection.reply().await? {
+            Reply::Opened(opened) => Ok((connection.into_stream(), opened)),
+            reply => Err(refused(reply)),
+        }
+    };
+    // The supervisor keeps the limit; the second is for one that does not answer at all.
+    timeout(limit + Duration::from_secs(2), attempt).await.unwrap_or_else(|_| {
+        Err(Problem::new(Class::Unreachable, format!("no live path to `{name}` in time"))
+            .fix(format!("openclaw remote status {name}")))
+    })
+}
+
+/// The status objects of remote `name`, or of all; empty if no supervisor runs.
+pub(crate) async fn statuses(
+    endpoint: &Endpoint,
+    name: Option<&str>,
+) -> Result<Vec<Value>, Problem> {
+    let Some(mut connection) = Connection::dial(endpoint, Start::Never).await? else {
+        return Ok(Vec::new());
+    };
+    connection.request(Request::Status { name: name.map(str::to_owned) }).await?;
+    match connection.reply().await? {
+        Reply::Statuses { remotes } => Ok(remotes),
+        reply => Err(refused(reply)),
+    }
+}
+
+/// A connection to the supervisor, which is started if none runs.
+pub(crate) async fn started(endpoint: &Endpoint) -> Result<Connection, Problem> {
+    Connection::dial(endpoint, Start::IfNeeded)
+        .await?
+        .ok_or_else(|| Problem::new(Class::Internal, "no supervisor runs"))
+}
+
+/// The problem in a reply that was not the one awaited.
+pub(crate) fn refused(reply: Reply) -> Problem {
+    match reply {
+        Reply::Failed(problem) => problem,
+        Reply::Stage { .. }
+        | Reply::Question(_)
+        | Reply::Live { .. }
+        | Reply::Opened(_)
+        | Reply::Statuses { .. }
+        | Reply::Token { .. }
+        | Reply::Done => Problem::new(Class::Internal, "the supervisor gave an unexpected answer"),
+    }
+}
+
+/// Reads one message.
+pub(crate) async fn read<T: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<T> {
+    let length = stream.read_u32().await?;
+    if length > MESSAGE_LIMIT {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "message too large"));
+    }
+    let mut text = vec![0; length as usize];
+    stream.read_exact(&mut text).await?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// Writes one message.
+pub(crate) async fn write(
+    stream: &mut (impl AsyncWrite + Unpin),
+    message: &impl Serialize,
+) -> io::Result<()> {
+    let text = zeroize::Zeroizing::new(serde_json::to_vec(message)?);
+    let length = u32::try_from(text.len()).ok().filter(|length| *length <= MESSAGE_LIMIT);
+    let Some(length) = length else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "message too large"));
+    };
+    let mut frame = zeroize::Zeroizing::new(length.to_be_bytes().to_vec());
+    frame.extend_from_slice(&text);
+    stream.write_all(&frame).await?;
+    stream.flush().await
+}
+
+/// Starts the supervisor and connects once it says that it listens.
+///
+/// Of two that start at once one gives way; its starter finds the other's socket.
+async fn launch(endpoint: &Endpoint) -> Result<UnixStream, Problem> {
+    let program = std::env::current_exe().map_err(|error| {
+        Problem::new(Class::Internal, format!("finding our own program: {error}"))
+    })?;
+    let mut command = Command::new(program);
+    if let Some(profile) = &endpoint.profile {
+        command.args(["--profile", profile]);
+    }
+    for variable in NOT_INHERITED {
+        command.env_remove(variable);
+    }
+    let mut child = command
+        .arg("supervisor")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| {
+            Problem::new(Class::Internal, format!("starting the supervisor: {error}"))
+        })?;
+    let mut first = String::new();
+    if let Some(output) = child.stdout.take() {
+        let read = async { BufReader::new(output).take(1 << 16).read_line(&mut first).await };
+        match timeout(START_LIMIT, read).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(broken(&error)),
+            Err(_) => {
+                return Err(Problem::new(Class::Internal, "the supervisor does not start"));
+            }
+        }
+    }
+    if first.trim() == READY {
+        return UnixStream::connect(&endpoint.socket)
+            .await
+            .map_err(|error| unreachable_socket(&endpoint.socket, &error));
+    }
+    Err(serde_json::from_str(&first).unwrap_or_else(|_| {
+        Problem::new(Class::Internal, "the supervisor ended at once")
+            .fix("openclaw remote logs, or openclaw supervisor in another terminal")
+    }))
+}
+
+/// Whether a failed connect means that nobody listens.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+fn unreachable_socket(socket: &Path, error: &io::Error) -> Problem {
+    let class = if error.kind() == io::ErrorKind::NotADirectory
+        || error.kind() == io::ErrorKind::PermissionDenied
+    {
+        Class::Config
+    } else {
+        Class::Internal
+    };
+    Problem::new(class, format!("connecting to the supervisor at {}: {error}", socket.display()))
+}
+
+fn broken(error: &io::Error) -> Problem {
+    Problem::new(Class::Internal, format!("the connection to the supervisor broke: {error}"))
+        .fix("openclaw remote logs")
+}

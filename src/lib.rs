@@ -2,6 +2,8 @@
 //!
 //! The modules in reading order; `docs/architecture.md` says who may use whom.
 
+/// How long to wait before the next attempt.
+mod backoff;
 /// What went wrong, as people, scripts and exit codes see it.
 mod problem;
 /// Text that is wiped from memory and never printed.

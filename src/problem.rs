@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The class of a failure: decides the exit code, and is `class` under `--json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Class {
+pub(crate) enum Class {
     /// Ours to mend.
     Internal,
     /// An RPC that got no answer in time.
@@ -34,7 +34,7 @@ pub enum Class {
 
 impl Class {
     /// The process exit code of this class.
-    pub fn exit_code(self) -> u8 {
+    pub(crate) fn exit_code(self) -> u8 {
         match self {
             Self::Internal | Self::Timeout | Self::Rpc => 1,
             Self::Usage | Self::Config => 2,
@@ -53,34 +53,34 @@ impl Class {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "camelCase")]
 #[error("{message}")]
-pub struct Problem {
+pub(crate) struct Problem {
     /// Decides the exit code.
-    pub class: Class,
+    pub(crate) class: Class,
     /// OpenClaw's own error code where it has one (`UNAVAILABLE`, `AUTH_TOKEN_MISMATCH`, …).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
+    pub(crate) code: Option<String>,
     /// What failed and why: a lower-case fragment.
-    pub message: String,
+    pub(crate) message: String,
     /// What to type next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fix: Option<String>,
+    pub(crate) fix: Option<String>,
 }
 
 impl Problem {
     /// A problem of `class` that says what failed and why.
-    pub fn new(class: Class, message: impl Into<String>) -> Self {
+    pub(crate) fn new(class: Class, message: impl Into<String>) -> Self {
         Self { class, code: None, message: message.into(), fix: None }
     }
 
     /// The same problem with what to type next.
     #[must_use]
-    pub fn fix(self, fix: impl Into<String>) -> Self {
+    pub(crate) fn fix(self, fix: impl Into<String>) -> Self {
         Self { fix: Some(fix.into()), ..self }
     }
 
     /// The same problem with OpenClaw's code for it.
     #[must_use]
-    pub fn code(self, code: impl Into<String>) -> Self {
+    pub(crate) fn code(self, code: impl Into<String>) -> Self {
         Self { code: Some(code.into()), ..self }
     }
 }

@@ -1,14 +1,177 @@
 //! `openclaw gateway run`.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use super::Context;
+use anyhow::Context as _;
+use clap::ValueEnum;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Context, output::Output};
+use crate::{
+    config::{AuthMode, OpenClaw},
+    gateway::{self, Flags, Running, Settings},
+    problem::{Class, Problem},
+    secret::Secret,
+};
+
+/// What systemd's units take as "do not start this again".
+const SERVICE_CONFIG_ERROR: u8 = 78;
+/// How long the runtime waits for what still blocks once the gateway has stopped.
+const RUNTIME_END: Duration = Duration::from_millis(500);
 
 /// Arguments of `gateway run`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// Listen on this port (also OPENCLAW_GATEWAY_PORT, gateway.port; 18789)
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Listen here: loopback, lan, auto, custom (gateway.customBindHost) or an IP address
+    #[arg(long, value_name = "MODE|ADDRESS")]
+    bind: Option<String>,
+    /// What clients must know: a token, a password, or nothing (on loopback only)
+    #[arg(long, value_enum, value_name = "MODE")]
+    auth: Option<AuthWord>,
+    /// The token that clients must know; other users can read it here, --token-file is better
+    #[arg(long, conflicts_with = "token_file")]
+    token: Option<String>,
+    /// Read the token from this file
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The password that clients must know; --password-file is better
+    #[arg(long, conflicts_with = "password_file")]
+    password: Option<String>,
+    /// Read the password from this file
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Accepted for OpenClaw's sake: this gateway starts without a configuration
+    #[arg(long, hide = true)]
+    allow_unconfigured: bool,
+}
+
+/// `--auth`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AuthWord {
+    None,
+    Token,
+    Password,
+}
 
 /// Runs `gateway run`.
-pub(super) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let outcome = settings(context, arguments).map_err(anyhow::Error::from).and_then(|settings| {
+        log_to_stderr(context.globals.verbose);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("starting the runtime")?;
+        let outcome = runtime.block_on(serve(&context.output, settings));
+        runtime.shutdown_timeout(RUNTIME_END);
+        outcome
+    });
+    match outcome {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if is_service() && is_configuration(&error) => {
+            Ok(context.output.failure_with(&error, SERVICE_CONFIG_ERROR))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn settings(context: &Context, arguments: Arguments) -> Result<Settings, Problem> {
+    for (flag, is_given) in
+        [("--token", arguments.token.is_some()), ("--password", arguments.password.is_some())]
+    {
+        if is_given {
+            context.output.note(format!(
+                "warning: other users of this machine can read {flag}; {flag}-file FILE hides it"
+            ));
+        }
+    }
+    let flags = Flags {
+        port: arguments.port,
+        bind: arguments.bind,
+        auth: arguments.auth.map(|word| match word {
+            AuthWord::None => AuthMode::None,
+            AuthWord::Token => AuthMode::Token,
+            AuthWord::Password => AuthMode::Password,
+        }),
+        token: secret(arguments.token, arguments.token_file)?,
+        password: secret(arguments.password, arguments.password_file)?,
+    };
+    let config = OpenClaw::load(&context.paths)?;
+    let variable = |name: &str| std::env::var(name).ok();
+    Settings::decide(flags, variable, &config, context.paths.clone())
+}
+
+fn secret(text: Option<String>, file: Option<PathBuf>) -> Result<Option<Secret>, Problem> {
+    let Some(file) = file else { return Ok(text.map(Secret::new)) };
+    let text = std::fs::read_to_string(&file).map_err(|error| {
+        Problem::new(Class::Usage, format!("cannot read {}: {error}", file.display()))
+            .fix(format!("ls -l {}", file.display()))
+    })?;
+    Ok(Some(Secret::new(text.trim())))
+}
+
+/// Runs the gateway until a signal: the first asks politely, the second ends it now.
+async fn serve(output: &Output, settings: Settings) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let token_file = settings.paths.gateway_token();
+    let running = gateway::start(settings).await?;
+    if running.made_token() {
+        output.note(format!("made a token for this gateway: {}", token_file.display()));
+    }
+    announce(output, &running)?;
+    either(&mut terminate, &mut interrupt).await;
+    output.note("stopping; once more to stop now");
+    tokio::select! {
+        () = running.stop() => {}
+        () = either(&mut terminate, &mut interrupt) => {}
+    }
+    Ok(())
+}
+
+fn announce(output: &Output, running: &Running) -> anyhow::Result<()> {
+    let Some(first) = running.addresses().first() else { return Ok(()) };
+    let url = format!("ws://{first}");
+    if output.is_json() {
+        let pid = std::process::id();
+        return output.value(&serde_json::json!({
+            "ok": true, "url": url, "port": first.port(), "pid": pid,
+        }));
+    }
+    output.line(format!("gateway ready on {url}"));
+    Ok(())
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Whether a service manager started us.
+fn is_service() -> bool {
+    std::env::var_os("INVOCATION_ID").is_some_and(|id| !id.is_empty())
+}
+
+fn is_configuration(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<Problem>()
+        .is_some_and(|problem| matches!(problem.class, Class::Config | Class::Usage))
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "openclaw=info,warn",
+        1 => "openclaw=debug,info",
+        _ => "openclaw=trace,debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let started =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    tracing::trace!(started = started.is_ok(), "logging");
 }

@@ -7,6 +7,7 @@ mod health;
 mod output;
 mod remote;
 mod status;
+mod which;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -100,7 +101,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(context, arguments),
         Command::Remote(arguments) => remote::run(context, arguments),
         Command::Gateway(arguments) => gateway::run(context, arguments),
-        Command::Health(arguments) => health::run(context, arguments),
+        Command::Health(arguments) => health::run(context, &arguments),
         Command::Status(arguments) => status::run(context, arguments),
         Command::Supervisor => remote::supervise(context),
         Command::Other(words) => Err(unknown(&words).into()),

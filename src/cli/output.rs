@@ -9,7 +9,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::problem::{Class, Problem};
 
@@ -58,6 +58,16 @@ impl Output {
         }
     }
 
+    /// Prints labelled rows for a person, the texts aligned; nothing under `--json`.
+    pub(super) fn rows(&self, rows: &[(&str, String)]) {
+        let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
+        for (label, text) in rows {
+            let padding = " ".repeat(width - label.chars().count());
+            let label = self.paint(Tone::Quiet, label);
+            self.line(plain(&format!("{label}{padding}  {text}"), self.color));
+        }
+    }
+
     /// Prints text as it is. A reader that went away is no error (`openclaw … | head`).
     pub(super) fn page(&self, text: &str) {
         let mut out = std::io::stdout().lock();
@@ -86,18 +96,19 @@ impl Output {
 
     /// Prints why the command failed and returns its exit code.
     pub(super) fn failure(&self, error: &anyhow::Error) -> ExitCode {
+        self.failure_with(error, problem_of(error).class.exit_code())
+    }
+
+    /// Prints why the command failed and returns this exit code instead of the class's own.
+    pub(super) fn failure_with(&self, error: &anyhow::Error, exit: u8) -> ExitCode {
         let problem = problem_of(error);
-        let exit = problem.class.exit_code();
         if self.json {
-            let value = json!({"ok": false, "error": {
-                "type": kind(problem.class), "class": problem.class, "code": problem.code,
-                "exitCode": exit, "message": problem.message, "fix": problem.fix,
-            }});
+            let value = json!({"ok": false, "error": error_value(&problem)});
             self.page(&format!("{value:#}\n"));
         } else {
-            self.note(format!("openclaw: {}", problem.message));
+            self.note(plain(&format!("openclaw: {}", problem.message), false));
             if let Some(fix) = &problem.fix {
-                self.note(format!("  try: {fix}"));
+                self.note(plain(&format!("  try: {fix}"), false));
             }
         }
         ExitCode::from(exit)
@@ -147,17 +158,98 @@ fn problem_of(error: &anyhow::Error) -> Problem {
     }
 }
 
+/// A problem as `--json` shows it, at `error` beside `"ok": false`.
+pub(super) fn error_value(problem: &Problem) -> Value {
+    json!({
+        "type": kind(problem), "class": problem.class, "code": problem.code,
+        "exitCode": problem.class.exit_code(), "message": problem.message, "fix": problem.fix,
+    })
+}
+
 /// OpenClaw's `type` of an error.
-fn kind(class: Class) -> &'static str {
-    match class {
-        Class::Usage | Class::Config => "invalid_request",
-        Class::Timeout => "timeout",
-        Class::Rpc | Class::GatewayRefused => "gateway_error",
-        Class::Unreachable
+fn kind(problem: &Problem) -> &'static str {
+    match problem.class {
+        Class::Usage if problem.code.as_deref() == Some("GATEWAY_CREDENTIALS_REQUIRED") => {
+            "gateway_credentials_required"
+        }
+        Class::Usage | Class::Config | Class::Internal | Class::PortInUse => "cli_error",
+        Class::Rpc | Class::GatewayRefused => "gateway_request_error",
+        Class::Timeout
+        | Class::Unreachable
         | Class::SshAuth
         | Class::HostKey
         | Class::GatewayDown
-        | Class::ForwardRefused => "connection_error",
-        Class::Internal | Class::PortInUse => "error",
+        | Class::ForwardRefused => "gateway_transport_error",
+    }
+}
+
+/// Text from elsewhere without what would steer a terminal; colours stay if `colored`.
+fn plain(text: &str, colored: bool) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(character) = rest.next() {
+        match character {
+            '\u{1b}' if colored && is_color(rest.as_str()) => result.push(character),
+            '\n' => result.push(character),
+            other if other.is_control() => result.push('\u{fffd}'),
+            other => result.push(other),
+        }
+    }
+    result
+}
+
+/// Whether what follows an escape only chooses a colour.
+fn is_color(text: &str) -> bool {
+    let rest = text.strip_prefix('[');
+    rest.is_some_and(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('m'))
+}
+
+/// A duration as people read a round trip.
+pub(super) fn milliseconds(duration: Duration) -> String {
+    let ms = duration.as_secs_f64() * 1000.0;
+    if ms < 10.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
+}
+
+/// Milliseconds as people read a period: its two largest units.
+pub(super) fn period(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let units = [("d", seconds / 86_400), ("h", seconds / 3600 % 24), ("min", seconds / 60 % 60)];
+    let seconds = ("s", seconds % 60);
+    let shown: Vec<_> = units
+        .into_iter()
+        .chain([seconds])
+        .skip_while(|(_, count)| *count == 0)
+        .take(2)
+        .filter(|(_, count)| *count > 0)
+        .map(|(unit, count)| format!("{count} {unit}"))
+        .collect();
+    if shown.is_empty() { format!("{ms} ms") } else { shown.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_elsewhere_steers_no_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\r\nc", false), "a\u{fffd}[2Jb\u{fffd}\nc");
+        assert_eq!(plain("\u{1b}[31mred\u{1b}[2J", true), "\u{1b}[31mred\u{fffd}[2J");
+    }
+
+    #[test]
+    fn periods_read_well() {
+        for (ms, text) in [
+            (0, "0 ms"),
+            (250, "250 ms"),
+            (1000, "1 s"),
+            (90_000, "1 min 30 s"),
+            (1_800_000, "30 min"),
+            (3_600_000, "1 h"),
+            (90_061_000, "1 d 1 h"),
+        ] {
+            assert_eq!(period(ms), text);
+        }
+        assert_eq!(milliseconds(Duration::from_micros(1234)), "1.2 ms");
+        assert_eq!(milliseconds(Duration::from_millis(123)), "123 ms");
     }
 }

@@ -1,1 +1,21 @@
 //! Talks to a gateway: which one, with which secret, and calls.
+
+mod address;
+mod credential;
+mod proof;
+mod reach;
+mod refusal;
+mod session;
+mod target;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub(crate) use address::Address;
+pub(crate) use credential::{Credential, Source, Sources};
+pub(crate) use proof::{NotAnswered, challenge, healthz};
+pub(crate) use reach::{Plan, Reached};
+pub(crate) use session::{EVERYTHING, Gateway, Login, READ};
+pub(crate) use target::{Asked, Place, Rule, Surroundings, Target};
+
+/// This machine, in the order of dialling.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];

@@ -1,7 +1,17 @@
 //! The files: where they are, what stands in them, and how they are written.
 
+mod configured;
+mod credentials;
+pub(crate) mod file;
+mod openclaw;
 mod paths;
 mod remotes;
 
+pub(crate) use configured::plain_token;
+pub(crate) use credentials::{Bound, Credential, Credentials};
+pub(crate) use openclaw::{
+    Auth, AuthMode, Bind, DEFAULT_PORT, Gateway, HostKeyPolicy, Mode, OpenClaw, RemoteGateway,
+    SecretInput, Transport,
+};
 pub(crate) use paths::Paths;
-pub(crate) use remotes::{Family, Forward, Remote, Remotes, SshOptions};
+pub(crate) use remotes::{CONFIG_REMOTE, Family, Forward, Remote, Remotes, SshOptions, check_name};

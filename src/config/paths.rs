@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::problem::{Class, Problem};
+use crate::{
+    control::Endpoint,
+    problem::{Class, Problem},
+};
 
 /// The folders of one profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub(crate) struct Paths {
     pub(crate) config: PathBuf,
     /// The control socket: in `XDG_RUNTIME_DIR` if there is one, else in [`Paths::own`].
     pub(crate) socket: PathBuf,
+    /// The profile, if not the default one.
+    pub(crate) profile: Option<String>,
 }
 
 impl Paths {
@@ -66,7 +71,12 @@ impl Paths {
             }
             Some(_) | None => state.join("rs").join("supervisor.sock"),
         };
-        Ok(Self { state, config, socket })
+        Ok(Self { state, config, socket, profile: profile.map(str::to_owned) })
+    }
+
+    /// Where the supervisor of this profile is.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint { socket: self.socket.clone(), profile: self.profile.clone() }
     }
 
     /// `<state>/rs`: everything that we write.
@@ -92,5 +102,19 @@ impl Paths {
     /// `rs/logs`.
     pub(crate) fn logs(&self) -> PathBuf {
         self.own().join("logs")
+    }
+
+    /// The folders of a fresh home that is gone with the returned handle.
+    #[cfg(test)]
+    pub(crate) fn temporary() -> (tempfile::TempDir, Self) {
+        let home = tempfile::tempdir().expect("a temporary folder can be made");
+        let state = home.path().join(".openclaw");
+        let paths = Self {
+            config: state.join("openclaw.json"),
+            socket: state.join("rs").join("supervisor.sock"),
+            state,
+            profile: None,
+        };
+        (home, paths)
     }
 }

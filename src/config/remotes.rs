@@ -4,6 +4,14 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::{Paths, file};
+use crate::problem::{Class, Problem};
+
+/// The remote that `gateway.remote` in `openclaw.json` stands for.
+pub(crate) const CONFIG_REMOTE: &str = "config";
+/// The longest name of a remote, bytes.
+const LONGEST_NAME: usize = 64;
+
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -80,4 +88,152 @@ pub(crate) struct Forward {
     pub(crate) host: String,
     /// Its port.
     pub(crate) host_port: u16,
+}
+
+impl Remotes {
+    /// Reads the file; empty without one. A broken file is an error that names it.
+    pub(crate) fn load(paths: &Paths) -> Result<Self, Problem> {
+        match file::read(&paths.remotes())? {
+            Some(text) => file::parse(&paths.remotes(), &text),
+            None => Ok(Self::default()),
+        }
+    }
+
+    /// Changes the file under its lock; nothing is written when `change` fails or changes nothing.
+    /// Blocks.
+    pub(crate) fn update<T>(
+        paths: &Paths,
+        change: impl FnOnce(&mut Self) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let lock = file::lock(&paths.own().join("remotes.lock"))?;
+        let old = Self::load(paths)?;
+        let mut new = old.clone();
+        let value = change(&mut new)?;
+        if new != old {
+            file::store(&paths.remotes(), &new)?;
+        }
+        drop(lock);
+        Ok(value)
+    }
+
+    /// The remote called `name`; class `usage` if there is none, with the names that there are.
+    pub(crate) fn named(&self, name: &str) -> Result<&Remote, Problem> {
+        self.remotes.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.remotes.keys().map(String::as_str).collect();
+            let known = match known.as_slice() {
+                [] => "there are none yet".to_owned(),
+                names => format!("there are {}", names.join(", ")),
+            };
+            Problem::new(Class::Usage, format!("no remote is called `{name}`; {known}"))
+                .fix("openclaw remote list")
+        })
+    }
+}
+
+/// Whether a remote may be called `name`: letters, digits, `-`, `_` and `.`, at most 64 of them, no
+/// `-` in front, and not `local`.
+pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
+    let wrong = if name.is_empty() {
+        "is empty"
+    } else if name.len() > LONGEST_NAME {
+        "is longer than 64 characters"
+    } else if name.starts_with('-') {
+        "starts with `-`"
+    } else if name == "local" {
+        "means the gateway on this machine"
+    } else if name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        return Ok(());
+    } else {
+        "may hold letters, digits, `-`, `_` and `.` only"
+    };
+    let shown: String = name.chars().take(LONGEST_NAME).flat_map(char::escape_debug).collect();
+    Err(Problem::new(Class::Usage, format!("the remote's name `{shown}` {wrong}"))
+        .fix("choose another one with --name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(target: &str) -> Remote {
+        Remote {
+            target: target.to_owned(),
+            ssh: SshOptions::default(),
+            remote_port: 18789,
+            local_port: 18790,
+            forwards: Vec::new(),
+            wanted: true,
+        }
+    }
+
+    #[test]
+    fn keeps_what_it_was_told() {
+        let (_home, paths) = Paths::temporary();
+        assert_eq!(Remotes::load(&paths).unwrap(), Remotes::default());
+        let count = Remotes::update(&paths, |remotes| {
+            remotes.remotes.insert("vps".to_owned(), remote("me@vps"));
+            remotes.default = Some("vps".to_owned());
+            Ok(remotes.remotes.len())
+        });
+        assert_eq!(count.unwrap(), 1);
+        let loaded = Remotes::load(&paths).unwrap();
+        assert_eq!(loaded.named("vps").unwrap(), &remote("me@vps"));
+        assert_eq!(loaded.default.as_deref(), Some("vps"));
+        let problem = loaded.named("other").unwrap_err();
+        assert_eq!(problem.class, Class::Usage);
+        assert!(problem.message.contains("vps"), "{}", problem.message);
+    }
+
+    #[test]
+    fn loses_nothing_to_a_change_that_fails() {
+        let (_home, paths) = Paths::temporary();
+        let outcome: Result<(), Problem> = Remotes::update(&paths, |remotes| {
+            remotes.remotes.insert("vps".to_owned(), remote("me@vps"));
+            Err(Problem::new(Class::Usage, "no"))
+        });
+        outcome.unwrap_err();
+        assert_eq!(Remotes::load(&paths).unwrap(), Remotes::default());
+    }
+
+    #[test]
+    fn never_overwrites_a_broken_file() {
+        let (_home, paths) = Paths::temporary();
+        file::write(&paths.remotes(), b"{ broken").unwrap();
+        let problem = Remotes::update(&paths, |_| Ok(())).unwrap_err();
+        assert_eq!(problem.class, Class::Config);
+        assert!(problem.message.contains("remotes.json"), "{}", problem.message);
+        assert_eq!(std::fs::read_to_string(paths.remotes()).unwrap(), "{ broken");
+    }
+
+    #[test]
+    fn two_writers_lose_nothing() {
+        let (_home, paths) = Paths::temporary();
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let paths = &paths;
+                scope.spawn(move || {
+                    for round in 0..5 {
+                        Remotes::update(paths, |remotes| {
+                            remotes.remotes.insert(format!("r{writer}-{round}"), remote("h"));
+                            Ok(())
+                        })
+                        .unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(Remotes::load(&paths).unwrap().remotes.len(), 20);
+    }
+
+    #[test]
+    fn names_are_words_without_surprises() {
+        for good in ["vps", "a", "my-box_2.example", "0", ".x", &"x".repeat(64)] {
+            check_name(good).unwrap();
+        }
+        for bad in ["", "-x", "local", "a b", "a/b", "ü", "a\u{1b}[2J", "a;b", &"x".repeat(65)] {
+            let problem = check_name(bad).unwrap_err();
+            assert_eq!(problem.class, Class::Usage);
+            assert!(!problem.message.contains('\u{1b}'));
+        }
+    }
 }

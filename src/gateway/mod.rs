@@ -1,1 +1,27 @@
 //! Answers clients: listener, handshake, methods, HTTP.
+
+mod admission;
+mod claim;
+mod clock;
+mod connection;
+mod dispatch;
+mod doors;
+mod gate;
+mod http;
+mod hub;
+mod identity;
+mod methods;
+mod outbox;
+mod private;
+mod server;
+mod settings;
+mod shared;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod throttle;
+
+pub(crate) use admission::PeerInfo;
+pub(crate) use server::{Running, start};
+pub(crate) use settings::{Flags, Guard, Listen, Settings};
+use shared::{Shared, VERSION};

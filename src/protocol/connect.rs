@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Device;
 use crate::secret::Secret;
 
 /// Payload of the first event, `connect.challenge`.
@@ -53,7 +54,7 @@ pub(crate) struct Connect {
     pub(crate) worker_runs: Option<Value>,
     /// Device identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) device: Option<Value>,
+    pub(crate) device: Option<Device>,
     /// A language tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) locale: Option<String>,

@@ -66,6 +66,18 @@ pub(crate) struct ErrorShape {
     pub(crate) retry_after_ms: Option<u64>,
 }
 
+impl Response {
+    /// The answer that carries a reply.
+    pub(crate) fn success(id: impl Into<String>, payload: Value) -> Self {
+        Self { id: id.into(), ok: true, payload: Some(payload), error: None }
+    }
+
+    /// The answer that says why there is no reply.
+    pub(crate) fn failure(id: impl Into<String>, error: ErrorShape) -> Self {
+        Self { id: id.into(), ok: false, payload: None, error: Some(error) }
+    }
+}
+
 /// News from the gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,13 +1,33 @@
 //! The gateway protocol, version 4: what stands on the wire, as data.
 
 mod connect;
+pub(crate) mod device;
+mod error;
+pub(crate) mod event;
 mod frame;
+mod health;
+mod method;
+mod scope;
+mod system;
 
 pub(crate) use connect::{
     Auth, Challenge, Client, Connect, Features, Granted, HelloOk, Policy, Server, Snapshot,
     StateVersion,
 };
+pub(crate) use device::Device;
+pub(crate) use error::{close, code, detail};
 pub(crate) use frame::{ErrorShape, Event, Frame, Request, Response};
+pub(crate) use health::{
+    Health, HealthMethod, HealthParams, Heartbeat, Plugins, ProcessMemory, SessionDefaults,
+    SessionSummary, Status, StatusMethod, StatusParams, StatusSessions,
+};
+pub(crate) use method::{Method, Row, rows};
+pub(crate) use scope::Scope;
+pub(crate) use system::{
+    GatewayIdentity, GatewayIdentityGet, NoParams, PresenceEntry, SystemPresence,
+};
 
 /// The protocol version we speak.
 pub(crate) const VERSION: u32 = 4;
+/// The oldest version that a node or a probe may offer alone.
+pub(crate) const OLDEST_VERSION: u32 = 3;

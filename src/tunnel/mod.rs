@@ -1,5 +1,16 @@
-//! What a tunnel does: phases, failures, backoff, decided without I/O and without a clock.
+//! What a tunnel does: phases, failures, replacement, decided without I/O and without a clock.
+//!
+//! ```text
+//!            dial            up              proved
+//!   Waiting ------> Dialing -----> Proving ---------> Serving <--> suspect
+//!      ^               |              |                  |             |
+//!      +--- ended -----+--------------+------------------+   replacement beside it
+//! ```
 
+mod attempt;
 mod failure;
+mod machine;
 
+pub(crate) use attempt::{Number, Proof, ProofKind};
 pub(crate) use failure::{Cause, Failure};
+pub(crate) use machine::{Action, Event, News, Options, Phase, Probe, Tunnel, Wish};

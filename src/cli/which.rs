@@ -1,0 +1,139 @@
+//! The options that say which gateway is meant, shared by every command that talks to one.
+
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::Context;
+use crate::{
+    client::{Asked, Credential, Plan, Reached, Source},
+    problem::{Class, Problem},
+    secret::Secret,
+};
+
+/// Which gateway, with which secret, for how long.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Which gateway")]
+pub(super) struct Which {
+    /// Talk to the gateway at this address; needs its own --token or --password
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Talk to the gateway on this machine at this port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// The gateway's token (other users can see arguments; rather use --token-file)
+    #[arg(long, value_parser = secret)]
+    token: Option<Secret>,
+    /// A file that holds the gateway's token
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+    /// The gateway's password (other users can see arguments; rather use --password-file)
+    #[arg(long, value_parser = secret)]
+    password: Option<Secret>,
+    /// A file that holds the gateway's password
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    password_file: Option<PathBuf>,
+    /// How long the command may take, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 10_000,
+        value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
+    timeout: u64,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return a result")]
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
+}
+
+impl Which {
+    /// Reads the files and decides; sends nothing.
+    pub(super) fn plan(&self, context: &Context) -> Result<Plan, Problem> {
+        let credential = self.credential()?;
+        Plan::make(&context.paths, &self.asked(context, &credential), credential)
+    }
+
+    /// As [`Self::plan`], for the gateway on this machine and nothing else.
+    pub(super) fn plan_local(&self, context: &Context) -> Result<Plan, Problem> {
+        let asked = Asked { local_gateway: true, port: self.port, ..Asked::default() };
+        Plan::make(&context.paths, &asked, Credential::default())
+    }
+
+    /// When the command must be done.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.patience()
+    }
+
+    /// How long the command may take.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_millis(self.timeout)
+    }
+
+    /// `--port`.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    fn asked(&self, context: &Context, credential: &Credential) -> Asked {
+        Asked {
+            url: self.url.clone(),
+            remote: context.globals.remote.clone(),
+            local_gateway: context.globals.local_gateway,
+            port: self.port,
+            with_credential: !credential.is_empty(),
+        }
+    }
+
+    fn credential(&self) -> Result<Credential, Problem> {
+        let from = |text: &Option<Secret>, file: &Option<PathBuf>| match (text, file) {
+            (Some(secret), _) => Ok(Some(secret.clone())),
+            (None, Some(file)) => read_secret(file).map(Some),
+            (None, None) => Ok(None),
+        };
+        let token = from(&self.token, &self.token_file)?;
+        let password = from(&self.password, &self.password_file)?;
+        Ok(Credential::new(token, password, Source::Given))
+    }
+}
+
+/// A secret's file, without the line's end.
+fn read_secret(file: &Path) -> Result<Secret, Problem> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file)
+        .map(zeroize::Zeroizing::new)
+        .map_err(|error| Problem::new(Class::Usage, format!("cannot read {shown}: {error}")))?;
+    match text.trim() {
+        "" => Err(Problem::new(Class::Usage, format!("{shown} is empty"))),
+        secret => Ok(Secret::new(secret)),
+    }
+}
+
+/// Runs `work` on a runtime of this thread.
+pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)?
+        .block_on(work)
+}
+
+/// What is left until `deadline`.
+pub(super) fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// Calls `method`, which only reads, while the gateway's identity is compared.
+pub(super) async fn read(
+    reached: &Reached,
+    method: &str,
+    deadline: Instant,
+) -> Result<serde_json::Value, Problem> {
+    let (verified, answer) = tokio::join!(
+        reached.verify(left(deadline)),
+        reached.gateway.call(method, None, left(deadline))
+    );
+    verified?;
+    answer
+}

@@ -1,0 +1,253 @@
+//! The way to the gateway that is meant: files, transport, secret, login.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Address, Asked, Credential, Gateway, Login, Place, Source, Sources, Surroundings, Target,
+    credential, target,
+};
+use crate::{
+    config::{self, Credentials, DEFAULT_PORT, OpenClaw, Paths, Remotes, file},
+    control,
+    problem::{Class, Problem},
+    secret::Secret,
+};
+
+/// Which gateway is meant, with what the files know of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// The gateway.
+    pub(crate) target: Target,
+    /// `openclaw.json`; defaults where the command line alone decided.
+    pub(crate) settings: OpenClaw,
+    paths: Paths,
+    given: Credential,
+    saved: Option<config::Credential>,
+}
+
+/// A gateway that let us in.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    /// The conversation.
+    pub(crate) gateway: Gateway,
+    /// Where the secret came from.
+    pub(crate) source: Source,
+    /// How long the way here took: transport, WebSocket and login.
+    pub(crate) took: Duration,
+    /// The remote's name and the gateway that answered there before.
+    known: Option<(String, String)>,
+}
+
+impl Plan {
+    /// Reads the files and chooses. Blocks; sends nothing.
+    pub(crate) fn make(paths: &Paths, asked: &Asked, given: Credential) -> Result<Self, Problem> {
+        Self::make_in(paths, asked, given, &Surroundings::read())
+    }
+
+    fn make_in(
+        paths: &Paths,
+        asked: &Asked,
+        given: Credential,
+        surroundings: &Surroundings,
+    ) -> Result<Self, Problem> {
+        let (settings, remotes) = if target::needs_no_file(asked) {
+            (OpenClaw::default(), Remotes::default())
+        } else {
+            (OpenClaw::load(paths)?, Remotes::load(paths)?)
+        };
+        let target = target::choose(asked, surroundings, &remotes, &settings.gateway)?;
+        let saved = match &target.place {
+            Place::Remote(name) => Credentials::load(paths)?.remotes.remove(name),
+            Place::Local(_) | Place::Address(_) => None,
+        };
+        Ok(Self { target, settings, paths: paths.clone(), given, saved })
+    }
+
+    /// Goes there and logs in, asking for `scopes`; all of it by `deadline`.
+    pub(crate) async fn reach(
+        &self,
+        scopes: &[&str],
+        deadline: Instant,
+    ) -> Result<Reached, Problem> {
+        let start = Instant::now();
+        let name = self.target.place.to_string();
+        let reached = match &self.target.place {
+            Place::Local(port) => {
+                let address = Address::local(*port)?;
+                let credential = self.credential(None)?;
+                let stream = dial(&address, deadline).await.map_err(|e| self.no_way(&e))?;
+                let url = address.to_string();
+                let login = Login { url: &url, name: &name, credential: &credential, scopes };
+                (Gateway::log_in(stream, login, deadline).await, credential.source)
+            }
+            Place::Address(address) => {
+                let credential = self.credential(None)?;
+                let stream = dial(address, deadline).await.map_err(|e| self.no_way(&e))?;
+                let login = Login { url: &name, name: &name, credential: &credential, scopes };
+                (Gateway::log_in(stream, login, deadline).await, credential.source)
+            }
+            Place::Remote(remote) => {
+                let limit = deadline.saturating_duration_since(start);
+                let (stream, opened) = control::open(&self.paths.endpoint(), remote, limit).await?;
+                let credential = self.credential(Some(&opened))?;
+                let url = format!("ws://127.0.0.1:{}", opened.remote_port);
+                let login = Login { url: &url, name: &name, credential: &credential, scopes };
+                (Gateway::log_in(stream, login, deadline).await, credential.source)
+            }
+        };
+        let (gateway, source) = reached;
+        let gateway = gateway.map_err(|problem| self.advise(problem))?;
+        let known = match (&self.target.place, self.saved.as_ref().and_then(|s| s.gateway.clone()))
+        {
+            (Place::Remote(name), Some(id)) => Some((name.clone(), id)),
+            _ => None,
+        };
+        Ok(Reached { gateway, source, took: start.elapsed(), known })
+    }
+
+    /// The secret for this gateway, given what the transport proved.
+    pub(crate) fn credential(
+        &self,
+        opened: Option<&control::Opened>,
+    ) -> Result<Credential, Problem> {
+        let own_token = match self.target.place {
+            Place::Local(_) => file::read_private(&self.paths.gateway_token())?
+                .map(|text| Secret::new(text.trim())),
+            Place::Address(_) | Place::Remote(_) => None,
+        };
+        let sources = Sources {
+            given: self.given.clone(),
+            environment: Credential::from_environment(),
+            saved: self.saved.as_ref(),
+            gateway: Some(&self.settings.gateway),
+            own_token,
+        };
+        credential::choose(&self.target, opened, sources)
+    }
+
+    /// Why the address could not be dialled.
+    fn no_way(&self, error: &io::Error) -> Problem {
+        let place = &self.target.place;
+        match (place, error.kind()) {
+            (Place::Local(port), io::ErrorKind::ConnectionRefused) => Problem::new(
+                Class::GatewayDown,
+                format!("no gateway runs on this machine: nothing listens on port {port}"),
+            )
+            .fix(start_command(*port)),
+            (_, io::ErrorKind::ConnectionRefused) => {
+                Problem::new(Class::Unreachable, format!("nothing listens at {place}"))
+            }
+            (_, io::ErrorKind::TimedOut) => {
+                Problem::new(Class::Unreachable, format!("{place} does not answer in time"))
+            }
+            _ => Problem::new(Class::Unreachable, format!("cannot reach {place}: {error}")),
+        }
+        .code(match error.kind() {
+            io::ErrorKind::ConnectionRefused => "ECONNREFUSED",
+            io::ErrorKind::TimedOut => "ETIMEDOUT",
+            _ => "UNREACHABLE",
+        })
+    }
+
+    /// Adds what to type where the problem alone cannot know it.
+    fn advise(&self, problem: Problem) -> Problem {
+        if problem.fix.is_some() || problem.class != Class::GatewayDown {
+            return problem;
+        }
+        match &self.target.place {
+            Place::Local(_) => problem.fix("openclaw gateway status"),
+            Place::Address(_) => problem,
+            Place::Remote(name) => problem.fix(format!(
+                "on the far machine: openclaw gateway run; here: openclaw remote status {name}"
+            )),
+        }
+    }
+}
+
+impl Reached {
+    /// Compares the gateway's identity with the one that answered at this remote before; sends
+    /// nothing where there is nothing to compare.
+    pub(crate) async fn verify(&self, patience: Duration) -> Result<(), Problem> {
+        let Some((name, known)) = &self.known else { return Ok(()) };
+        match self.gateway.identity(patience).await? {
+            Some(id) if id == *known => Ok(()),
+            // Too old to tell.
+            None => Ok(()),
+            Some(_) => Err(Problem::new(
+                Class::GatewayRefused,
+                format!("another gateway than before answers at remote `{name}`"),
+            )
+            .code("GATEWAY_IDENTITY_CHANGED")
+            .fix(format!(
+                "if it was reinstalled on purpose: openclaw remote remove {name}, then connect again"
+            ))),
+        }
+    }
+}
+
+fn start_command(port: u16) -> String {
+    if port == DEFAULT_PORT {
+        "openclaw gateway run".to_owned()
+    } else {
+        format!("openclaw gateway run --port {port}")
+    }
+}
+
+/// The first of the address's hosts that takes a connection.
+async fn dial(address: &Address, deadline: Instant) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for host in &address.hosts {
+        let socket = SocketAddr::new(*host, address.port);
+        match timeout_at(deadline, TcpStream::connect(socket)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(paths: &Paths, text: &str) {
+        file::write(&paths.config, text.as_bytes()).unwrap();
+    }
+
+    fn plan(paths: &Paths, asked: &Asked) -> Result<Plan, Problem> {
+        Plan::make_in(paths, asked, Credential::default(), &Surroundings::default())
+    }
+
+    #[test]
+    fn a_url_from_the_command_line_needs_no_files() {
+        let (_home, paths) = Paths::temporary();
+        write(&paths, "{ broken");
+        let asked = Asked {
+            url: Some("ws://127.0.0.1:1".to_owned()),
+            with_credential: true,
+            ..Asked::default()
+        };
+        plan(&paths, &asked).unwrap();
+        assert_eq!(plan(&paths, &Asked::default()).unwrap_err().class, Class::Config);
+    }
+
+    #[tokio::test]
+    async fn a_port_without_a_listener_says_how_to_start_a_gateway() {
+        let (_home, paths) = Paths::temporary();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let plan = plan(&paths, &Asked { port: Some(port), ..Asked::default() }).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let problem = plan.reach(super::super::READ, deadline).await.unwrap_err();
+        assert_eq!(problem.class, Class::GatewayDown);
+        assert_eq!(problem.fix.unwrap(), format!("openclaw gateway run --port {port}"));
+    }
+}

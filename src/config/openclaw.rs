@@ -1,0 +1,699 @@
+//! `openclaw.json`: the keys of OpenClaw's own configuration that we act on, every problem at once.
+//!
+//! The file is walked rather than deserialised: a walk can name each wrong value by its path and
+//! go on, and it keeps its hands off what it does not know.
+
+use std::{io, path::Path};
+
+use serde_json::{Map, Value};
+
+use super::Paths;
+use crate::{
+    problem::{Class, Problem},
+    secret::Secret,
+};
+
+/// A gateway's port when nothing else is said.
+pub(crate) const DEFAULT_PORT: u16 = 18789;
+
+/// What stands in `openclaw.json`, as far as we act on it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OpenClaw {
+    /// `gateway`.
+    pub(crate) gateway: Gateway,
+}
+
+/// `gateway`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gateway {
+    /// `gateway.mode`.
+    pub(crate) mode: Option<Mode>,
+    /// `gateway.port`.
+    pub(crate) port: Option<u16>,
+    /// `gateway.bind`.
+    pub(crate) bind: Option<Bind>,
+    /// `gateway.customBindHost`, for [`Bind::Custom`].
+    pub(crate) custom_bind_host: Option<String>,
+    /// `gateway.auth`.
+    pub(crate) auth: Auth,
+    /// `gateway.remote`.
+    pub(crate) remote: RemoteGateway,
+    /// `gateway.controlUi`.
+    pub(crate) control_ui: ControlUi,
+    /// `gateway.tls`.
+    pub(crate) tls: Tls,
+    /// `gateway.nodes.pairing.autoApproveLocal`.
+    pub(crate) auto_approve_local: Option<bool>,
+}
+
+/// `gateway.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// A gateway runs here.
+    Local,
+    /// The gateway runs elsewhere.
+    Remote,
+}
+
+/// `gateway.bind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bind {
+    /// OpenClaw's choice.
+    Auto,
+    /// 127.0.0.1.
+    Loopback,
+    /// 0.0.0.0.
+    Lan,
+    /// The Tailscale address.
+    Tailnet,
+    /// `gateway.customBindHost`.
+    Custom,
+}
+
+/// `gateway.auth`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Auth {
+    /// `gateway.auth.mode`.
+    pub(crate) mode: Option<AuthMode>,
+    /// `gateway.auth.token`.
+    pub(crate) token: Option<SecretInput>,
+    /// `gateway.auth.password`.
+    pub(crate) password: Option<SecretInput>,
+    /// `gateway.auth.allowTailscale`.
+    pub(crate) allow_tailscale: Option<bool>,
+}
+
+/// `gateway.auth.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthMode {
+    /// Nobody is asked.
+    None,
+    /// A shared token.
+    Token,
+    /// A shared password.
+    Password,
+    /// A proxy in front says who it is.
+    TrustedProxy,
+}
+
+/// `gateway.remote`: how to call a gateway elsewhere; never what a gateway here accepts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RemoteGateway {
+    /// `gateway.remote.url`.
+    pub(crate) url: Option<String>,
+    /// `gateway.remote.transport`.
+    pub(crate) transport: Option<Transport>,
+    /// `gateway.remote.token`.
+    pub(crate) token: Option<SecretInput>,
+    /// `gateway.remote.password`.
+    pub(crate) password: Option<SecretInput>,
+    /// `gateway.remote.sshTarget`: `user@host` or `user@host:port`.
+    pub(crate) ssh_target: Option<String>,
+    /// `gateway.remote.sshIdentity`: a key file.
+    pub(crate) ssh_identity: Option<String>,
+    /// `gateway.remote.sshHostKeyPolicy`.
+    pub(crate) ssh_host_key_policy: Option<HostKeyPolicy>,
+    /// `gateway.remote.remotePort`.
+    pub(crate) remote_port: Option<u16>,
+    /// `gateway.remote.tlsFingerprint`.
+    pub(crate) tls_fingerprint: Option<String>,
+}
+
+/// `gateway.remote.transport`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// Through a tunnel.
+    Ssh,
+    /// A `ws://` or `wss://` URL.
+    Direct,
+}
+
+/// `gateway.remote.sshHostKeyPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HostKeyPolicy {
+    /// The key must be on file.
+    Strict,
+    /// As OpenSSH's own configuration says.
+    OpenSsh,
+}
+
+/// `gateway.controlUi`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ControlUi {
+    /// `gateway.controlUi.allowedOrigins`.
+    pub(crate) allowed_origins: Vec<String>,
+}
+
+/// `gateway.tls`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tls {
+    /// `gateway.tls.enabled`.
+    pub(crate) enabled: bool,
+    /// `gateway.tls.certPath`.
+    pub(crate) cert_path: Option<String>,
+    /// `gateway.tls.keyPath`.
+    pub(crate) key_path: Option<String>,
+}
+
+/// A secret as the file has it: known, or named but out of our reach.
+#[derive(Debug, Clone)]
+pub(crate) enum SecretInput {
+    /// A plain string, or one that came from the environment.
+    Known(Secret),
+    /// A reference that could not be followed; a problem only for who needs it.
+    Unresolved {
+        /// Where it stands.
+        path: String,
+        /// Why it could not be followed.
+        reason: String,
+    },
+}
+
+impl SecretInput {
+    /// The secret; class `config` where it could not be followed. Never falls back to another one.
+    pub(crate) fn resolve(&self) -> Result<Secret, Problem> {
+        match self {
+            Self::Known(secret) => Ok(secret.clone()),
+            Self::Unresolved { path, reason } => Err(Problem::new(
+                Class::Config,
+                format!("the secret at {path} in openclaw.json is not available: {reason}"),
+            )
+            .fix("pass --token-file, or make the reference resolvable in this shell")),
+        }
+    }
+}
+
+impl OpenClaw {
+    /// Reads `openclaw.json`; defaults without one. All problems at once, class `config`.
+    pub(crate) fn load(paths: &Paths) -> Result<Self, Problem> {
+        let Some(text) = read(&paths.config)? else { return Ok(Self::default()) };
+        Self::parse(&text, &paths.config, &|name| std::env::var(name).ok())
+    }
+
+    /// What `text` says, with `${NAME}` taken from `variable`.
+    fn parse(
+        text: &str,
+        file: &Path,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problem> {
+        let shown = file.display();
+        let value: Value = json5::from_str(text).map_err(|error| {
+            Problem::new(Class::Config, format!("{shown}: not valid JSON5: {error}"))
+                .fix(format!("edit {shown}"))
+        })?;
+        let mut walk = Walk { variable, problems: Vec::new(), unknown: Vec::new() };
+        let root = walk.root(value);
+        let gateway = walk.inside(root, "gateway", gateway);
+        if !walk.unknown.is_empty() {
+            tracing::debug!(keys = walk.unknown.join(", "), "keys of openclaw.json not used here");
+        }
+        match walk.problems.as_slice() {
+            [] => Ok(Self { gateway }),
+            [one] => {
+                Err(Problem::new(Class::Config, format!("{shown}: {one}"))
+                    .fix(format!("edit {shown}")))
+            }
+            many => Err(Problem::new(
+                Class::Config,
+                format!("{shown} has {} problems:\n  {}", many.len(), many.join("\n  ")),
+            )
+            .fix(format!("edit {shown}"))),
+        }
+    }
+}
+
+/// The text of the file, `None` without one.
+fn read(file: &Path) -> Result<Option<String>, Problem> {
+    match std::fs::read(file) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => {
+                Err(Problem::new(Class::Config, format!("{}: not text in UTF-8", file.display())))
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            Err(Problem::new(Class::Config, format!("cannot read {}: {error}", file.display()))
+                .fix(format!("ls -ld {}", file.parent().unwrap_or(file).display())))
+        }
+    }
+}
+
+fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
+    let mode = walk.choice(section, "mode", &[("local", Mode::Local), ("remote", Mode::Remote)]);
+    let port = walk.port(section, "port");
+    let bind = walk.choice(
+        section,
+        "bind",
+        &[
+            ("auto", Bind::Auto),
+            ("loopback", Bind::Loopback),
+            ("lan", Bind::Lan),
+            ("tailnet", Bind::Tailnet),
+            ("custom", Bind::Custom),
+        ],
+    );
+    let custom_bind_host = walk.text(section, "customBindHost");
+    let nodes = walk.section(section, "nodes");
+    let pairing = nodes.and_then(|mut nodes| walk.section(&mut nodes, "pairing"));
+    Gateway {
+        mode,
+        port,
+        bind,
+        custom_bind_host,
+        auth: walk.within(section, "auth", auth),
+        remote: walk.within(section, "remote", remote),
+        control_ui: walk.within(section, "controlUi", |walk, section| ControlUi {
+            allowed_origins: walk.texts(section, "allowedOrigins"),
+        }),
+        tls: walk.within(section, "tls", |walk, section| Tls {
+            enabled: walk.flag(section, "enabled").unwrap_or(false),
+            cert_path: walk.text(section, "certPath"),
+            key_path: walk.text(section, "keyPath"),
+        }),
+        auto_approve_local: pairing
+            .and_then(|mut pairing| walk.flag(&mut pairing, "autoApproveLocal")),
+    }
+}
+
+fn auth(walk: &mut Walk<'_>, section: &mut Section) -> Auth {
+    Auth {
+        mode: walk.choice(
+            section,
+            "mode",
+            &[
+                ("none", AuthMode::None),
+                ("token", AuthMode::Token),
+                ("password", AuthMode::Password),
+                ("trusted-proxy", AuthMode::TrustedProxy),
+            ],
+        ),
+        token: walk.secret(section, "token"),
+        password: walk.secret(section, "password"),
+        allow_tailscale: walk.flag(section, "allowTailscale"),
+    }
+}
+
+fn remote(walk: &mut Walk<'_>, section: &mut Section) -> RemoteGateway {
+    RemoteGateway {
+        url: walk.text(section, "url"),
+        transport: walk.choice(
+            section,
+            "transport",
+            &[("ssh", Transport::Ssh), ("direct", Transport::Direct)],
+        ),
+        token: walk.secret(section, "token"),
+        password: walk.secret(section, "password"),
+        ssh_target: walk.text(section, "sshTarget"),
+        ssh_identity: walk.text(section, "sshIdentity"),
+        ssh_host_key_policy: walk.choice(
+            section,
+            "sshHostKeyPolicy",
+            &[("strict", HostKeyPolicy::Strict), ("openssh", HostKeyPolicy::OpenSsh)],
+        ),
+        remote_port: walk.port(section, "remotePort"),
+        tls_fingerprint: walk.text(section, "tlsFingerprint"),
+    }
+}
+
+/// An object of the file and the path that leads to it. Keys are taken out as they are read; what
+/// is left is unknown.
+struct Section {
+    path: String,
+    keys: Map<String, Value>,
+}
+
+impl Section {
+    fn path(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The value at `key`, `null` counting as absent.
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.keys.remove(key).filter(|value| !value.is_null())
+    }
+}
+
+/// One pass over the file.
+struct Walk<'a> {
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    problems: Vec<String>,
+    unknown: Vec<String>,
+}
+
+impl Walk<'_> {
+    fn root(&mut self, value: Value) -> Section {
+        let keys = match value {
+            Value::Object(keys) => keys,
+            other => {
+                self.problems.push(format!("must hold an object, found {}", found(&other)));
+                Map::new()
+            }
+        };
+        let section = Section { path: String::new(), keys };
+        self.refuse_include(&section);
+        section
+    }
+
+    /// Reads the object at `key` of the root, then closes the root.
+    fn inside<T: Default>(
+        &mut self,
+        mut root: Section,
+        key: &str,
+        read: impl FnOnce(&mut Self, &mut Section) -> T,
+    ) -> T {
+        let value = self.within(&mut root, key, read);
+        self.unknown.extend(root.keys.keys().cloned());
+        value
+    }
+
+    /// Reads the object at `key` of `section`; the default without one.
+    fn within<T: Default>(
+        &mut self,
+        section: &mut Section,
+        key: &str,
+        read: impl FnOnce(&mut Self, &mut Section) -> T,
+    ) -> T {
+        let Some(mut inner) = self.section(section, key) else { return T::default() };
+        let value = read(self, &mut inner);
+        self.unknown.extend(inner.keys.keys().map(|key| inner.path(key)));
+        value
+    }
+
+    fn section(&mut self, section: &mut Section, key: &str) -> Option<Section> {
+        let path = section.path(key);
+        match section.take(key)? {
+            Value::Object(keys) => {
+                let inner = Section { path, keys };
+                self.refuse_include(&inner);
+                Some(inner)
+            }
+            other => self.wrong(&path, "an object", &other),
+        }
+    }
+
+    /// What an included file says about the gateway must not be lost silently.
+    fn refuse_include(&mut self, section: &Section) {
+        if section.keys.contains_key("$include") {
+            self.problems.push(format!("{}: is not supported here", section.path("$include")));
+        }
+    }
+
+    fn wrong<T>(&mut self, path: &str, expected: &str, value: &Value) -> Option<T> {
+        self.problems.push(format!("{path}: must be {expected}, found {}", found(value)));
+        None
+    }
+
+    fn port(&mut self, section: &mut Section, key: &str) -> Option<u16> {
+        let value = section.take(key)?;
+        let number =
+            value.as_u64().or_else(|| match self.substituted(&section.path(key), &value) {
+                Some(text) => text.trim().parse().ok(),
+                None => None,
+            });
+        match number.and_then(|number| u16::try_from(number).ok()).filter(|port| *port != 0) {
+            // A number written as text is right only where it came from the environment.
+            Some(port) if value.is_number() || value.as_str().is_some_and(|t| t.contains("${")) => {
+                Some(port)
+            }
+            Some(_) | None => self.wrong(&section.path(key), "1..65535", &value),
+        }
+    }
+
+    fn flag(&mut self, section: &mut Section, key: &str) -> Option<bool> {
+        match section.take(key)? {
+            Value::Bool(flag) => Some(flag),
+            other => self.wrong(&section.path(key), "true or false", &other),
+        }
+    }
+
+    fn text(&mut self, section: &mut Section, key: &str) -> Option<String> {
+        let path = section.path(key);
+        match section.take(key)? {
+            value @ Value::String(_) => self.substituted(&path, &value),
+            other => self.wrong(&path, "text", &other),
+        }
+    }
+
+    fn texts(&mut self, section: &mut Section, key: &str) -> Vec<String> {
+        let path = section.path(key);
+        match section.take(key) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items
+                .iter()
+                .enumerate()
+                .filter_map(|(index, item)| {
+                    let path = format!("{path}[{index}]");
+                    match item {
+                        Value::String(_) => self.substituted(&path, item),
+                        other => self.wrong(&path, "text", other),
+                    }
+                })
+                .collect(),
+            Some(other) => self.wrong(&path, "a list of texts", &other).unwrap_or_default(),
+        }
+    }
+
+    fn choice<T: Copy>(
+        &mut self,
+        section: &mut Section,
+        key: &str,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
+        let value = section.take(key)?;
+        let path = section.path(key);
+        let chosen = match &value {
+            Value::String(_) => self.substituted(&path, &value)?,
+            other => return self.wrong(&path, &listed(choices), other),
+        };
+        match choices.iter().find(|(name, _)| *name == chosen) {
+            Some((_, choice)) => Some(*choice),
+            None => self.wrong(&path, &listed(choices), &Value::String(chosen)),
+        }
+    }
+
+    /// A plain string, `${NAME}` or a SecretRef (`{source, provider, id}`).
+    fn secret(&mut self, section: &mut Section, key: &str) -> Option<SecretInput> {
+        let path = section.path(key);
+        match section.take(key)? {
+            Value::String(text) => match substitute(&text, self.variable) {
+                Ok(text) if text.is_empty() => None,
+                Ok(text) => Some(SecretInput::Known(Secret::new(text))),
+                Err(name) => Some(SecretInput::Unresolved { path, reason: unset(&name) }),
+            },
+            Value::Object(reference) => Some(self.reference(path, &reference)),
+            // The value may be a secret typed wrongly: only its kind is told.
+            other => {
+                let kind = kind(&other);
+                self.problems.push(format!("{path}: must be text or a reference, found {kind}"));
+                None
+            }
+        }
+    }
+
+    fn reference(&mut self, path: String, reference: &Map<String, Value>) -> SecretInput {
+        let word = |key: &str| reference.get(key).and_then(Value::as_str);
+        match (word("source"), word("id")) {
+            (Some("env"), Some(name)) => match (self.variable)(name).filter(|v| !v.is_empty()) {
+                Some(text) => SecretInput::Known(Secret::new(text)),
+                None => SecretInput::Unresolved { path, reason: unset(name) },
+            },
+            (Some(source), Some(_)) => SecretInput::Unresolved {
+                path,
+                reason: format!("references to source `{source}` are not followed here"),
+            },
+            _ => {
+                self.problems.push(format!("{path}: a reference needs `source` and `id`"));
+                SecretInput::Unresolved { path, reason: "the reference is incomplete".to_owned() }
+            }
+        }
+    }
+
+    fn substituted(&mut self, path: &str, value: &Value) -> Option<String> {
+        match substitute(value.as_str()?, self.variable) {
+            Ok(text) => Some(text),
+            Err(name) => {
+                self.problems.push(format!("{path}: {}", unset(&name)));
+                None
+            }
+        }
+    }
+}
+
+/// `text` with each `${NAME}` replaced; `$${NAME}` stands for the text `${NAME}`. The error is the
+/// name of a variable that is not set.
+fn substitute(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let Some((name, behind)) = after.split_once('}').filter(|(name, _)| is_variable(name))
+        else {
+            result.push_str(before);
+            result.push_str("${");
+            rest = after;
+            continue;
+        };
+        if let Some(literal) = before.strip_suffix('$') {
+            result.push_str(literal);
+            result.push_str("${");
+            result.push_str(name);
+            result.push('}');
+        } else {
+            result.push_str(before);
+            match variable(name).filter(|value| !value.is_empty()) {
+                Some(value) => result.push_str(&value),
+                None => return Err(name.to_owned()),
+            }
+        }
+        rest = behind;
+    }
+    result.push_str(rest);
+    Ok(result)
+}
+
+fn is_variable(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_uppercase() || first == '_')
+        && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+}
+
+fn unset(name: &str) -> String {
+    format!("the environment variable {name} is not set")
+}
+
+fn listed<T>(choices: &[(&str, T)]) -> String {
+    let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+    format!("one of {}", names.join(", "))
+}
+
+/// A wrong value as the message shows it: short ones as they are, others by their kind.
+fn found(value: &Value) -> String {
+    match value {
+        Value::String(text) if text.chars().count() <= 40 => format!("{text:?}"),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Null | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            kind(value).to_owned()
+        }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(name: &str) -> Option<String> {
+        match name {
+            "TOKEN" => Some("from-env".to_owned()),
+            "PORT" => Some("19001".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn parse(text: &str) -> Result<OpenClaw, Problem> {
+        OpenClaw::parse(text, Path::new("openclaw.json"), &environment)
+    }
+
+    fn text_of(input: Option<&SecretInput>) -> String {
+        input.unwrap().resolve().unwrap().expose().to_owned()
+    }
+
+    #[test]
+    fn reads_the_samples_of_every_release() {
+        let full = parse(include_str!("../../fixtures/openclaw/full.json5")).unwrap().gateway;
+        assert_eq!(full.mode, Some(Mode::Remote));
+        assert_eq!(full.port, Some(18789));
+        assert_eq!(full.bind, Some(Bind::Custom));
+        assert_eq!(full.custom_bind_host.as_deref(), Some("192.168.1.7"));
+        assert_eq!(full.auth.mode, Some(AuthMode::Token));
+        assert_eq!(text_of(full.auth.token.as_ref()), "local-token");
+        assert_eq!(text_of(full.remote.token.as_ref()), "from-env");
+        assert_eq!(full.remote.transport, Some(Transport::Ssh));
+        assert_eq!(full.remote.ssh_target.as_deref(), Some("me@vps:2222"));
+        assert_eq!(full.remote.remote_port, Some(18790));
+        assert_eq!(full.remote.ssh_host_key_policy, Some(HostKeyPolicy::Strict));
+        assert_eq!(full.control_ui.allowed_origins, ["https://control.example.com"]);
+        assert_eq!(full.auto_approve_local, Some(false));
+        assert!(!full.tls.enabled);
+
+        let minimal = parse(include_str!("../../fixtures/openclaw/minimal.json5")).unwrap();
+        assert_eq!(minimal.gateway.port, Some(28911));
+        parse("{}").unwrap();
+    }
+
+    #[test]
+    fn tells_every_problem_with_its_path() {
+        let problem = parse(include_str!("../../fixtures/openclaw/problems.json5")).unwrap_err();
+        assert_eq!(problem.class, Class::Config);
+        let golden = include_str!("../../fixtures/openclaw/problems.txt");
+        assert_eq!(problem.message.trim_end(), golden.trim_end());
+    }
+
+    #[test]
+    fn tells_where_the_syntax_breaks() {
+        let problem = parse("{\n  gateway: { port: 18789,, }\n}").unwrap_err();
+        assert_eq!(problem.class, Class::Config);
+        assert!(problem.message.contains("line 2 column"), "{}", problem.message);
+    }
+
+    #[test]
+    fn takes_variables_from_the_environment() {
+        let cases = [
+            ("plain", Ok("plain")),
+            ("${TOKEN}", Ok("from-env")),
+            ("a-${TOKEN}-b", Ok("a-from-env-b")),
+            ("$${TOKEN}", Ok("${TOKEN}")),
+            ("${lower}", Ok("${lower}")),
+            ("${TOKEN", Ok("${TOKEN")),
+            ("${MISSING}", Err("MISSING")),
+        ];
+        for (text, expected) in cases {
+            let outcome = substitute(text, &environment);
+            assert_eq!(outcome.as_deref().map_err(String::as_str), expected, "{text}");
+        }
+        assert_eq!(parse("{gateway: {port: '${PORT}'}}").unwrap().gateway.port, Some(19001));
+        parse("{gateway: {port: '19001'}}").unwrap_err();
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_followed_is_a_problem_only_when_needed() {
+        for text in [
+            "{gateway: {auth: {token: '${MISSING}'}}}",
+            "{gateway: {auth: {token: {source: 'exec', provider: 'vault', id: 'x'}}}}",
+            "{gateway: {auth: {token: {source: 'env', provider: 'default', id: 'MISSING'}}}}",
+        ] {
+            let token = parse(text).unwrap().gateway.auth.token.unwrap();
+            let problem = token.resolve().unwrap_err();
+            assert_eq!(problem.class, Class::Config);
+            assert!(problem.message.contains("gateway.auth.token"), "{}", problem.message);
+        }
+        let text = "{gateway: {auth: {token: {source: 'env', provider: 'default', id: 'TOKEN'}}}}";
+        assert_eq!(text_of(parse(text).unwrap().gateway.auth.token.as_ref()), "from-env");
+    }
+
+    #[test]
+    fn never_shows_a_secret_of_the_wrong_kind() {
+        let problem = parse("{gateway: {auth: {token: 123456789}}}").unwrap_err();
+        assert!(!problem.message.contains("123456789"), "{}", problem.message);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_no_missing_file() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read(&folder.path().join("openclaw.json")).unwrap().is_none());
+        let problem = read(folder.path()).unwrap_err();
+        assert_eq!(problem.class, Class::Config);
+        let inside_a_file = folder.path().join("file");
+        std::fs::write(&inside_a_file, "").unwrap();
+        read(&inside_a_file.join("openclaw.json")).unwrap_err();
+    }
+}

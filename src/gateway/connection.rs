@@ -1,0 +1,444 @@
+//! One client, from the challenge to the close, over any WebSocket.
+//!
+//! Two futures in one task: one reads and decides, one writes what the outbox holds. Neither is
+//! ever raced against the other's half-done work.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{FuturesUnordered, SplitStream},
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Error, Message},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared, VERSION as GATEWAY_VERSION,
+    admission::{Admission, PeerInfo, Refusal, admit},
+    clock::now_ms,
+    dispatch::Call,
+    gate::GateKey,
+    hub::{Member, Membership},
+    methods,
+    outbox::{Ending, Outbox},
+    slots::Slot,
+    throttle::Verdict,
+};
+use crate::protocol::{
+    self, Challenge, Connect, ErrorShape, Features, Frame, Granted, HelloOk, PresenceEntry,
+    Request, Response, Server, Snapshot, close, code, detail, event, rows,
+};
+
+/// Requests of one client that may be under way.
+const MAX_IN_FLIGHT: usize = 128;
+/// How long a client that is not answered should wait, milliseconds.
+const BUSY_RETRY_MS: u64 = 250;
+/// How long after its ping a pong may come.
+const PONG_WINDOW: Duration = Duration::from_secs(25);
+/// How long requests under way may take once the gateway stops.
+const DRAIN: Duration = Duration::from_secs(3);
+/// How long the farewell may take: what is queued, the close frame and its answer.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What a connection was given by the door.
+pub(super) struct Entrance {
+    pub(super) peer: PeerInfo,
+    pub(super) slot: Slot,
+    /// Lifts the limit on unauthenticated bytes.
+    pub(super) gate: GateKey,
+    /// Until when `connect` must have come.
+    pub(super) deadline: Instant,
+}
+
+/// Serves one client until it goes, is sent away, or the gateway stops.
+pub(super) async fn serve<S>(
+    shared: Arc<Shared>,
+    socket: WebSocketStream<S>,
+    entrance: Entrance,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (sink, stream) = socket.split();
+    let outbox = Arc::new(Outbox::new(shared.policy.max_buffered_bytes as usize));
+    let conversation = Conversation { shared, outbox: Arc::clone(&outbox), stream, stop };
+    let mut writer = std::pin::pin!(outbox.write_to(sink));
+    let mut reader = std::pin::pin!(conversation.run(entrance));
+    let stream = tokio::select! {
+        () = &mut writer => return,
+        (stream, ending) = &mut reader => {
+            outbox.end(ending);
+            stream
+        }
+    };
+    // The client's own close frame ends the connection politely; its other frames no longer count.
+    let goodbye = async {
+        writer.await;
+        if outbox.ending().is_some_and(|ending| ending.code.is_some()) {
+            stream.take_while(|item| std::future::ready(item.is_ok())).for_each(|_| async {}).await;
+        }
+    };
+    let finished = timeout(FAREWELL, goodbye).await.is_ok();
+    tracing::debug!(finished, "disconnected");
+}
+
+/// The reading side.
+struct Conversation<S> {
+    shared: Arc<Shared>,
+    outbox: Arc<Outbox>,
+    stream: SplitStream<WebSocketStream<S>>,
+    stop: CancellationToken,
+}
+
+/// What happened to a client that has been let in.
+enum News {
+    Message(Option<Result<Message, Error>>),
+    Answer(Response),
+    Tick,
+    PongDue,
+    Stop,
+}
+
+impl<S> Conversation<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Returns the stream with how the connection ends.
+    async fn run(mut self, entrance: Entrance) -> (SplitStream<WebSocketStream<S>>, Ending) {
+        let ending = match self.handshake(entrance).await {
+            Ok(welcome) => self.attend(welcome).await,
+            Err(ending) => ending,
+        };
+        (self.stream, ending)
+    }
+
+    async fn handshake(&mut self, entrance: Entrance) -> Result<Welcome, Ending> {
+        let nonce = uuid::Uuid::new_v4().to_string();
+        let challenge = Challenge { nonce: nonce.clone(), ts: now_ms() };
+        self.outbox.challenge(json!(challenge));
+        let stop = self.stop.clone();
+        let first = tokio::select! {
+            first = timeout_at(entrance.deadline, self.first_request()) => first,
+            () = stop.cancelled() => {
+                return Err(Ending::close(close::RESTART, "service restart"));
+            }
+        };
+        let request = first.map_err(|_| {
+            tracing::debug!("no connect in time");
+            Ending::close(close::NORMAL, "handshake timeout")
+        })??;
+        let connect = match parse_connect(&request) {
+            Ok(connect) => connect,
+            Err(refusal) => return Err(self.refuse(&request.id, refusal)),
+        };
+        match admit(&connect, &self.shared.guard, &entrance.peer, &nonce, now_ms()) {
+            Ok(admission) => Ok(self.welcome(&request.id, &connect, admission, entrance)),
+            Err(refusal) => {
+                let refusal = self.slowed(&connect, refusal, &entrance.peer).await;
+                tracing::info!(reason = refusal.error.message, "refused a client");
+                Err(self.refuse(&request.id, refusal))
+            }
+        }
+    }
+
+    async fn first_request(&mut self) -> Result<Request, Ending> {
+        loop {
+            match self.stream.next().await {
+                Some(Ok(Message::Text(text))) => {
+                    return match serde_json::from_str(&text) {
+                        Ok(Frame::Request(request)) if is_well_formed(&request) => Ok(request),
+                        Ok(Frame::Request(_) | Frame::Response(_) | Frame::Event(_)) | Err(_) => {
+                            Err(Ending::close(close::POLICY, "invalid request frame"))
+                        }
+                    };
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Binary(_) | Message::Frame(_))) => {
+                    return Err(Ending::close(close::POLICY, "invalid request frame"));
+                }
+                Some(Ok(Message::Close(_))) | None => return Err(Ending::silent()),
+                Some(Err(error)) => return Err(broken(&error)),
+            }
+        }
+    }
+
+    /// Queues the refusal and says how the connection ends.
+    fn refuse(&self, id: &str, refusal: Refusal) -> Ending {
+        let ending = Ending::close(refusal.close, refusal.error.message.clone());
+        self.outbox.response(Response::failure(id, refusal.error));
+        ending
+    }
+
+    /// Holds back the answer to a wrong secret that looks like guessing.
+    async fn slowed(&self, connect: &Connect, refusal: Refusal, peer: &PeerInfo) -> Refusal {
+        if !refusal.is_wrong_secret {
+            return refusal;
+        }
+        let auth = connect.auth.as_ref();
+        let secret = auth.and_then(|auth| auth.token.as_ref().or(auth.password.as_ref()));
+        let secret = secret.map(|secret| secret.expose()).unwrap_or_default();
+        match self.shared.failed(peer.address, secret) {
+            Verdict::Answer => refusal,
+            Verdict::Slow(delay) => {
+                tokio::select! {
+                    () = sleep(delay) => {}
+                    () = self.stop.cancelled() => {}
+                }
+                let retry = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                let error = ErrorShape {
+                    retryable: Some(true),
+                    retry_after_ms: Some(retry),
+                    ..ErrorShape::new(
+                        code::INVALID_REQUEST,
+                        "unauthorized: too many failed authentication attempts",
+                    )
+                };
+                Refusal::new(error.details(json!({
+                    "code": detail::RATE_LIMITED, "authReason": "rate_limited",
+                    "canRetryWithDeviceToken": false, "recommendedNextStep": "wait_then_retry",
+                })))
+            }
+        }
+    }
+
+    /// Makes the client a member and queues `hello-ok`.
+    fn welcome(
+        &self,
+        id: &str,
+        connect: &Connect,
+        admission: Admission,
+        entrance: Entrance,
+    ) -> Welcome {
+        let Entrance { mut slot, gate, .. } = entrance;
+        slot.admitted();
+        gate.lift();
+        let shared = &self.shared;
+        let connection = uuid::Uuid::new_v4().to_string();
+        let now = now_ms();
+        let member = Member {
+            scopes: admission.scopes.clone(),
+            outbox: Arc::clone(&self.outbox),
+            presence: presence(connect, &admission, now),
+        };
+        tracing::debug!(
+            client = connect.client.id,
+            mode = connect.client.mode,
+            connection,
+            "connected"
+        );
+        let membership = shared.hub.join(member, now, |presence, state_version| {
+            let hello = HelloOk {
+                protocol: protocol::VERSION,
+                server: Server {
+                    version: GATEWAY_VERSION.to_owned(),
+                    conn_id: connection,
+                    boot_id: Some(shared.boot_id.clone()),
+                },
+                features: Features {
+                    methods: rows().map(|row| row.name.to_owned()).collect(),
+                    events: event::EVENTS.iter().map(|kind| kind.name.to_owned()).collect(),
+                    capabilities: Vec::new(),
+                },
+                snapshot: Snapshot {
+                    presence: presence.iter().map(|entry| json!(entry)).collect(),
+                    health: json!(methods::summary(shared)),
+                    state_version,
+                    uptime_ms: shared.uptime_ms(),
+                },
+                auth: Granted {
+                    role: "operator".to_owned(),
+                    scopes: admission.scopes.iter().map(ToString::to_string).collect(),
+                    device_token: None,
+                },
+                policy: shared.policy,
+            };
+            self.outbox.response(Response::success(id, json!(hello)));
+        });
+        let scopes = admission.scopes.into();
+        Welcome {
+            call: Call { shared: Arc::clone(shared), scopes },
+            _slot: slot,
+            _membership: membership,
+        }
+    }
+
+    /// Answers requests, ticks and pings until something ends it.
+    async fn attend(&mut self, welcome: Welcome) -> Ending {
+        let every = Duration::from_millis(self.shared.policy.tick_interval_ms);
+        let mut answers: FuturesUnordered<BoxFuture<'static, Response>> = FuturesUnordered::new();
+        let mut tick = Instant::now() + every;
+        let mut pong: Option<Instant> = None;
+        loop {
+            let news = tokio::select! {
+                message = self.stream.next() => News::Message(message),
+                Some(answer) = answers.next() => News::Answer(answer),
+                () = sleep_until(tick) => News::Tick,
+                () = sleep_until(pong.unwrap_or(tick)), if pong.is_some() => News::PongDue,
+                () = self.stop.cancelled() => News::Stop,
+            };
+            match news {
+                News::Message(Some(Ok(message))) => {
+                    if matches!(message, Message::Pong(_)) {
+                        pong = None;
+                    }
+                    if let Some(ending) = self.received(message, &welcome.call, &mut answers) {
+                        return ending;
+                    }
+                    tokio::task::coop::consume_budget().await;
+                }
+                News::Message(Some(Err(error))) => return broken(&error),
+                News::Message(None) => return Ending::silent(),
+                News::Answer(answer) => self.outbox.response(answer),
+                News::Tick => {
+                    tick += every;
+                    self.outbox.event(event::TICK, json!(event::Tick { ts: now_ms() }), None);
+                    if pong.is_none() {
+                        self.outbox.ping();
+                        pong = Some(Instant::now() + PONG_WINDOW);
+                    }
+                }
+                // The window counts from the moment the ping went out, which a slow reader delays.
+                News::PongDue => match self.outbox.pinged() {
+                    Some(sent) if sent + PONG_WINDOW <= Instant::now() => {
+                        tracing::debug!("no pong");
+                        return Ending::close(close::POLICY, "pong timeout");
+                    }
+                    Some(sent) => pong = Some(sent + PONG_WINDOW),
+                    None => pong = Some(Instant::now() + PONG_WINDOW),
+                },
+                News::Stop => return self.drain(answers).await,
+            }
+            if let Some(ending) = self.outbox.ending() {
+                return ending;
+            }
+        }
+    }
+
+    /// One message of a client that has been let in.
+    fn received(
+        &self,
+        message: Message,
+        call: &Call,
+        answers: &mut FuturesUnordered<BoxFuture<'static, Response>>,
+    ) -> Option<Ending> {
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return None,
+            Message::Binary(_) => {
+                return Some(Ending::close(close::POLICY, "invalid request frame"));
+            }
+            Message::Close(_) => return Some(Ending::silent()),
+        };
+        let request = match serde_json::from_str(&text) {
+            Ok(Frame::Request(request)) if is_well_formed(&request) => request,
+            Ok(Frame::Request(Request { id, .. })) => {
+                let id = if id.is_empty() { "invalid" } else { &id };
+                let error =
+                    ErrorShape::invalid("invalid request frame: id and method must not be empty");
+                self.outbox.response(Response::failure(id, error));
+                return None;
+            }
+            Ok(Frame::Response(_) | Frame::Event(_)) | Err(_) => {
+                let error = ErrorShape::invalid("invalid request frame");
+                self.outbox.response(Response::failure("invalid", error));
+                return None;
+            }
+        };
+        if answers.len() >= MAX_IN_FLIGHT {
+            let error = ErrorShape::unavailable("too many requests under way", BUSY_RETRY_MS);
+            self.outbox.response(Response::failure(request.id, error));
+            return None;
+        }
+        // Most methods answer at once and never take a place among those under way.
+        let mut answer = self.shared.dispatcher.answer(call.clone(), request);
+        match (&mut answer).now_or_never() {
+            Some(response) => self.outbox.response(response),
+            None => answers.push(answer),
+        }
+        None
+    }
+
+    /// Says that the gateway goes and waits a moment for what is under way.
+    async fn drain(&self, mut answers: FuturesUnordered<BoxFuture<'static, Response>>) -> Ending {
+        let shutdown =
+            event::Shutdown { reason: "gateway stopping".to_owned(), restart_expected_ms: None };
+        self.outbox.event(event::SHUTDOWN, json!(shutdown), None);
+        let rest = async {
+            while let Some(answer) = answers.next().await {
+                self.outbox.response(answer);
+            }
+        };
+        if timeout(DRAIN, rest).await.is_err() {
+            tracing::warn!("gave up requests under way");
+        }
+        Ending::close(close::RESTART, "service restart")
+    }
+}
+
+/// What a client holds once it is in.
+struct Welcome {
+    call: Call,
+    _slot: Slot,
+    _membership: Membership,
+}
+
+fn is_well_formed(request: &Request) -> bool {
+    !request.id.is_empty() && !request.method.is_empty()
+}
+
+fn parse_connect(request: &Request) -> Result<Connect, Refusal> {
+    if request.method != "connect" {
+        let error = ErrorShape::invalid("invalid handshake: first request must be connect");
+        return Err(Refusal::new(error));
+    }
+    let params = request.params.clone().unwrap_or_else(|| json!({}));
+    serde_json::from_value(params).map_err(|error| {
+        Refusal::new(ErrorShape::invalid(format!("invalid connect params: {error}")))
+    })
+}
+
+/// How a connection ends whose bytes made no sense or stopped coming.
+fn broken(error: &Error) -> Ending {
+    match error {
+        Error::Capacity(_) => Ending::close(close::TOO_LARGE, "message too large"),
+        Error::Io(error) if error.kind() == std::io::ErrorKind::QuotaExceeded => {
+            Ending::close(close::TOO_LARGE, "too many bytes before authentication")
+        }
+        Error::Protocol(_) | Error::Utf8(_) => Ending::close(close::PROTOCOL, "protocol error"),
+        _ => Ending::silent(),
+    }
+}
+
+/// The line of presence of a client that stays; commands and probes come and go unseen.
+fn presence(connect: &Connect, admission: &Admission, now_ms: u64) -> Option<PresenceEntry> {
+    let client = &connect.client;
+    if matches!(client.mode.as_str(), "cli" | "probe" | "backend") {
+        return None;
+    }
+    let name = client.display_name.clone().unwrap_or_else(|| client.id.clone());
+    Some(PresenceEntry {
+        text: Some(format!("{name} · {} {} · {}", client.id, client.version, client.mode)),
+        host: Some(name),
+        version: Some(client.version.clone()),
+        platform: Some(client.platform.clone()),
+        device_family: client.device_family.clone(),
+        model_identifier: client.model_identifier.clone(),
+        time_zone: client.time_zone.clone(),
+        mode: Some(client.mode.clone()),
+        reason: Some("connect".to_owned()),
+        ts: now_ms,
+        device_id: admission.device_id.clone(),
+        roles: vec!["operator".to_owned()],
+        scopes: admission.scopes.clone(),
+        instance_id: client.instance_id.clone(),
+    })
+}

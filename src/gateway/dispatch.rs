@@ -1,0 +1,118 @@
+//! From a request to its answer: lookup, scope, parameters, time and error frames, once for all.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tracing::Instrument;
+
+use super::{Shared, methods};
+use crate::protocol::{ErrorShape, Method, Request, Response, Row, Scope};
+
+/// What a handler knows of its caller and of the gateway.
+#[derive(Clone)]
+pub(super) struct Call {
+    pub(super) shared: Arc<Shared>,
+    pub(super) scopes: Arc<[Scope]>,
+}
+
+type Answer = BoxFuture<'static, Result<Value, ErrorShape>>;
+type Handler = Box<dyn Fn(Call, Value) -> Answer + Send + Sync>;
+
+/// The methods with their handlers.
+pub(super) struct Dispatcher {
+    handlers: HashMap<&'static str, (Row, Handler)>,
+}
+
+impl Dispatcher {
+    /// Every method that we have.
+    pub(super) fn new() -> Self {
+        let mut dispatcher = Self { handlers: HashMap::new() };
+        methods::register(&mut dispatcher);
+        dispatcher
+    }
+
+    /// Takes up the handler of a method.
+    pub(super) fn on<M, F>(&mut self, handler: fn(Call, M::Params) -> F)
+    where
+        M: Method + 'static,
+        F: Future<Output = Result<M::Reply, ErrorShape>> + Send + 'static,
+    {
+        let wrapped = move |call: Call, params: Value| -> Answer {
+            match serde_json::from_value::<M::Params>(params) {
+                Ok(params) => {
+                    let reply = handler(call, params);
+                    Box::pin(async move { encode(&reply.await?) })
+                }
+                Err(error) => {
+                    let message = format!("invalid {} params: {error}", M::ROW.name);
+                    Box::pin(std::future::ready(Err(ErrorShape::invalid(message))))
+                }
+            }
+        };
+        self.handlers.insert(M::ROW.name, (M::ROW, Box::new(wrapped)));
+    }
+
+    /// Answers one request.
+    pub(super) fn answer(&self, call: Call, request: Request) -> BoxFuture<'static, Response> {
+        let Request { id, method, params } = request;
+        let refuse = |id, error| -> BoxFuture<'static, Response> {
+            Box::pin(std::future::ready(Response::failure(id, error)))
+        };
+        if method == "connect" {
+            let error = ErrorShape::invalid("connect is only valid as the first request");
+            return refuse(id, error);
+        }
+        let Some((row, handler)) = self.handlers.get(method.as_str()) else {
+            return refuse(id, ErrorShape::invalid(format!("unknown method: {method}")));
+        };
+        if let Some(scope) = row.scope.filter(|scope| !scope.is_within(&call.scopes)) {
+            return refuse(id, ErrorShape::missing_scope(scope));
+        }
+        let span = tracing::debug_span!("request", method = row.name, id);
+        let params = match params {
+            None | Some(Value::Null) => Value::Object(serde_json::Map::new()),
+            Some(params) => params,
+        };
+        let (reply, since) = (handler(call, params), Instant::now());
+        let answer = async move {
+            let outcome = reply.await;
+            let micros = since.elapsed().as_micros();
+            match outcome {
+                Ok(payload) => {
+                    tracing::debug!(micros, "answered");
+                    Response::success(id, payload)
+                }
+                Err(error) => {
+                    tracing::debug!(micros, code = error.code, "answered with an error");
+                    Response::failure(id, error)
+                }
+            }
+        };
+        Box::pin(answer.instrument(span))
+    }
+}
+
+fn encode(reply: &impl serde::Serialize) -> Result<Value, ErrorShape> {
+    serde_json::to_value(reply).map_err(|error| {
+        tracing::error!(%error, "a reply cannot be written");
+        ErrorShape::unavailable("the reply cannot be written", 1_000)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::protocol::rows;
+
+    #[test]
+    fn every_row_has_a_handler_and_every_handler_a_row() {
+        let table: BTreeSet<_> = rows().map(|row| row.name).collect();
+        let dispatcher = Dispatcher::new();
+        let handled: BTreeSet<_> = dispatcher.handlers.keys().copied().collect();
+        assert_eq!(table, handled);
+        assert_eq!(table.len(), rows().count(), "a name stands there twice");
+    }
+}

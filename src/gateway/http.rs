@@ -1,0 +1,241 @@
+//! HTTP on the gateway's port: health for machines, a line for people, and the way to the WebSocket.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http_body_util::Full;
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{self, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+    upgrade::OnUpgrade,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        handshake::derive_accept_key,
+        protocol::{Role, WebSocketConfig},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared,
+    admission::PeerInfo,
+    connection::{self, Entrance},
+    doors::{self, Turned},
+    gate::Gate,
+    slots::Slot,
+};
+
+/// How long a request's head, the wait for the next one, or `connect` may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// The largest request head.
+const MAX_HEAD: usize = 16 * 1024;
+/// Bytes that a client may send before it is authenticated.
+const MAX_UNAUTHENTICATED: usize = 64 * 1024;
+/// How long an answered request may take to leave once the gateway stops.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// What a WebSocket sets aside for reading, and collects before writing; each of a thousand
+/// idle clients has one.
+const BUFFER: usize = 4 * 1024;
+
+type Reply = Response<Full<Bytes>>;
+
+/// A request to become a WebSocket that has been granted.
+struct Upgrade {
+    socket: OnUpgrade,
+    is_forwarded: bool,
+}
+
+/// Serves one stream until its client goes or the gateway stops.
+pub(super) async fn serve<S>(
+    shared: Arc<Shared>,
+    stream: S,
+    peer: PeerInfo,
+    slot: Slot,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let deadline = Instant::now() + HEAD_TIMEOUT;
+    let Some(upgrade) = requests(&shared, TokioIo::new(stream), &peer, &stop).await else { return };
+    let Ok(Ok(upgraded)) = timeout_at(deadline, upgrade.socket).await else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else { return };
+    let (gated, gate) = Gate::new(parts.io.into_inner(), MAX_UNAUTHENTICATED);
+    let max = usize::try_from(shared.policy.max_payload).ok();
+    let config = WebSocketConfig::default()
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER)
+        .max_message_size(max)
+        .max_frame_size(max);
+    let read = parts.read_buf.to_vec();
+    let socket =
+        WebSocketStream::from_partially_read(gated, read, Role::Server, Some(config)).await;
+    let is_forwarded = peer.is_forwarded || upgrade.is_forwarded;
+    let entrance = Entrance { peer: PeerInfo { is_forwarded, ..peer }, slot, gate, deadline };
+    connection::serve(shared, socket, entrance, stop).await;
+}
+
+/// Answers plain requests; returns when the client goes, or wants a WebSocket and may have it.
+async fn requests<S>(
+    shared: &Arc<Shared>,
+    stream: TokioIo<S>,
+    peer: &PeerInfo,
+    stop: &CancellationToken,
+) -> Option<Upgrade>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let granted = Arc::new(Mutex::new(None));
+    let service = service_fn(|request: Request<Incoming>| {
+        let reply = answer(shared, request, peer, &granted);
+        std::future::ready(Ok::<_, Infallible>(reply))
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
+    let served = http.serve_connection(stream, service).with_upgrades();
+    let mut served = std::pin::pin!(served);
+    let outcome = tokio::select! {
+        outcome = &mut served => outcome,
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            timeout(FAREWELL, served).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "HTTP ended");
+    }
+    granted.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// One request; bodies are never read, so nothing that carries one is answered with success.
+fn answer(
+    shared: &Shared,
+    mut request: Request<Incoming>,
+    peer: &PeerInfo,
+    granted: &Mutex<Option<Upgrade>>,
+) -> Reply {
+    let headers = request.headers();
+    if let Err(turned) = doors::check(headers, peer.local, &shared.allowed_origins) {
+        tracing::info!(reason = turned_word(turned), "turned a request away");
+        return forbidden(turned);
+    }
+    if wants_websocket(headers) {
+        let Some(accept) = accept_key(headers) else {
+            let mut reply = plain(StatusCode::UPGRADE_REQUIRED, "Upgrade Required\n");
+            reply
+                .headers_mut()
+                .insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            return reply;
+        };
+        let is_forwarded = doors::is_forwarded(headers);
+        let socket = hyper::upgrade::on(&mut request);
+        *granted.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Upgrade { socket, is_forwarded });
+        return switching(accept);
+    }
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    match request.uri().path() {
+        "/healthz" | "/health" | "/readyz" | "/ready" | "/" if !is_read => {
+            let mut reply = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+            reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            reply
+        }
+        "/healthz" | "/health" => value(StatusCode::OK, &json!({"ok": true, "status": "live"})),
+        "/readyz" | "/ready" => {
+            let ready = json!({"ready": true, "failing": [], "uptimeMs": shared.uptime_ms()});
+            value(StatusCode::OK, &ready)
+        }
+        "/" => plain(
+            StatusCode::OK,
+            "An OpenClaw gateway. Programs connect to this address with a WebSocket.\n",
+        ),
+        _ => plain(StatusCode::NOT_FOUND, "Not Found\n"),
+    }
+}
+
+fn wants_websocket(headers: &HeaderMap) -> bool {
+    has_word(headers, header::CONNECTION, "upgrade")
+        && has_word(headers, header::UPGRADE, "websocket")
+}
+
+/// The answer to the client's key; `None` for a handshake that is not RFC 6455's version 13.
+fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    let version = headers.get(header::SEC_WEBSOCKET_VERSION)?;
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| version == "13")?;
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
+}
+
+fn has_word(headers: &HeaderMap, name: header::HeaderName, word: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(word))
+}
+
+fn switching(accept: HeaderValue) -> Reply {
+    let mut reply = Response::new(Full::default());
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = reply.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    reply
+}
+
+fn turned_word(turned: Turned) -> &'static str {
+    match turned {
+        Turned::Host => "host_not_allowed",
+        Turned::Origin => "origin_not_allowed",
+    }
+}
+
+fn forbidden(turned: Turned) -> Reply {
+    let message = match turned {
+        Turned::Host => {
+            "the Host header names neither loopback, nor this gateway's address, nor a configured origin"
+        }
+        Turned::Origin => {
+            "this origin is not allowed; list it in gateway.controlUi.allowedOrigins if it should be"
+        }
+    };
+    let error = json!({"error": {"type": turned_word(turned), "message": message}});
+    value(StatusCode::FORBIDDEN, &error)
+}
+
+fn value(status: StatusCode, value: &serde_json::Value) -> Reply {
+    reply(status, "application/json; charset=utf-8", value.to_string())
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Reply {
+    reply(status, "text/plain; charset=utf-8", text)
+}
+
+fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    );
+    reply
+}

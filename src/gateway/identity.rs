@@ -1,0 +1,76 @@
+//! The gateway's Ed25519 device key, made once and kept in `rs/identity/`.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::{
+    rand::SystemRandom,
+    signature::{Ed25519KeyPair, KeyPair},
+};
+use serde::{Deserialize, Serialize};
+
+use super::private;
+use crate::{
+    config::Paths,
+    problem::{Class, Problem},
+    protocol::{GatewayIdentity, device::device_id},
+    secret::Secret,
+};
+
+/// The file as it lies in `rs/identity/device.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored {
+    version: u32,
+    /// PKCS #8, base64url without padding.
+    private_key: Secret,
+}
+
+/// The identity of this machine's gateway, made at the first call.
+pub(super) fn load_or_make(paths: &Paths) -> Result<GatewayIdentity, Problem> {
+    let file = paths.own().join("identity").join("device.json");
+    let broken = || {
+        Problem::new(Class::Config, format!("{} is not a device key", file.display())).fix(format!(
+            "mv {0} {0}.broken (clients will be asked to trust a new key)",
+            file.display()
+        ))
+    };
+    let document = if let Some(text) = private::read(&file)? {
+        serde_json::from_str::<Stored>(&text)
+            .ok()
+            .and_then(|stored| URL_SAFE_NO_PAD.decode(stored.private_key.expose()).ok())
+            .ok_or_else(broken)?
+    } else {
+        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
+            .map_err(|_| Problem::new(Class::Internal, "no random numbers for a device key"))?;
+        let private_key = Secret::new(URL_SAFE_NO_PAD.encode(document.as_ref()));
+        let text = serde_json::to_string(&Stored { version: 1, private_key })
+            .map_err(|error| Problem::new(Class::Internal, error.to_string()))?;
+        private::create(&file, &text)?;
+        document.as_ref().to_vec()
+    };
+    let key = Ed25519KeyPair::from_pkcs8(&document).map_err(|_| broken())?;
+    let public_key = key.public_key().as_ref();
+    Ok(GatewayIdentity {
+        device_id: device_id(public_key),
+        public_key: URL_SAFE_NO_PAD.encode(public_key),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stays_the_same_and_says_when_it_is_broken() {
+        let home = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            state: home.path().to_owned(),
+            config: home.path().join("openclaw.json"),
+            socket: home.path().join("socket"),
+        };
+        let first = load_or_make(&paths).unwrap();
+        assert_eq!(load_or_make(&paths).unwrap(), first);
+        assert_eq!(first.device_id.len(), 64);
+        std::fs::write(home.path().join("rs/identity/device.json"), "{}").unwrap();
+        assert_eq!(load_or_make(&paths).unwrap_err().class, Class::Config);
+    }
+}

@@ -1,0 +1,14 @@
+//! The handlers, a family a file, as in `protocol/`.
+
+mod health;
+mod system;
+
+pub(super) use health::summary;
+
+use super::dispatch::Dispatcher;
+
+/// Takes up every handler.
+pub(super) fn register(dispatcher: &mut Dispatcher) {
+    health::register(dispatcher);
+    system::register(dispatcher);
+}

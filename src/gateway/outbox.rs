@@ -1,0 +1,259 @@
+//! What waits to be sent to one client: bounded, in order, numbered, written by one future.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{Sink, SinkExt};
+use serde_json::Value;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    protocol::{CloseFrame, frame::coding::CloseCode},
+};
+
+use crate::protocol::{Event, Frame, Response, StateVersion, close, event};
+
+/// Unsent bytes from which on events that may be missed are missed.
+const SLOW: usize = 1024 * 1024;
+/// How long one write may stand still.
+const STALL: Duration = Duration::from_secs(60);
+/// The longest reason that fits a close frame.
+const MAX_REASON: usize = 123;
+
+/// A queue with one writer.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    limit: usize,
+    queue: Mutex<Queue>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    bytes: usize,
+    seq: u64,
+    /// Nothing is taken after this, and it is sent last.
+    ending: Option<Ending>,
+    pinged: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Item {
+    Text(String),
+    Ping,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ending {
+    /// The close code; `None` to go without a close frame.
+    pub(super) code: Option<u16>,
+    pub(super) reason: String,
+}
+
+impl Ending {
+    /// Ends with a close frame.
+    pub(super) fn close(code: u16, reason: impl Into<String>) -> Self {
+        Self { code: Some(code), reason: reason.into() }
+    }
+
+    /// Ends without a word: the other side is gone, or has said goodbye.
+    pub(super) fn silent() -> Self {
+        Self { code: None, reason: String::new() }
+    }
+}
+
+impl Outbox {
+    /// An empty queue that holds at most `limit` bytes.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, queue: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// Queues an answer; a client that does not read its answers is closed.
+    pub(super) fn response(&self, response: Response) {
+        self.push(&mut self.lock(), &Frame::Response(response));
+    }
+
+    /// Queues the one event that carries no number, before authentication.
+    pub(super) fn challenge(&self, payload: Value) {
+        let event = event::CHALLENGE.name.to_owned();
+        let frame = Event { event, payload: Some(payload), seq: None, state_version: None };
+        self.push(&mut self.lock(), &Frame::Event(frame));
+    }
+
+    /// Queues an event with this client's next number.
+    pub(super) fn event(&self, kind: event::Kind, payload: Value, version: Option<StateVersion>) {
+        let mut queue = self.lock();
+        if kind.drop_if_slow && queue.bytes > SLOW {
+            return;
+        }
+        queue.seq += 1;
+        let frame = Event {
+            event: kind.name.to_owned(),
+            payload: Some(payload),
+            seq: Some(queue.seq),
+            state_version: version,
+        };
+        self.push(&mut queue, &Frame::Event(frame));
+    }
+
+    /// Queues a ping.
+    pub(super) fn ping(&self) {
+        let mut queue = self.lock();
+        queue.pinged = None;
+        queue.items.push_back(Item::Ping);
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    /// When the latest ping went out; `None` while it waits.
+    pub(super) fn pinged(&self) -> Option<Instant> {
+        self.lock().pinged
+    }
+
+    /// Ends the queue: what is in it is still sent, then `ending`. The first ending counts.
+    pub(super) fn end(&self, ending: Ending) {
+        self.lock().ending.get_or_insert(ending);
+        self.changed.notify_one();
+    }
+
+    /// How the queue ended, if it did.
+    pub(super) fn ending(&self) -> Option<Ending> {
+        self.lock().ending.clone()
+    }
+
+    /// Writes what is queued until the queue has ended or the other side takes nothing any more.
+    pub(super) async fn write_to<S>(&self, mut sink: S)
+    where
+        S: Sink<Message, Error = Error> + Unpin,
+    {
+        loop {
+            let (items, ending) = self.take();
+            if items.is_empty() && ending.is_none() {
+                self.changed.notified().await;
+                continue;
+            }
+            let has_ping = items.iter().any(|item| matches!(item, Item::Ping));
+            for item in items {
+                let message = match item {
+                    Item::Text(text) => Message::text(text),
+                    Item::Ping => Message::Ping(Default::default()),
+                };
+                if !written(sink.feed(message)).await {
+                    return;
+                }
+            }
+            if !written(sink.flush()).await {
+                return;
+            }
+            if has_ping {
+                self.lock().pinged = Some(Instant::now());
+            }
+            if let Some(ending) = ending {
+                say_goodbye(Pin::new(&mut sink), ending).await;
+                return;
+            }
+        }
+    }
+
+    fn take(&self) -> (VecDeque<Item>, Option<Ending>) {
+        let mut queue = self.lock();
+        queue.bytes = 0;
+        (std::mem::take(&mut queue.items), queue.ending.clone())
+    }
+
+    fn push(&self, queue: &mut Queue, frame: &Frame) {
+        if queue.ending.is_some() {
+            return;
+        }
+        let Ok(text) = serde_json::to_string(frame) else { return };
+        if queue.bytes + text.len() > self.limit {
+            queue.items.clear();
+            queue.ending = Some(Ending::close(close::POLICY, "slow consumer"));
+        } else {
+            queue.bytes += text.len();
+            queue.items.push_back(Item::Text(text));
+        }
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a write went through in time.
+async fn written(write: impl Future<Output = Result<(), Error>>) -> bool {
+    matches!(timeout(STALL, write).await, Ok(Ok(())))
+}
+
+async fn say_goodbye<S>(mut sink: Pin<&mut S>, ending: Ending)
+where
+    S: Sink<Message, Error = Error>,
+{
+    let Some(code) = ending.code else { return };
+    let frame =
+        CloseFrame { code: CloseCode::from(code), reason: shortened(&ending.reason).into() };
+    let sent = written(sink.send(Message::Close(Some(frame)))).await;
+    tracing::trace!(code, sent, "closed");
+}
+
+/// `reason` as far as it fits a close frame.
+fn shortened(reason: &str) -> &str {
+    let end = (0..=reason.len().min(MAX_REASON)).rev().find(|end| reason.is_char_boundary(*end));
+    reason.get(..end.unwrap_or_default()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn texts(outbox: &Outbox) -> Vec<String> {
+        let (items, _) = outbox.take();
+        items
+            .into_iter()
+            .map(|item| match item {
+                Item::Text(text) => text,
+                Item::Ping => "ping".to_owned(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn numbers_events_and_leaves_out_what_a_slow_client_may_miss() {
+        let outbox = Outbox::new(4 * SLOW);
+        outbox.event(event::TICK, json!({"ts": 1}), None);
+        outbox.response(Response::success("1", json!("x".repeat(SLOW))));
+        outbox.event(event::TICK, json!({"ts": 2}), None);
+        outbox.event(event::SHUTDOWN, json!({"reason": "r"}), None);
+        let texts = texts(&outbox);
+        assert_eq!(texts.len(), 3);
+        assert_eq!(texts[0], r#"{"type":"event","event":"tick","payload":{"ts":1},"seq":1}"#);
+        assert!(texts[2].contains(r#""seq":2"#), "{}", texts[2]);
+    }
+
+    #[test]
+    fn a_client_that_reads_nothing_is_closed_and_takes_no_more_memory() {
+        let outbox = Outbox::new(1_000);
+        outbox.response(Response::success("1", json!("x".repeat(2_000))));
+        outbox.response(Response::success("2", json!("y")));
+        assert!(texts(&outbox).is_empty());
+        assert_eq!(outbox.ending(), Some(Ending::close(close::POLICY, "slow consumer")));
+    }
+
+    #[test]
+    fn reasons_fit_a_close_frame() {
+        assert_eq!(shortened("short"), "short");
+        assert!(shortened(&"ä".repeat(100)).len() <= MAX_REASON);
+    }
+}

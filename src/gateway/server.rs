@@ -1,0 +1,229 @@
+//! The listeners, and everything that lives as long as one gateway.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use tracing::Instrument;
+
+use super::{
+    Shared,
+    admission::PeerInfo,
+    claim::{self, Claim},
+    http, identity, private,
+    settings::{Guard, Settings},
+};
+use crate::{
+    config::Paths,
+    problem::{Class, Problem},
+    secret::Secret,
+};
+
+/// How long everything may take to end: answers under way, farewells, close frames.
+const STOP: Duration = Duration::from_secs(8);
+/// The pause after a failed accept (out of file descriptors, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A gateway that answers. Dropped, it ends at once; [`Running::stop`] ends it politely.
+pub(crate) struct Running {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    made_token: bool,
+    accepting: CancellationToken,
+    stop: CancellationToken,
+    /// Aborts the clients' tasks when dropped.
+    _insist: DropGuard,
+    clients: Clients,
+    listeners: JoinSet<()>,
+    claim: Claim,
+}
+
+/// The tasks of the clients; `abort` ends them all.
+#[derive(Clone)]
+struct Clients {
+    tracker: TaskTracker,
+    abort: CancellationToken,
+}
+
+/// Starts a gateway; returns once it accepts connections.
+pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
+    let Settings { paths, port, listen, guard, allowed_origins } = settings;
+    let mut claim = Claim::take(&paths)?;
+    let listeners = bind(&listen.addresses(), port).await?;
+    let (guard, made_token) = match guard {
+        Guard::OwnToken => {
+            let (token, made) = own_token(&paths)?;
+            (Guard::Token(token), made)
+        }
+        guard @ (Guard::Open | Guard::Token(_) | Guard::Password(_)) => (guard, false),
+    };
+    let identity = identity::load_or_make(&paths)?;
+    let addresses: Vec<_> =
+        listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let port = addresses.first().map_or(port, SocketAddr::port);
+    claim.announce(port)?;
+    let shared = Arc::new(Shared::new(paths, guard, allowed_origins, identity));
+    let clients = Clients { tracker: TaskTracker::new(), abort: CancellationToken::new() };
+    let mut running = Running {
+        shared,
+        addresses,
+        made_token,
+        accepting: CancellationToken::new(),
+        stop: CancellationToken::new(),
+        _insist: clients.abort.clone().drop_guard(),
+        clients,
+        listeners: JoinSet::new(),
+        claim,
+    };
+    for listener in listeners {
+        running.accept_from(listener);
+    }
+    tracing::debug!(port, "listening");
+    Ok(running)
+}
+
+impl Running {
+    /// Where it listens, the first one being the one to name.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Whether this start made `rs/gateway-token`.
+    pub(crate) fn made_token(&self) -> bool {
+        self.made_token
+    }
+
+    /// Serves a stream that came by another way than the listeners.
+    pub(crate) fn serve<S>(&self, stream: S, peer: PeerInfo)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.clients.serve(&self.shared, stream, peer, &self.stop);
+    }
+
+    /// Stops accepting, tells the clients, and waits for them a while.
+    pub(crate) async fn stop(mut self) {
+        self.accepting.cancel();
+        while self.listeners.join_next().await.is_some() {}
+        self.stop.cancel();
+        self.clients.tracker.close();
+        if timeout(STOP, self.clients.tracker.wait()).await.is_err() {
+            tracing::warn!(left = self.clients.tracker.len(), "clients did not end in time");
+        }
+        drop(self.claim);
+    }
+
+    fn accept_from(&mut self, listener: TcpListener) {
+        let (shared, clients) = (Arc::clone(&self.shared), self.clients.clone());
+        let (accepting, stop) = (self.accepting.clone(), self.stop.clone());
+        self.listeners.spawn(async move {
+            let accept = async {
+                loop {
+                    match listener.accept().await {
+                        Ok((stream, from)) => {
+                            // Small frames must not wait for one another; a socket without the
+                            // option is slower and works.
+                            let set = stream.set_nodelay(true);
+                            tracing::trace!(nodelay = set.is_ok(), "accepted");
+                            let local = stream.local_addr().ok().map(|address| address.ip());
+                            let peer = PeerInfo { address: from.ip(), local, is_forwarded: false };
+                            clients.serve(&shared, stream, peer, &stop);
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot accept");
+                            tokio::time::sleep(ACCEPT_PAUSE).await;
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                () = accept => {}
+                () = accepting.cancelled() => {}
+            }
+        });
+    }
+}
+
+impl Clients {
+    fn serve<S>(&self, shared: &Arc<Shared>, stream: S, peer: PeerInfo, stop: &CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some(slot) = shared.slots.take(peer.address) else {
+            tracing::debug!("no place for another connection");
+            return;
+        };
+        let span = tracing::debug_span!("client", id = shared.next_client());
+        let serve = http::serve(Arc::clone(shared), stream, peer, slot, stop.clone());
+        let abort = self.abort.clone();
+        let task = async move {
+            tokio::select! {
+                () = serve => {}
+                () = abort.cancelled() => {}
+            }
+        };
+        self.tracker.spawn(task.instrument(span));
+    }
+}
+
+/// Binds each address on one port.
+async fn bind(addresses: &[(IpAddr, bool)], port: u16) -> Result<Vec<TcpListener>, Problem> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    for (address, may_be_missing) in addresses {
+        let port = match listeners.first().and_then(|first| first.local_addr().ok()) {
+            Some(first) => first.port(),
+            None => port,
+        };
+        match TcpListener::bind((*address, port)).await {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(claim::port_taken(port));
+            }
+            Err(error) if *may_be_missing => {
+                tracing::debug!(%error, %address, "an address is not there");
+            }
+            Err(error) => {
+                return Err(Problem::new(
+                    Class::Config,
+                    format!("cannot listen on {}: {error}", SocketAddr::new(*address, port)),
+                )
+                .fix("openclaw gateway run --bind loopback"));
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+/// The token in `rs/gateway-token`, and whether it was made just now.
+fn own_token(paths: &Paths) -> Result<(Secret, bool), Problem> {
+    let file = paths.gateway_token();
+    if let Some(token) = private::read(&file)? {
+        if token.is_empty() {
+            return Err(Problem::new(Class::Config, format!("{} is empty", file.display()))
+                .fix(format!("rm {} (the next start makes a new one)", file.display())));
+        }
+        return Ok((Secret::new(token), false));
+    }
+    let mut bytes = [0; 32];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| Problem::new(Class::Internal, "no random numbers for a token"))?;
+    let token = Secret::new(URL_SAFE_NO_PAD.encode(bytes));
+    private::create(&file, token.expose())?;
+    Ok((token, true))
+}

@@ -1,0 +1,351 @@
+//! What a gateway was told: flags, environment and `openclaw.json`, decided before anything starts.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::{
+    config::{AuthMode, Bind, Mode, OpenClaw, Paths, SecretInput},
+    problem::{Class, Problem},
+    secret::Secret,
+};
+
+/// The port of a gateway that was told nothing.
+const DEFAULT_PORT: u16 = 18_789;
+
+/// What stood on the command line.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Flags {
+    /// `--port`.
+    pub(crate) port: Option<u16>,
+    /// `--bind`.
+    pub(crate) bind: Option<String>,
+    /// `--auth`.
+    pub(crate) auth: Option<AuthMode>,
+    /// `--token` or `--token-file`.
+    pub(crate) token: Option<Secret>,
+    /// `--password` or `--password-file`.
+    pub(crate) password: Option<Secret>,
+}
+
+/// Everything that a gateway needs to start.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Where its files are.
+    pub(crate) paths: Paths,
+    /// The port; 0 for any.
+    pub(crate) port: u16,
+    /// Where it listens.
+    pub(crate) listen: Listen,
+    /// What opens it.
+    pub(crate) guard: Guard,
+    /// Origins of web pages that may connect beside its own.
+    pub(crate) allowed_origins: Vec<String>,
+}
+
+/// Where a gateway listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// 127.0.0.1, and ::1 where there is one.
+    Loopback,
+    /// This address, and 127.0.0.1 where the address does not contain it.
+    Address(IpAddr),
+}
+
+/// What opens a gateway.
+#[derive(Debug, Clone)]
+pub(crate) enum Guard {
+    /// Nothing is asked; only ever on loopback.
+    Open,
+    /// This token.
+    Token(Secret),
+    /// This password.
+    Password(Secret),
+    /// The token in `rs/gateway-token`, made at the first start; only ever on loopback.
+    OwnToken,
+}
+
+impl Listen {
+    /// The addresses to bind, each with whether it may be missing on this machine.
+    pub(super) fn addresses(self) -> Vec<(IpAddr, bool)> {
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        match self {
+            Self::Loopback => vec![(local, false), (IpAddr::V6(Ipv6Addr::LOCALHOST), true)],
+            Self::Address(address) if address.is_unspecified() || address == local => {
+                vec![(address, false)]
+            }
+            Self::Address(address) => vec![(address, false), (local, false)],
+        }
+    }
+
+    fn is_loopback(self) -> bool {
+        match self {
+            Self::Loopback => true,
+            Self::Address(address) => address.is_loopback(),
+        }
+    }
+}
+
+impl Settings {
+    /// Decides from flags, then the environment, then `openclaw.json`; class `config` if refused.
+    pub(crate) fn decide(
+        flags: Flags,
+        variable: impl Fn(&str) -> Option<String>,
+        config: &OpenClaw,
+        paths: Paths,
+    ) -> Result<Self, Problem> {
+        let file = paths.config.display().to_string();
+        let gateway = &config.gateway;
+        if gateway.mode == Some(Mode::Remote) {
+            return Err(Problem::new(
+                Class::Config,
+                format!("gateway.mode is `remote` in {file}: the gateway runs elsewhere"),
+            )
+            .fix(format!("set gateway.mode to \"local\" in {file} to run one here")));
+        }
+        if gateway.tls.enabled {
+            return Err(Problem::new(
+                Class::Config,
+                format!("gateway.tls is enabled in {file}, and this gateway cannot do TLS yet"),
+            )
+            .fix("bind to loopback and reach it with: openclaw remote connect user@host"));
+        }
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let port = match (flags.port, variable("OPENCLAW_GATEWAY_PORT")) {
+            (Some(port), _) => port,
+            (None, Some(text)) => parse_port(&text)?,
+            (None, None) => gateway.port.unwrap_or(DEFAULT_PORT),
+        };
+        let listen = listen(flags.bind.as_deref(), config)?;
+        let guard = guard(&flags, &variable, config)?;
+        if !listen.is_loopback() {
+            refuse_unguarded(&guard, config)?;
+        }
+        let allowed_origins = gateway.control_ui.allowed_origins.clone();
+        Ok(Self { paths, port, listen, guard, allowed_origins })
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, Problem> {
+    text.trim().parse().ok().filter(|port| *port != 0).ok_or_else(|| {
+        Problem::new(Class::Config, format!("OPENCLAW_GATEWAY_PORT is no port: {text:?}"))
+            .fix("export OPENCLAW_GATEWAY_PORT=18789")
+    })
+}
+
+fn listen(flag: Option<&str>, config: &OpenClaw) -> Result<Listen, Problem> {
+    let custom = || {
+        let host = config.gateway.custom_bind_host.as_deref().ok_or_else(|| {
+            Problem::new(Class::Config, "bind `custom` needs gateway.customBindHost")
+                .fix("openclaw gateway run --bind ADDRESS")
+        })?;
+        address(host).ok_or_else(|| {
+            Problem::new(Class::Config, format!("gateway.customBindHost is no address: {host:?}"))
+        })
+    };
+    let named = match (flag, config.gateway.bind) {
+        (Some("loopback" | "auto"), _) | (None, None | Some(Bind::Loopback | Bind::Auto)) => {
+            return Ok(Listen::Loopback);
+        }
+        (Some("lan"), _) | (None, Some(Bind::Lan)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        (Some("custom"), _) | (None, Some(Bind::Custom)) => custom()?,
+        (Some("tailnet"), _) | (None, Some(Bind::Tailnet)) => {
+            return Err(Problem::new(Class::Config, "bind `tailnet` is not built yet")
+                .fix("openclaw gateway run --bind \"$(tailscale ip -4)\""));
+        }
+        (Some(text), _) => address(text).ok_or_else(|| {
+            Problem::new(Class::Usage, format!("--bind {text:?} is no mode and no address"))
+                .fix("openclaw gateway run --bind loopback (or lan, custom, an IP address)")
+        })?,
+    };
+    Ok(Listen::Address(named))
+}
+
+/// An address as it is written, without the short forms that some programs take.
+fn address(text: &str) -> Option<IpAddr> {
+    text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok()
+}
+
+/// Which secret opens the gateway. What stands at `gateway.remote` is for calling others, and is
+/// not looked at.
+fn guard(
+    flags: &Flags,
+    variable: &impl Fn(&str) -> Option<String>,
+    config: &OpenClaw,
+) -> Result<Guard, Problem> {
+    let auth = &config.gateway.auth;
+    let token = flags.token.clone().map(SecretInput::Known).or_else(|| auth.token.clone());
+    let token = token
+        .or_else(|| variable("OPENCLAW_GATEWAY_TOKEN").map(|t| SecretInput::Known(Secret::new(t))));
+    let password = flags.password.clone().map(SecretInput::Known).or_else(|| auth.password.clone());
+    let password = password.or_else(|| {
+        variable("OPENCLAW_GATEWAY_PASSWORD").map(|t| SecretInput::Known(Secret::new(t)))
+    });
+    let told = flags.auth.or(auth.mode);
+    let mode = told.unwrap_or(match (&flags.token, &flags.password, &token, &password) {
+        (None, Some(_), _, _) | (None, None, None, Some(_)) => AuthMode::Password,
+        _ => AuthMode::Token,
+    });
+    match (mode, token, password) {
+        (AuthMode::None, _, _) => Ok(Guard::Open),
+        (AuthMode::Token, Some(token), _) => usable(&token, "token").map(Guard::Token),
+        (AuthMode::Token, None, _) => Ok(Guard::OwnToken),
+        (AuthMode::Password, _, Some(password)) => {
+            usable(&password, "password").map(Guard::Password)
+        }
+        (AuthMode::Password, _, None) => {
+            Err(Problem::new(Class::Config, "the auth mode is `password`, and there is none")
+                .fix("set OPENCLAW_GATEWAY_PASSWORD or gateway.auth.password"))
+        }
+        (AuthMode::TrustedProxy, _, _) => {
+            Err(Problem::new(Class::Config, "the auth mode `trusted-proxy` is not built yet")
+                .fix("set gateway.auth.mode to \"token\""))
+        }
+    }
+}
+
+fn usable(input: &SecretInput, name: &str) -> Result<Secret, Problem> {
+    let secret = input.resolve()?;
+    if secret.expose().trim().is_empty() {
+        return Err(Problem::new(Class::Config, format!("the gateway's {name} is empty")));
+    }
+    Ok(secret)
+}
+
+/// Beyond loopback a gateway starts only with a secret that somebody chose for it.
+fn refuse_unguarded(guard: &Guard, config: &OpenClaw) -> Result<(), Problem> {
+    let why = match guard {
+        Guard::Token(_) | Guard::Password(_) => return Ok(()),
+        Guard::Open => "the auth mode is `none`",
+        Guard::OwnToken => "no token or password is configured for it",
+    };
+    let remote = &config.gateway.remote;
+    let hint = if remote.token.is_some() || remote.password.is_some() {
+        " (gateway.remote.* is for calling another gateway and opens none)"
+    } else {
+        ""
+    };
+    Err(Problem::new(
+        Class::Config,
+        format!("refusing to listen beyond loopback: {why}{hint}"),
+    )
+    .fix("set OPENCLAW_GATEWAY_TOKEN or gateway.auth.token; or stay on loopback and reach it with: openclaw remote connect user@host"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn paths() -> Paths {
+        Paths {
+            state: PathBuf::from("/s"),
+            config: PathBuf::from("/s/openclaw.json"),
+            socket: PathBuf::from("/s/socket"),
+        }
+    }
+
+    fn decide(
+        flags: Flags,
+        environment: &[(&str, &str)],
+        config: &OpenClaw,
+    ) -> Result<Settings, Problem> {
+        let variable = |name: &str| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        Settings::decide(flags, variable, config, paths())
+    }
+
+    fn known(text: &str) -> Option<SecretInput> {
+        Some(SecretInput::Known(Secret::new(text)))
+    }
+
+    fn lan() -> Flags {
+        Flags { bind: Some("lan".to_owned()), ..Flags::default() }
+    }
+
+    #[test]
+    fn the_port_comes_from_the_flag_then_the_environment_then_the_file() {
+        let mut config = OpenClaw::default();
+        let port = |flag, environment: &[(&str, &str)], config: &OpenClaw| {
+            decide(Flags { port: flag, ..Flags::default() }, environment, config).map(|s| s.port)
+        };
+        assert_eq!(port(None, &[], &config), Ok(18_789));
+        config.gateway.port = Some(3);
+        assert_eq!(port(None, &[], &config), Ok(3));
+        let environment = [("OPENCLAW_GATEWAY_PORT", "2")];
+        assert_eq!(port(None, &environment, &config), Ok(2));
+        assert_eq!(port(Some(1), &environment, &config), Ok(1));
+        let broken = [("OPENCLAW_GATEWAY_PORT", "many")];
+        assert_eq!(port(None, &broken, &config).unwrap_err().class, Class::Config);
+        assert_eq!(port(None, &[("OPENCLAW_GATEWAY_PORT", "")], &config), Ok(3));
+    }
+
+    #[test]
+    fn a_gateway_that_runs_elsewhere_does_not_start_here() {
+        let mut config = OpenClaw::default();
+        config.gateway.mode = Some(Mode::Remote);
+        let problem = decide(Flags::default(), &[], &config).unwrap_err();
+        assert_eq!(problem.class, Class::Config);
+        assert!(problem.message.contains("gateway.mode"));
+    }
+
+    #[test]
+    fn beyond_loopback_wants_a_configured_secret() {
+        let mut config = OpenClaw::default();
+        config.gateway.remote.token = known("for calling others");
+        config.gateway.remote.password = known("for calling others");
+        let problem = decide(lan(), &[], &config).unwrap_err();
+        assert_eq!(problem.class, Class::Config);
+        assert!(problem.message.contains("gateway.remote"), "{}", problem.message);
+        assert!(problem.fix.is_some());
+
+        config.gateway.auth.mode = Some(AuthMode::None);
+        assert_eq!(decide(lan(), &[], &config).unwrap_err().class, Class::Config);
+        config.gateway.auth.mode = None;
+
+        assert!(decide(lan(), &[("OPENCLAW_GATEWAY_TOKEN", "t")], &config).is_ok());
+        assert!(decide(lan(), &[("OPENCLAW_GATEWAY_TOKEN", " ")], &config).is_err());
+        let guard = decide(lan(), &[("OPENCLAW_GATEWAY_PASSWORD", "p")], &config).unwrap().guard;
+        assert!(matches!(guard, Guard::Password(_)));
+        config.gateway.auth.token = known("t");
+        assert!(matches!(decide(lan(), &[], &config).unwrap().guard, Guard::Token(_)));
+    }
+
+    #[test]
+    fn loopback_without_a_secret_uses_its_own_token_and_never_a_remotes() {
+        let mut config = OpenClaw::default();
+        config.gateway.remote.token = known("for calling others");
+        let settings = decide(Flags::default(), &[], &config).unwrap();
+        assert!(matches!(settings.guard, Guard::OwnToken));
+        assert_eq!(settings.listen, Listen::Loopback);
+    }
+
+    #[test]
+    fn a_reference_that_leads_nowhere_is_not_replaced_by_another_secret() {
+        let mut config = OpenClaw::default();
+        config.gateway.auth.token = Some(SecretInput::Unresolved {
+            path: "gateway.auth.token".to_owned(),
+            reason: "gone".to_owned(),
+        });
+        let environment = [("OPENCLAW_GATEWAY_TOKEN", "t")];
+        assert!(decide(Flags::default(), &environment, &config).is_err());
+    }
+
+    #[test]
+    fn binds_are_parsed_and_never_guessed() {
+        let config = OpenClaw::default();
+        let token = Some(Secret::new("t"));
+        let of = |bind: &str| {
+            let bind = Some(bind.to_owned());
+            decide(Flags { bind, token: token.clone(), ..Flags::default() }, &[], &config)
+                .map(|settings| settings.listen)
+        };
+        assert_eq!(of("auto"), Ok(Listen::Loopback));
+        assert_eq!(of("lan"), Ok(Listen::Address("0.0.0.0".parse().unwrap())));
+        assert_eq!(of("192.0.2.7"), Ok(Listen::Address("192.0.2.7".parse().unwrap())));
+        assert_eq!(of("[::1]"), Ok(Listen::Address("::1".parse().unwrap())));
+        for wrong in ["0x7f.1", "127.evil.com", "", "custom", "tailnet"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
+}

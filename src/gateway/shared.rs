@@ -1,0 +1,106 @@
+//! What every connection of one gateway shares.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{
+    clock::now_ms,
+    dispatch::Dispatcher,
+    hub::Hub,
+    settings::Guard,
+    slots::Slots,
+    throttle::{Throttle, Verdict},
+};
+use crate::{
+    config::Paths,
+    protocol::{GatewayIdentity, Policy, PresenceEntry},
+};
+
+/// The version that clients are told.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// One gateway without its listeners.
+pub(super) struct Shared {
+    pub(super) paths: Paths,
+    pub(super) guard: Guard,
+    pub(super) allowed_origins: Vec<String>,
+    pub(super) identity: GatewayIdentity,
+    pub(super) policy: Policy,
+    pub(super) boot_id: String,
+    pub(super) hub: Arc<Hub>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) dispatcher: Dispatcher,
+    throttle: Mutex<Throttle>,
+    started: Instant,
+    clients: AtomicU64,
+}
+
+impl Shared {
+    /// A gateway that starts now.
+    pub(super) fn new(
+        paths: Paths,
+        guard: Guard,
+        allowed_origins: Vec<String>,
+        identity: GatewayIdentity,
+    ) -> Self {
+        let boot_id = uuid::Uuid::new_v4().to_string();
+        let own = own_presence(&boot_id);
+        Self {
+            paths,
+            guard,
+            allowed_origins,
+            identity,
+            policy: Policy {
+                max_payload: 26_214_400,
+                max_buffered_bytes: 52_428_800,
+                tick_interval_ms: 30_000,
+            },
+            boot_id,
+            hub: Arc::new(Hub::new(own)),
+            slots: Arc::new(Slots::default()),
+            dispatcher: Dispatcher::new(),
+            throttle: Mutex::new(Throttle::new()),
+            started: Instant::now(),
+            clients: AtomicU64::new(0),
+        }
+    }
+
+    /// Since the start, milliseconds.
+    pub(super) fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A number for the next client's span.
+    pub(super) fn next_client(&self) -> u64 {
+        self.clients.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts a wrong secret.
+    pub(super) fn failed(&self, address: IpAddr, secret: &str) -> Verdict {
+        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        throttle.failed(address, secret, Instant::now())
+    }
+}
+
+/// The gateway's own line of presence.
+fn own_presence(boot_id: &str) -> PresenceEntry {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let host = host.filter(|name| !name.is_empty()).unwrap_or_else(|| "gateway".to_owned());
+    PresenceEntry {
+        text: Some(format!("Gateway: {host} · {VERSION}")),
+        host: Some(host),
+        version: Some(VERSION.to_owned()),
+        platform: Some(std::env::consts::OS.to_owned()),
+        mode: Some("gateway".to_owned()),
+        reason: Some("self".to_owned()),
+        ts: now_ms(),
+        instance_id: Some(boot_id.to_owned()),
+        ..PresenceEntry::default()
+    }
+}

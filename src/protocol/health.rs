@@ -1,0 +1,141 @@
+//! The methods `health` and `status`: how the gateway is.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Scope, method::methods};
+
+methods! {
+    /// The health summary, also the payload of the event `health`.
+    HealthMethod = "health", None, HealthParams => Health;
+    /// Versions, sessions and resources.
+    StatusMethod = "status", Some(Scope::Read), StatusParams => Status;
+}
+
+/// Parameters of `health`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct HealthParams {
+    /// Look again now, and tell every client.
+    pub(crate) probe: bool,
+}
+
+/// Parameters of `status`: none that we know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StatusParams {}
+
+/// The health summary (`Snapshot.health`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Health {
+    /// Always true: a gateway that is not well does not answer.
+    pub(crate) ok: bool,
+    /// When it was taken, milliseconds since 1970.
+    pub(crate) ts: u64,
+    /// How long it took, milliseconds.
+    pub(crate) duration_ms: u64,
+    /// Plugins.
+    pub(crate) plugins: Plugins,
+    /// State of each channel.
+    pub(crate) channels: BTreeMap<String, serde_json::Value>,
+    /// The order to show them in.
+    pub(crate) channel_order: Vec<String>,
+    /// Their names for people.
+    pub(crate) channel_labels: BTreeMap<String, String>,
+    /// The agent that answers where none is named.
+    pub(crate) default_agent_id: String,
+    /// Every agent.
+    pub(crate) agents: Vec<serde_json::Value>,
+    /// Chat sessions of the default agent.
+    pub(crate) sessions: SessionSummary,
+}
+
+/// Plugins: we have none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plugins {
+    /// Names of the loaded ones.
+    pub(crate) loaded: Vec<String>,
+    /// Those that failed.
+    pub(crate) errors: Vec<serde_json::Value>,
+}
+
+/// Chat sessions at a glance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionSummary {
+    /// Where they are stored.
+    pub(crate) path: String,
+    /// How many there are.
+    pub(crate) count: u64,
+    /// The latest.
+    pub(crate) recent: Vec<serde_json::Value>,
+}
+
+/// Reply of `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Status {
+    /// The gateway's version.
+    pub(crate) runtime_version: String,
+    /// Its process.
+    pub(crate) pid: u32,
+    /// Since its start, milliseconds.
+    pub(crate) uptime_ms: u64,
+    /// Connected clients.
+    pub(crate) clients: u64,
+    /// Scheduled turns.
+    pub(crate) heartbeat: Heartbeat,
+    /// One line a channel.
+    pub(crate) channel_summary: Vec<String>,
+    /// Events that wait for the next turn.
+    pub(crate) queued_system_events: Vec<String>,
+    /// Chat sessions.
+    pub(crate) sessions: StatusSessions,
+    /// Memory of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) process_memory: Option<ProcessMemory>,
+}
+
+/// Scheduled turns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Heartbeat {
+    /// The agent that answers where none is named.
+    pub(crate) default_agent_id: String,
+    /// Each agent's schedule.
+    pub(crate) agents: Vec<serde_json::Value>,
+}
+
+/// Chat sessions in `status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StatusSessions {
+    /// Where they are stored.
+    pub(crate) paths: Vec<String>,
+    /// How many there are.
+    pub(crate) count: u64,
+    /// What a new one starts with.
+    pub(crate) defaults: SessionDefaults,
+    /// The latest.
+    pub(crate) recent: Vec<serde_json::Value>,
+    /// The same, an agent at a time.
+    pub(crate) by_agent: Vec<serde_json::Value>,
+}
+
+/// What a new chat session starts with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SessionDefaults {
+    /// The model, if one is configured.
+    pub(crate) model: Option<String>,
+    /// Its context, if known.
+    pub(crate) context_tokens: Option<u64>,
+}
+
+/// Memory of the gateway's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ProcessMemory {
+    /// Resident, bytes.
+    pub(crate) rss_bytes: u64,
+}

@@ -1,0 +1,55 @@
+//! What a method is: a name, the scope that it needs, its parameters and its reply, in one row.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Scope, health, system};
+
+/// A method as a type, made by [`methods!`].
+pub(crate) trait Method {
+    /// Its row without the types.
+    const ROW: Row;
+    /// What it takes; absent parameters read as `{}`.
+    type Params: DeserializeOwned + Send + 'static;
+    /// What it answers.
+    type Reply: Serialize;
+}
+
+/// The part of a method that is no type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// `health`, `gateway.identity.get`, …
+    pub(crate) name: &'static str,
+    /// The scope that a caller must hold; `None` for what every authenticated client may ask.
+    pub(crate) scope: Option<Scope>,
+}
+
+/// The methods that we speak, a family a file.
+const FAMILIES: [&[Row]; 2] = [health::ROWS, system::ROWS];
+
+/// Every row, in the order of the families.
+pub(crate) fn rows() -> impl Iterator<Item = Row> {
+    FAMILIES.into_iter().flatten().copied()
+}
+
+/// Makes a type for each row of a method family, and their table `ROWS`.
+macro_rules! methods {
+    ($($(#[$doc:meta])* $type:ident = $name:literal, $scope:expr, $params:ty => $reply:ty;)+) => {
+        $(
+            $(#[$doc])*
+            pub(crate) enum $type {}
+
+            impl $crate::protocol::Method for $type {
+                const ROW: $crate::protocol::Row =
+                    $crate::protocol::Row { name: $name, scope: $scope };
+                type Params = $params;
+                type Reply = $reply;
+            }
+        )+
+
+        /// The rows of this family.
+        pub(super) const ROWS: &[$crate::protocol::Row] =
+            &[$(<$type as $crate::protocol::Method>::ROW),+];
+    };
+}
+
+pub(super) use methods;

@@ -1,0 +1,131 @@
+//! One attempt: how far it has come, and what has been heard of it.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// The number of an attempt; grows, is never used twice in one tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Number(pub(crate) u64);
+
+/// What the evidence of a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ProofKind {
+    /// A gateway answered through the path.
+    Gateway,
+    /// The SSH server answered.
+    Ssh,
+}
+
+/// The last evidence that a path works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Proof {
+    /// What answered.
+    pub(crate) kind: ProofKind,
+    /// When.
+    pub(crate) at: Instant,
+    /// How long the round trip took.
+    pub(crate) rtt: Duration,
+}
+
+/// Between two pings of a path on which nobody waits.
+pub(super) const PING_IDLE: Duration = Duration::from_secs(7);
+/// Between two pings while somebody waits for an answer.
+pub(super) const PING_AWAITED: Duration = Duration::from_secs(1);
+/// The shortest time a ping may stay unanswered.
+const PING_PATIENCE: Duration = Duration::from_millis(1500);
+/// The longest, however long the round trip.
+const PING_PATIENCE_MOST: Duration = Duration::from_secs(5);
+
+/// How far an attempt has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The SSH session is being made.
+    Dialing,
+    /// The session is up; the gateway is being asked.
+    Proving {
+        /// When asking began.
+        since: Instant,
+    },
+    /// The gateway's answer was no, or is missing; asked again at `retry`.
+    Unproved {
+        /// When it is asked again.
+        retry: Instant,
+    },
+    /// New connections go here.
+    Serving,
+}
+
+/// One attempt.
+#[derive(Debug, Clone)]
+pub(super) struct Attempt {
+    pub(super) number: Number,
+    pub(super) stage: Stage,
+    /// Whether the login needed a person, so that it is not repeated on a mere suspicion.
+    pub(super) needs_person: bool,
+    /// When anything last came in.
+    pub(super) heard: Instant,
+    /// Whether something went out since.
+    pub(super) awaited: bool,
+    /// When the ping that is under way was sent.
+    pub(super) pinged: Option<Instant>,
+    /// Since when the session is silent though asked; new connections do not go there.
+    pub(super) suspect: Option<Instant>,
+    /// Whether a slow reader blocks the session: silence proves nothing then.
+    pub(super) parked: bool,
+    /// The session's last round trip.
+    pub(super) rtt: Duration,
+    /// When a later proof is due, once serving.
+    pub(super) next_proof: Option<Instant>,
+    /// When the proof under way was asked for.
+    pub(super) proof_asked: Option<Instant>,
+}
+
+impl Attempt {
+    pub(super) fn new(number: Number, now: Instant) -> Self {
+        Self {
+            number,
+            stage: Stage::Dialing,
+            needs_person: false,
+            heard: now,
+            awaited: false,
+            pinged: None,
+            suspect: None,
+            parked: false,
+            rtt: Duration::ZERO,
+            next_proof: None,
+            proof_asked: None,
+        }
+    }
+
+    /// Whether the SSH session is up.
+    pub(super) fn has_session(&self) -> bool {
+        self.stage != Stage::Dialing
+    }
+
+    /// Whether new connections may go there. A session that a slow reader blocks is left to that
+    /// reader where another can be had (`replaceable`) without a person.
+    pub(super) fn is_serving(&self, replaceable: bool) -> bool {
+        let left_alone = self.parked && replaceable && !self.needs_person;
+        self.stage == Stage::Serving && self.suspect.is_none() && !left_alone
+    }
+
+    /// How long a ping may stay unanswered: four round trips within bounds.
+    pub(super) fn patience(&self) -> Duration {
+        (self.rtt * 4).clamp(PING_PATIENCE, PING_PATIENCE_MOST)
+    }
+
+    /// When the next ping is due, or the one under way counts as unanswered; inbound bytes extend
+    /// both.
+    pub(super) fn ping_deadline(&self) -> Option<Instant> {
+        if !self.has_session() || self.parked || self.suspect.is_some() {
+            return None;
+        }
+        let interval = if self.awaited { PING_AWAITED } else { PING_IDLE };
+        Some(match self.pinged {
+            Some(sent) => sent.max(self.heard) + self.patience(),
+            None => self.heard + interval,
+        })
+    }
+}

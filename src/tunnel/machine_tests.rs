@@ -1,0 +1,475 @@
+//! Stories and invariants of the machine on a virtual clock.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+fn lost() -> Failure {
+    Failure::new(Cause::LinkLost, "the link broke")
+}
+
+/// A tunnel with a clock, which keeps account of what the machine asked for.
+struct Sim {
+    tunnel: Tunnel,
+    now: Instant,
+    /// Dialled and neither killed, ended nor draining.
+    alive: BTreeSet<Number>,
+    draining: BTreeSet<Number>,
+    up: BTreeSet<Number>,
+    proved: BTreeSet<Number>,
+    served: Option<Number>,
+    last: Number,
+}
+
+impl Sim {
+    fn new(proof: ProofKind) -> Self {
+        Self {
+            tunnel: Tunnel::new(Options { proof, seed: 7 }),
+            now: Instant::now(),
+            alive: BTreeSet::new(),
+            draining: BTreeSet::new(),
+            up: BTreeSet::new(),
+            proved: BTreeSet::new(),
+            served: None,
+            last: Number(0),
+        }
+    }
+
+    fn event(&mut self, event: Event) -> Vec<Action> {
+        if let Event::News(number, news) = &event {
+            match news {
+                News::SessionUp { .. } => {
+                    self.up.insert(*number);
+                    if self.tunnel.options.proof == ProofKind::Ssh {
+                        self.proved.insert(*number);
+                    }
+                }
+                News::Proved { .. } => drop(self.proved.insert(*number)),
+                News::Ended(_) => {
+                    self.alive.remove(number);
+                    self.draining.remove(number);
+                }
+                News::Heard
+                | News::Alive
+                | News::Pong { .. }
+                | News::Awaited
+                | News::NotProved(_)
+                | News::Parked(_)
+                | News::Empty => {}
+            }
+        }
+        let actions = self.tunnel.step(event, self.now);
+        for action in &actions {
+            self.account(*action);
+        }
+        self.check();
+        actions
+    }
+
+    fn account(&mut self, action: Action) {
+        match action {
+            Action::Dial(number) => {
+                assert!(number > self.last, "numbers grow");
+                self.last = number;
+                self.alive.insert(number);
+            }
+            Action::Kill(number) => {
+                let known = self.alive.remove(&number) | self.draining.remove(&number);
+                assert!(known, "kills only what lives");
+            }
+            Action::Drain(number) => {
+                assert!(self.alive.remove(&number), "drains only what lives");
+                self.draining.insert(number);
+            }
+            Action::Serve(number) => self.served = Some(number),
+            Action::Hold => self.served = None,
+            Action::Ping(number) | Action::Prove(number, _) => {
+                assert!(self.alive.contains(&number), "asks only what lives");
+                assert!(self.up.contains(&number), "asks only sessions");
+            }
+        }
+    }
+
+    fn check(&self) {
+        let replacing = self.tunnel.replacement.is_some();
+        let expected = usize::from(self.tunnel.current.is_some()) + usize::from(replacing);
+        assert_eq!(self.alive.len(), expected, "exactly the attempts the machine knows live");
+        assert!(!replacing || self.tunnel.current.is_some(), "a replacement replaces something");
+        assert_eq!(self.draining.len(), self.tunnel.draining.len());
+        if let Some(served) = self.served {
+            assert!(self.alive.contains(&served), "serves what lives");
+            assert!(self.proved.contains(&served), "serves what was proved");
+            assert!(self.tunnel.current.as_ref().is_some_and(|a| a.suspect.is_none()));
+        }
+        let phase = self.tunnel.phase();
+        let parked = self.tunnel.current.as_ref().is_some_and(|attempt| attempt.parked);
+        let live = matches!(phase, Phase::Live | Phase::GatewaySlow);
+        assert!(
+            live == self.served.is_some() || (live && parked),
+            "live exactly while it serves or is parked, not {phase:?}"
+        );
+        if let Some(deadline) = self.tunnel.deadline() {
+            assert!(deadline > self.now, "what is due has been done");
+        }
+    }
+
+    /// Moves the clock on by `span`, passing every deadline on the way.
+    fn pass(&mut self, span: Duration) -> Vec<Action> {
+        let end = self.now + span;
+        let mut actions = Vec::new();
+        while let Some(deadline) = self.tunnel.deadline().filter(|at| *at <= end) {
+            self.now = deadline;
+            actions.extend(self.event(Event::Tick));
+        }
+        self.now = end;
+        actions
+    }
+
+    fn news(&mut self, number: u64, news: News) -> Vec<Action> {
+        self.event(Event::News(Number(number), news))
+    }
+
+    /// Brings attempt `number` up and proves it.
+    fn live(&mut self, number: u64) -> Vec<Action> {
+        let mut actions = self.news(number, News::SessionUp { needs_person: false });
+        actions.extend(self.news(number, News::Proved { rtt: ms(20) }));
+        actions
+    }
+}
+
+fn live() -> Sim {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    assert_eq!(sim.event(Event::Wish(Wish::Up)), [Action::Dial(Number(1))]);
+    assert_eq!(sim.live(1), [Action::Prove(Number(1), Probe::Challenge), Action::Serve(Number(1))]);
+    assert_eq!(sim.tunnel.phase(), Phase::Live);
+    sim
+}
+
+#[test]
+fn dials_again_at_once_when_a_live_session_ends() {
+    let mut sim = live();
+    sim.pass(ms(6000));
+    assert_eq!(sim.news(1, News::Ended(lost())), [Action::Dial(Number(2)), Action::Hold]);
+    assert_eq!(sim.tunnel.phase(), Phase::Connecting);
+    assert!(sim.live(2).contains(&Action::Serve(Number(2))));
+}
+
+#[test]
+fn suspects_within_three_seconds_while_an_answer_is_awaited() {
+    let mut sim = live();
+    sim.news(1, News::Awaited);
+    let actions = sim.pass(ms(3000));
+    assert_eq!(
+        actions,
+        [Action::Ping(Number(1)), Action::Dial(Number(2)), Action::Hold],
+        "asks, then replaces beside the old one"
+    );
+    assert_eq!(sim.tunnel.phase(), Phase::Suspect);
+}
+
+#[test]
+fn suspects_within_ten_seconds_while_idle() {
+    let mut sim = live();
+    sim.pass(ms(10_000));
+    assert_eq!(sim.tunnel.phase(), Phase::Suspect);
+}
+
+#[test]
+fn inbound_bytes_extend_the_deadline() {
+    let mut sim = live();
+    for _ in 0..20 {
+        sim.news(1, News::Awaited);
+        sim.pass(ms(900));
+        sim.news(1, News::Heard);
+    }
+    assert_eq!(sim.tunnel.phase(), Phase::Live);
+    assert_eq!(sim.last, Number(1));
+}
+
+#[test]
+fn a_survivor_goes_on_and_its_replacement_finishes_politely() {
+    let mut sim = live();
+    sim.pass(ms(10_000));
+    let actions = sim.news(1, News::Pong { rtt: ms(20) });
+    assert_eq!(actions, [Action::Prove(Number(1), Probe::Challenge)]);
+    let actions = sim.news(1, News::Proved { rtt: ms(20) });
+    assert_eq!(actions, [Action::Drain(Number(2)), Action::Serve(Number(1))]);
+    assert_eq!(sim.news(2, News::Empty), [Action::Kill(Number(2))]);
+}
+
+#[test]
+fn the_replacement_that_proves_itself_first_serves_and_the_old_one_drains() {
+    let mut sim = live();
+    sim.pass(ms(10_000));
+    let actions = sim.live(2);
+    assert!(actions.contains(&Action::Drain(Number(1))));
+    assert!(actions.contains(&Action::Serve(Number(2))));
+    let actions = sim.pass(SILENCE_REPLACED);
+    assert!(actions.contains(&Action::Kill(Number(1))), "a silent one does not drain for long");
+}
+
+#[test]
+fn nobody_is_asked_to_log_in_for_a_mere_suspicion() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    sim.news(1, News::SessionUp { needs_person: true });
+    sim.news(1, News::Proved { rtt: ms(20) });
+    sim.pass(ms(20_000));
+    assert_eq!((sim.tunnel.phase(), sim.last), (Phase::Suspect, Number(1)));
+    sim.pass(SILENCE_WITH_PERSON);
+    assert_eq!(sim.last, Number(2), "a session that stays silent is given up in the end");
+}
+
+#[test]
+fn a_wake_asks_first_and_replaces_only_what_stays_silent() {
+    let mut sim = live();
+    assert_eq!(sim.event(Event::Woke), [Action::Ping(Number(1)), Action::Hold]);
+    let actions = sim.pass(ms(1000));
+    assert_eq!(actions, [Action::Dial(Number(2))]);
+}
+
+#[test]
+fn a_replacement_that_cannot_reach_the_server_is_tried_again_soon() {
+    let mut sim = live();
+    sim.pass(ms(10_000));
+    for number in 2..12 {
+        let failure = Failure::new(Cause::ConnectTimedOut, "no answer");
+        sim.news(number, News::Ended(failure));
+        sim.pass(ms(5000));
+        assert_eq!(sim.last, Number(number + 1));
+    }
+}
+
+#[test]
+fn replacements_that_log_in_are_thirty_seconds_apart() {
+    let mut sim = live();
+    sim.event(Event::Woke);
+    sim.pass(ms(300));
+    sim.live(2);
+    sim.event(Event::Woke);
+    sim.pass(ms(20_000));
+    assert_eq!(sim.last, Number(2));
+    sim.pass(ms(10_000));
+    assert_eq!(sim.last, Number(3));
+}
+
+#[test]
+fn a_wrong_key_blocks_until_the_user_says_so() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    sim.news(1, News::Ended(Failure::new(Cause::Authentication, "no key was accepted")));
+    assert_eq!(sim.tunnel.phase(), Phase::Blocked);
+    assert_eq!(sim.pass(ms(3_600_000)), []);
+    assert_eq!(sim.event(Event::Woke), []);
+    assert_eq!(sim.event(Event::Wish(Wish::Up)), [Action::Dial(Number(2))]);
+}
+
+#[test]
+fn a_refused_forward_blocks_and_ends_the_session() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    sim.news(1, News::SessionUp { needs_person: false });
+    let failure = Failure::new(Cause::ForwardRefused, "administratively prohibited");
+    assert_eq!(sim.news(1, News::NotProved(failure)), [Action::Kill(Number(1))]);
+    assert_eq!(sim.tunnel.phase(), Phase::Blocked);
+}
+
+#[test]
+fn a_gateway_that_is_down_is_asked_again_without_a_new_login() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    sim.news(1, News::SessionUp { needs_person: false });
+    for _ in 0..10 {
+        sim.news(1, News::NotProved(Failure::new(Cause::GatewayAbsent, "nothing listens")));
+        assert_eq!(sim.tunnel.phase(), Phase::GatewayDown);
+        let actions = sim.pass(UNPROVED_MOST);
+        assert!(actions.contains(&Action::Prove(Number(1), Probe::Challenge)));
+    }
+    assert!(sim.news(1, News::Proved { rtt: ms(5) }).contains(&Action::Serve(Number(1))));
+    assert_eq!(sim.last, Number(1));
+}
+
+#[test]
+fn a_slow_gateway_is_no_reason_to_dial_again() {
+    let mut sim = live();
+    let mut asked = 0;
+    for _ in 0..40 {
+        let actions = sim.pass(ms(2000));
+        asked += actions.iter().filter(|a| matches!(a, Action::Prove(..))).count();
+        if actions.contains(&Action::Ping(Number(1))) {
+            sim.news(1, News::Pong { rtt: ms(20) });
+        }
+    }
+    assert!(asked > 0);
+    assert_eq!((sim.tunnel.phase(), sim.last), (Phase::GatewaySlow, Number(1)));
+    sim.news(1, News::Proved { rtt: ms(20) });
+    assert_eq!(sim.tunnel.phase(), Phase::Live);
+}
+
+#[test]
+fn a_session_parked_by_a_slow_reader_is_replaced_but_never_suspected() {
+    let mut sim = live();
+    assert_eq!(
+        sim.news(1, News::Parked(true)),
+        [Action::Dial(Number(2)), Action::Hold],
+        "newcomers do not queue up behind the slow reader"
+    );
+    sim.pass(ms(60_000));
+    assert_eq!(sim.tunnel.phase(), Phase::Live);
+    let actions = sim.live(2);
+    assert!(actions.contains(&Action::Drain(Number(1))));
+    let actions = sim.pass(ms(3_600_000));
+    assert!(!actions.contains(&Action::Kill(Number(1))), "its reader may take hours");
+    assert_eq!(sim.news(1, News::Empty), [Action::Kill(Number(1))]);
+}
+
+#[test]
+fn makes_no_attempt_without_a_network_and_one_at_once_with_it() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Network { up: false });
+    assert_eq!(sim.event(Event::Wish(Wish::Up)), []);
+    assert_eq!(sim.pass(ms(600_000)), []);
+    assert_eq!(sim.tunnel.phase(), Phase::Waiting);
+    assert_eq!(sim.event(Event::Network { up: true }), [Action::Dial(Number(1))]);
+}
+
+#[test]
+fn waits_out_a_possible_penalty() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    let closed = |penalty| Failure::new(Cause::ClosedBeforeBanner { penalty }, "closed");
+    assert_eq!(sim.news(1, News::Ended(closed(false))), [Action::Dial(Number(2))]);
+    sim.news(2, News::Ended(closed(false)));
+    assert_eq!(sim.pass(WAIT_PENALTY - ms(1)), [], "the second in a row may be one");
+    assert_eq!(sim.pass(ms(1)), [Action::Dial(Number(3))]);
+}
+
+#[test]
+fn retries_for_ever_and_at_most_half_a_minute_apart() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    for number in 1..100 {
+        sim.news(number, News::Ended(Failure::new(Cause::Refused, "refused")));
+        sim.pass(ms(30_000));
+        assert_eq!(sim.last, Number(number + 1));
+    }
+}
+
+#[test]
+fn retries_within_four_seconds_while_a_connection_is_held() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    sim.event(Event::Held(1));
+    for number in 1..30 {
+        sim.news(number, News::Ended(Failure::new(Cause::Refused, "refused")));
+        sim.pass(WAIT_HELD);
+        assert_eq!(sim.last, Number(number + 1));
+    }
+}
+
+#[test]
+fn a_tunnel_on_demand_dials_when_somebody_waits_and_rests_afterwards() {
+    let mut sim = Sim::new(ProofKind::Ssh);
+    assert_eq!(sim.event(Event::Wish(Wish::OnDemand)), []);
+    assert_eq!(sim.event(Event::Held(1)), [Action::Dial(Number(1))]);
+    let actions = sim.news(1, News::SessionUp { needs_person: false });
+    assert_eq!(actions, [Action::Serve(Number(1))]);
+    sim.event(Event::Held(0));
+    assert_eq!(sim.news(1, News::Ended(lost())), [Action::Hold]);
+    assert_eq!(sim.pass(ms(600_000)), []);
+}
+
+#[test]
+fn ignores_late_news_of_an_abandoned_attempt() {
+    let mut sim = live();
+    sim.news(1, News::Ended(lost()));
+    let before = sim.tunnel.phase();
+    assert_eq!(sim.news(1, News::Proved { rtt: ms(1) }), []);
+    assert_eq!(sim.news(1, News::Ended(lost())), []);
+    assert_eq!(sim.tunnel.phase(), before);
+}
+
+/// What a random script does next.
+#[derive(Debug, Clone)]
+enum Step {
+    Event(Event),
+    News(u8, News),
+    Pass(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let causes = prop_oneof![
+        Just(Cause::LinkLost),
+        Just(Cause::Refused),
+        Just(Cause::ClosedBeforeBanner { penalty: false }),
+        Just(Cause::Authentication),
+    ];
+    let failure = causes.prop_map(|cause| Failure::new(cause, "failed"));
+    let unproved = prop_oneof![Just(Cause::GatewayAbsent), Just(Cause::ForwardRefused)]
+        .prop_map(|cause| Failure::new(cause, "no gateway"));
+    let news = prop_oneof![
+        4 => any::<bool>().prop_map(|person| News::SessionUp { needs_person: person }),
+        2 => failure.prop_map(News::Ended),
+        2 => Just(News::Heard),
+        1 => Just(News::Alive),
+        2 => Just(News::Pong { rtt: ms(20) }),
+        2 => Just(News::Awaited),
+        4 => Just(News::Proved { rtt: ms(20) }),
+        1 => unproved.prop_map(News::NotProved),
+        1 => any::<bool>().prop_map(News::Parked),
+        1 => Just(News::Empty),
+    ];
+    let event = prop_oneof![
+        4 => Just(Event::Wish(Wish::Up)),
+        1 => Just(Event::Wish(Wish::Down)),
+        2 => Just(Event::Woke),
+        2 => any::<bool>().prop_map(|up| Event::Network { up }),
+        2 => (0..3_usize).prop_map(Event::Held),
+        1 => Just(Event::Tick),
+    ];
+    let step = prop_oneof![
+        2 => event.prop_map(Step::Event),
+        6 => (0..3_u8, news).prop_map(|(back, news)| Step::News(back, news)),
+        3 => (0..40_000_u64).prop_map(Step::Pass),
+    ];
+    prop::collection::vec(step, 1..80)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn keeps_its_books_over_random_scripts(script in steps()) {
+        let mut sim = Sim::new(ProofKind::Gateway);
+        sim.event(Event::Wish(Wish::Up));
+        for step in script {
+            match step {
+                Step::Event(event) => drop(sim.event(event)),
+                Step::Pass(span) => drop(sim.pass(ms(span))),
+                Step::News(back, news) => {
+                    let number = Number(sim.last.0.saturating_sub(u64::from(back)));
+                    // A session proves nothing before it is up.
+                    let up = sim.up.contains(&number);
+                    if up != matches!(news, News::SessionUp { .. }) || matches!(news, News::Ended(_)) {
+                        sim.event(Event::News(number, news));
+                    }
+                }
+            }
+        }
+        sim.event(Event::Wish(Wish::Down));
+        prop_assert!(sim.alive.is_empty() && sim.draining.is_empty(), "nothing is left");
+        prop_assert_eq!(sim.tunnel.deadline(), None);
+        sim.event(Event::Network { up: true });
+        let actions = sim.event(Event::Wish(Wish::Up));
+        prop_assert!(matches!(actions.as_slice(), [Action::Dial(_)]), "and it comes back");
+    }
+}
