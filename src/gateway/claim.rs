@@ -169,6 +169,7 @@ mod tests {
             state: state.to_owned(),
             config: state.join("openclaw.json"),
             socket: state.join("socket"),
+            profile: None,
         }
     }
 

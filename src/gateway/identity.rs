@@ -66,6 +66,7 @@ mod tests {
             state: home.path().to_owned(),
             config: home.path().join("openclaw.json"),
             socket: home.path().join("socket"),
+            profile: None,
         };
         let first = load_or_make(&paths).unwrap();
         assert_eq!(load_or_make(&paths).unwrap(), first);

@@ -242,6 +242,7 @@ mod tests {
             state: PathBuf::from("/s"),
             config: PathBuf::from("/s/openclaw.json"),
             socket: PathBuf::from("/s/socket"),
+            profile: None,
         }
     }
 

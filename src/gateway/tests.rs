@@ -52,6 +52,7 @@ impl Lab {
             state: PathBuf::from("/state"),
             config: PathBuf::from("/state/openclaw.json"),
             socket: PathBuf::from("/state/socket"),
+            profile: None,
         };
         let identity = GatewayIdentity { device_id: "id".to_owned(), public_key: "key".to_owned() };
         let guard = Guard::Token(Secret::new(TOKEN));
