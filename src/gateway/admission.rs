@@ -73,7 +73,7 @@ pub(super) struct Admission {
 /// Why a client is not let in.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refusal {
-    pub(super) error: ErrorShape,
+    pub(super) error: Box<ErrorShape>,
     /// The WebSocket close code.
     pub(super) close: u16,
     /// Whether it was a wrong secret, which counts against the peer.
@@ -83,7 +83,7 @@ pub(super) struct Refusal {
 impl Refusal {
     /// A refusal that counts against nobody.
     pub(super) fn new(error: ErrorShape) -> Self {
-        Self { error, close: close::POLICY, is_wrong_secret: false }
+        Self { error: Box::new(error), close: close::POLICY, is_wrong_secret: false }
     }
 }
 

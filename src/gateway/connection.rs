@@ -174,7 +174,7 @@ where
     /// Queues the refusal and says how the connection ends.
     fn refuse(&self, id: &str, refusal: Refusal) -> Ending {
         let ending = Ending::close(refusal.close, refusal.error.message.clone());
-        self.outbox.response(Response::failure(id, refusal.error));
+        self.outbox.response(Response::failure(id, *refusal.error));
         ending
     }
 
@@ -408,12 +408,16 @@ fn parse_connect(request: &Request) -> Result<Connect, Refusal> {
 
 /// How a connection ends whose bytes made no sense or stopped coming.
 fn broken(error: &Error) -> Ending {
+    if matches!(error, Error::Capacity(_)) {
+        return Ending::close(close::TOO_LARGE, "message too large");
+    }
+    if matches!(error, Error::Protocol(_) | Error::Utf8(_)) {
+        return Ending::close(close::PROTOCOL, "protocol error");
+    }
     match error {
-        Error::Capacity(_) => Ending::close(close::TOO_LARGE, "message too large"),
         Error::Io(error) if error.kind() == std::io::ErrorKind::QuotaExceeded => {
             Ending::close(close::TOO_LARGE, "too many bytes before authentication")
         }
-        Error::Protocol(_) | Error::Utf8(_) => Ending::close(close::PROTOCOL, "protocol error"),
         _ => Ending::silent(),
     }
 }

@@ -233,17 +233,10 @@ fn refuse_unguarded(guard: &Guard, config: &OpenClaw) -> Result<(), Problem> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::Path;
 
     use super::*;
-
-    fn paths() -> Paths {
-        Paths {
-            state: PathBuf::from("/s"),
-            config: PathBuf::from("/s/openclaw.json"),
-            socket: PathBuf::from("/s/socket"),
-        }
-    }
+    use crate::gateway::tests::paths;
 
     fn decide(
         flags: Flags,
@@ -253,7 +246,7 @@ mod tests {
         let variable = |name: &str| {
             environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
-        Settings::decide(flags, variable, config, paths())
+        Settings::decide(flags, variable, config, paths(Path::new("/state")))
     }
 
     fn known(text: &str) -> Option<SecretInput> {

@@ -1,6 +1,6 @@
 //! Connections over in-memory streams, on a stopped clock.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -20,6 +20,16 @@ use crate::{
 };
 
 const TOKEN: &str = "the token";
+
+/// The files of the default profile in `state`.
+pub(super) fn paths(state: &Path) -> Paths {
+    Paths {
+        state: state.to_owned(),
+        config: state.join("openclaw.json"),
+        socket: state.join("socket"),
+        profile: None,
+    }
+}
 
 /// A gateway without files or sockets.
 struct Lab {
@@ -48,11 +58,7 @@ async fn never(_call: Call, _params: NoParams) -> Result<Value, ErrorShape> {
 
 impl Lab {
     fn new() -> Self {
-        let paths = Paths {
-            state: PathBuf::from("/state"),
-            config: PathBuf::from("/state/openclaw.json"),
-            socket: PathBuf::from("/state/socket"),
-        };
+        let paths = paths(Path::new("/state"));
         let identity = GatewayIdentity { device_id: "id".to_owned(), public_key: "key".to_owned() };
         let guard = Guard::Token(Secret::new(TOKEN));
         let mut shared = Shared::new(paths, guard, Vec::new(), identity);
