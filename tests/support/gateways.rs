@@ -1,0 +1,130 @@
+//! Running gateways: ours, and the reference one.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use super::{
+    home::{Home, built},
+    net::{answers, free_port, wait_until},
+    peers,
+    program::{Program, guarded},
+};
+
+/// Our gateway in the foreground of a home.
+pub(crate) struct OurGateway {
+    program: Program,
+    port: u16,
+    token_file: PathBuf,
+    /// From its start to its first good answer on /readyz.
+    pub(crate) ready_after: Duration,
+}
+
+impl OurGateway {
+    /// Starts it in `home` with a token that it makes itself, and waits until it is ready.
+    pub(crate) fn start(home: &Home) -> Self {
+        let port = free_port();
+        let mut command = guarded(built());
+        home.furnish(&mut command);
+        command.args(["gateway", "run", "--port", &port.to_string()]);
+        let start = Instant::now();
+        let mut program = Program::start("our gateway", command);
+        wait_until_ready(&mut program, port, Duration::from_secs(20));
+        let ready_after = start.elapsed();
+        Self { program, port, token_file: home.state().join("rs/gateway-token"), ready_after }
+    }
+
+    /// The port it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The file with its token.
+    pub(crate) fn token_file(&self) -> &Path {
+        &self.token_file
+    }
+
+    /// Its token.
+    pub(crate) fn token(&self) -> String {
+        let token = fs::read_to_string(&self.token_file).expect("reading the gateway's token");
+        token.trim().to_owned()
+    }
+
+    /// The running program.
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
+    }
+}
+
+/// The reference OpenClaw gateway.
+pub(crate) struct ReferenceGateway {
+    program: Program,
+    port: u16,
+    home: PathBuf,
+    /// From its start to its first good answer on /readyz.
+    pub(crate) ready_after: Duration,
+}
+
+impl ReferenceGateway {
+    /// Its token.
+    pub(crate) const TOKEN: &str = "a-token-for-tests-0123456789abcdef";
+
+    /// The one that all tests of this process share; ends with the process.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<ReferenceGateway> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// Starts one in an empty home, and waits until it is ready.
+    pub(crate) fn start() -> Self {
+        // A shared one is never dropped, so its home is not in the system's temporary folder.
+        let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("reference-{}", env!("CARGO_CRATE_NAME")));
+        drop(fs::remove_dir_all(&home));
+        fs::create_dir_all(&home).expect("making the reference gateway's home");
+        let port = free_port();
+        let mut command = guarded(peers::starter("gateway"));
+        command.args([&port.to_string(), Self::TOKEN]);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("OPENCLAW_") {
+                command.env_remove(name);
+            }
+        }
+        command.env("OPENCLAW_PEERS", peers::folder()).env("PEER_HOME", &home);
+        let start = Instant::now();
+        let mut program = Program::start("the reference gateway", command);
+        wait_until_ready(&mut program, port, Duration::from_secs(90));
+        Self { program, port, home, ready_after: start.elapsed() }
+    }
+
+    /// The port it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its home, which its CLI may share.
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The running program.
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
+    }
+}
+
+fn wait_until_ready(program: &mut Program, port: u16, limit: Duration) {
+    let start = Instant::now();
+    let ready = wait_until("the gateway is ready", limit + Duration::from_secs(1), || {
+        if program.has_ended() || start.elapsed() > limit {
+            return Some(false);
+        }
+        answers(port, "/readyz").then_some(true)
+    });
+    if !ready {
+        program.fail("did not become ready");
+    }
+}

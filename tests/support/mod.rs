@@ -1,0 +1,30 @@
+//! What the stories and the measurements stand on: homes, servers, a path that can be frozen.
+//!
+//! Everything that is started here ends with the value that stands for it, and at the latest with
+//! the process that started it. Every wait has a limit and fails with a message.
+#![allow(dead_code, unused_imports, reason = "each program that includes this uses a part of it")]
+#![allow(clippy::print_stderr, reason = "people read what was skipped, and why")]
+
+mod agent;
+mod freezer;
+mod gateways;
+mod home;
+mod net;
+mod peers;
+mod processes;
+mod program;
+mod scene;
+mod sshd;
+mod terminal;
+
+pub(crate) use agent::Agent;
+pub(crate) use freezer::Freezer;
+pub(crate) use gateways::{OurGateway, ReferenceGateway};
+pub(crate) use home::{Home, Ran, Run, Started, openclaw};
+pub(crate) use net::{answers, free_port, listens, status_of, wait_until};
+pub(crate) use peers::{Peer, present};
+pub(crate) use processes::{alive, descendants, resident_bytes, signal, with_variable};
+pub(crate) use program::{Program, guarded, run_to_end};
+pub(crate) use scene::Scene;
+pub(crate) use sshd::{Sshd, user};
+pub(crate) use terminal::Terminal;

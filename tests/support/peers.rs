@@ -1,0 +1,72 @@
+//! Programs that nobody here wrote, and what happens where one is missing.
+
+use std::path::PathBuf;
+
+/// A program that a test needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// `sshd`, `ssh`, `ssh-keygen`, `ssh-agent`.
+    OpenSsh,
+    /// `autossh`.
+    Autossh,
+    /// The reference gateway and CLI, installed by `tests/peers/install`.
+    OpenClaw,
+    /// `script`, which runs a program on a terminal of its own.
+    Script,
+}
+
+impl Peer {
+    fn is_there(self) -> bool {
+        match self {
+            Self::OpenSsh => sshd().is_some() && found("ssh").is_some(),
+            Self::Autossh => found("autossh").is_some(),
+            Self::OpenClaw => folder().join("openclaw/node_modules/openclaw").is_dir(),
+            Self::Script => found("script").is_some(),
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::OpenSsh => "apt-get install openssh-server",
+            Self::Autossh => "apt-get install autossh",
+            Self::OpenClaw => "tests/peers/install",
+            Self::Script => "apt-get install bsdutils",
+        }
+    }
+}
+
+/// Whether all of `peers` are there. If not, says so and lets the caller skip its test; fails
+/// where `OPENCLAW_TEST_PEERS` is `required`.
+pub(crate) fn present(peers: &[Peer]) -> bool {
+    let missing = peers.iter().filter(|peer| !peer.is_there());
+    let missing: Vec<String> =
+        missing.map(|peer| format!("{peer:?} is missing ({})", peer.remedy())).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    let missing = missing.join(", ");
+    assert!(std::env::var("OPENCLAW_TEST_PEERS").as_deref() != Ok("required"), "{missing}");
+    eprintln!("skipped: {missing}");
+    false
+}
+
+/// A starter below `tests/peers`.
+pub(super) fn starter(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
+}
+
+/// Where `tests/peers/install` put what it installed.
+pub(super) fn folder() -> PathBuf {
+    let named = std::env::var_os("OPENCLAW_PEERS").filter(|folder| !folder.is_empty());
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(named.unwrap_or_else(|| ".peers".into()))
+}
+
+/// The OpenSSH server, which must be started by its full path and is rarely on a user's PATH.
+pub(super) fn sshd() -> Option<PathBuf> {
+    found("sshd").or_else(|| Some(PathBuf::from("/usr/sbin/sshd")).filter(|path| path.is_file()))
+}
+
+fn found(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file())
+}

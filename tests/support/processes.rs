@@ -1,0 +1,75 @@
+//! Looking at other processes through `/proc`.
+
+use std::{fs, path::Path};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Whether a process exists that has not ended.
+pub(crate) fn alive(pid: Pid) -> bool {
+    kill(pid, None).is_ok() && !matches!(stat(pid), None | Some(('Z' | 'X', _)))
+}
+
+/// Sends a signal; `false` if there is nobody to take it.
+pub(crate) fn signal(pid: Pid, signal: Signal) -> bool {
+    kill(pid, signal).is_ok()
+}
+
+/// The processes whose environment holds `NAME=value`, this one apart.
+pub(crate) fn with_variable(name: &str, value: &Path) -> Vec<(Pid, String)> {
+    let wanted = format!("{name}={}", value.display());
+    let holds = |pid: &Pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+    };
+    all()
+        .into_iter()
+        .filter(|pid| *pid != Pid::this() && alive(*pid) && holds(pid))
+        .map(|pid| (pid, command_line(pid)))
+        .collect()
+}
+
+/// The children of a process and theirs, the nearest first.
+pub(crate) fn descendants(root: Pid) -> Vec<Pid> {
+    let parents: Vec<(Pid, Pid)> =
+        all().into_iter().filter_map(|pid| Some((pid, stat(pid)?.1))).collect();
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// The memory that a process keeps resident.
+pub(crate) fn resident_bytes(pid: Pid) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
+
+/// The arguments of a process, for messages.
+fn command_line(pid: Pid) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).replace('\0', " ").trim_end().to_owned()
+}
+
+fn all() -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").expect("reading /proc").filter_map(Result::ok);
+    entries
+        .filter_map(|entry| Some(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)))
+        .collect()
+}
+
+/// The state and the parent of a process.
+fn stat(pid: Pid) -> Option<(char, Pid)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything, brackets and blanks included.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, Pid::from_raw(fields.next()?.parse().ok()?)))
+}
