@@ -101,7 +101,7 @@ fn settings(context: &Context, arguments: Arguments) -> Result<Settings, Problem
     };
     let config = OpenClaw::load(&context.paths)?;
     let variable = |name: &str| std::env::var(name).ok();
-    Settings::decide(flags, variable, &config, context.paths.clone())
+    Settings::decide(&flags, variable, &config, context.paths.clone())
 }
 
 fn secret(text: Option<String>, file: Option<PathBuf>) -> Result<Option<Secret>, Problem> {

@@ -174,7 +174,7 @@ where
     /// Queues the refusal and says how the connection ends.
     fn refuse(&self, id: &str, refusal: Refusal) -> Ending {
         let ending = Ending::close(refusal.close, refusal.error.message.clone());
-        self.outbox.response(Response::failure(id, *refusal.error));
+        self.outbox.response(Response::failure(id, refusal.error));
         ending
     }
 
@@ -414,12 +414,13 @@ fn broken(error: &Error) -> Ending {
     if matches!(error, Error::Protocol(_) | Error::Utf8(_)) {
         return Ending::close(close::PROTOCOL, "protocol error");
     }
-    match error {
-        Error::Io(error) if error.kind() == std::io::ErrorKind::QuotaExceeded => {
-            Ending::close(close::TOO_LARGE, "too many bytes before authentication")
-        }
-        _ => Ending::silent(),
+    if let Error::Io(error) = error
+        && error.kind() == std::io::ErrorKind::QuotaExceeded
+    {
+        return Ending::close(close::TOO_LARGE, "too many bytes before authentication");
     }
+    tracing::debug!(%error, "the connection broke");
+    Ending::silent()
 }
 
 /// The line of presence of a client that stays; commands and probes come and go unseen.

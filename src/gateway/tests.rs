@@ -12,10 +12,16 @@ use tokio::{
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 use tokio_util::sync::CancellationToken;
 
-use super::{PeerInfo, Shared, dispatch::Call, http, settings::Guard};
+use super::{
+    Shared,
+    admission::PeerInfo,
+    dispatch::{Call, Outcome},
+    http,
+    settings::Guard,
+};
 use crate::{
     config::Paths,
-    protocol::{ErrorShape, GatewayIdentity, Method, NoParams, Row},
+    protocol::{GatewayIdentity, Method, NoParams, Row},
     secret::Secret,
 };
 
@@ -52,7 +58,7 @@ impl Method for Never {
     type Reply = Value;
 }
 
-async fn never(_call: Call, _params: NoParams) -> Result<Value, ErrorShape> {
+async fn never(_call: Call, _params: NoParams) -> Outcome<Value> {
     std::future::pending().await
 }
 
@@ -114,7 +120,10 @@ impl Client {
             let message = timeout(Duration::from_secs(3_600), self.socket.next());
             match message.await.expect("nothing came for an hour").unwrap().unwrap() {
                 Message::Ping(_) | Message::Pong(_) => {}
-                message => return message,
+                message @ (Message::Text(_)
+                | Message::Binary(_)
+                | Message::Close(_)
+                | Message::Frame(_)) => return message,
             }
         }
     }
