@@ -39,11 +39,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
     })
 }
 
-fn gateway_row(
-    context: &Context,
-    reached: &Reached,
-    health: &Value,
-) -> (&'static str, String) {
+fn gateway_row(context: &Context, reached: &Reached, health: &Value) -> (&'static str, String) {
     let word = match health.get("ok").and_then(Value::as_bool) {
         Some(true) | None => context.output.paint(Tone::Good, "ok"),
         Some(false) => context.output.paint(Tone::Odd, "not well"),
