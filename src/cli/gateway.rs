@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::{Context, gateway_run};
+use super::{
+    Context, gateway_auth_token, gateway_call, gateway_probe, gateway_run, gateway_status, health,
+};
 
 /// Arguments of `gateway`.
 #[derive(Debug, clap::Args)]
@@ -15,11 +17,26 @@ pub(super) struct Arguments {
 enum Command {
     /// Run the gateway in the foreground
     Run(gateway_run::Arguments),
+    /// Show the gateway's settings, its port, and whether it lets us in
+    Status(gateway_status::Arguments),
+    /// Ask the gateway whether it is well
+    Health(health::Arguments),
+    /// Try every gateway that this machine knows of
+    Probe(gateway_probe::Arguments),
+    /// Call a method of the gateway and print its answer
+    Call(gateway_call::Arguments),
+    /// Print the gateway's token
+    AuthToken(gateway_auth_token::Arguments),
 }
 
 /// Runs one of the `gateway` commands.
 pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Run(arguments) => gateway_run::run(context, arguments),
+        Command::Status(arguments) => gateway_status::run(context, &arguments),
+        Command::Health(arguments) => health::run(context, &arguments),
+        Command::Probe(arguments) => gateway_probe::run(context, &arguments),
+        Command::Call(arguments) => gateway_call::run(context, &arguments),
+        Command::AuthToken(arguments) => gateway_auth_token::run(context, &arguments),
     }
 }

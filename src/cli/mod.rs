@@ -2,7 +2,11 @@
 
 mod demo;
 mod gateway;
+mod gateway_auth_token;
+mod gateway_call;
+mod gateway_probe;
 mod gateway_run;
+mod gateway_status;
 mod health;
 mod output;
 mod remote;
@@ -102,7 +106,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Remote(arguments) => remote::run(context, arguments),
         Command::Gateway(arguments) => gateway::run(context, arguments),
         Command::Health(arguments) => health::run(context, &arguments),
-        Command::Status(arguments) => status::run(context, arguments),
+        Command::Status(arguments) => status::run(context, &arguments),
         Command::Supervisor => remote::supervise(context),
         Command::Other(words) => Err(unknown(&words).into()),
     }

@@ -107,11 +107,16 @@ impl Output {
             self.page(&format!("{value:#}\n"));
         } else {
             self.note(plain(&format!("openclaw: {}", problem.message), false));
-            if let Some(fix) = &problem.fix {
-                self.note(plain(&format!("  try: {fix}"), false));
-            }
+            self.advice(&problem);
         }
         ExitCode::from(exit)
+    }
+
+    /// Prints what to type next, below a report; nothing under `--json`.
+    pub(super) fn advice(&self, problem: &Problem) {
+        if let Some(fix) = problem.fix.as_ref().filter(|_| !self.json) {
+            self.note(plain(&format!("  try: {fix}"), false));
+        }
     }
 
     /// A spinner on a terminal, nothing elsewhere.

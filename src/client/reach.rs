@@ -217,7 +217,16 @@ async fn dial(address: &Address, deadline: Instant) -> io::Result<TcpStream> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::{
+        super::{READ, session::tests::Far},
+        *,
+    };
+    use crate::config::{Bound, Remote, SshOptions};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     fn write(paths: &Paths, text: &str) {
         file::write(&paths.config, text.as_bytes()).unwrap();
@@ -246,8 +255,110 @@ mod tests {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let plan = plan(&paths, &Asked { port: Some(port), ..Asked::default() }).unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
-        let problem = plan.reach(super::super::READ, deadline).await.unwrap_err();
+        let problem = plan.reach(READ, deadline).await.unwrap_err();
         assert_eq!(problem.class, Class::GatewayDown);
         assert_eq!(problem.fix.unwrap(), format!("openclaw gateway run --port {port}"));
+    }
+
+    /// A home with the remote `vps`, its saved token bound to host key `SHA256:a`, and a scripted
+    /// supervisor.
+    fn home_with_remote() -> (tempfile::TempDir, Paths, UnixListener) {
+        let (home, paths) = Paths::temporary();
+        Remotes::update(&paths, |remotes| {
+            let remote = Remote {
+                target: "me@vps".to_owned(),
+                ssh: SshOptions::default(),
+                remote_port: 18789,
+                local_port: 18789,
+                forwards: Vec::new(),
+                wanted: true,
+            };
+            remotes.remotes.insert("vps".to_owned(), remote);
+            remotes.default = Some("vps".to_owned());
+            Ok(())
+        })
+        .unwrap();
+        Credentials::update(&paths, |credentials| {
+            let credential = config::Credential {
+                token: Some(Secret::new("hunter2")),
+                password: None,
+                bound: Some(Bound { host_key: "SHA256:a".to_owned(), remote_port: 18789 }),
+                gateway: Some("gateway-1".to_owned()),
+            };
+            credentials.remotes.insert("vps".to_owned(), credential);
+            Ok(())
+        })
+        .unwrap();
+        let supervisor = UnixListener::bind(&paths.socket).unwrap();
+        (home, paths, supervisor)
+    }
+
+    /// Answers one `open` with what the transport proved; the stream follows.
+    async fn open_once(supervisor: &UnixListener, host_key: &str) -> UnixStream {
+        let (mut stream, _) = supervisor.accept().await.unwrap();
+        let greeting = control::Greeting { version: control::VERSION, pid: 1 };
+        control::write(&mut stream, &greeting).await.unwrap();
+        let call: control::Call = control::read(&mut stream).await.unwrap();
+        assert!(matches!(call.request, control::Request::Open { name, .. } if name == "vps"));
+        let opened = control::Opened { host_key: Some(host_key.to_owned()), remote_port: 18789 };
+        control::write(&mut stream, &control::Reply::Opened(opened)).await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_remote_gets_its_saved_secret_and_nothing_else_does() {
+        let (_home, paths, supervisor) = home_with_remote();
+        let plan = plan(&paths, &Asked::default()).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let far = async {
+            let mut far = Far::accept(open_once(&supervisor, "SHA256:a").await).await;
+            let token = far.admit().await.params.unwrap()["auth"]["token"].clone();
+            let request = far.hear().await.unwrap();
+            far.answer(&request.id, &json!({"deviceId": "gateway-1"})).await;
+            token
+        };
+        let near = async {
+            let reached = plan.reach(READ, deadline).await.unwrap();
+            reached.verify(PATIENCE).await.unwrap();
+            reached.source
+        };
+        let (source, token) = tokio::join!(near, far);
+        assert_eq!((source, token), (Source::Saved, json!("hunter2")));
+    }
+
+    #[tokio::test]
+    async fn sends_nothing_to_another_host() {
+        let (_home, paths, supervisor) = home_with_remote();
+        let plan = plan(&paths, &Asked::default()).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let far = async {
+            let mut stream = open_once(&supervisor, "SHA256:b").await;
+            let mut heard = Vec::new();
+            tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut heard).await.unwrap();
+            heard
+        };
+        let (outcome, heard) = tokio::join!(plan.reach(READ, deadline), far);
+        assert_eq!(outcome.unwrap_err().class, Class::HostKey);
+        assert!(heard.is_empty());
+    }
+
+    #[tokio::test]
+    async fn another_gateway_at_the_same_remote_is_refused() {
+        let (_home, paths, supervisor) = home_with_remote();
+        let plan = plan(&paths, &Asked::default()).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let far = async {
+            let mut far = Far::accept(open_once(&supervisor, "SHA256:a").await).await;
+            far.admit().await;
+            let request = far.hear().await.unwrap();
+            far.answer(&request.id, &json!({"deviceId": "gateway-2"})).await;
+        };
+        let near = async {
+            let reached = plan.reach(READ, deadline).await.unwrap();
+            reached.verify(PATIENCE).await.unwrap_err()
+        };
+        let (problem, ()) = tokio::join!(near, far);
+        assert_eq!(problem.class, Class::GatewayRefused);
+        assert_eq!(problem.code.as_deref(), Some("GATEWAY_IDENTITY_CHANGED"));
     }
 }

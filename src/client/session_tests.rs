@@ -10,10 +10,10 @@ use crate::{client::Source, secret::Secret};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The gateway's end.
-struct Far(WebSocketStream<DuplexStream>);
+pub(in crate::client) struct Far<S = DuplexStream>(WebSocketStream<S>);
 
-impl Far {
-    async fn accept(stream: DuplexStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Far<S> {
+    pub(in crate::client) async fn accept(stream: S) -> Self {
         let mut far = Self(accept_async(stream).await.unwrap());
         far.say(&json!({"type": "event", "event": "connect.challenge",
             "payload": {"nonce": "n", "ts": 1, "capabilities": []}}))
@@ -26,7 +26,7 @@ impl Far {
     }
 
     /// The next request, `None` after the end.
-    async fn hear(&mut self) -> Option<Request> {
+    pub(in crate::client) async fn hear(&mut self) -> Option<Request> {
         while let Some(Ok(message)) = self.0.next().await {
             if let Message::Text(text) = message {
                 match serde_json::from_str(&text).unwrap() {
@@ -38,11 +38,11 @@ impl Far {
         None
     }
 
-    async fn answer(&mut self, id: &str, payload: &Value) {
+    pub(in crate::client) async fn answer(&mut self, id: &str, payload: &Value) {
         self.say(&json!({"type": "res", "id": id, "ok": true, "payload": payload})).await;
     }
 
-    async fn admit(&mut self) -> Request {
+    pub(in crate::client) async fn admit(&mut self) -> Request {
         let request = self.hear().await.unwrap();
         assert_eq!(request.method, "connect");
         self.answer(&request.id, &hello()).await;

@@ -205,7 +205,8 @@ fn guard(
 fn usable(input: &SecretInput, name: &str) -> Result<Secret, Problem> {
     let secret = input.resolve()?;
     if secret.expose().trim().is_empty() {
-        return Err(Problem::new(Class::Config, format!("the gateway's {name} is empty")));
+        return Err(Problem::new(Class::Config, format!("the gateway's {name} is empty"))
+            .fix("openssl rand -hex 32 > FILE, then: openclaw gateway run --token-file FILE"));
     }
     Ok(secret)
 }

@@ -94,3 +94,77 @@ pub(crate) struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) state_version: Option<StateVersion>,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+    use crate::protocol::{
+        Challenge, GatewayIdentity, Health, HelloOk, PresenceEntry, VERSION, close, detail,
+    };
+
+    /// A frame as the reference gateway sent it.
+    macro_rules! captured {
+        ($name:literal) => {
+            include_str!(concat!("../../fixtures/frames/openclaw-2026.9.6/", $name, ".json"))
+        };
+    }
+
+    /// A refusal as the reference gateway sent it, and the close that followed.
+    #[derive(Deserialize)]
+    struct Refused {
+        frame: Frame,
+        close: u16,
+    }
+
+    fn reply<T: DeserializeOwned>(text: &str) -> T {
+        let Frame::Response(response) = serde_json::from_str(text).unwrap() else {
+            panic!("not a response: {text}")
+        };
+        serde_json::from_value(response.payload.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn reads_what_the_reference_gateway_says() {
+        let challenge: Frame = serde_json::from_str(captured!("connect.challenge")).unwrap();
+        let Frame::Event(Event { payload: Some(payload), seq: None, .. }) = challenge else {
+            panic!("not a challenge")
+        };
+        assert!(serde_json::from_value::<Challenge>(payload).unwrap().ts > 0);
+        let hello: HelloOk = reply(captured!("hello-ok"));
+        assert_eq!((hello.protocol, hello.policy.max_payload), (VERSION, 26_214_400));
+        assert!(hello.auth.device_token.is_some());
+        assert!(reply::<Health>(captured!("health")).ok);
+        assert_eq!(reply::<GatewayIdentity>(captured!("gateway.identity.get")).device_id.len(), 64);
+        let presence: Vec<PresenceEntry> = reply(captured!("system-presence"));
+        assert_eq!(presence.first().and_then(|entry| entry.mode.as_deref()), Some("gateway"));
+    }
+
+    #[test]
+    fn our_codes_are_the_reference_gateways() {
+        let refused: BTreeMap<String, Refused> =
+            serde_json::from_str(captured!("refusals")).unwrap();
+        for (case, code, close) in [
+            ("wrong token", detail::TOKEN_MISMATCH, close::POLICY),
+            ("no token, with a device", detail::TOKEN_MISSING, close::POLICY),
+            ("version 3 only", detail::PROTOCOL_MISMATCH, close::PROTOCOL),
+            ("a node without a device", detail::DEVICE_REQUIRED, close::POLICY),
+            ("a node that is not approved", detail::PAIRING_REQUIRED, close::POLICY),
+        ] {
+            let refused = &refused[case];
+            let Frame::Response(Response { error: Some(error), .. }) = &refused.frame else {
+                panic!("{case}: not an error")
+            };
+            assert_eq!(error.details.as_ref().unwrap()["code"], code, "{case}");
+            assert_eq!(refused.close, close, "{case}");
+        }
+        let Frame::Response(ours) = serde_json::from_str(captured!("missing-scope")).unwrap()
+        else {
+            panic!("not a response")
+        };
+        assert_eq!(ours.error.unwrap(), ErrorShape::missing_scope(crate::protocol::Scope::Read));
+    }
+}

@@ -80,8 +80,10 @@ pub(crate) struct Status {
     /// Its process.
     pub(crate) pid: u32,
     /// Since its start, milliseconds.
+    #[serde(default)]
     pub(crate) uptime_ms: u64,
     /// Connected clients.
+    #[serde(default)]
     pub(crate) clients: u64,
     /// Scheduled turns.
     pub(crate) heartbeat: Heartbeat,

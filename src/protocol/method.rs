@@ -53,3 +53,16 @@ macro_rules! methods {
 }
 
 pub(super) use methods;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_the_published_list() {
+        let table: String = rows()
+            .map(|row| format!("{} {}\n", row.name, row.scope.map_or("-", Scope::name)))
+            .collect();
+        assert_eq!(table, include_str!("../../fixtures/methods.txt"));
+    }
+}

@@ -1,0 +1,61 @@
+//! `openclaw gateway auth-token`: the one command that prints a secret, and only when told so.
+
+use std::process::ExitCode;
+
+use super::Context;
+use crate::{
+    client::{Asked, Credential, Plan},
+    config::{Credentials, Remotes},
+    problem::{Class, Problem},
+    secret::Secret,
+};
+
+/// Arguments of `gateway auth-token`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Yes, print it
+    #[arg(long)]
+    show: bool,
+}
+
+/// Runs `gateway auth-token`.
+pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if !arguments.show {
+        return Err(Problem::new(Class::Usage, "this prints the gateway's token as it is")
+            .fix("openclaw gateway auth-token --show")
+            .into());
+    }
+    if context.output.is_json() {
+        return Err(Problem::new(Class::Usage, "secrets are not printed as JSON")
+            .fix("openclaw gateway auth-token --show")
+            .into());
+    }
+    let token = match context.globals.remote.as_deref() {
+        Some(name) if name != "local" => of_remote(context, name)?,
+        Some(_) | None => of_this_machine(context)?,
+    };
+    context.output.line(token.expose());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_this_machine(context: &Context) -> Result<Secret, Problem> {
+    let asked = Asked { local_gateway: true, ..Asked::default() };
+    let credential = Plan::make(&context.paths, &asked, Credential::default())?.credential(None)?;
+    credential.token.ok_or_else(|| {
+        let problem = if credential.password.is_some() {
+            Problem::new(Class::Config, "the gateway on this machine has a password, no token")
+        } else {
+            Problem::new(Class::Config, "the gateway on this machine has no token yet")
+        };
+        problem.fix("openclaw gateway run")
+    })
+}
+
+fn of_remote(context: &Context, name: &str) -> Result<Secret, Problem> {
+    Remotes::load(&context.paths)?.named(name)?;
+    let saved = Credentials::load(&context.paths)?.remotes.remove(name);
+    saved.and_then(|saved| saved.token).ok_or_else(|| {
+        Problem::new(Class::Config, format!("no token is saved for the remote `{name}`"))
+            .fix(format!("openclaw remote connect {name}"))
+    })
+}
