@@ -1,4 +1,5 @@
 //! The built binary against a scripted gateway, and what it says when things are wrong.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::{
     path::PathBuf,

@@ -1,4 +1,9 @@
 //! `openclaw gateway run` as a program: its files, its refusals, its end.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic, and says what it skipped"
+)]
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

@@ -1,4 +1,9 @@
 //! The reference CLI and the reference client against our gateway.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may panic, and says what it skipped"
+)]
 
 use std::{
     io::{BufRead, BufReader},

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Context,
-    which::{Which, block_on, left},
+    which::{Which, block_on, left, reach},
 };
 use crate::{
     client::EVERYTHING,
@@ -35,7 +35,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
     let plan = arguments.which.plan(context)?;
     block_on(async {
         let deadline = arguments.which.deadline();
-        let reached = plan.reach(EVERYTHING, deadline).await?;
+        let reached = reach(context, &plan, EVERYTHING, deadline).await?;
         // The call may change something: the gateway must be the right one first.
         reached.verify(left(deadline)).await?;
         let answer = reached.gateway.call(&arguments.method, Some(params), left(deadline)).await?;

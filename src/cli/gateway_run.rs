@@ -101,7 +101,7 @@ fn settings(context: &Context, arguments: Arguments) -> Result<Settings, Problem
     };
     let config = OpenClaw::load(&context.paths)?;
     let variable = |name: &str| std::env::var(name).ok();
-    Settings::decide(flags, variable, &config, context.paths.clone())
+    Settings::decide(&flags, variable, &config, context.paths.clone())
 }
 
 fn secret(text: Option<String>, file: Option<PathBuf>) -> Result<Option<Secret>, Problem> {
@@ -171,7 +171,10 @@ fn log_to_stderr(verbose: u8) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let started =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init();
     tracing::trace!(started = started.is_ok(), "logging");
 }

@@ -8,7 +8,7 @@ use super::{
     Context,
     gateway_probe::capability,
     output::{Tone, error_value, milliseconds},
-    which::{Which, block_on, left},
+    which::{Which, block_on, left, reach},
 };
 use crate::{
     client::{EVERYTHING, Place, Plan, Reached},
@@ -56,7 +56,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
         let probe = async {
             let plan = plan?;
             Some(match plan {
-                Ok(plan) => reach(plan, arguments.require_rpc, deadline).await,
+                Ok(plan) => ask(context, plan, arguments.require_rpc, deadline).await,
                 Err(problem) => Err(problem),
             })
         };
@@ -80,12 +80,13 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
     })
 }
 
-async fn reach(
+async fn ask(
+    context: &Context,
     plan: Plan,
     read: bool,
     deadline: tokio::time::Instant,
 ) -> Result<(Plan, Reached), Problem> {
-    let reached = plan.reach(EVERYTHING, deadline).await?;
+    let reached = reach(context, &plan, EVERYTHING, deadline).await?;
     reached.verify(left(deadline)).await?;
     if read {
         reached.gateway.call("status", None, left(deadline)).await?;

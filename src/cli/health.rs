@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Context,
     output::{Tone, milliseconds, period},
-    which::{Which, block_on, read},
+    which::{Which, block_on, reach, read},
 };
 use crate::client::{READ, Reached};
 
@@ -23,7 +23,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
     let plan = arguments.which.plan(context)?;
     block_on(async {
         let deadline = arguments.which.deadline();
-        let reached = plan.reach(READ, deadline).await?;
+        let reached = reach(context, &plan, READ, deadline).await?;
         let health = read(&reached, "health", deadline).await?;
         if context.output.is_json() {
             context.output.value(&health)?;
@@ -56,7 +56,7 @@ pub(super) fn rows_of(context: &Context, health: &Value) -> Vec<(&'static str, S
     }
     let agents = health.get("agents").and_then(Value::as_array);
     if let Some(agents) = agents {
-        rows.push(("Agents", joined(agents, agent_text)));
+        rows.push(("Agents", or_none(joined(agents, agent_text))));
         let beats = joined(agents, heartbeat_text);
         rows.push(("Heartbeat", if beats.is_empty() { "off".to_owned() } else { beats }));
     }
@@ -65,7 +65,7 @@ pub(super) fn rows_of(context: &Context, health: &Value) -> Vec<(&'static str, S
     }
     if let Some(order) = health.get("channelOrder").and_then(Value::as_array) {
         let names = joined(order, |name| name.as_str().map(str::to_owned));
-        rows.push(("Channels", if names.is_empty() { "none".to_owned() } else { names }));
+        rows.push(("Channels", or_none(names)));
     }
     rows
 }
@@ -99,4 +99,8 @@ fn heartbeat_text(agent: &Value) -> Option<String> {
 
 fn joined(items: &[Value], text: impl Fn(&Value) -> Option<String>) -> String {
     items.iter().filter_map(text).collect::<Vec<_>>().join(", ")
+}
+
+fn or_none(text: String) -> String {
+    if text.is_empty() { "none".to_owned() } else { text }
 }

@@ -1,5 +1,5 @@
 //! All printing: values and lines to standard output, everything else to standard error.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the one place that prints")]
+#![expect(clippy::print_stderr, reason = "the one place that prints")]
 
 use std::{
     io::{IsTerminal, Write},
@@ -103,7 +103,7 @@ impl Output {
     pub(super) fn failure_with(&self, error: &anyhow::Error, exit: u8) -> ExitCode {
         let problem = problem_of(error);
         if self.json {
-            let value = json!({"ok": false, "error": error_value(&problem)});
+            let value = json!({"ok": false, "error": error_with(&problem, exit)});
             self.page(&format!("{value:#}\n"));
         } else {
             self.note(plain(&format!("openclaw: {}", problem.message), false));
@@ -165,9 +165,13 @@ fn problem_of(error: &anyhow::Error) -> Problem {
 
 /// A problem as `--json` shows it, at `error` beside `"ok": false`.
 pub(super) fn error_value(problem: &Problem) -> Value {
+    error_with(problem, problem.class.exit_code())
+}
+
+fn error_with(problem: &Problem, exit: u8) -> Value {
     json!({
         "type": kind(problem), "class": problem.class, "code": problem.code,
-        "exitCode": problem.class.exit_code(), "message": problem.message, "fix": problem.fix,
+        "exitCode": exit, "message": problem.message, "fix": problem.fix,
     })
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Context, health,
     output::{Tone, error_value, milliseconds, period},
-    which::{Which, block_on, left, read},
+    which::{Which, block_on, left, reach, read},
 };
 use crate::{
     client::{Place, Plan, READ, Reached, Rule},
@@ -50,7 +50,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
     let plan = arguments.which.plan(context)?;
     block_on(async {
         let deadline = arguments.which.deadline();
-        let answers = ask(&plan, arguments.deep, deadline).await;
+        let answers = ask(context, &plan, arguments.deep, deadline).await;
         let remote = remote_status(context, &plan).await;
         let report = Report { plan, remote, answers };
         if context.output.is_json() {
@@ -71,8 +71,13 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
     })
 }
 
-async fn ask(plan: &Plan, deep: bool, deadline: Instant) -> Result<Answers, Problem> {
-    let reached = plan.reach(READ, deadline).await?;
+async fn ask(
+    context: &Context,
+    plan: &Plan,
+    deep: bool,
+    deadline: Instant,
+) -> Result<Answers, Problem> {
+    let reached = reach(context, plan, READ, deadline).await?;
     let call = |method| reached.gateway.call(method, None, left(deadline));
     let deeper = async {
         if deep {

@@ -15,6 +15,9 @@ use crate::{
     secret::Secret,
 };
 
+/// Shorter waits pass unnoticed.
+const NOTICED: Duration = Duration::from_millis(300);
+
 /// Which gateway, with which secret, for how long.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Which gateway")]
@@ -117,6 +120,22 @@ pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyh
         .build()
         .map_err(anyhow::Error::from)?
         .block_on(work)
+}
+
+/// Goes to the gateway and logs in; a wait that takes a person's notice shows what for.
+pub(super) async fn reach(
+    context: &Context,
+    plan: &Plan,
+    scopes: &[&str],
+    deadline: Instant,
+) -> Result<Reached, Problem> {
+    let mut way = std::pin::pin!(plan.reach(scopes, deadline));
+    if let Ok(outcome) = tokio::time::timeout(NOTICED, &mut way).await {
+        return outcome;
+    }
+    let spinner = context.output.spinner();
+    spinner.stage(&format!("reaching {}", plan.target.place));
+    way.await
 }
 
 /// What is left until `deadline`.

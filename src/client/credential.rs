@@ -334,10 +334,10 @@ mod tests {
     #[test]
     fn a_saved_secret_goes_where_it_belongs_and_nowhere_else() {
         for elsewhere in [
-            Option::None,
+            None,
             Some(opened(Some("SHA256:b"), 18789)),
             Some(opened(Some("SHA256:a"), 18790)),
-            Some(opened(Option::None, 18789)),
+            Some(opened(None, 18789)),
         ] {
             let saved = saved();
             let sources = Sources {
@@ -349,9 +349,9 @@ mod tests {
             assert_eq!(problem.class, Class::HostKey);
             assert!(!problem.message.contains("saved for `vps` was sent"));
         }
-        let unbound = config::Credential { bound: Option::None, ..saved() };
+        let unbound = config::Credential { bound: None, ..saved() };
         let sources = Sources { saved: Some(&unbound), ..Sources::default() };
-        let opened = opened(Option::None, 18789);
+        let opened = opened(None, 18789);
         choose(&remote("vps"), Some(&opened), sources).unwrap_err();
     }
 
@@ -367,7 +367,7 @@ mod tests {
             environment: token("environment", Source::Environment),
             ..Sources::default()
         };
-        assert_eq!(choose(&local(), Option::None, sources).unwrap_err().class, Class::Config);
+        assert_eq!(choose(&local(), None, sources).unwrap_err().class, Class::Config);
     }
 
     #[test]
@@ -381,7 +381,7 @@ mod tests {
         ] {
             gateway.auth.mode = Some(mode);
             let sources = Sources { gateway: Some(&gateway), ..Sources::default() };
-            let credential = choose(&local(), Option::None, sources).unwrap();
+            let credential = choose(&local(), None, sources).unwrap();
             assert_eq!((credential.token.is_some(), credential.password.is_some()), expected);
         }
     }

@@ -61,12 +61,14 @@ impl From<Error> for NotAnswered {
 
 impl From<io::Error> for NotAnswered {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe => Self::Closed,
-            io::ErrorKind::TimedOut => Self::Silent,
-            _ => Self::Io(error),
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof};
+        let kind = error.kind();
+        if matches!(kind, UnexpectedEof | ConnectionReset | BrokenPipe) {
+            Self::Closed
+        } else if kind == TimedOut {
+            Self::Silent
+        } else {
+            Self::Io(error)
         }
     }
 }

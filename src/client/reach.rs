@@ -133,29 +133,33 @@ impl Plan {
     /// Why the address could not be dialled.
     fn no_way(&self, error: &io::Error) -> Problem {
         let place = &self.target.place;
-        match (place, error.kind()) {
-            (Place::Local(port), io::ErrorKind::ConnectionRefused) => Problem::new(
+        let kind = error.kind();
+        if kind == io::ErrorKind::TimedOut {
+            return Problem::new(Class::Unreachable, format!("{place} does not answer in time"))
+                .code("ETIMEDOUT");
+        }
+        if kind != io::ErrorKind::ConnectionRefused {
+            return Problem::new(Class::Unreachable, format!("cannot reach {place}: {error}"));
+        }
+        match place {
+            Place::Local(port) => Problem::new(
                 Class::GatewayDown,
                 format!("no gateway runs on this machine: nothing listens on port {port}"),
             )
             .fix(start_command(*port)),
-            (_, io::ErrorKind::ConnectionRefused) => {
+            Place::Address(_) | Place::Remote(_) => {
                 Problem::new(Class::Unreachable, format!("nothing listens at {place}"))
             }
-            (_, io::ErrorKind::TimedOut) => {
-                Problem::new(Class::Unreachable, format!("{place} does not answer in time"))
-            }
-            _ => Problem::new(Class::Unreachable, format!("cannot reach {place}: {error}")),
         }
-        .code(match error.kind() {
-            io::ErrorKind::ConnectionRefused => "ECONNREFUSED",
-            io::ErrorKind::TimedOut => "ETIMEDOUT",
-            _ => "UNREACHABLE",
-        })
+        .code("ECONNREFUSED")
     }
 
     /// Adds what to type where the problem alone cannot know it.
     fn advise(&self, problem: Problem) -> Problem {
+        let is_secret = problem.code.as_deref().is_some_and(|code| code.starts_with("AUTH_TOKEN"));
+        if let (true, Place::Remote(name)) = (is_secret, &self.target.place) {
+            return problem.fix(format!("openclaw remote connect {name} --fetch-token"));
+        }
         if problem.fix.is_some() || problem.class != Class::GatewayDown {
             return problem;
         }

@@ -2,17 +2,19 @@
 
 use serde_json::Value;
 
+use super::Source;
 use crate::{
     problem::{Class, Problem},
     protocol::ErrorShape,
 };
 
 /// Why a gateway did not let us in.
-pub(super) fn of_login(error: &ErrorShape, offered: bool) -> Problem {
+pub(super) fn of_login(error: &ErrorShape, source: Source) -> Problem {
+    let offered = source != Source::None;
     let code = detail(error, "code").unwrap_or(&error.code);
     let message = match code {
         "AUTH_TOKEN_MISMATCH" | "AUTH_PASSWORD_MISMATCH" | "AUTH_UNAUTHORIZED" => {
-            "the gateway refused the secret: it is not this gateway's".to_owned()
+            format!("the gateway refused the secret ({source}): it is not this gateway's")
         }
         "AUTH_TOKEN_MISSING" | "AUTH_PASSWORD_MISSING" | "AUTH_REQUIRED" => {
             "the gateway wants a secret, and there is none for it".to_owned()
@@ -56,7 +58,7 @@ pub(super) fn of_call(method: &str, error: &ErrorShape) -> Problem {
             .code(&error.code);
     }
     if error.code == "NOT_PAIRED" || code.starts_with("AUTH_") {
-        return of_login(error, true);
+        return of_login(error, Source::Given);
     }
     let problem = Problem::new(Class::Rpc, error.message.clone()).code(&error.code);
     match error.retryable {
@@ -145,26 +147,26 @@ mod tests {
             ),
         ];
         for (error, fix) in cases {
-            let problem = of_login(&error, true);
+            let problem = of_login(&error, Source::Saved);
             assert_eq!(problem.class, Class::GatewayRefused);
             assert!(problem.fix.as_deref().unwrap().contains(fix), "{problem:?}");
         }
         let without = error("NOT_PAIRED", json!({"code": "DEVICE_IDENTITY_REQUIRED"}));
-        assert!(of_login(&without, false).message.contains("wants a secret"));
+        assert!(of_login(&without, Source::None).message.contains("wants a secret"));
     }
 
     #[test]
     fn a_gateways_text_is_never_a_command() {
         let id = "x; rm -rf ~";
         let hostile = error("NOT_PAIRED", json!({"code": "PAIRING_REQUIRED", "requestId": id}));
-        let problem = of_login(&hostile, true);
+        let problem = of_login(&hostile, Source::Saved);
         assert!(!problem.message.contains("rm") && !problem.fix.unwrap().contains("rm"));
     }
 
     #[test]
     fn a_starting_gateway_is_no_refusal() {
         let starting = error("UNAVAILABLE", json!({"reason": "startup-sidecars"}));
-        assert_eq!(of_login(&starting, true).class, Class::GatewayDown);
+        assert_eq!(of_login(&starting, Source::Saved).class, Class::GatewayDown);
     }
 
     #[test]

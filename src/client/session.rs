@@ -22,7 +22,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, protocol::WebSocketConfig},
 };
 
-use super::{Credential, NotAnswered, proof::first_word, refusal};
+use super::{Credential, NotAnswered, Source, proof::first_word, refusal};
 use crate::{
     problem::{Class, Problem},
     protocol::{Client, Connect, Frame, HelloOk, Request, Response, VERSION},
@@ -89,11 +89,12 @@ impl Pending {
 
     fn answer(&self, response: Response) {
         let call = self.with(|waiting| waiting.calls.remove(&response.id));
-        match call.map(|call| call.send(response)) {
-            Some(Ok(())) => {}
-            // The caller has stopped waiting.
-            Some(Err(response)) => tracing::debug!(id = response.id, "answer came too late"),
-            None => tracing::debug!("answer to no call"),
+        let Some(call) = call else {
+            tracing::debug!("answer to no call, or too late");
+            return;
+        };
+        if call.send(response).is_err() {
+            tracing::debug!("answer came too late");
         }
     }
 
@@ -138,7 +139,7 @@ impl Gateway {
             .await
             .unwrap_or(Err(NotAnswered::Silent))
             .map_err(|reason| unanswered(login.name, &reason))?;
-        let hello = admitted(response, !login.credential.is_empty())?;
+        let hello = admitted(response, login.credential)?;
         Ok(Self::converse(socket, hello))
     }
 
@@ -324,7 +325,7 @@ fn connect(login: &Login<'_>) -> Connect {
     }
 }
 
-fn admitted(response: Response, offered: bool) -> Result<HelloOk, Problem> {
+fn admitted(response: Response, credential: &Credential) -> Result<HelloOk, Problem> {
     match response {
         Response { ok: true, payload, .. } => serde_json::from_value(payload.unwrap_or_default())
             .map_err(|error| {
@@ -334,7 +335,10 @@ fn admitted(response: Response, offered: bool) -> Result<HelloOk, Problem> {
                 )
                 .fix("update the older of the two")
             }),
-        Response { error: Some(error), .. } => Err(refusal::of_login(&error, offered)),
+        Response { error: Some(error), .. } => {
+            let source = if credential.is_empty() { Source::None } else { credential.source };
+            Err(refusal::of_login(&error, source))
+        }
         Response { .. } => {
             Err(Problem::new(Class::GatewayRefused, "the gateway refused without a reason"))
         }

@@ -42,8 +42,6 @@ pub(crate) struct Gateway {
     pub(crate) control_ui: ControlUi,
     /// `gateway.tls`.
     pub(crate) tls: Tls,
-    /// `gateway.nodes.pairing.autoApproveLocal`.
-    pub(crate) auto_approve_local: Option<bool>,
 }
 
 /// `gateway.mode`.
@@ -79,8 +77,6 @@ pub(crate) struct Auth {
     pub(crate) token: Option<SecretInput>,
     /// `gateway.auth.password`.
     pub(crate) password: Option<SecretInput>,
-    /// `gateway.auth.allowTailscale`.
-    pub(crate) allow_tailscale: Option<bool>,
 }
 
 /// `gateway.auth.mode`.
@@ -115,8 +111,6 @@ pub(crate) struct RemoteGateway {
     pub(crate) ssh_host_key_policy: Option<HostKeyPolicy>,
     /// `gateway.remote.remotePort`.
     pub(crate) remote_port: Option<u16>,
-    /// `gateway.remote.tlsFingerprint`.
-    pub(crate) tls_fingerprint: Option<String>,
 }
 
 /// `gateway.remote.transport`.
@@ -149,10 +143,6 @@ pub(crate) struct ControlUi {
 pub(crate) struct Tls {
     /// `gateway.tls.enabled`.
     pub(crate) enabled: bool,
-    /// `gateway.tls.certPath`.
-    pub(crate) cert_path: Option<String>,
-    /// `gateway.tls.keyPath`.
-    pub(crate) key_path: Option<String>,
 }
 
 /// A secret as the file has it: known, or named but out of our reach.
@@ -254,8 +244,6 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
         ],
     );
     let custom_bind_host = walk.text(section, "customBindHost");
-    let nodes = walk.section(section, "nodes");
-    let pairing = nodes.and_then(|mut nodes| walk.section(&mut nodes, "pairing"));
     Gateway {
         mode,
         port,
@@ -268,11 +256,7 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
         }),
         tls: walk.within(section, "tls", |walk, section| Tls {
             enabled: walk.flag(section, "enabled").unwrap_or(false),
-            cert_path: walk.text(section, "certPath"),
-            key_path: walk.text(section, "keyPath"),
         }),
-        auto_approve_local: pairing
-            .and_then(|mut pairing| walk.flag(&mut pairing, "autoApproveLocal")),
     }
 }
 
@@ -290,7 +274,6 @@ fn auth(walk: &mut Walk<'_>, section: &mut Section) -> Auth {
         ),
         token: walk.secret(section, "token"),
         password: walk.secret(section, "password"),
-        allow_tailscale: walk.flag(section, "allowTailscale"),
     }
 }
 
@@ -312,7 +295,6 @@ fn remote(walk: &mut Walk<'_>, section: &mut Section) -> RemoteGateway {
             &[("strict", HostKeyPolicy::Strict), ("openssh", HostKeyPolicy::OpenSsh)],
         ),
         remote_port: walk.port(section, "remotePort"),
-        tls_fingerprint: walk.text(section, "tlsFingerprint"),
     }
 }
 
@@ -343,12 +325,11 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn root(&mut self, value: Value) -> Section {
-        let keys = match value {
-            Value::Object(keys) => keys,
-            other => {
-                self.problems.push(format!("must hold an object, found {}", found(&other)));
-                Map::new()
-            }
+        let keys = if let Value::Object(keys) = value {
+            keys
+        } else {
+            self.problems.push(format!("must hold an object, found {}", found(&value)));
+            Map::new()
         };
         let section = Section { path: String::new(), keys };
         self.refuse_include(&section);
@@ -382,14 +363,11 @@ impl Walk<'_> {
 
     fn section(&mut self, section: &mut Section, key: &str) -> Option<Section> {
         let path = section.path(key);
-        match section.take(key)? {
-            Value::Object(keys) => {
-                let inner = Section { path, keys };
-                self.refuse_include(&inner);
-                Some(inner)
-            }
-            other => self.wrong(&path, "an object", &other),
-        }
+        let value = section.take(key)?;
+        let Value::Object(keys) = value else { return self.wrong(&path, "an object", &value) };
+        let inner = Section { path, keys };
+        self.refuse_include(&inner);
+        Some(inner)
     }
 
     /// What an included file says about the gateway must not be lost silently.
@@ -421,36 +399,34 @@ impl Walk<'_> {
     }
 
     fn flag(&mut self, section: &mut Section, key: &str) -> Option<bool> {
-        match section.take(key)? {
-            Value::Bool(flag) => Some(flag),
-            other => self.wrong(&section.path(key), "true or false", &other),
+        let value = section.take(key)?;
+        match value.as_bool() {
+            Some(flag) => Some(flag),
+            None => self.wrong(&section.path(key), "true or false", &value),
         }
     }
 
     fn text(&mut self, section: &mut Section, key: &str) -> Option<String> {
         let path = section.path(key);
-        match section.take(key)? {
-            value @ Value::String(_) => self.substituted(&path, &value),
-            other => self.wrong(&path, "text", &other),
-        }
+        let value = section.take(key)?;
+        self.text_at(&path, &value)
     }
 
     fn texts(&mut self, section: &mut Section, key: &str) -> Vec<String> {
         let path = section.path(key);
-        match section.take(key) {
-            None => Vec::new(),
-            Some(Value::Array(items)) => items
-                .iter()
-                .enumerate()
-                .filter_map(|(index, item)| {
-                    let path = format!("{path}[{index}]");
-                    match item {
-                        Value::String(_) => self.substituted(&path, item),
-                        other => self.wrong(&path, "text", other),
-                    }
-                })
-                .collect(),
-            Some(other) => self.wrong(&path, "a list of texts", &other).unwrap_or_default(),
+        let Some(value) = section.take(key) else { return Vec::new() };
+        let Some(items) = value.as_array() else {
+            return self.wrong(&path, "a list of texts", &value).unwrap_or_default();
+        };
+        let items = items.iter().enumerate();
+        items.filter_map(|(i, item)| self.text_at(&format!("{path}[{i}]"), item)).collect()
+    }
+
+    fn text_at(&mut self, path: &str, value: &Value) -> Option<String> {
+        if value.is_string() {
+            self.substituted(path, value)
+        } else {
+            self.wrong(path, "text", value)
         }
     }
 
@@ -462,10 +438,10 @@ impl Walk<'_> {
     ) -> Option<T> {
         let value = section.take(key)?;
         let path = section.path(key);
-        let chosen = match &value {
-            Value::String(_) => self.substituted(&path, &value)?,
-            other => return self.wrong(&path, &listed(choices), other),
-        };
+        if !value.is_string() {
+            return self.wrong(&path, &listed(choices), &value);
+        }
+        let chosen = self.substituted(&path, &value)?;
         match choices.iter().find(|(name, _)| *name == chosen) {
             Some((_, choice)) => Some(*choice),
             None => self.wrong(&path, &listed(choices), &Value::String(chosen)),
@@ -483,7 +459,7 @@ impl Walk<'_> {
             },
             Value::Object(reference) => Some(self.reference(path, &reference)),
             // The value may be a secret typed wrongly: only its kind is told.
-            other => {
+            other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) => {
                 let kind = kind(&other);
                 self.problems.push(format!("{path}: must be text or a reference, found {kind}"));
                 None
@@ -622,7 +598,6 @@ mod tests {
         assert_eq!(full.remote.remote_port, Some(18790));
         assert_eq!(full.remote.ssh_host_key_policy, Some(HostKeyPolicy::Strict));
         assert_eq!(full.control_ui.allowed_origins, ["https://control.example.com"]);
-        assert_eq!(full.auto_approve_local, Some(false));
         assert!(!full.tls.enabled);
 
         let minimal = parse(include_str!("../../fixtures/openclaw/minimal.json5")).unwrap();

@@ -40,18 +40,19 @@ const CLIENT_MODES: [&str; 8] =
 
 /// Where a connection comes from, as far as a decision may depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PeerInfo {
+pub(super) struct PeerInfo {
     /// The other end's address.
-    pub(crate) address: IpAddr,
+    pub(super) address: IpAddr,
     /// Our end's address.
-    pub(crate) local: Option<IpAddr>,
+    pub(super) local: Option<IpAddr>,
     /// Whether something in between speaks for somebody else (a proxy's headers).
-    pub(crate) is_forwarded: bool,
+    pub(super) is_forwarded: bool,
 }
 
 impl PeerInfo {
     /// A peer on this machine's loopback.
-    pub(crate) fn loopback() -> Self {
+    #[cfg(test)]
+    pub(super) fn loopback() -> Self {
         let address = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
         Self { address, local: Some(address), is_forwarded: false }
     }
@@ -73,7 +74,7 @@ pub(super) struct Admission {
 /// Why a client is not let in.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refusal {
-    pub(super) error: ErrorShape,
+    pub(super) error: Box<ErrorShape>,
     /// The WebSocket close code.
     pub(super) close: u16,
     /// Whether it was a wrong secret, which counts against the peer.
@@ -83,7 +84,7 @@ pub(super) struct Refusal {
 impl Refusal {
     /// A refusal that counts against nobody.
     pub(super) fn new(error: ErrorShape) -> Self {
-        Self { error, close: close::POLICY, is_wrong_secret: false }
+        Self { error: Box::new(error), close: close::POLICY, is_wrong_secret: false }
     }
 }
 
@@ -355,8 +356,8 @@ mod tests {
             code_of(decide(&json!({"role": "node"}), &token(), &peer)),
             "DEVICE_IDENTITY_REQUIRED"
         );
-        let elsewhere = PeerInfo { address: "192.0.2.7".parse().unwrap(), ..peer.clone() };
-        let forwarded = PeerInfo { is_forwarded: true, ..peer };
+        let elsewhere = PeerInfo { address: "192.0.2.7".parse().unwrap(), ..peer };
+        let forwarded = PeerInfo { is_forwarded: true, ..PeerInfo::loopback() };
         for peer in [elsewhere, forwarded] {
             let refusal = decide(&json!({}), &token(), &peer).unwrap_err();
             assert_eq!(refusal.error.code, "NOT_PAIRED");

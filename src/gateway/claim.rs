@@ -163,14 +163,7 @@ fn process_name(pid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn paths(state: &Path) -> Paths {
-        Paths {
-            state: state.to_owned(),
-            config: state.join("openclaw.json"),
-            socket: state.join("socket"),
-        }
-    }
+    use crate::gateway::tests::paths;
 
     #[test]
     fn the_second_claim_says_who_has_the_first() {

@@ -408,14 +408,19 @@ fn parse_connect(request: &Request) -> Result<Connect, Refusal> {
 
 /// How a connection ends whose bytes made no sense or stopped coming.
 fn broken(error: &Error) -> Ending {
-    match error {
-        Error::Capacity(_) => Ending::close(close::TOO_LARGE, "message too large"),
-        Error::Io(error) if error.kind() == std::io::ErrorKind::QuotaExceeded => {
-            Ending::close(close::TOO_LARGE, "too many bytes before authentication")
-        }
-        Error::Protocol(_) | Error::Utf8(_) => Ending::close(close::PROTOCOL, "protocol error"),
-        _ => Ending::silent(),
+    if matches!(error, Error::Capacity(_)) {
+        return Ending::close(close::TOO_LARGE, "message too large");
     }
+    if matches!(error, Error::Protocol(_) | Error::Utf8(_)) {
+        return Ending::close(close::PROTOCOL, "protocol error");
+    }
+    if let Error::Io(error) = error
+        && error.kind() == std::io::ErrorKind::QuotaExceeded
+    {
+        return Ending::close(close::TOO_LARGE, "too many bytes before authentication");
+    }
+    tracing::debug!(%error, "the connection broke");
+    Ending::silent()
 }
 
 /// The line of presence of a client that stays; commands and probes come and go unseen.

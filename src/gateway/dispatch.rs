@@ -16,7 +16,10 @@ pub(super) struct Call {
     pub(super) scopes: Arc<[Scope]>,
 }
 
-type Answer = BoxFuture<'static, Result<Value, ErrorShape>>;
+/// A reply, or the error frame in its place.
+pub(super) type Outcome<T> = Result<T, Box<ErrorShape>>;
+
+type Answer = BoxFuture<'static, Outcome<Value>>;
 type Handler = Box<dyn Fn(Call, Value) -> Answer + Send + Sync>;
 
 /// The methods with their handlers.
@@ -36,7 +39,7 @@ impl Dispatcher {
     pub(super) fn on<M, F>(&mut self, handler: fn(Call, M::Params) -> F)
     where
         M: Method + 'static,
-        F: Future<Output = Result<M::Reply, ErrorShape>> + Send + 'static,
+        F: Future<Output = Outcome<M::Reply>> + Send + 'static,
     {
         let wrapped = move |call: Call, params: Value| -> Answer {
             match serde_json::from_value::<M::Params>(params) {
@@ -46,7 +49,7 @@ impl Dispatcher {
                 }
                 Err(error) => {
                     let message = format!("invalid {} params: {error}", M::ROW.name);
-                    Box::pin(std::future::ready(Err(ErrorShape::invalid(message))))
+                    Box::pin(std::future::ready(Err(ErrorShape::invalid(message).into())))
                 }
             }
         };
@@ -93,10 +96,10 @@ impl Dispatcher {
     }
 }
 
-fn encode(reply: &impl serde::Serialize) -> Result<Value, ErrorShape> {
+fn encode(reply: &impl serde::Serialize) -> Outcome<Value> {
     serde_json::to_value(reply).map_err(|error| {
         tracing::error!(%error, "a reply cannot be written");
-        ErrorShape::unavailable("the reply cannot be written", 1_000)
+        ErrorShape::unavailable("the reply cannot be written", 1_000).into()
     })
 }
 

@@ -58,15 +58,12 @@ pub(super) fn load_or_make(paths: &Paths) -> Result<GatewayIdentity, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::tests::paths;
 
     #[test]
     fn stays_the_same_and_says_when_it_is_broken() {
         let home = tempfile::tempdir().unwrap();
-        let paths = Paths {
-            state: home.path().to_owned(),
-            config: home.path().join("openclaw.json"),
-            socket: home.path().join("socket"),
-        };
+        let paths = paths(home.path());
         let first = load_or_make(&paths).unwrap();
         assert_eq!(load_or_make(&paths).unwrap(), first);
         assert_eq!(first.device_id.len(), 64);

@@ -21,7 +21,6 @@ mod slots;
 mod tests;
 mod throttle;
 
-pub(crate) use admission::PeerInfo;
 pub(crate) use server::{Running, start};
 pub(crate) use settings::{Flags, Guard, Listen, Settings};
 use shared::{Shared, VERSION};

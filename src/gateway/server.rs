@@ -108,14 +108,6 @@ impl Running {
         self.made_token
     }
 
-    /// Serves a stream that came by another way than the listeners.
-    pub(crate) fn serve<S>(&self, stream: S, peer: PeerInfo)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        self.clients.serve(&self.shared, stream, peer, &self.stop);
-    }
-
     /// Stops accepting, tells the clients, and waits for them a while.
     pub(crate) async fn stop(mut self) {
         self.accepting.cancel();

@@ -87,7 +87,7 @@ impl Listen {
 impl Settings {
     /// Decides from flags, then the environment, then `openclaw.json`; class `config` if refused.
     pub(crate) fn decide(
-        flags: Flags,
+        flags: &Flags,
         variable: impl Fn(&str) -> Option<String>,
         config: &OpenClaw,
         paths: Paths,
@@ -115,7 +115,7 @@ impl Settings {
             (None, None) => gateway.port.unwrap_or(DEFAULT_PORT),
         };
         let listen = listen(flags.bind.as_deref(), config)?;
-        let guard = guard(&flags, &variable, config)?;
+        let guard = guard(flags, &variable, config)?;
         if !listen.is_loopback() {
             refuse_unguarded(&guard, config)?;
         }
@@ -233,27 +233,20 @@ fn refuse_unguarded(guard: &Guard, config: &OpenClaw) -> Result<(), Problem> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::Path;
 
     use super::*;
-
-    fn paths() -> Paths {
-        Paths {
-            state: PathBuf::from("/s"),
-            config: PathBuf::from("/s/openclaw.json"),
-            socket: PathBuf::from("/s/socket"),
-        }
-    }
+    use crate::gateway::tests::paths;
 
     fn decide(
-        flags: Flags,
+        flags: &Flags,
         environment: &[(&str, &str)],
         config: &OpenClaw,
     ) -> Result<Settings, Problem> {
         let variable = |name: &str| {
             environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
-        Settings::decide(flags, variable, config, paths())
+        Settings::decide(flags, variable, config, paths(Path::new("/state")))
     }
 
     fn known(text: &str) -> Option<SecretInput> {
@@ -268,7 +261,7 @@ mod tests {
     fn the_port_comes_from_the_flag_then_the_environment_then_the_file() {
         let mut config = OpenClaw::default();
         let port = |flag, environment: &[(&str, &str)], config: &OpenClaw| {
-            decide(Flags { port: flag, ..Flags::default() }, environment, config).map(|s| s.port)
+            decide(&Flags { port: flag, ..Flags::default() }, environment, config).map(|s| s.port)
         };
         assert_eq!(port(None, &[], &config), Ok(18_789));
         config.gateway.port = Some(3);
@@ -285,7 +278,7 @@ mod tests {
     fn a_gateway_that_runs_elsewhere_does_not_start_here() {
         let mut config = OpenClaw::default();
         config.gateway.mode = Some(Mode::Remote);
-        let problem = decide(Flags::default(), &[], &config).unwrap_err();
+        let problem = decide(&Flags::default(), &[], &config).unwrap_err();
         assert_eq!(problem.class, Class::Config);
         assert!(problem.message.contains("gateway.mode"));
     }
@@ -295,28 +288,28 @@ mod tests {
         let mut config = OpenClaw::default();
         config.gateway.remote.token = known("for calling others");
         config.gateway.remote.password = known("for calling others");
-        let problem = decide(lan(), &[], &config).unwrap_err();
+        let problem = decide(&lan(), &[], &config).unwrap_err();
         assert_eq!(problem.class, Class::Config);
         assert!(problem.message.contains("gateway.remote"), "{}", problem.message);
         assert!(problem.fix.is_some());
 
         config.gateway.auth.mode = Some(AuthMode::None);
-        assert_eq!(decide(lan(), &[], &config).unwrap_err().class, Class::Config);
+        assert_eq!(decide(&lan(), &[], &config).unwrap_err().class, Class::Config);
         config.gateway.auth.mode = None;
 
-        assert!(decide(lan(), &[("OPENCLAW_GATEWAY_TOKEN", "t")], &config).is_ok());
-        assert!(decide(lan(), &[("OPENCLAW_GATEWAY_TOKEN", " ")], &config).is_err());
-        let guard = decide(lan(), &[("OPENCLAW_GATEWAY_PASSWORD", "p")], &config).unwrap().guard;
+        assert!(decide(&lan(), &[("OPENCLAW_GATEWAY_TOKEN", "t")], &config).is_ok());
+        assert!(decide(&lan(), &[("OPENCLAW_GATEWAY_TOKEN", " ")], &config).is_err());
+        let guard = decide(&lan(), &[("OPENCLAW_GATEWAY_PASSWORD", "p")], &config).unwrap().guard;
         assert!(matches!(guard, Guard::Password(_)));
         config.gateway.auth.token = known("t");
-        assert!(matches!(decide(lan(), &[], &config).unwrap().guard, Guard::Token(_)));
+        assert!(matches!(decide(&lan(), &[], &config).unwrap().guard, Guard::Token(_)));
     }
 
     #[test]
     fn loopback_without_a_secret_uses_its_own_token_and_never_a_remotes() {
         let mut config = OpenClaw::default();
         config.gateway.remote.token = known("for calling others");
-        let settings = decide(Flags::default(), &[], &config).unwrap();
+        let settings = decide(&Flags::default(), &[], &config).unwrap();
         assert!(matches!(settings.guard, Guard::OwnToken));
         assert_eq!(settings.listen, Listen::Loopback);
     }
@@ -329,7 +322,7 @@ mod tests {
             reason: "gone".to_owned(),
         });
         let environment = [("OPENCLAW_GATEWAY_TOKEN", "t")];
-        assert!(decide(Flags::default(), &environment, &config).is_err());
+        assert!(decide(&Flags::default(), &environment, &config).is_err());
     }
 
     #[test]
@@ -338,7 +331,7 @@ mod tests {
         let token = Some(Secret::new("t"));
         let of = |bind: &str| {
             let bind = Some(bind.to_owned());
-            decide(Flags { bind, token: token.clone(), ..Flags::default() }, &[], &config)
+            decide(&Flags { bind, token: token.clone(), ..Flags::default() }, &[], &config)
                 .map(|settings| settings.listen)
         };
         assert_eq!(of("auto"), Ok(Listen::Loopback));

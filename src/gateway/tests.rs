@@ -1,6 +1,6 @@
 //! Connections over in-memory streams, on a stopped clock.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -12,14 +12,30 @@ use tokio::{
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 use tokio_util::sync::CancellationToken;
 
-use super::{PeerInfo, Shared, dispatch::Call, http, settings::Guard};
+use super::{
+    Shared,
+    admission::PeerInfo,
+    dispatch::{Call, Outcome},
+    http,
+    settings::Guard,
+};
 use crate::{
     config::Paths,
-    protocol::{ErrorShape, GatewayIdentity, Method, NoParams, Row},
+    protocol::{GatewayIdentity, Method, NoParams, Row},
     secret::Secret,
 };
 
 const TOKEN: &str = "the token";
+
+/// The files of the default profile in `state`.
+pub(super) fn paths(state: &Path) -> Paths {
+    Paths {
+        state: state.to_owned(),
+        config: state.join("openclaw.json"),
+        socket: state.join("socket"),
+        profile: None,
+    }
+}
 
 /// A gateway without files or sockets.
 struct Lab {
@@ -42,17 +58,13 @@ impl Method for Never {
     type Reply = Value;
 }
 
-async fn never(_call: Call, _params: NoParams) -> Result<Value, ErrorShape> {
+async fn never(_call: Call, _params: NoParams) -> Outcome<Value> {
     std::future::pending().await
 }
 
 impl Lab {
     fn new() -> Self {
-        let paths = Paths {
-            state: PathBuf::from("/state"),
-            config: PathBuf::from("/state/openclaw.json"),
-            socket: PathBuf::from("/state/socket"),
-        };
+        let paths = paths(Path::new("/state"));
         let identity = GatewayIdentity { device_id: "id".to_owned(), public_key: "key".to_owned() };
         let guard = Guard::Token(Secret::new(TOKEN));
         let mut shared = Shared::new(paths, guard, Vec::new(), identity);
@@ -108,7 +120,10 @@ impl Client {
             let message = timeout(Duration::from_secs(3_600), self.socket.next());
             match message.await.expect("nothing came for an hour").unwrap().unwrap() {
                 Message::Ping(_) | Message::Pong(_) => {}
-                message => return message,
+                message @ (Message::Text(_)
+                | Message::Binary(_)
+                | Message::Close(_)
+                | Message::Frame(_)) => return message,
             }
         }
     }

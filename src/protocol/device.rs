@@ -190,8 +190,8 @@ mod tests {
         for (device, flaw) in cases {
             assert_eq!(verify(&device, &connect, "nonce", NOW), Err(flaw));
         }
-        let mut other = connect.clone();
-        other.scopes = Some(vec!["operator.admin".to_owned()]);
+        let scopes = Some(vec!["operator.admin".to_owned()]);
+        let other = Connect { scopes, ..connect };
         assert_eq!(verify(&good, &other, "nonce", NOW), Err(Flaw::BadSignature));
     }
 }

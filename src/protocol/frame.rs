@@ -44,7 +44,7 @@ pub(crate) struct Response {
     pub(crate) payload: Option<Value>,
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<ErrorShape>,
+    pub(crate) error: Option<Box<ErrorShape>>,
 }
 
 /// Why a request failed (`ErrorShape`).
@@ -73,8 +73,8 @@ impl Response {
     }
 
     /// The answer that says why there is no reply.
-    pub(crate) fn failure(id: impl Into<String>, error: ErrorShape) -> Self {
-        Self { id: id.into(), ok: false, payload: None, error: Some(error) }
+    pub(crate) fn failure(id: impl Into<String>, error: impl Into<Box<ErrorShape>>) -> Self {
+        Self { id: id.into(), ok: false, payload: None, error: Some(error.into()) }
     }
 }
 
@@ -165,6 +165,6 @@ mod tests {
         else {
             panic!("not a response")
         };
-        assert_eq!(ours.error.unwrap(), ErrorShape::missing_scope(crate::protocol::Scope::Read));
+        assert_eq!(*ours.error.unwrap(), ErrorShape::missing_scope(crate::protocol::Scope::Read));
     }
 }

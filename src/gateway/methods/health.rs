@@ -6,11 +6,11 @@ use crate::{
     gateway::{
         Shared, VERSION,
         clock::now_ms,
-        dispatch::{Call, Dispatcher},
+        dispatch::{Call, Dispatcher, Outcome},
     },
     protocol::{
-        ErrorShape, Health, HealthMethod, HealthParams, Heartbeat, Plugins, ProcessMemory,
-        SessionDefaults, SessionSummary, Status, StatusMethod, StatusParams, StatusSessions,
+        Health, HealthMethod, HealthParams, Heartbeat, Plugins, ProcessMemory, SessionDefaults,
+        SessionSummary, Status, StatusMethod, StatusParams, StatusSessions,
     },
 };
 
@@ -22,7 +22,7 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<StatusMethod, _>(status);
 }
 
-async fn health(call: Call, params: HealthParams) -> Result<Health, ErrorShape> {
+async fn health(call: Call, params: HealthParams) -> Outcome<Health> {
     let health = summary(&call.shared);
     if params.probe {
         call.shared.hub.tell_health(&health);
@@ -30,7 +30,7 @@ async fn health(call: Call, params: HealthParams) -> Result<Health, ErrorShape> 
     Ok(health)
 }
 
-async fn status(call: Call, _params: StatusParams) -> Result<Status, ErrorShape> {
+async fn status(call: Call, _params: StatusParams) -> Outcome<Status> {
     let shared = &call.shared;
     let path = sessions_path(shared);
     Ok(Status {

@@ -3,11 +3,9 @@
 use crate::{
     gateway::{
         clock::now_ms,
-        dispatch::{Call, Dispatcher},
+        dispatch::{Call, Dispatcher, Outcome},
     },
-    protocol::{
-        ErrorShape, GatewayIdentity, GatewayIdentityGet, NoParams, PresenceEntry, SystemPresence,
-    },
+    protocol::{GatewayIdentity, GatewayIdentityGet, NoParams, PresenceEntry, SystemPresence},
 };
 
 pub(super) fn register(dispatcher: &mut Dispatcher) {
@@ -15,10 +13,10 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<GatewayIdentityGet, _>(identity);
 }
 
-async fn presence(call: Call, _params: NoParams) -> Result<Vec<PresenceEntry>, ErrorShape> {
+async fn presence(call: Call, _params: NoParams) -> Outcome<Vec<PresenceEntry>> {
     Ok(call.shared.hub.presence(now_ms()))
 }
 
-async fn identity(call: Call, _params: NoParams) -> Result<GatewayIdentity, ErrorShape> {
+async fn identity(call: Call, _params: NoParams) -> Outcome<GatewayIdentity> {
     Ok(call.shared.identity.clone())
 }
