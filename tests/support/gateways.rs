@@ -3,15 +3,18 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Command, Output},
     sync::OnceLock,
     time::{Duration, Instant},
 };
+
+use tempfile::TempDir;
 
 use super::{
     home::{Home, built},
     net::{answers, free_port, wait_until},
     peers,
-    program::{Program, guarded},
+    program::{Program, guarded, run_to_end},
 };
 
 /// Our gateway in the foreground of a home.
@@ -88,12 +91,7 @@ impl ReferenceGateway {
         let port = free_port();
         let mut command = guarded(peers::starter("gateway"));
         command.args([&port.to_string(), Self::TOKEN]);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("OPENCLAW_") {
-                command.env_remove(name);
-            }
-        }
-        command.env("OPENCLAW_PEERS", peers::folder()).env("PEER_HOME", &home);
+        furnish_reference(&mut command, &home);
         let start = Instant::now();
         let mut program = Program::start("the reference gateway", command);
         wait_until_ready(&mut program, port, Duration::from_secs(90));
@@ -114,6 +112,56 @@ impl ReferenceGateway {
     pub(crate) fn program(&self) -> &Program {
         &self.program
     }
+}
+
+/// The reference CLI with a home that points it at a gateway.
+pub(crate) struct ReferenceCli {
+    home: TempDir,
+}
+
+impl ReferenceCli {
+    /// Talks to the reference gateway through a local port, as its documents tell a laptop to.
+    pub(crate) fn through(port: u16) -> Self {
+        let home = tempfile::Builder::new().prefix("reference-cli-").tempdir();
+        let home = home.expect("making the home of the reference CLI");
+        let state = home.path().join(".openclaw");
+        fs::create_dir(&state).expect("making its state directory");
+        let token = ReferenceGateway::TOKEN;
+        let config = format!(
+            "{{ gateway: {{ mode: 'remote', remote: {{ url: 'ws://127.0.0.1:{port}', \
+             token: '{token}' }} }} }}"
+        );
+        fs::write(state.join("openclaw.json"), config).expect("writing its configuration");
+        Self { home }
+    }
+
+    /// Runs a command and fails unless it succeeds.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(peers::starter("openclaw"));
+        command.args(arguments);
+        furnish_reference(&mut command, self.home.path());
+        let output = run_to_end(command, Duration::from_secs(120));
+        assert!(output.status.success(), "the reference CLI: {arguments:?}: {output:?}");
+        output
+    }
+}
+
+/// The version of the reference programs.
+pub(crate) fn reference_version() -> String {
+    let package = peers::folder().join("openclaw/node_modules/openclaw/package.json");
+    let text = fs::read_to_string(package).expect("the reference package");
+    let package: serde_json::Value = serde_json::from_str(&text).expect("its package.json");
+    package.get("version").and_then(|it| it.as_str()).unwrap_or_default().to_owned()
+}
+
+/// Makes `command` run in `home` with nothing of OpenClaw inherited.
+fn furnish_reference(command: &mut Command, home: &Path) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("OPENCLAW_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("OPENCLAW_PEERS", peers::folder()).env("PEER_HOME", home);
 }
 
 fn wait_until_ready(program: &mut Program, port: u16, limit: Duration) {

@@ -94,7 +94,7 @@ impl Home {
     }
 
     /// Asks the supervisor to end, and waits until it has; `None` if it does not.
-    fn stop_supervisor(&self) -> Option<()> {
+    pub(crate) fn stop_supervisor(&self) -> Option<()> {
         let Some(pid) = self.supervisor() else { return Some(()) };
         signal(pid, Signal::SIGTERM);
         let start = std::time::Instant::now();

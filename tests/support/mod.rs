@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, reason = "people read what was skipped, and why")]
 
 mod agent;
+mod forward;
 mod freezer;
 mod gateways;
 mod home;
@@ -18,10 +19,11 @@ mod sshd;
 mod terminal;
 
 pub(crate) use agent::Agent;
+pub(crate) use forward::ssh_forward;
 pub(crate) use freezer::Freezer;
-pub(crate) use gateways::{OurGateway, ReferenceGateway};
+pub(crate) use gateways::{OurGateway, ReferenceCli, ReferenceGateway, reference_version};
 pub(crate) use home::{Home, Ran, Run, Started, openclaw};
-pub(crate) use net::{answers, free_port, listens, status_of, wait_until};
+pub(crate) use net::{answers, dial, free_port, listens, status_of, wait_until};
 pub(crate) use peers::{Peer, present};
 pub(crate) use processes::{alive, descendants, resident_bytes, signal, with_variable};
 pub(crate) use program::{Program, guarded, run_to_end};

@@ -71,6 +71,8 @@ pub(crate) fn wait_until<T>(what: &str, limit: Duration, mut look: impl FnMut() 
             return found;
         }
         assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
-        thread::sleep(Duration::from_millis(10));
+        // A twentieth of what has passed: quick things are found quickly, slow ones left in peace.
+        let pause = start.elapsed() / 20;
+        thread::sleep(pause.clamp(Duration::from_millis(1), Duration::from_millis(50)));
     }
 }

@@ -1,0 +1,56 @@
+//! How long a gateway takes until it is ready, and what it keeps in memory when idle.
+
+#[path = "side_by_side/mod.rs"]
+mod side_by_side;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{thread, time::Duration};
+
+use side_by_side::{Samples, Table, rounds};
+use support::{
+    Home, OurGateway, Peer, Program, ReferenceGateway, descendants, present, reference_version,
+    resident_bytes,
+};
+
+/// How long a gateway has nothing to do before its memory is read.
+const IDLE: Duration = Duration::from_secs(5);
+
+fn main() {
+    if !present(&[Peer::OpenClaw]) {
+        return;
+    }
+    let mut ready = [Samples::default(), Samples::default()];
+    let mut memory = [Samples::default(), Samples::default()];
+    let [ours, theirs] = &mut ready;
+    let [our_memory, their_memory] = &mut memory;
+    for _ in 0..rounds(3) {
+        for _ in 0..5 {
+            let home = Home::new();
+            let gateway = OurGateway::start(&home);
+            ours.add_time(gateway.ready_after);
+            thread::sleep(IDLE / 5);
+            our_memory.add(resident_mebibytes(gateway.program()));
+        }
+        let gateway = ReferenceGateway::start();
+        theirs.add_time(gateway.ready_after);
+        thread::sleep(IDLE);
+        their_memory.add(resident_mebibytes(gateway.program()));
+    }
+    let name = "OpenClaw";
+    Table::new("gateway_start", &[(name, reference_version())])
+        .compare("ready", "ms", ours, (name, theirs))
+        .goal("≤ 100 ms")
+        .compare("memory when idle", "MiB", our_memory, (name, their_memory))
+        .goal("≤ 30 MiB")
+        .print();
+}
+
+/// The memory of a program and its children.
+fn resident_mebibytes(program: &Program) -> f64 {
+    let children = descendants(program.pid());
+    let all = std::iter::once(program.pid()).chain(children);
+    #[expect(clippy::cast_precision_loss, reason = "mebibytes with two digits")]
+    let bytes = all.filter_map(resident_bytes).sum::<u64>() as f64;
+    bytes / (1024.0 * 1024.0)
+}

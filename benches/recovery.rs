@@ -1,0 +1,81 @@
+//! The server's process of a session is killed: when does the next request succeed, ours and autossh.
+
+#[path = "side_by_side/mod.rs"]
+mod side_by_side;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{
+    io::ErrorKind,
+    thread,
+    time::{Duration, Instant},
+};
+
+use side_by_side::{Samples, Table, first_line, rounds};
+use support::{Peer, Scene, Sshd, answers, free_port, present, ssh_forward, status_of, wait_until};
+
+/// How long both sides are left alone between two kills, so that no backoff carries over.
+const CALM: Duration = Duration::from_secs(3);
+/// How often a client asks; each time on a new connection.
+const PACE: Duration = Duration::from_millis(2);
+
+/// What a client saw of one side.
+#[derive(Default)]
+struct Side {
+    restored: Samples,
+    refused: Samples,
+    reset: Samples,
+}
+
+fn main() {
+    if !present(&[Peer::OpenSsh, Peer::Autossh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    // A server of its own, so that a kill meets one side; the gateway behind is the same.
+    let server = Sshd::start(&[]);
+    let port = free_port();
+    let _autossh = ssh_forward("autossh", &server, &[(port, scene.gateway.port())]);
+    wait_until("autossh leads to the gateway", Duration::from_secs(20), || {
+        answers(port, "/healthz").then_some(())
+    });
+    let [mut ours, mut theirs] = [Side::default(), Side::default()];
+    for _ in 0..rounds(15) {
+        thread::sleep(CALM);
+        outage(&scene.sshd, scene.local_port, &mut ours);
+        thread::sleep(CALM);
+        outage(&server, port, &mut theirs);
+    }
+    let name = "autossh";
+    let peers = [("autossh", first_line("autossh", &["-V"])), ("ssh", first_line("ssh", &["-V"]))];
+    Table::new("recovery", &peers)
+        .compare("path back after the kill", "ms", &ours.restored, (name, &theirs.restored))
+        .goal("≤ 0.5 × autossh")
+        .compare("new connections refused", "an outage", &ours.refused, (name, &theirs.refused))
+        .goal("0")
+        .compare("new connections reset", "an outage", &ours.reset, (name, &theirs.reset))
+        .goal("0")
+        .print();
+}
+
+/// Kills the sessions of `server` and asks through `port` until an answer comes.
+fn outage(server: &Sshd, port: u16, side: &mut Side) {
+    assert!(answers(port, "/healthz"), "the path is up before the kill");
+    let killed = server.kill_sessions();
+    let start = Instant::now();
+    assert!(killed > 0, "no session to kill");
+    let [mut refused, mut reset] = [0.0, 0.0];
+    loop {
+        match status_of(port, "/healthz", Duration::from_secs(30)) {
+            Ok(200) => break,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => refused += 1.0,
+            Ok(_) | Err(_) => reset += 1.0,
+        }
+        assert!(start.elapsed() < Duration::from_secs(120), "the path did not come back");
+        thread::sleep(PACE);
+    }
+    side.restored.add_time(start.elapsed());
+    side.refused.add(refused);
+    side.reset.add(reset);
+}
