@@ -29,10 +29,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Far<S> {
     pub(in crate::client) async fn hear(&mut self) -> Option<Request> {
         while let Some(Ok(message)) = self.0.next().await {
             if let Message::Text(text) = message {
-                match serde_json::from_str(&text).unwrap() {
-                    Frame::Request(request) => return Some(request),
-                    other => panic!("unexpected {other:?}"),
-                }
+                let frame = serde_json::from_str(&text).unwrap();
+                let Frame::Request(request) = frame else { panic!("unexpected {frame:?}") };
+                return Some(request);
             }
         }
         None

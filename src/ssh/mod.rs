@@ -1,1 +1,27 @@
 //! One SSH connection: resolve a target, dial, check the host key, authenticate, jump.
+//!
+//! Reading order: `target` and `resolve` (what to do), `dial` and `link` (bytes), `known_hosts` and
+//! `host_key` (who answers), `agent`, `keys` and `auth` (who we are), `session` and `stream` (what
+//! is made of it); `server` is the other end, for the demo and for tests.
+
+mod agent;
+mod ask;
+mod auth;
+mod connect;
+mod dial;
+mod host_key;
+mod keyring;
+mod keys;
+mod known_hosts;
+mod link;
+mod resolve;
+mod session;
+mod stream;
+mod target;
+
+pub(crate) use ask::{Asker, Question, Stage};
+pub(crate) use connect::connect;
+pub(crate) use keyring::Keyring;
+pub(crate) use resolve::{Environment, Hop, HostKeyPolicy, Method, Plan, anchor, resolve};
+pub(crate) use session::{Facts, OpenFailure, Ran, Session};
+pub(crate) use stream::Stream;

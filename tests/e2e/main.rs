@@ -1,6 +1,13 @@
 //! Stories of the built program: what a person types, on real servers, and what comes of it.
+#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_input;
+mod connect;
+mod demo;
+mod healing;
+mod hops;
 mod stage;
+mod supervisor;

@@ -48,6 +48,20 @@ impl Scene {
         openclaw(&self.laptop).args(words)
     }
 
+    /// `remote connect --name vps` with the ssh options given, and no secret.
+    pub(crate) fn dialling_by(&self, way: [OsString; 6]) -> Run {
+        openclaw(&self.laptop)
+            .args(["remote", "connect", "--name", "vps"])
+            .args(way)
+            .args(["--remote-port", &self.gateway.port().to_string()])
+            .args(["--local-port", &self.local_port.to_string()])
+    }
+
+    /// The ssh options that lead straight in.
+    pub(crate) fn way_in(&self) -> [OsString; 6] {
+        way_in(self.sshd.port(), &self.sshd.key(), &self.sshd.known_hosts())
+    }
+
     /// Connects a remote named `vps` and fails unless it is live.
     pub(crate) fn connect(&self) -> Ran {
         self.dialling().args(["--json", "--name", "vps"]).arg(self.sshd.target()).run().exits(0)
@@ -61,11 +75,16 @@ impl Scene {
 
 /// `remote connect --batch` through `sshd` to the gateway at `port`, without target and local port.
 pub(crate) fn dialling(sshd: &Sshd, port: u16, token_file: &Path) -> Vec<OsString> {
-    let mut known_hosts = OsString::from("UserKnownHostsFile=");
-    known_hosts.push(sshd.known_hosts());
-    let mut words: Vec<OsString> = ["remote", "connect", "--batch", "-p"].map(Into::into).into();
-    words.extend([sshd.port().to_string().into(), "-i".into(), sshd.key().into()]);
-    words.extend(["-o".into(), known_hosts, "--token-file".into(), token_file.into()]);
+    let mut words: Vec<OsString> = ["remote", "connect", "--batch"].map(Into::into).into();
+    words.extend(way_in(sshd.port(), &sshd.key(), &sshd.known_hosts()));
+    words.extend(["--token-file".into(), token_file.into()]);
     words.extend(["--remote-port".into(), port.to_string().into()]);
     words
+}
+
+/// The ssh options that lead to a port with a key and a known_hosts file.
+pub(crate) fn way_in(port: u16, key: &Path, known_hosts: &Path) -> [OsString; 6] {
+    let mut known = OsString::from("UserKnownHostsFile=");
+    known.push(known_hosts);
+    ["-p".into(), port.to_string().into(), "-i".into(), key.into(), "-o".into(), known]
 }

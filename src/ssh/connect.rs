@@ -1,0 +1,481 @@
+//! Makes the sessions of a plan: dial, handshake, host key, login, hop after hop.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use russh::{
+    Preferred, SshId, cipher,
+    client::{self, DisconnectReason},
+    kex, mac,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    ask::{Asker, Stage},
+    auth,
+    dial::{dial, plain},
+    host_key::Files,
+    keyring::{Keyring, Server, punishes},
+    known_hosts,
+    link::{Link, Switch},
+    resolve::{Hop, Plan},
+    session::{End, Facts, Inner, OpenFailure, Session},
+    stream::Taps,
+};
+use crate::tunnel::{Cause, Failure};
+
+/// What we call ourselves on the wire.
+const IDENTIFICATION: &str = concat!("SSH-2.0-openclaw_", env!("CARGO_PKG_VERSION"));
+/// Receive window of a channel; with a long round trip the window is what bounds a download.
+const WINDOW: u32 = 4 << 20;
+/// The round trips from which on the window grows, and to what.
+const LONG_TRIPS: [(Duration, u32); 2] =
+    [(Duration::from_millis(80), 16 << 20), (Duration::from_millis(30), 8 << 20)];
+/// Messages that wait for a reader before its session parks: at 32 KiB each the memory bound.
+const QUEUE: usize = 128;
+/// Bytes before new keys are agreed: below every cipher's own bound (2^32 packets or blocks), and
+/// rare, because the library ends a session that receives more than two windows meanwhile.
+const REKEY_BYTES: usize = (1_usize << 30).saturating_mul(16);
+/// Time before new keys are agreed.
+const REKEY_TIME: Duration = Duration::from_secs(6 * 3600);
+
+/// Makes every hop of `plan` in order; the session is that with the last.
+///
+/// Each silent stage is limited by the hop's timeout; a person may take as long as they like. A
+/// failed login is never repeated. Dropping the future ends what was begun.
+pub(crate) async fn connect(
+    plan: &Plan,
+    keyring: &Keyring,
+    asker: &dyn Asker,
+    stages: &(dyn Fn(Stage) + Send + Sync),
+) -> Result<Session, Failure> {
+    let mut below: Option<Session> = None;
+    let mut needed_person = false;
+    let mut route = String::new();
+    for hop in plan.hops() {
+        route = format!("{route}>{}", hop.label());
+        let making = Making { hop, route: &route, keyring, asker, stages };
+        let session = match below {
+            None => {
+                let (stream, took) = dial(hop, stages).await?;
+                making.session(stream, took, None, needed_person).await?
+            }
+            Some(jump) => {
+                stages(Stage::Connecting { host: hop.host.clone(), port: hop.port });
+                let started = Instant::now();
+                let opened = jump.open(&hop.host, hop.port).await;
+                let stream = match opened {
+                    Ok(stream) => stream,
+                    Err(why) => return Err(not_through(&jump, hop, why).await),
+                };
+                making.session(stream, started.elapsed(), Some(jump), needed_person).await?
+            }
+        };
+        needed_person = session.facts().needed_person;
+        below = Some(session);
+    }
+    keyring.note_person(needed_person);
+    below.ok_or_else(|| Failure::new(Cause::Configuration, "the plan has no hop"))
+}
+
+/// Why the next hop cannot be reached through the last.
+async fn not_through(jump: &Session, hop: &Hop, why: OpenFailure) -> Failure {
+    match why {
+        OpenFailure::Prohibited => Failure::new(
+            Cause::ForwardRefused,
+            format!("the jump host does not allow a connection to {}", hop.place()),
+        )
+        .fix("allow it there: AllowTcpForwarding and PermitOpen in sshd_config"),
+        OpenFailure::Refused(_) => Failure::new(
+            Cause::Refused,
+            format!("{} does not answer as seen from the jump host", hop.place()),
+        )
+        .fix("check the host and its port, and that its SSH server runs"),
+        OpenFailure::SessionLost => jump.closed().await,
+    }
+}
+
+/// One hop that is being made.
+struct Making<'a> {
+    hop: &'a Hop,
+    /// The hops so far: under this name the keyring remembers the server.
+    route: &'a str,
+    keyring: &'a Keyring,
+    asker: &'a dyn Asker,
+    stages: &'a (dyn Fn(Stage) + Send + Sync),
+}
+
+/// Throws the switch unless the session got ready.
+struct Fuse {
+    switch: Arc<Switch>,
+    armed: bool,
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        if self.armed {
+            self.switch.kill();
+        }
+    }
+}
+
+impl Making<'_> {
+    /// Handshake and login over an open byte stream.
+    async fn session<S>(
+        &self,
+        stream: S,
+        took: Duration,
+        below: Option<Session>,
+        needed_person: bool,
+    ) -> Result<Session, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let remembered = self.keyring.server(self.route);
+        let files = Files::read(self.hop).await?;
+        let config = config(&files, took.max(remembered.rtt.unwrap_or_default()));
+        let (link, switch) = Link::new(stream);
+        let mut fuse = Fuse { switch: Arc::clone(&switch), armed: true };
+        let (offers, offered) = mpsc::channel(1);
+        let (end, taps) = (Arc::new(End::default()), Arc::new(Taps::default()));
+        let watcher = Watcher { offers, end: Arc::clone(&end), taps: Arc::clone(&taps) };
+        let (handle, host_key) = self
+            .handshake(
+                client::connect_stream(Arc::new(config), link, watcher),
+                offered,
+                &files,
+                &switch,
+            )
+            .await
+            .map_err(|failure| self.blame(failure, &switch, &remembered))?;
+        let banner = switch.banner().unwrap_or_default().to_owned();
+        self.keyring.note_server(self.route, &banner, switch.heard_after());
+        let login = auth::login(self.hop, handle, &end, self.keyring, self.asker, self.stages);
+        let (handle, outcome) = Box::pin(login).await?;
+        fuse.armed = false;
+        let facts = Facts {
+            host_key,
+            banner,
+            method: outcome.method,
+            needed_person: needed_person || outcome.needed_person,
+            rtt: switch.heard_after().unwrap_or_default(),
+        };
+        Ok(Session::new(Inner {
+            handle: Arc::new(handle),
+            switch,
+            taps,
+            end,
+            facts,
+            below,
+            killed: AtomicBool::new(false),
+        }))
+    }
+
+    /// Banner and key exchange, with the host key decided in between; also the key's fingerprint.
+    async fn handshake(
+        &self,
+        connecting: impl Future<Output = Result<client::Handle<Watcher>, russh::Error>> + Send,
+        mut offered: mpsc::Receiver<Offer>,
+        files: &Files,
+        switch: &Switch,
+    ) -> Result<(client::Handle<Watcher>, String), Failure> {
+        let mut connecting = Box::pin(connecting);
+        let host = || self.hop.host.clone();
+        (self.stages)(Stage::Handshaking { host: host() });
+        let limit = self.hop.connect_timeout;
+        let mut deadline = Instant::now() + limit;
+        let mut fingerprint = String::new();
+        loop {
+            tokio::select! {
+                connected = &mut connecting => {
+                    let handle = connected.map_err(|error| self.broken(&error))?;
+                    return Ok((handle, fingerprint));
+                }
+                Some(offer) = offered.recv() => {
+                    (self.stages)(Stage::CheckingHostKey { host: host() });
+                    files.check(self.hop, &offer.key, self.asker).await?;
+                    fingerprint = known_hosts::fingerprint(&offer.key);
+                    // The session may have died while a person thought; `connecting` says so.
+                    drop(offer.accept.send(()));
+                    (self.stages)(Stage::Handshaking { host: host() });
+                    deadline = Instant::now() + limit;
+                }
+                () = sleep_until(deadline) => return Err(self.silent(switch)),
+            }
+        }
+    }
+
+    fn silent(&self, switch: &Switch) -> Failure {
+        let what = if switch.banner().is_some() { "during the key exchange" } else { "at first" };
+        Failure::new(
+            Cause::HandshakeTimedOut,
+            format!(
+                "{} took the connection but said nothing {what} for {} s",
+                self.hop.place(),
+                self.hop.connect_timeout.as_secs()
+            ),
+        )
+        .fix("check that an SSH server listens there, and that it is not overloaded")
+    }
+
+    /// What an error of the handshake means.
+    fn broken(&self, error: &russh::Error) -> Failure {
+        let place = self.hop.place();
+        match error {
+            russh::Error::NoCommonAlgo { kind, theirs, .. } => Failure::new(
+                Cause::Protocol,
+                format!(
+                    "{place} has no {kind:?} algorithm that is still safe; it offers {}",
+                    theirs.join(", ")
+                ),
+            )
+            .fix("update the SSH server over there"),
+            russh::Error::Version => Failure::new(
+                Cause::Protocol,
+                format!("what answers on {place} does not speak SSH 2"),
+            )
+            .fix("check the port (-p)"),
+            russh::Error::IO(error) => lost(&place, &plain(error)),
+            russh::Error::Disconnect | russh::Error::HUP | russh::Error::SendError => {
+                lost(&place, "it closed the connection")
+            }
+            other => Failure::new(
+                Cause::Protocol,
+                format!("the SSH handshake with {place} failed: {other}"),
+            ),
+        }
+    }
+
+    /// A connection that ended before the banner may be a punishment.
+    fn blame(&self, failure: Failure, switch: &Switch, remembered: &Server) -> Failure {
+        if failure.cause != Cause::LinkLost || switch.banner().is_some() {
+            return failure;
+        }
+        let penalty = remembered.banner.as_deref().is_some_and(punishes);
+        let place = self.hop.place();
+        let why = if penalty {
+            "it may be punishing this address for failed logins"
+        } else {
+            "it may be starting, overloaded, or refuse this address"
+        };
+        Failure::new(
+            Cause::ClosedBeforeBanner { penalty },
+            format!("{place} closed the connection before saying anything: {why}"),
+        )
+        .fix("wait a minute, then look into the SSH server's log over there")
+    }
+}
+
+fn lost(place: &str, why: &str) -> Failure {
+    Failure::new(Cause::LinkLost, format!("the connection to {place} broke: {why}"))
+}
+
+/// The library's settings: modern algorithms, the keys on file asked for first.
+fn config(files: &Files, rtt: Duration) -> client::Config {
+    let window =
+        LONG_TRIPS.iter().find(|(trip, _)| rtt >= *trip).map_or(WINDOW, |(_, window)| *window);
+    client::Config {
+        client_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
+        limits: russh::Limits {
+            rekey_write_limit: REKEY_BYTES,
+            rekey_read_limit: REKEY_BYTES,
+            rekey_time_limit: REKEY_TIME,
+        },
+        window_size: window,
+        channel_buffer_size: QUEUE,
+        preferred: Preferred {
+            kex: Cow::Borrowed(KEX),
+            key: Cow::Owned(files.preference()),
+            cipher: Cow::Borrowed(CIPHERS),
+            mac: Cow::Borrowed(MACS),
+            ..Preferred::DEFAULT
+        },
+        // Our own pings notice a dead link; the library's timers are blind while it writes.
+        inactivity_timeout: None,
+        keepalive_interval: None,
+        nodelay: true,
+        ..client::Config::default()
+    }
+}
+
+/// Key exchanges, the post-quantum one first; the rest are markers of extensions.
+const KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::ECDH_SHA2_NISTP256,
+    kex::ECDH_SHA2_NISTP384,
+    kex::ECDH_SHA2_NISTP521,
+    kex::DH_GEX_SHA256,
+    kex::DH_G16_SHA512,
+    kex::DH_G14_SHA256,
+    kex::EXTENSION_SUPPORT_AS_CLIENT,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+];
+
+/// Ciphers, those with hardware behind them first.
+const CIPHERS: &[cipher::Name] = &[
+    cipher::AES_256_GCM,
+    cipher::AES_128_GCM,
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_256_CTR,
+    cipher::AES_192_CTR,
+    cipher::AES_128_CTR,
+];
+
+/// Codes for the ciphers that do not authenticate by themselves.
+const MACS: &[mac::Name] =
+    &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
+
+/// A host key on its way to the check.
+#[derive(Debug)]
+pub(super) struct Offer {
+    /// The SSH wire form.
+    key: Vec<u8>,
+    /// Sent to if the key may be used.
+    accept: oneshot::Sender<()>,
+}
+
+/// The library's callbacks: hands the host key to the check, refuses what the server opens, and
+/// says when and why the session ended.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    offers: mpsc::Sender<Offer>,
+    end: Arc<End>,
+    taps: Arc<Taps>,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.end.finish();
+        self.taps.end();
+    }
+}
+
+impl client::Handler for Watcher {
+    type Error = russh::Error;
+
+    async fn check_server_key(
+        &mut self,
+        shown: &russh::keys::PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
+        // Host certificates are not asked for, so none may come.
+        if shown.certificate().is_some() {
+            return Ok(false);
+        }
+        let (accept, accepted) = oneshot::channel();
+        let key = shown.public_key().to_bytes()?;
+        if self.offers.send(Offer { key, accept }).await.is_err() {
+            return Ok(false);
+        }
+        // A check that fails or is given up drops its end.
+        Ok(accepted.await.is_ok())
+    }
+
+    async fn disconnected(
+        &mut self,
+        reason: DisconnectReason<Self::Error>,
+    ) -> Result<(), Self::Error> {
+        let failure = match reason {
+            DisconnectReason::ReceivedDisconnect(info) => Failure::new(
+                Cause::LinkLost,
+                format!("the SSH server ended the session: {}", info.message.escape_debug()),
+            ),
+            DisconnectReason::Error(russh::Error::IO(error)) => {
+                Failure::new(Cause::LinkLost, format!("the ssh link broke: {}", plain(&error)))
+            }
+            DisconnectReason::Error(russh::Error::Disconnect | russh::Error::HUP) => {
+                Failure::new(Cause::LinkLost, "the SSH server closed the connection")
+            }
+            DisconnectReason::Error(error) => {
+                Failure::new(Cause::LinkLost, format!("the ssh session failed: {error}"))
+            }
+        };
+        self.end.note(failure);
+        Ok(())
+    }
+
+    // Whatever the server opens was not asked for: dropping the reply refuses it.
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        _: client::ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        _: &str,
+        _: client::ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        _: client::ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        _: client::ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        _: client::ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        _: &str,
+        _: client::ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        _: &str,
+        _: u32,
+        _: client::ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}

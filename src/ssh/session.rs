@@ -1,0 +1,307 @@
+//! One authenticated connection to the last hop, and the chain of hops below it.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use russh::{Channel, ChannelMsg, ChannelOpenFailure, client};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connect::Watcher,
+    link::Switch,
+    stream::{Stream, Taps},
+};
+use crate::tunnel::{Cause, Failure};
+
+/// How long the server may take to confirm or refuse a channel: it may be dialling itself.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a command over there may take.
+const RUN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a command's complaints is kept.
+const STDERR_LIMIT: usize = 4 * 1024;
+/// How long a polite end may take before the link is cut.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the login showed.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    /// The last hop's host key as `SHA256:…`.
+    pub(crate) host_key: String,
+    /// The server's identification, `SSH-2.0-OpenSSH_9.2` and the like.
+    pub(crate) banner: String,
+    /// The method that let us in.
+    pub(crate) method: String,
+    /// Whether a person had to do something that a repetition would ask for again.
+    pub(crate) needed_person: bool,
+    /// From the open byte stream to the server's banner.
+    pub(crate) rtt: Duration,
+}
+
+/// Why a forwarded connection could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OpenFailure {
+    /// The server's policy forbids it (`AllowTcpForwarding`, `PermitOpen`, `restrict`).
+    #[error("the SSH server does not allow this forward")]
+    Prohibited,
+    /// The server tried and could not reach the destination.
+    #[error("{0}")]
+    Refused(String),
+    /// The session died before the answer.
+    #[error("the ssh session died")]
+    SessionLost,
+}
+
+/// The outcome of a command over there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ran {
+    /// Its exit status; 255 if a signal ended it.
+    pub(crate) status: u32,
+    /// What it printed.
+    pub(crate) stdout: Vec<u8>,
+    /// What it complained about, at most 4 KiB.
+    pub(crate) stderr: String,
+}
+
+/// How a session ended; resolved once.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    cause: Mutex<Option<Failure>>,
+    done: CancellationToken,
+}
+
+impl End {
+    /// Notes the cause; the first one stays.
+    pub(super) fn note(&self, failure: Failure) {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+    }
+
+    /// Says that the session's task has ended.
+    pub(super) fn finish(&self) {
+        self.done.cancel();
+    }
+
+    /// Whether it has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.done.is_cancelled()
+    }
+
+    /// The cause, once there is one.
+    pub(super) fn cause(&self) -> Option<Failure> {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for the end and says why it came.
+    pub(super) async fn wait(&self) -> Failure {
+        self.done.cancelled().await;
+        self.cause().unwrap_or_else(|| Failure::new(Cause::LinkLost, "the ssh session ended"))
+    }
+}
+
+/// An authenticated connection; clones share it, and the last one dropped ends it.
+#[derive(Clone)]
+pub(crate) struct Session(Arc<Inner>);
+
+/// The parts of a session; dropping them cuts the link.
+pub(super) struct Inner {
+    pub(super) handle: Arc<client::Handle<Watcher>>,
+    pub(super) switch: Arc<Switch>,
+    pub(super) taps: Arc<Taps>,
+    pub(super) end: Arc<End>,
+    pub(super) facts: Facts,
+    /// The session of the jump host that carries this one and nothing else.
+    pub(super) below: Option<Session>,
+    pub(super) killed: AtomicBool,
+}
+
+impl Session {
+    /// Puts the parts together.
+    pub(super) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// Opens a connection from the last hop to `host:port` as seen from there.
+    pub(crate) async fn open(&self, host: &str, port: u16) -> Result<Stream, OpenFailure> {
+        if self.is_closed() {
+            return Err(OpenFailure::SessionLost);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let session = Arc::downgrade(&self.0);
+        let host_name = host.to_owned();
+        // In a task of its own, so that a caller who gives up leaves no half-open channel behind;
+        // it ends when the server answers or the session dies, and it keeps no session alive.
+        let handle = Arc::clone(&self.0.handle);
+        tokio::spawn(async move {
+            let outcome =
+                handle.channel_open_direct_tcpip(host_name, u32::from(port), "127.0.0.1", 0).await;
+            let Some(inner) = session.upgrade() else { return };
+            let stream = outcome.map(|channel| Stream::new(channel, &inner.taps));
+            // Nobody there any more: the stream closes its channel as it is dropped.
+            drop(sender.send(stream));
+        });
+        match timeout(OPEN_TIMEOUT, receiver).await {
+            Ok(Ok(Ok(stream))) => Ok(stream),
+            Ok(Ok(Err(error))) => Err(self.refusal(host, port, &error)),
+            Ok(Err(_)) => Err(OpenFailure::SessionLost),
+            Err(_) => Err(OpenFailure::Refused(format!(
+                "the SSH server did not answer within {} s about {host} port {port}",
+                OPEN_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+
+    /// The time that the server takes to answer (`keepalive@openssh.com`); waits as long as the
+    /// session lives, so the caller sets the limit.
+    pub(crate) async fn ping(&self) -> Result<Duration, Failure> {
+        let started = Instant::now();
+        let sent = self.0.handle.send_ping().await;
+        // The library answers a ping with success when the session dies under it.
+        if sent.is_err() || self.is_closed() {
+            return Err(self.closed().await);
+        }
+        Ok(started.elapsed())
+    }
+
+    /// Runs `command` in the login shell over there; an output over `limit` bytes is an error.
+    pub(crate) async fn run(&self, command: &str, limit: usize) -> Result<Ran, Failure> {
+        let failed = |why: String| {
+            Failure::new(Cause::LinkLost, format!("cannot run a command over this login: {why}"))
+        };
+        match timeout(RUN_TIMEOUT, self.run_unbounded(command, limit)).await {
+            Ok(Ok(ran)) => Ok(ran),
+            Ok(Err(_)) if self.is_closed() => Err(self.closed().await),
+            Ok(Err(why)) => Err(failed(why)),
+            Err(_) => Err(failed(format!("no end after {} s", RUN_TIMEOUT.as_secs()))),
+        }
+    }
+
+    async fn run_unbounded(&self, command: &str, limit: usize) -> Result<Ran, String> {
+        let mut channel =
+            self.0.handle.channel_open_session().await.map_err(|error| error.to_string())?;
+        let outcome = collect(&mut channel, command, limit).await;
+        // Closing a channel that is closed already is harmless.
+        channel.close().await.map_err(|error| error.to_string())?;
+        outcome
+    }
+
+    /// Waits until the session is dead and says why.
+    pub(crate) async fn closed(&self) -> Failure {
+        self.0.end.wait().await
+    }
+
+    /// Whether the session is dead or dying.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.handle.is_closed() || self.0.end.is_over() || self.0.switch.is_killed()
+    }
+
+    /// Ends the whole chain of hops at once: streams that wait fail, whatever the link does.
+    pub(crate) fn kill(&self) {
+        self.0.kill();
+    }
+
+    /// Says goodbye to the server, waits a moment for it, then kills.
+    pub(crate) async fn close(&self) {
+        let goodbye = async {
+            let reason = russh::Disconnect::ByApplication;
+            if self.0.handle.disconnect(reason, "", "").await.is_ok() {
+                self.0.end.wait().await;
+            }
+        };
+        // Late or not, the link is cut next.
+        drop(timeout(CLOSE_TIMEOUT, goodbye).await);
+        self.kill();
+    }
+
+    /// What the login showed.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.0.facts
+    }
+
+    /// Bytes received and sent, as they were on the wire of the last hop.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        (self.0.switch.received(), self.0.switch.sent())
+    }
+
+    /// How many streams are open.
+    pub(crate) fn streams(&self) -> usize {
+        self.0.taps.len()
+    }
+
+    fn refusal(&self, host: &str, port: u16, error: &russh::Error) -> OpenFailure {
+        let russh::Error::ChannelOpenFailure(reason) = error else {
+            return OpenFailure::SessionLost;
+        };
+        match reason {
+            ChannelOpenFailure::AdministrativelyProhibited => OpenFailure::Prohibited,
+            ChannelOpenFailure::ConnectFailed => OpenFailure::Refused(format!(
+                "nothing answers on {host} port {port} as seen from the SSH server"
+            )),
+            _ => OpenFailure::Refused("the SSH server has no room for another forward".to_owned()),
+        }
+    }
+}
+
+impl Inner {
+    fn kill(&self) {
+        if self.killed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.end.note(Failure::new(Cause::LinkLost, "the ssh session was ended here"));
+        self.switch.kill();
+        self.taps.close();
+        if let Some(below) = &self.below {
+            below.kill();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("closed", &self.is_closed()).finish_non_exhaustive()
+    }
+}
+
+/// Runs a command on a fresh channel and gathers what it prints.
+async fn collect(
+    channel: &mut Channel<client::Msg>,
+    command: &str,
+    limit: usize,
+) -> Result<Ran, String> {
+    channel.exec(true, command).await.map_err(|error| error.to_string())?;
+    let mut ran = Ran { status: 255, stdout: Vec::new(), stderr: String::new() };
+    let mut complaints = Vec::new();
+    loop {
+        match channel.wait().await {
+            Some(ChannelMsg::Data { data }) if ran.stdout.len() + data.len() > limit => {
+                return Err(format!("it printed more than {limit} bytes"));
+            }
+            Some(ChannelMsg::Data { data }) => ran.stdout.extend_from_slice(&data),
+            Some(ChannelMsg::ExtendedData { data, .. }) => {
+                let room = STDERR_LIMIT.saturating_sub(complaints.len());
+                complaints.extend(data.iter().take(room));
+            }
+            Some(ChannelMsg::ExitStatus { exit_status }) => ran.status = exit_status,
+            Some(ChannelMsg::Failure) => return Err("the server does not allow it".to_owned()),
+            Some(ChannelMsg::Close) => break,
+            Some(_) => {}
+            None => return Err("the ssh session died".to_owned()),
+        }
+    }
+    ran.stderr = String::from_utf8_lossy(&complaints).into_owned();
+    Ok(ran)
+}

@@ -1,0 +1,147 @@
+//! The path breaks, and whoever uses it hardly notices.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::support::{
+    Freezer, Peer, Scene, listens, openclaw, present, status_of, wait_until, way_in,
+};
+
+/// One request on a connection of its own.
+struct Request {
+    began: Instant,
+    ended: Instant,
+    outcome: io::Result<u16>,
+}
+
+/// A client that asks again and again through a local port, each time on a new connection.
+struct Client {
+    asked: Arc<Mutex<Vec<Request>>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Client {
+    fn of(port: u16) -> Self {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (log, stopped) = (Arc::clone(&asked), Arc::clone(&stop));
+        let thread = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                let outcome = status_of(port, "/healthz", Duration::from_secs(20));
+                let request = Request { began, ended: Instant::now(), outcome };
+                log.lock().expect("the log").push(request);
+            }
+        });
+        Self { asked, stop, thread }
+    }
+
+    /// Waits until a request has succeeded that began after `instant`.
+    fn succeeds_after(&self, instant: Instant) {
+        wait_until("a request succeeds", Duration::from_secs(20), || {
+            let asked = self.asked.lock().expect("the log");
+            let good =
+                |request: &Request| request.began >= instant && matches!(request.outcome, Ok(200));
+            asked.iter().any(good).then_some(())
+        });
+    }
+
+    fn end(self) -> Vec<Request> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the client's thread");
+        Arc::into_inner(self.asked).expect("the client has ended").into_inner().expect("the log")
+    }
+}
+
+#[test]
+fn no_new_connection_is_refused_or_reset_while_the_far_session_is_killed() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let client = Client::of(scene.local_port);
+    client.succeeds_after(Instant::now());
+    let mut kills = Vec::new();
+    for _ in 0..5 {
+        let before = Instant::now();
+        assert!(scene.sshd.kill_sessions() > 0, "no session to kill\n{}", scene.sshd.log());
+        let after = Instant::now();
+        kills.push((before, after));
+        client.succeeds_after(after);
+    }
+    let asked = client.end();
+    for request in asked.iter().filter(|request| !matches!(request.outcome, Ok(200))) {
+        // A connection that was confirmed before its session died cannot be brought back yet.
+        let in_flight = |(before, after): &(Instant, Instant)| {
+            request.began <= *after && request.ended >= *before
+        };
+        let outcome = &request.outcome;
+        assert!(kills.iter().any(in_flight), "a new connection failed: {outcome:?}");
+        let refused = outcome.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+        assert!(!refused, "the port was closed");
+    }
+    scene.sshd.kill_sessions();
+    scene.laptop(&["health"]);
+    let status = scene.laptop(&["remote", "status", "--json"]).json();
+    assert!(status[0]["reconnects"].as_u64().is_some_and(|count| count >= 5), "{status:#}");
+    let outage = &status[0]["lastOutage"];
+    assert!(outage["cause"].is_string() && outage["restoredMs"].is_number(), "{status:#}");
+}
+
+#[test]
+fn a_restarted_server_is_found_again_and_the_port_holds_meanwhile() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let mut scene = Scene::new();
+    scene.connect();
+    scene.sshd.stop();
+    assert!(listens(scene.local_port));
+    let mut asking = openclaw(&scene.laptop).args(["health", "--timeout", "30000"]).start();
+    wait_until("the outage is seen", Duration::from_secs(20), || {
+        let status = scene.laptop(&["remote", "status", "--json"]).json();
+        (status[0]["phase"] != "live").then_some(())
+    });
+    assert!(asking.is_running(), "the call did not wait for the path");
+    scene.sshd.restart();
+    asking.end().exits(0);
+    scene.laptop(&["health"]);
+}
+
+#[test]
+fn a_frozen_path_holds_calls_and_serves_them_when_it_thaws() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let frozen_for = Duration::from_secs(4);
+    let scene = Scene::new();
+    let freezer = Freezer::before(scene.sshd.port());
+    scene.sshd.know(&scene.sshd.known_hosts_line(freezer.port()));
+    scene
+        .dialling_by(way_in(freezer.port(), &scene.sshd.key(), &scene.sshd.known_hosts()))
+        .args(["--batch", "--token-file"])
+        .arg(scene.gateway.token_file())
+        .arg(scene.sshd.target())
+        .run()
+        .exits(0);
+    freezer.freeze();
+    let frozen = Instant::now();
+    let mut asking = openclaw(&scene.laptop).args(["health", "--timeout", "30000"]).start();
+    thread::sleep(frozen_for);
+    assert!(asking.is_running(), "answered through a frozen path");
+    assert!(listens(scene.local_port));
+    freezer.thaw();
+    asking.end().exits(0);
+    let took = frozen.elapsed();
+    assert!(took < frozen_for + Duration::from_secs(6), "answered only after {took:?}");
+    scene.laptop(&["health"]);
+}

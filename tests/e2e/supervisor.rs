@@ -1,0 +1,85 @@
+//! The process that keeps the paths: one a home, back when it is needed, gone without a trace.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Home, Peer, Scene, alive, answers, dialling, free_port, listens, openclaw, present, signal,
+    wait_until,
+};
+
+/// The processes of a home that keep running on their own.
+fn supervisors(home: &Home) -> Vec<String> {
+    home.processes().into_iter().map(|(_, command)| command).collect()
+}
+
+#[test]
+fn two_commands_at_once_start_one() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let start = |name: &str| {
+        openclaw(&scene.laptop)
+            .args(dialling(&scene.sshd, scene.gateway.port(), scene.gateway.token_file()))
+            .args(["--name", name, "--local-port", &free_port().to_string()])
+            .arg(scene.sshd.target())
+            .start()
+    };
+    let (one, two) = (start("one"), start("two"));
+    one.end().exits(0);
+    two.end().exits(0);
+    let running = supervisors(&scene.laptop);
+    assert_eq!(running.len(), 1, "{running:?}");
+    for name in ["one", "two"] {
+        scene.laptop(&["--remote", name, "health"]);
+    }
+}
+
+#[test]
+fn comes_back_after_each_of_ten_kills() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    for round in 0..10 {
+        let pid = scene.laptop.supervisor();
+        let pid = pid.unwrap_or_else(|| panic!("no supervisor in round {round}"));
+        assert!(signal(pid, Signal::SIGKILL));
+        wait_until("the supervisor is gone", Duration::from_secs(10), || {
+            (!alive(pid)).then_some(())
+        });
+        assert!(!listens(scene.local_port), "somebody else holds the port in round {round}");
+        scene.laptop(&["health"]);
+        assert!(answers(scene.local_port, "/healthz"), "round {round}");
+        let running = supervisors(&scene.laptop);
+        assert_eq!(running.len(), 1, "round {round}: {running:?}");
+    }
+}
+
+#[test]
+fn ends_when_asked_and_leaves_no_socket() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let sockets = || {
+        let entries = std::fs::read_dir(scene.laptop.path("run/openclaw"));
+        entries.map_or(0, |entries| entries.filter_map(Result::ok).filter(is_socket).count())
+    };
+    assert_eq!(sockets(), 1);
+    let pid = scene.laptop.supervisor().expect("a supervisor");
+    assert!(signal(pid, Signal::SIGTERM));
+    wait_until("the supervisor has ended", Duration::from_secs(10), || (!alive(pid)).then_some(()));
+    assert_eq!(sockets(), 0);
+    assert!(!listens(scene.local_port));
+    scene.laptop(&["health"]);
+}
+
+fn is_socket(entry: &std::fs::DirEntry) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    entry.file_type().is_ok_and(|kind| kind.is_socket())
+}
