@@ -47,7 +47,7 @@ pub(super) struct Port {
     /// Its number.
     pub(super) number: u16,
     outlet: Outlet,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Port {
@@ -73,7 +73,7 @@ impl Port {
         for listener in listeners {
             tasks.spawn(accept(listener, outlet.clone()));
         }
-        Ok(Self { number, outlet, _tasks: tasks })
+        Ok(Self { number, outlet, tasks })
     }
 
     /// Binds the first free port from `first` on that `is_reserved` does not claim.
@@ -94,6 +94,11 @@ impl Port {
             format!("no free port from {first} to {}", first.saturating_add(SEARCH)),
         )
         .fix("openclaw remote connect --local-port PORT …"))
+    }
+
+    /// Stops listening; the port is free when this returns.
+    pub(super) async fn close(mut self) {
+        self.tasks.shutdown().await;
     }
 
     /// Where its connections go.

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -25,6 +25,10 @@ use crate::{
 
 /// How long the end may take.
 const END_LIMIT: Duration = Duration::from_secs(5);
+/// How long another supervisor may hold the lock without answering: starting or dying.
+const DYING_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks at it.
+const DYING_LOOK: Duration = Duration::from_millis(10);
 /// Log files kept, one a day.
 const LOGS_KEPT: usize = 7;
 /// The beginning of a log file's name.
@@ -45,8 +49,21 @@ pub(crate) struct Lock {
     _file: File,
 }
 
-/// Takes the profile's place, unless another process has it.
+/// Takes the profile's place, unless another process has it and answers. One that is dying may
+/// hold the lock a moment longer than its socket.
 pub(crate) fn take_place(paths: &Paths) -> Result<Place, Problem> {
+    let until = Instant::now() + DYING_LIMIT;
+    loop {
+        let place = try_place(paths)?;
+        let answers = || std::os::unix::net::UnixStream::connect(&paths.socket).is_ok();
+        if matches!(place, Place::Ours(_)) || answers() || Instant::now() >= until {
+            return Ok(place);
+        }
+        std::thread::sleep(DYING_LOOK);
+    }
+}
+
+fn try_place(paths: &Paths) -> Result<Place, Problem> {
     crate::config::file::make_folder(&paths.own())?;
     let path = paths.own().join("supervisor.pid");
     let mut file = OpenOptions::new()

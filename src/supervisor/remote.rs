@@ -174,6 +174,15 @@ impl Remote {
         }
     }
 
+    /// Takes all its lanes down and frees its ports.
+    pub(super) async fn end(&self) {
+        self.wish(Wish::Down).await;
+        let ports = std::mem::take(&mut *locked(&self.ports));
+        for (_, port) in ports {
+            port.close().await;
+        }
+    }
+
     /// The machine woke.
     pub(super) async fn woke(&self) {
         for lane in self.lanes() {

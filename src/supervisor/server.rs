@@ -172,7 +172,7 @@ impl Supervisor {
     /// Ends everything at work, streams included.
     pub(super) async fn end_all(&self) {
         for remote in self.at_work() {
-            remote.wish(Wish::Down).await;
+            remote.end().await;
         }
         locked(&self.remotes).clear();
         locked(&self.trials).clear();
@@ -356,7 +356,7 @@ impl Supervisor {
             })?;
         }
         if let Some(remote) = running {
-            remote.wish(Wish::Down).await;
+            remote.end().await;
             info!(remote = name, "disconnected");
         }
         Ok(())
@@ -404,6 +404,7 @@ impl Supervisor {
         if let (Some(old), Some(definition)) = (old, definition) {
             let remote = self.make(to, definition)?;
             remote.succeed(&old);
+            old.end().await;
             remote.wish(Wish::Up).await;
             locked(&self.remotes).insert(to.to_owned(), remote);
         }
@@ -583,7 +584,7 @@ impl Supervisor {
             let old = locked(&self.remotes).insert(ask.name.clone(), Arc::clone(&trial.remote));
             if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &trial.remote)) {
                 trial.remote.succeed(&old);
-                old.wish(Wish::Down).await;
+                old.end().await;
             }
         }
         info!(remote = ask.name, "connected");
@@ -609,7 +610,7 @@ impl Supervisor {
         let kept = locked(&self.remotes).get(name).is_some_and(|r| Arc::ptr_eq(r, &trial.remote));
         if over && !kept {
             debug!(remote = name, "a trial was taken back");
-            trial.remote.wish(Wish::Down).await;
+            trial.remote.end().await;
         }
     }
 }
