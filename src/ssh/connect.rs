@@ -203,7 +203,7 @@ impl Making<'_> {
                     files.check(self.hop, &offer.key, self.asker).await?;
                     fingerprint = known_hosts::fingerprint(&offer.key);
                     // The session may have died while a person thought; `connecting` says so.
-                    drop(offer.accept.send(()));
+                    offer.accept.send(()).ok();
                     (self.stages)(Stage::Handshaking { host: host() });
                     deadline = Instant::now() + limit;
                 }

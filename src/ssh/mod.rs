@@ -25,3 +25,6 @@ pub(crate) use keyring::Keyring;
 pub(crate) use resolve::{Environment, Hop, HostKeyPolicy, Method, Plan, anchor, resolve};
 pub(crate) use session::{Facts, OpenFailure, Ran, Session};
 pub(crate) use stream::Stream;
+
+#[cfg(test)]
+mod tests;
