@@ -15,6 +15,7 @@ mod keys;
 mod known_hosts;
 mod link;
 mod resolve;
+pub(crate) mod server;
 mod session;
 mod stream;
 mod target;

@@ -1,58 +1,8 @@
-//! Connections to a real OpenSSH server: skipped with a message where there is none.
+//! The same against a real OpenSSH server: skipped with a message where there is none.
 
-use std::{
-    fs,
-    net::TcpListener as StdListener,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    pin::Pin,
-    process::{Child, Command, Stdio},
-    sync::Mutex,
-    time::Duration,
-};
+use std::process::{Child, Stdio};
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    time::timeout,
-};
-
-use super::{Asker, Environment, Keyring, OpenFailure, Plan, Question, Session, Stage};
-use crate::{
-    config::SshOptions,
-    secret::Secret,
-    tunnel::{Cause, Failure},
-};
-
-/// Long enough for a loaded machine, short enough to fail a test.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Answers from a list and keeps the questions.
-#[derive(Default)]
-pub(super) struct Script {
-    answers: Mutex<Vec<&'static str>>,
-    asked: Mutex<Vec<Question>>,
-}
-
-impl Script {
-    pub(super) fn of(answers: &[&'static str]) -> Self {
-        let mut answers = answers.to_vec();
-        answers.reverse();
-        Self { answers: Mutex::new(answers), asked: Mutex::default() }
-    }
-
-    pub(super) fn asked(&self) -> Vec<Question> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-impl Asker for Script {
-    fn ask(&self, question: Question) -> Pin<Box<dyn Future<Output = Option<Secret>> + Send + '_>> {
-        self.asked.lock().unwrap().push(question);
-        let answer = self.answers.lock().unwrap().pop().map(Secret::new);
-        Box::pin(std::future::ready(answer))
-    }
-}
+use super::*;
 
 /// A private sshd with fresh keys; ends with the test.
 struct Sshd {
@@ -66,32 +16,6 @@ impl Drop for Sshd {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// Whether `program` is installed; fails the test instead where peers are required.
-fn installed(program: &str) -> Option<PathBuf> {
-    let found = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
-        .iter()
-        .map(|folder| Path::new(folder).join(program))
-        .find(|path| path.exists());
-    if found.is_none() {
-        assert_ne!(
-            std::env::var("OPENCLAW_TEST_PEERS").as_deref(),
-            Ok("required"),
-            "{program} is required and not installed"
-        );
-        println!("skipped: {program} is not installed");
-    }
-    found
-}
-
-fn keygen(path: &Path, kind: &str, passphrase: &str) {
-    let done = Command::new("ssh-keygen")
-        .args(["-q", "-t", kind, "-N", passphrase, "-f"])
-        .arg(path)
-        .status()
-        .unwrap();
-    assert!(done.success());
 }
 
 impl Sshd {
@@ -149,47 +73,8 @@ impl Sshd {
     }
 
     fn options(&self) -> SshOptions {
-        SshOptions {
-            port: Some(self.port),
-            identities: vec![self.at("client_key")],
-            options: vec![
-                ("UserKnownHostsFile".into(), self.at("known_hosts").display().to_string()),
-                ("GlobalKnownHostsFile".into(), "none".into()),
-                ("IdentityAgent".into(), "none".into()),
-            ],
-            ..SshOptions::default()
-        }
+        options(self.port, &self.at("client_key"), &self.at("known_hosts"))
     }
-}
-
-fn plan(options: &SshOptions) -> Plan {
-    super::resolve("127.0.0.1", options, &Environment::of_process()).unwrap()
-}
-
-async fn connect(options: &SshOptions, script: &Script) -> Result<Session, Failure> {
-    let keyring = Keyring::default();
-    let plan = plan(options);
-    let connecting = super::connect(&plan, &keyring, script, &|_: Stage| {});
-    timeout(PATIENCE, Box::pin(connecting)).await.expect("connect took too long")
-}
-
-/// A server that sends back what it gets.
-async fn echo() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut reader, mut writer) = stream.into_split();
-                let _ = tokio::io::copy(&mut reader, &mut writer).await;
-            });
-        }
-    });
-    port
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.expect("took too long")
 }
 
 #[tokio::test]
