@@ -556,6 +556,9 @@ impl Login<'_> {
     async fn lost(&self) -> Failure {
         let cause = timeout(LAST_WORDS, self.end.wait()).await;
         let failure = cause.unwrap_or_else(|_| self.broke());
+        if failure.cause == Cause::Authentication {
+            return self.refused(&MethodSet::empty());
+        }
         if failure.message.to_lowercase().contains("too many authentication failures") {
             return Failure::new(
                 Cause::Authentication,
