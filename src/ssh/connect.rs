@@ -98,6 +98,11 @@ async fn not_through(jump: &Session, hop: &Hop, why: OpenFailure) -> Failure {
             format!("{} does not answer as seen from the jump host", hop.place()),
         )
         .fix("check the host and its port, and that its SSH server runs"),
+        OpenFailure::Silent => Failure::new(
+            Cause::ConnectTimedOut,
+            format!("the jump host did not answer about {} in time", hop.place()),
+        )
+        .fix("check that the jump host can reach it"),
         OpenFailure::SessionLost => jump.closed().await,
     }
 }

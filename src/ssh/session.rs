@@ -56,6 +56,9 @@ pub(crate) enum OpenFailure {
     /// The server tried and could not reach the destination.
     #[error("{0}")]
     Refused(String),
+    /// The server did not answer in time.
+    #[error("the SSH server did not answer within 15 s")]
+    Silent,
     /// The session died before the answer.
     #[error("the ssh session died")]
     SessionLost,
@@ -152,10 +155,7 @@ impl Session {
             Ok(Ok(Ok(stream))) => Ok(stream),
             Ok(Ok(Err(error))) => Err(self.refusal(host, port, &error)),
             Ok(Err(_)) => Err(OpenFailure::SessionLost),
-            Err(_) => Err(OpenFailure::Refused(format!(
-                "the SSH server did not answer within {} s about {host} port {port}",
-                OPEN_TIMEOUT.as_secs()
-            ))),
+            Err(_) => Err(OpenFailure::Silent),
         }
     }
 

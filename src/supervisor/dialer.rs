@@ -123,6 +123,7 @@ impl Link for SshLink {
         Box::pin(async move {
             match self.0.open(host, port).await {
                 Ok(stream) => Ok(Box::new(stream) as Box<dyn Stream>),
+                Err(OpenFailure::Silent) => Err(NotOpened::Silent),
                 Err(OpenFailure::SessionLost) => Err(NotOpened::SessionLost),
                 Err(OpenFailure::Refused(reason)) => Err(NotOpened::Refused(reason)),
                 Err(failure @ OpenFailure::Prohibited) => {

@@ -316,6 +316,10 @@ impl Actor {
 
     /// Takes a connection in: serves it if a path is live, else holds it.
     fn admit(&mut self, incoming: Incoming) {
+        if incoming.until <= clock() {
+            self.refuse(incoming, "the far side did not answer in time");
+            return;
+        }
         if let Some(path) = self.serving_path() {
             self.serve(incoming, path);
             return;
@@ -344,6 +348,7 @@ impl Actor {
         let guest = path.enter();
         self.tasks.spawn(async move {
             let _guest = guest;
+            path.asked();
             let opening = timeout(OPEN_LIMIT, path.link.open(&destination.host, destination.port));
             let opened = tokio::select! {
                 opened = opening => opened,
@@ -351,20 +356,22 @@ impl Actor {
             };
             match opened {
                 Ok(Ok(far)) => {
+                    path.answered();
                     let facts = path.link.facts();
                     if let Some(local) = incoming.begin(facts, destination.port).await {
                         let (local, end) = pump(local, far, &path).await;
                         finish(local, &end);
                     }
                 }
-                Ok(Err(NotOpened::SessionLost)) => {
+                // A silent server is the machine's business: the connection waits for its verdict.
+                Ok(Err(NotOpened::SessionLost | NotOpened::Silent)) | Err(_) => {
                     let _ended = inner.send(Message::Back(incoming)).await;
                 }
                 Ok(Err(NotOpened::Refused(reason) | NotOpened::Prohibited(reason))) => {
+                    path.answered();
                     debug!(%reason, "the far side did not open a stream");
                     incoming.refuse(Class::GatewayDown, &reason).await;
                 }
-                Err(_) => incoming.refuse(Class::Unreachable, "the far side does not answer").await,
             }
         });
     }
@@ -518,9 +525,10 @@ impl Actor {
     fn ping(&mut self, number: Number) {
         let Some(Session::Up(path, _)) = self.sessions.get(&number) else { return };
         let (path, news) = (Arc::clone(path), self.news.clone());
-        path.has_heard();
+        path.listen();
         self.tasks.spawn(async move {
             if let Ok(Ok(rtt)) = timeout(PING_LIMIT, path.link.ping()).await {
+                path.stop_listening();
                 let _ended = news.send((number, News::Pong { rtt })).await;
             }
         });
@@ -608,7 +616,7 @@ async fn ask_gateway(
                 .fix("over there: openclaw gateway run (or name its port with --remote-port)"),
             ));
         }
-        Ok(Err(NotOpened::SessionLost)) | Err(_) => return Err(None),
+        Ok(Err(NotOpened::SessionLost | NotOpened::Silent)) | Err(_) => return Err(None),
     };
     let answer = match probe {
         Probe::Challenge => client::challenge(stream, PROBE_LIMIT).await,

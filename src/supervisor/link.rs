@@ -21,6 +21,8 @@ pub(super) enum NotOpened {
     Prohibited(String),
     /// Nothing answers at the destination, as the server sees it.
     Refused(String),
+    /// The server says nothing.
+    Silent,
     /// The session died first.
     SessionLost,
 }

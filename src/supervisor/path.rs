@@ -22,6 +22,9 @@ pub(super) fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// Nobody listens for signs of life.
+const DEAF: u64 = u64::MAX;
+
 /// What a lane is told by its tasks.
 pub(super) type Report = (Number, News);
 
@@ -48,7 +51,7 @@ pub(super) struct Path {
     /// Milliseconds from `born` to the last time inbound bytes were news.
     told: AtomicU64,
     born: Instant,
-    /// What the link had heard when last asked.
+    /// What the link had heard when last asked, while a ping is under way.
     heard: AtomicU64,
 }
 
@@ -70,7 +73,7 @@ impl Path {
             awaited: AtomicBool::new(false),
             told: AtomicU64::new(0),
             born: clock(),
-            heard: AtomicU64::new(0),
+            heard: AtomicU64::new(DEAF),
         }
     }
 
@@ -98,9 +101,21 @@ impl Path {
         }
     }
 
+    /// The server answered the wish for a stream.
+    pub(super) fn answered(&self) {
+        if self.awaited.swap(false, Relaxed) {
+            self.tell(News::Answered);
+        }
+    }
+
     /// Bytes went out to the far side.
     pub(super) fn sent(&self, count: usize) {
         self.totals.bytes_out.fetch_add(count as u64, Relaxed);
+        self.asked();
+    }
+
+    /// Something went out that wants an answer.
+    pub(super) fn asked(&self) {
         if !self.awaited.swap(true, Relaxed) {
             self.tell(News::Awaited);
         }
@@ -122,10 +137,24 @@ impl Path {
         self.streams() <= 1
     }
 
-    /// Whether bytes of any kind came in since the last time this was asked.
+    /// From now on bytes of any kind are a sign of life: a ping is under way.
+    pub(super) fn listen(&self) {
+        self.heard.store(self.link.heard(), Relaxed);
+    }
+
+    /// The ping was answered.
+    pub(super) fn stop_listening(&self) {
+        self.heard.store(DEAF, Relaxed);
+    }
+
+    /// Whether bytes of any kind came in since a ping went out, or since this was last asked.
     pub(super) fn has_heard(&self) -> bool {
-        let heard = self.link.heard();
-        self.heard.swap(heard, Relaxed) != heard
+        let (before, heard) = (self.heard.load(Relaxed), self.link.heard());
+        if before == DEAF || before == heard {
+            return false;
+        }
+        self.heard.store(heard, Relaxed);
+        true
     }
 
     /// Whether the session has died.

@@ -114,8 +114,10 @@ pub(crate) enum News {
         /// After so long.
         rtt: Duration,
     },
-    /// Bytes went out through a stream, and nothing came in since.
+    /// Something went out (bytes through a stream, or the wish for one), and nothing came in since.
     Awaited,
+    /// The SSH server answered what was awaited.
+    Answered,
     /// The gateway answered.
     Proved {
         /// After so long.
@@ -409,7 +411,7 @@ impl Tunnel {
                     self.on_proved(number, Duration::ZERO, now, actions);
                 }
             }
-            News::Heard | News::Alive | News::Pong { .. } => {
+            News::Heard | News::Alive | News::Answered | News::Pong { .. } => {
                 self.on_heard(number, &news, now, actions);
             }
             News::Awaited => attempt.awaited = true,
@@ -441,13 +443,14 @@ impl Tunnel {
                 self.draining.remove(place);
             }
             News::Parked(true) => draining.until = None,
-            News::Heard | News::Alive | News::Pong { .. } if draining.silent => {
+            News::Heard | News::Alive | News::Answered | News::Pong { .. } if draining.silent => {
                 draining.silent = false;
                 draining.until = draining.until.map(|_| now + SILENCE);
             }
             News::Parked(false) => draining.until = Some(now + SILENCE),
             News::Heard
             | News::Alive
+            | News::Answered
             | News::Pong { .. }
             | News::SessionUp { .. }
             | News::Awaited
@@ -463,6 +466,8 @@ impl Tunnel {
         if let News::Pong { rtt } = news {
             attempt.rtt = *rtt;
             attempt.pinged = None;
+        } else if *news == News::Answered {
+            attempt.awaited = false;
         } else if *news == News::Heard {
             attempt.awaited = false;
             attempt.next_proof = attempt.next_proof.map(|_| now + PROOF_INTERVAL);

@@ -66,6 +66,7 @@ impl Sim {
                 }
                 News::Heard
                 | News::Alive
+                | News::Answered
                 | News::Pong { .. }
                 | News::Awaited
                 | News::NotProved(_)
@@ -427,6 +428,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => failure.prop_map(News::Ended),
         2 => Just(News::Heard),
         1 => Just(News::Alive),
+        1 => Just(News::Answered),
         2 => Just(News::Pong { rtt: ms(20) }),
         2 => Just(News::Awaited),
         4 => Just(News::Proved { rtt: ms(20) }),
