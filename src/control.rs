@@ -101,6 +101,11 @@ pub(crate) enum Request {
         /// One remote, or all.
         name: Option<String>,
     },
+    /// Take up a saved remote without waiting for it. Answers `Done`.
+    Resume {
+        /// The remote's name.
+        name: String,
+    },
     /// Take a remote down and keep its definition. Answers `Done`.
     Disconnect {
         /// The remote's name.
@@ -273,6 +278,18 @@ impl Connection {
         read(&mut self.stream).await.map_err(|error| broken(&error))
     }
 
+    /// Waits for [`Reply::Done`].
+    pub(crate) async fn done(&mut self) -> Result<(), Problem> {
+        let reply = self.reply().await?;
+        if let Reply::Done = reply { Ok(()) } else { Err(refused(reply)) }
+    }
+
+    /// Waits for [`Reply::Statuses`].
+    pub(crate) async fn statuses(&mut self) -> Result<Vec<Value>, Problem> {
+        let reply = self.reply().await?;
+        if let Reply::Statuses { remotes } = reply { Ok(remotes) } else { Err(refused(reply)) }
+    }
+
     /// The stream itself, after [`Reply::Opened`].
     pub(crate) fn into_stream(self) -> UnixStream {
         self.stream
@@ -290,10 +307,9 @@ pub(crate) async fn open(
         let mut connection = started(endpoint).await?;
         let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         connection.request(Request::Open { name: name.to_owned(), timeout_ms }).await?;
-        match connection.reply().await? {
-            Reply::Opened(opened) => Ok((connection.into_stream(), opened)),
-            reply => Err(refused(reply)),
-        }
+        let reply = connection.reply().await?;
+        let Reply::Opened(opened) = reply else { return Err(refused(reply)) };
+        Ok((connection.into_stream(), opened))
     };
     // The supervisor keeps the limit; the second is for one that does not answer at all.
     timeout(limit + Duration::from_secs(2), attempt).await.unwrap_or_else(|_| {
@@ -311,10 +327,7 @@ pub(crate) async fn statuses(
         return Ok(Vec::new());
     };
     connection.request(Request::Status { name: name.map(str::to_owned) }).await?;
-    match connection.reply().await? {
-        Reply::Statuses { remotes } => Ok(remotes),
-        reply => Err(refused(reply)),
-    }
+    connection.statuses().await
 }
 
 /// A connection to the supervisor, which is started if none runs.

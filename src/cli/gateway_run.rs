@@ -1,6 +1,12 @@
 //! `openclaw gateway run`.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::IsTerminal,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -134,7 +140,13 @@ async fn serve(output: &Output, settings: Settings) -> anyhow::Result<()> {
 
 fn announce(output: &Output, running: &Running) -> anyhow::Result<()> {
     let Some(first) = running.addresses().first() else { return Ok(()) };
-    let url = format!("ws://{first}");
+    let url = format!("ws://{}", dialled(*first));
+    if running.addresses().iter().any(|address| !address.ip().is_loopback()) {
+        output.note(format!(
+            "listening on {first} too; other machines are refused until they can be paired, so \
+             reach it with: openclaw remote connect user@host"
+        ));
+    }
     if output.is_json() {
         let pid = std::process::id();
         return output.value(&serde_json::json!({
@@ -143,6 +155,15 @@ fn announce(output: &Output, running: &Running) -> anyhow::Result<()> {
     }
     output.line(format!("gateway ready on {url}"));
     Ok(())
+}
+
+/// The address that a client on this machine dials to reach a listener.
+fn dialled(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V4(_) | IpAddr::V6(_) => address,
+    }
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {

@@ -1,6 +1,9 @@
 //! Arguments and printing: one file a command, `output.rs` alone prints.
 
+mod ask;
+mod connect;
 mod demo;
+mod foreground;
 mod gateway;
 mod gateway_auth_token;
 mod gateway_call;
@@ -110,6 +113,28 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Supervisor => remote::supervise(context),
         Command::Other(words) => Err(unknown(&words).into()),
     }
+}
+
+/// Writes what happens to `sink`: `info` and worse, more with `-v`, or what `OPENCLAW_LOG` says.
+fn log_to<W>(sink: W, verbose: u8)
+where
+    W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
+{
+    let level = match verbose {
+        0 => "openclaw=info",
+        1 => "openclaw=debug",
+        _ => "openclaw=trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("OPENCLAW_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(sink)
+        .try_init();
+    // Only a second call fails, and the first one's sink is as good.
+    drop(subscriber);
 }
 
 /// A command that we lack; another `openclaw` on the PATH may have it.

@@ -75,6 +75,14 @@ impl Output {
         drop(written);
     }
 
+    /// Gives standard output up: whoever reads it sees its end.
+    pub(super) fn close(&self) {
+        if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+            // A descriptor that cannot be replaced stays open, and the reader waits for our end.
+            let _kept = nix::unistd::dup2_stdout(null);
+        }
+    }
+
     /// Prints a line for a person to standard error.
     pub(super) fn note(&self, text: impl AsRef<str>) {
         eprintln!("{}", text.as_ref());
@@ -142,9 +150,16 @@ impl Spinner {
         self.0.set_message(text.to_owned());
     }
 
-    /// Runs `question` with the line free for it.
-    pub(super) fn suspend<T>(&self, question: impl FnOnce() -> T) -> T {
-        self.0.suspend(question)
+    /// Leaves the line free for a question.
+    pub(super) fn pause(&self) {
+        self.0.disable_steady_tick();
+        self.0.finish_and_clear();
+    }
+
+    /// Shows itself again.
+    pub(super) fn resume(&self) {
+        self.0.reset();
+        self.0.enable_steady_tick(Duration::from_millis(100));
     }
 }
 

@@ -1,19 +1,418 @@
-//! `openclaw remote`.
+//! `openclaw remote`: list, look at and change the remotes; `connect` has a file of its own.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
-use super::Context;
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{Context, connect, output::Tone};
+use crate::{
+    config::{Paths, Remotes},
+    control::{self, Connection, Request, Start},
+    problem::{Class, Problem},
+    supervisor,
+};
+
+/// The gateway on this machine, as `remote use` calls it.
+const LOCAL: &str = "local";
 
 /// Arguments of `remote`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
-
-/// Runs `remote`.
-pub(super) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
 }
 
-/// Runs the supervisor of this profile.
-pub(super) fn supervise(_context: &Context) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Bring a remote up, save it and make it the default
+    Connect(Box<connect::Arguments>),
+    /// Show how the remotes are
+    Status(Named),
+    /// List the remotes
+    List,
+    /// Choose the remote that commands mean, or `local`
+    Use {
+        /// Its name, or `local`
+        name: String,
+    },
+    /// Give a remote another name
+    Rename {
+        /// Its name so far
+        name: String,
+        /// Its name from now on
+        to: String,
+    },
+    /// Take a remote down and keep its definition
+    Disconnect(Named),
+    /// Take a remote down and forget it with its saved secret
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Show what the supervisor noted
+    Logs {
+        /// Only of this remote
+        name: Option<String>,
+        /// Go on with what is noted from now on
+        #[arg(short, long)]
+        follow: bool,
+        /// So many lines
+        #[arg(short = 'n', long, default_value_t = 200, value_name = "COUNT")]
+        lines: usize,
+    },
+}
+
+/// A remote, or the default one.
+#[derive(Debug, clap::Args)]
+struct Named {
+    /// Its name
+    name: Option<String>,
+}
+
+/// Runs one of the `remote` commands.
+pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Connect(arguments) => return connect::run(context, *arguments).await,
+            Command::Status(named) => status(context, named.name).await?,
+            Command::List => list(context).await?,
+            Command::Use { name } => choose(context, &name)?,
+            Command::Rename { name, to } => {
+                change(context, Request::Rename { name, to: to.clone() }).await?;
+                report(context, &to, "renamed")?;
+            }
+            Command::Disconnect(named) => {
+                let name = named_or_default(&context.paths, named.name)?;
+                disconnect(context, &name).await?;
+                report(context, &name, "disconnected")?;
+            }
+            Command::Remove { name } => {
+                change(context, Request::Remove { name: name.clone() }).await?;
+                report(context, &name, "removed")?;
+            }
+            Command::Logs { name, follow, lines } => {
+                logs(context, name.as_deref(), follow, lines).await?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The remote meant: the one named, or the default one.
+pub(super) fn named_or_default(paths: &Paths, name: Option<String>) -> Result<String, Problem> {
+    match name {
+        Some(name) => Ok(name),
+        None => Remotes::load(paths)?.default.ok_or_else(|| {
+            Problem::new(Class::Usage, "no remote is named, and there is no default one")
+                .fix("openclaw remote list")
+        }),
+    }
+}
+
+/// Has the supervisor change something.
+async fn change(context: &Context, request: Request) -> Result<(), Problem> {
+    let mut connection = control::started(&context.paths.endpoint()).await?;
+    connection.request(request).await?;
+    connection.done().await
+}
+
+/// Without a supervisor there is only the wish to take back.
+async fn disconnect(context: &Context, name: &str) -> Result<(), Problem> {
+    if Connection::dial(&context.paths.endpoint(), Start::Never).await?.is_some() {
+        return change(context, Request::Disconnect { name: name.to_owned() }).await;
+    }
+    Remotes::update(&context.paths, |remotes| {
+        remotes.named(name)?;
+        if let Some(remote) = remotes.remotes.get_mut(name) {
+            remote.wanted = false;
+        }
+        Ok(())
+    })
+}
+
+fn report(context: &Context, name: &str, done: &str) -> anyhow::Result<()> {
+    if context.output.is_json() {
+        return context.output.value(&json!({"ok": true, "name": name}));
+    }
+    context.output.line(format!("{name}: {done}"));
+    Ok(())
+}
+
+/// The status objects; the supervisor is started if a remote is wanted and none runs.
+async fn statuses(paths: &Paths, name: Option<&str>) -> Result<Vec<Value>, Problem> {
+    let saved = Remotes::load(paths)?;
+    let endpoint = paths.endpoint();
+    let start = match saved.remotes.values().any(|remote| remote.wanted) {
+        true => Start::IfNeeded,
+        false => Start::Never,
+    };
+    if let Some(mut connection) = Connection::dial(&endpoint, start).await? {
+        connection.request(Request::Status { name: name.map(str::to_owned) }).await?;
+        return connection.statuses().await;
+    }
+    if let Some(name) = name {
+        saved.named(name)?;
+    }
+    let wanted = saved.remotes.iter().filter(|(other, _)| name.is_none_or(|n| n == *other));
+    Ok(wanted.map(|(name, remote)| supervisor::resting(name, remote, &saved)).collect())
+}
+
+async fn status(context: &Context, name: Option<String>) -> anyhow::Result<()> {
+    let remotes = statuses(&context.paths, name.as_deref()).await?;
+    if context.output.is_json() {
+        return context.output.value(&remotes);
+    }
+    if remotes.is_empty() {
+        context.output.line("no remotes yet; openclaw remote connect user@host makes the first");
+    }
+    for remote in &remotes {
+        for line in describe(context, remote) {
+            context.output.line(line);
+        }
+    }
+    Ok(())
+}
+
+async fn list(context: &Context) -> anyhow::Result<()> {
+    let remotes = statuses(&context.paths, None).await?;
+    if context.output.is_json() {
+        return context.output.value(&remotes);
+    }
+    if remotes.is_empty() {
+        context.output.line("no remotes yet; openclaw remote connect user@host makes the first");
+    }
+    let width = remotes.iter().map(|remote| text(remote, "/name").len()).max().unwrap_or(0);
+    for remote in &remotes {
+        let mark = if remote.pointer("/default") == Some(&json!(true)) { "*" } else { " " };
+        let phase = format!("{:<13}", text(remote, "/phase"));
+        context.output.line(format!(
+            "{mark} {:<width$}  {} {}  {}",
+            text(remote, "/name"),
+            context.output.paint(tone(&text(remote, "/phase")), &phase),
+            text(remote, "/localUrl"),
+            text(remote, "/target"),
+        ));
+    }
+    Ok(())
+}
+
+/// What a person wants to know of one remote.
+pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
+    let phase = text(remote, "/phase");
+    let painted = context.output.paint(tone(&phase), &phase.replace('_', " "));
+    let default = if remote.pointer("/default") == Some(&json!(true)) { " (default)" } else { "" };
+    let mut lines = vec![format!("{}{default}: {painted}", text(remote, "/name"))];
+    let mut add = |label: &str, value: String| {
+        if !value.is_empty() {
+            lines.push(format!("  {label:<9} {value}"));
+        }
+    };
+    let hops = remote.pointer("/via").and_then(Value::as_array).cloned().unwrap_or_default();
+    let hops: Vec<_> = hops.iter().filter_map(Value::as_str).collect();
+    let via = if hops.is_empty() { String::new() } else { format!(" via {}", hops.join(", ")) };
+    add("target", format!("{}{via}", text(remote, "/target")));
+    add("local", text(remote, "/localUrl"));
+    if let Some(proof) = remote.pointer("/proof").filter(|proof| !proof.is_null()) {
+        let who =
+            if text(proof, "/kind") == "gateway" { "gateway answered" } else { "SSH answered" };
+        let age = Duration::from_millis(number(proof, "/ageMs"));
+        add("proof", format!("{who} {} ago in {} ms", span(age), text(proof, "/rttMs")));
+    }
+    let version = text(remote, "/gateway/version");
+    if !version.is_empty() {
+        add("gateway", format!("{version}, protocol {}", text(remote, "/gateway/protocol")));
+    }
+    let moved = format!(
+        "{} open, {} held, {} in, {} out",
+        number(remote, "/streams"),
+        number(remote, "/held"),
+        bytes(number(remote, "/bytesIn")),
+        bytes(number(remote, "/bytesOut"))
+    );
+    if phase != "down" {
+        add("streams", moved);
+    }
+    for forward in remote.pointer("/forwards").and_then(Value::as_array).into_iter().flatten() {
+        add(
+            "forward",
+            format!(
+                "{} to {}:{}, {}",
+                text(forward, "/port"),
+                text(forward, "/host"),
+                text(forward, "/hostPort"),
+                text(forward, "/phase")
+            ),
+        );
+    }
+    if let Some(outage) = remote.pointer("/lastOutage").filter(|outage| !outage.is_null()) {
+        let back = match outage.pointer("/restoredMs").and_then(Value::as_u64) {
+            Some(ms) => format!("back {} after it was noticed", span(Duration::from_millis(ms))),
+            None => "not back yet".to_owned(),
+        };
+        add(
+            "outage",
+            format!("{}: {}; {back}", text(outage, "/startedAt"), text(outage, "/cause")),
+        );
+    }
+    if phase != "live" {
+        add("failure", text(remote, "/failure/message"));
+        add("try", text(remote, "/failure/fix"));
+    }
+    lines
+}
+
+fn choose(context: &Context, name: &str) -> anyhow::Result<()> {
+    Remotes::update(&context.paths, |remotes| {
+        if name != LOCAL {
+            remotes.named(name)?;
+        }
+        remotes.default = Some(name.to_owned());
+        Ok(())
+    })?;
+    report(context, name, "commands mean this one from now on")
+}
+
+/// Prints the last `count` lines of the log; the files are the supervisor's, a day each.
+async fn logs(
+    context: &Context,
+    name: Option<&str>,
+    follow: bool,
+    count: usize,
+) -> anyhow::Result<()> {
+    if let Some(name) = name {
+        Remotes::load(&context.paths)?.named(name)?;
+    }
+    let filter = name.map(|name| format!("name=\"{name}\""));
+    let matches = |line: &&str| filter.as_ref().is_none_or(|filter| line.contains(filter));
+    let mut seen = read_log(&context.paths)?;
+    let lines: Vec<&str> = seen.lines().filter(matches).collect();
+    let last = lines.get(lines.len().saturating_sub(count)..).unwrap_or_default();
+    if context.output.is_json() {
+        return context.output.value(&last);
+    }
+    for line in last {
+        context.output.line(line);
+    }
+    if !follow {
+        return Ok(());
+    }
+    loop {
+        sleep(Duration::from_millis(300)).await;
+        let now = read_log(&context.paths)?;
+        let fresh = now.get(seen.len()..).unwrap_or(&now);
+        for line in fresh.lines().filter(matches) {
+            context.output.line(line);
+        }
+        seen = now;
+    }
+}
+
+/// All log files in the order of their days.
+fn read_log(paths: &Paths) -> anyhow::Result<String> {
+    let folder = paths.logs();
+    if !folder.exists() {
+        return Ok(String::new());
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&folder).context("reading the log folder")? {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        if name.is_some_and(|name| name.starts_with(supervisor::LOG_PREFIX)) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let mut text = String::new();
+    for file in files {
+        let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        text.push_str(&String::from_utf8_lossy(&bytes));
+    }
+    Ok(text)
+}
+
+/// Runs the supervisor of this profile; its starter waits for one line on our standard output.
+pub(super) fn supervise(context: &Context) -> anyhow::Result<ExitCode> {
+    supervisor::detach();
+    let outcome = prepare(context);
+    let lock = match outcome {
+        Ok(supervisor::Place::Ours(lock)) => lock,
+        Ok(supervisor::Place::Taken) => {
+            // Of two that start at once the other one is about to listen.
+            context.output.page(&format!("{}\n", control::READY));
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(problem) => {
+            context.output.page(&format!("{}\n", serde_json::to_string(&problem)?));
+            return Ok(ExitCode::from(problem.class.exit_code()));
+        }
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let ready = || {
+        context.output.page(&format!("{}\n", control::READY));
+        context.output.close();
+    };
+    runtime.block_on(supervisor::run(&context.paths, lock, ready))?;
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn prepare(context: &Context) -> Result<supervisor::Place, Problem> {
+    let place = supervisor::take_place(&context.paths)?;
+    if matches!(place, supervisor::Place::Ours(_)) {
+        let log = supervisor::log_file(&context.paths)?;
+        super::log_to(std::sync::Mutex::new(log), context.globals.verbose);
+    }
+    Ok(place)
+}
+
+/// A field as text; empty if it is missing.
+fn text(value: &Value, pointer: &str) -> String {
+    match value.pointer(pointer) {
+        Some(Value::String(text)) => text.clone(),
+        None | Some(Value::Null) => String::new(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn number(value: &Value, pointer: &str) -> u64 {
+    value.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn tone(phase: &str) -> Tone {
+    match phase {
+        "live" => Tone::Good,
+        "down" => Tone::Quiet,
+        "blocked" | "gateway_down" => Tone::Bad,
+        _ => Tone::Odd,
+    }
+}
+
+/// A span as a person says it.
+pub(super) fn span(span: Duration) -> String {
+    match span.as_secs() {
+        0 => format!("{} ms", span.as_millis()),
+        seconds @ 1..=9 => format!("{}.{} s", seconds, span.subsec_millis() / 100),
+        seconds @ 10..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// A count of bytes as a person says it.
+fn bytes(count: u64) -> String {
+    let units = ["kB", "MB", "GB"];
+    let mut value = count as f64;
+    let mut unit = "B";
+    for next in units {
+        if value < 1000.0 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
 }

@@ -11,7 +11,7 @@ mod target;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(crate) use address::Address;
-pub(crate) use credential::{Credential, Source, Sources};
+pub(crate) use credential::{Credential, Source, Sources, choose as choose_credential};
 pub(crate) use proof::{NotAnswered, challenge, healthz};
 pub(crate) use reach::{Plan, Reached};
 pub(crate) use session::{EVERYTHING, Gateway, Login, READ};

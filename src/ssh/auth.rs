@@ -188,7 +188,8 @@ impl Login<'_> {
     /// Tries every key once.
     async fn keys(&mut self, mut offered: MethodSet) -> Result<Verdict, Failure> {
         let mut agent = self.agent().await;
-        for candidate in self.candidates(agent.as_ref()).await {
+        let held = agent.as_ref().map(|agent| agent.identities().to_vec()).unwrap_or_default();
+        for candidate in self.candidates(&held).await {
             if candidate.blob().is_some_and(|blob| !self.spent.insert(blob)) {
                 continue;
             }
@@ -229,8 +230,7 @@ impl Login<'_> {
     }
 
     /// The keys in the order in which they are tried: named files first, since the server counts.
-    async fn candidates(&mut self, agent: Option<&Agent>) -> Vec<Candidate> {
-        let held = agent.map(Agent::identities).unwrap_or_default();
+    async fn candidates(&mut self, held: &[AgentIdentity]) -> Vec<Candidate> {
         let mut files = Vec::new();
         for path in self.hop.identities.clone() {
             files.extend(self.load(path).await);
@@ -556,6 +556,9 @@ impl Login<'_> {
     async fn lost(&self) -> Failure {
         let cause = timeout(LAST_WORDS, self.end.wait()).await;
         let failure = cause.unwrap_or_else(|_| self.broke());
+        if failure.cause == Cause::Authentication {
+            return self.refused(&MethodSet::empty());
+        }
         if failure.message.to_lowercase().contains("too many authentication failures") {
             return Failure::new(
                 Cause::Authentication,

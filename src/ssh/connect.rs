@@ -146,17 +146,14 @@ impl Making<'_> {
         let (offers, offered) = mpsc::channel(1);
         let (end, taps) = (Arc::new(End::default()), Arc::new(Taps::default()));
         let watcher = Watcher { offers, end: Arc::clone(&end), taps: Arc::clone(&taps) };
-        let (handle, host_key) = self
-            .handshake(
-                client::connect_stream(Arc::new(config), link, watcher),
-                offered,
-                &files,
-                &switch,
-            )
-            .await
-            .map_err(|failure| self.blame(failure, &switch, &remembered))?;
+        let connecting = client::connect_stream(Arc::new(config), link, watcher);
+        let shaken = self.handshake(connecting, offered, &files, &switch).await;
         let banner = switch.banner().unwrap_or_default().to_owned();
-        self.keyring.note_server(self.route, &banner, switch.heard_after());
+        if !banner.is_empty() {
+            self.keyring.note_server(self.route, &banner, switch.heard_after());
+        }
+        let (handle, host_key) =
+            shaken.map_err(|failure| self.blame(failure, &switch, &remembered))?;
         let login = auth::login(self.hop, handle, &end, self.keyring, self.asker, self.stages);
         let (handle, outcome) = Box::pin(login).await?;
         fuse.armed = false;
@@ -203,7 +200,7 @@ impl Making<'_> {
                     files.check(self.hop, &offer.key, self.asker).await?;
                     fingerprint = known_hosts::fingerprint(&offer.key);
                     // The session may have died while a person thought; `connecting` says so.
-                    drop(offer.accept.send(()));
+                    offer.accept.send(()).ok();
                     (self.stages)(Stage::Handshaking { host: host() });
                     deadline = Instant::now() + limit;
                 }
@@ -393,6 +390,10 @@ impl client::Handler for Watcher {
             }
             DisconnectReason::Error(russh::Error::Disconnect | russh::Error::HUP) => {
                 Failure::new(Cause::LinkLost, "the SSH server closed the connection")
+            }
+            // The library ends a session whose server has no method left.
+            DisconnectReason::Error(russh::Error::NoAuthMethod) => {
+                Failure::new(Cause::Authentication, "the SSH server has no way left to log in")
             }
             DisconnectReason::Error(error) => {
                 Failure::new(Cause::LinkLost, format!("the ssh session failed: {error}"))

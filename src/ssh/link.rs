@@ -215,6 +215,6 @@ mod tests {
         }
         assert_eq!(switch.banner(), Some("SSH-2.0-OpenSSH_9.8p1 Debian"));
         assert!(switch.heard_after().is_some());
-        assert_eq!(switch.received(), 43);
+        assert_eq!(switch.received(), 41);
     }
 }

@@ -15,6 +15,7 @@ mod keys;
 mod known_hosts;
 mod link;
 mod resolve;
+pub(crate) mod server;
 mod session;
 mod stream;
 mod target;
@@ -25,3 +26,6 @@ pub(crate) use keyring::Keyring;
 pub(crate) use resolve::{Environment, Hop, HostKeyPolicy, Method, Plan, anchor, resolve};
 pub(crate) use session::{Facts, OpenFailure, Ran, Session};
 pub(crate) use stream::Stream;
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,34 @@
 //! Runs the tunnels: listeners, sessions, and the server end of the control socket.
+//!
+//! ```text
+//! process ── server ──┬── remote ──┬── lane (gateway) ──┬── machine (tunnel/)
+//!   lock     commands │            │                    ├── sessions (ssh/), one path each
+//!   socket            │            ├── lane (-L)        └── streams (pump), held connections
+//!   log               │            └── ports, turned to their lane
+//!                     └── trials: remotes that a `remote connect` has not kept yet
+//! ```
+
+mod desk;
+mod dialer;
+mod incoming;
+mod lane;
+mod link;
+mod path;
+mod port;
+mod process;
+mod pump;
+mod remote;
+mod server;
+mod trial;
+mod wake;
+
+use serde_json::Value;
+
+use crate::config::{Remote, Remotes};
+
+/// The status object of a remote that is saved and not at work.
+pub(crate) fn resting(name: &str, definition: &Remote, saved: &Remotes) -> Value {
+    remote::resting(name, definition, saved.default.as_deref() == Some(name), None)
+}
+
+pub(crate) use process::{LOG_PREFIX, Place, detach, log_file, run, take_place};

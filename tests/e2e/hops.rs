@@ -74,7 +74,7 @@ fn a_passphrase_is_asked_for_and_not_shown() {
     let scene = Scene::new();
     let key = scene.sshd.encrypted_key("correct horse");
     let mut terminal = Terminal::start(by_hand(&scene, &key, &scene.sshd.known_hosts()));
-    terminal.shows("passphrase");
+    terminal.shows("Passphrase");
     terminal.types("correct horse");
     let (code, screen) = terminal.end();
     assert_eq!(code, 0, "{screen}");

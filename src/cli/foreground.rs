@@ -1,0 +1,126 @@
+//! `openclaw remote connect --foreground`: the supervisor of one remote, as a service runs it.
+
+use std::{process::ExitCode, time::Duration};
+
+use super::{Context, connect::Order};
+use crate::{
+    client::Credential,
+    config::Remotes,
+    control::{self, Note, Reply, Request},
+    problem::{Class, Problem},
+    supervisor,
+};
+
+/// The exit code that keeps systemd from starting again what cannot work.
+const CONFIGURATION: u8 = 78;
+
+/// Runs until a signal; exits with the class of what makes the remote hopeless.
+pub(super) async fn run(
+    context: &Context,
+    timeout: u64,
+    order: Order,
+    given: Credential,
+) -> anyhow::Result<ExitCode> {
+    if !given.is_empty() {
+        context.output.note("note: --foreground only keeps the path; the secret is not used");
+    }
+    let lock = match supervisor::take_place(&context.paths)? {
+        supervisor::Place::Ours(lock) => lock,
+        supervisor::Place::Taken => {
+            return Err(Problem::new(
+                Class::Config,
+                "a supervisor of this profile is running already",
+            )
+            .fix("openclaw remote connect without --foreground, or another --profile")
+            .into());
+        }
+    };
+    super::log_to(std::io::stderr, context.globals.verbose);
+    let (ready, started) = tokio::sync::oneshot::channel();
+    let supervise = supervisor::run(&context.paths, lock, move || {
+        // Whoever waits for it has gone if it cannot be told.
+        let _gone = ready.send(());
+    });
+    let connect = async {
+        started.await.map_err(|_| Problem::new(Class::Internal, "the supervisor ended"))?;
+        keep(context, Duration::from_secs(timeout), &order).await
+    };
+    tokio::pin!(supervise, connect);
+    let outcome = tokio::select! {
+        ended = &mut supervise => return ended.map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        outcome = &mut connect => outcome,
+    };
+    match outcome {
+        Ok(()) => {}
+        Err(problem)
+            if problem.class == Class::Unreachable || problem.class == Class::GatewayDown =>
+        {
+            // What time may heal is no reason to end: save it, and go on trying.
+            context.output.note(format!("openclaw: {}; trying on", problem.message));
+            resume(context, &order).await?;
+        }
+        Err(problem) => {
+            let code = if matches!(problem.class, Class::Config | Class::Usage) {
+                CONFIGURATION
+            } else {
+                problem.class.exit_code()
+            };
+            context.output.failure(&problem.into());
+            return Ok(ExitCode::from(code));
+        }
+    }
+    supervise.await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Connects through our own socket, as any command would, and keeps the remote.
+async fn keep(context: &Context, limit: Duration, order: &Order) -> Result<(), Problem> {
+    let mut connection = control::started(&context.paths.endpoint()).await?;
+    connection
+        .request(Request::Connect {
+            name: order.name.clone(),
+            definition: value(order)?,
+            batch: true,
+            make_default: order.make_default,
+            timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+        })
+        .await?;
+    loop {
+        match connection.reply().await? {
+            Reply::Stage { text } => context.output.note(text),
+            Reply::Live { status, .. } => {
+                let url = status.get("localUrl").and_then(serde_json::Value::as_str);
+                context.output.note(format!("live: {}", url.unwrap_or_default()));
+                connection.note(&Note::Keep { gateway: None }).await?;
+            }
+            Reply::Done => return Ok(()),
+            reply @ (Reply::Question(_)
+            | Reply::Opened(_)
+            | Reply::Statuses { .. }
+            | Reply::Token { .. }
+            | Reply::Failed(_)) => return Err(control::refused(reply)),
+        }
+    }
+}
+
+/// Saves the definition as wanted and has the supervisor take it up.
+async fn resume(context: &Context, order: &Order) -> Result<(), Problem> {
+    if let Some(definition) = &order.definition {
+        Remotes::update(&context.paths, |remotes| {
+            remotes.remotes.insert(order.name.clone(), definition.clone());
+            Ok(())
+        })?;
+    }
+    let mut connection = control::started(&context.paths.endpoint()).await?;
+    connection.request(Request::Resume { name: order.name.clone() }).await?;
+    connection.done().await
+}
+
+fn value(order: &Order) -> Result<Option<serde_json::Value>, Problem> {
+    order
+        .definition
+        .as_ref()
+        .map(serde_json::to_value)
+        .transpose()
+        .map_err(|error| Problem::new(Class::Internal, format!("writing the definition: {error}")))
+}

@@ -1,0 +1,206 @@
+//! Connections made in tests: a scripted person, the embedded server, an echo behind it.
+
+mod failures;
+mod host_keys;
+mod logins;
+mod real;
+mod streams;
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener as StdListener},
+    path::{Path, PathBuf},
+    pin::Pin,
+    process::Command,
+    sync::Mutex,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
+
+use super::{
+    Asker, Environment, Keyring, Plan, Question, Session, Stage, Stream,
+    server::{Embedded, Login, Options, generate_client_key},
+};
+use crate::{config::SshOptions, secret::Secret, tunnel::Failure};
+
+/// Long enough for a loaded machine, short enough to fail a test.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Answers from a list and keeps the questions.
+#[derive(Default)]
+struct Script {
+    answers: Mutex<Vec<&'static str>>,
+    asked: Mutex<Vec<Question>>,
+}
+
+impl Script {
+    fn of(answers: &[&'static str]) -> Self {
+        let mut answers = answers.to_vec();
+        answers.reverse();
+        Self { answers: Mutex::new(answers), asked: Mutex::default() }
+    }
+
+    fn asked(&self) -> Vec<Question> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Asker for Script {
+    fn ask(&self, question: Question) -> Pin<Box<dyn Future<Output = Option<Secret>> + Send + '_>> {
+        self.asked.lock().unwrap().push(question);
+        let answer = self.answers.lock().unwrap().pop().map(Secret::new);
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+fn plan(options: &SshOptions) -> Plan {
+    super::resolve("127.0.0.1", options, &Environment::of_process()).unwrap()
+}
+
+async fn connect(options: &SshOptions, script: &Script) -> Result<Session, Failure> {
+    connect_with(options, script, &Keyring::default()).await
+}
+
+async fn connect_with(
+    options: &SshOptions,
+    script: &Script,
+    keyring: &Keyring,
+) -> Result<Session, Failure> {
+    let plan = plan(options);
+    let connecting = super::connect(&plan, keyring, script, &|_: Stage| {});
+    timeout(PATIENCE, Box::pin(connecting)).await.expect("connect took too long")
+}
+
+/// A server that sends back what it gets.
+async fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = stream.into_split();
+                let _ = tokio::io::copy(&mut reader, &mut writer).await;
+            });
+        }
+    });
+    port
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("took too long")
+}
+
+/// The embedded server with one client, whose files live in a folder of their own.
+struct Lab {
+    folder: tempfile::TempDir,
+    server: Embedded,
+    key: String,
+}
+
+impl Lab {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = generate_client_key(&folder.path().join("client_key")).unwrap();
+        let options = Options { login: Login::Key(key.clone()), refuse_forwards: false };
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        Self { server: Embedded::start(listener, options).unwrap(), folder, key }
+    }
+
+    /// A lab whose server is on file.
+    fn known() -> Self {
+        let lab = Self::start();
+        let line = lab.server.known_hosts_line(lab.port());
+        fs::write(lab.at("known_hosts"), line + "\n").unwrap();
+        lab
+    }
+
+    fn port(&self) -> u16 {
+        self.server.address().port()
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn options(&self) -> SshOptions {
+        options(self.port(), &self.at("client_key"), &self.at("known_hosts"))
+    }
+
+    /// The options with one more, which comes first and so wins.
+    fn with(&self, key: &str, value: &str) -> SshOptions {
+        let mut options = self.options();
+        options.options.insert(0, (key.into(), value.into()));
+        options
+    }
+}
+
+/// Options for a server on 127.0.0.1 that touch nothing of the person who runs the test.
+fn options(port: u16, key: &Path, known_hosts: &Path) -> SshOptions {
+    SshOptions {
+        port: Some(port),
+        identities: vec![key.to_owned()],
+        options: vec![
+            ("UserKnownHostsFile".into(), known_hosts.display().to_string()),
+            ("GlobalKnownHostsFile".into(), "none".into()),
+            ("IdentityAgent".into(), "none".into()),
+        ],
+        ..SshOptions::default()
+    }
+}
+
+/// A forward to `port` on the far side's loopback.
+async fn open(session: &Session, port: u16) -> Stream {
+    within(session.open("127.0.0.1", port)).await.unwrap()
+}
+
+/// Sends a word through an echo and takes it back.
+async fn shout(stream: &mut Stream) {
+    within(stream.write_all(b"hello")).await.unwrap();
+    let mut word = [0; 5];
+    within(stream.read_exact(&mut word)).await.unwrap();
+    assert_eq!(&word, b"hello");
+}
+
+/// A listener that hands its connections to the test.
+async fn far_side() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+/// A port on which nothing listens.
+fn closed_port() -> u16 {
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().map(|address: SocketAddr| address.port()).unwrap()
+}
+
+/// Whether `program` is installed; fails the test instead where peers are required.
+fn installed(program: &str) -> Option<PathBuf> {
+    let found = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
+        .iter()
+        .map(|folder| Path::new(folder).join(program))
+        .find(|path| path.exists());
+    if found.is_none() {
+        assert_ne!(
+            std::env::var("OPENCLAW_TEST_PEERS").as_deref(),
+            Ok("required"),
+            "{program} is required and not installed"
+        );
+        println!("skipped: {program} is not installed");
+    }
+    found
+}
+
+fn keygen(path: &Path, kind: &str, passphrase: &str) {
+    let done = Command::new("ssh-keygen")
+        .args(["-q", "-t", kind, "-N", passphrase, "-f"])
+        .arg(path)
+        .status()
+        .unwrap();
+    assert!(done.success());
+}

@@ -1,0 +1,108 @@
+//! The same against a real OpenSSH server: skipped with a message where there is none.
+
+use std::process::{Child, Stdio};
+
+use super::*;
+
+/// A private sshd with fresh keys; ends with the test.
+struct Sshd {
+    folder: tempfile::TempDir,
+    port: u16,
+    process: Child,
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Sshd {
+    async fn start(lines: &[&str]) -> Option<Self> {
+        let program = installed("sshd")?;
+        installed("ssh-keygen")?;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        keygen(&at("host_key"), "ed25519", "");
+        keygen(&at("client_key"), "ed25519", "");
+        fs::copy(at("client_key.pub"), at("authorized_keys")).unwrap();
+        // sshd binds the port itself, so it is free for a moment in between.
+        let port = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut config = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
+             StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\nMaxStartups 200\n",
+            at("host_key").display(),
+            at("authorized_keys").display()
+        );
+        for line in lines {
+            config.push_str(line);
+            config.push('\n');
+        }
+        config.push_str("PasswordAuthentication no\nAllowTcpForwarding yes\n");
+        fs::write(at("sshd_config"), config).unwrap();
+        let _ = fs::create_dir_all("/run/sshd");
+        let mut process = Command::new(program)
+            .args(["-D", "-e", "-f"])
+            .arg(at("sshd_config"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // "Server listening on" is the line to wait for.
+        let stderr = process.stderr.take().unwrap();
+        let ready = tokio::task::spawn_blocking(move || {
+            use std::io::BufRead;
+            let mut lines = std::io::BufReader::new(stderr).lines();
+            let found = lines.any(|line| line.is_ok_and(|line| line.contains("listening on")));
+            // Reads on, so that sshd never blocks on a full pipe.
+            std::thread::spawn(move || lines.count());
+            found
+        });
+        let ready = timeout(PATIENCE, ready).await.unwrap().unwrap();
+        let sshd = Self { folder, port, process };
+        assert!(ready, "sshd did not start");
+        let host_key = fs::read_to_string(sshd.at("host_key.pub")).unwrap();
+        let mut words = host_key.split(' ');
+        let (kind, key) = (words.next().unwrap(), words.next().unwrap());
+        fs::write(sshd.at("known_hosts"), format!("[127.0.0.1]:{port} {kind} {key}\n")).unwrap();
+        Some(sshd)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn options(&self) -> SshOptions {
+        options(self.port, &self.at("client_key"), &self.at("known_hosts"))
+    }
+}
+
+#[tokio::test]
+async fn forwards_through_a_real_server_with_half_close() {
+    let Some(sshd) = Sshd::start(&[]).await else { return };
+    let session = connect(&sshd.options(), &Script::default()).await.unwrap();
+    let port = echo().await;
+    let mut stream = within(session.open("127.0.0.1", port)).await.unwrap();
+    let sent: Vec<u8> = (0..3_000_000_u32).map(|number| number as u8).collect();
+    let mut received = Vec::new();
+    let (mut reader, mut writer) = tokio::io::split(&mut stream);
+    let writing = async {
+        writer.write_all(&sent).await.unwrap();
+        writer.shutdown().await.unwrap();
+    };
+    let (_, read) =
+        within(async { tokio::join!(writing, reader.read_to_end(&mut received)) }).await;
+    read.unwrap();
+    assert!(sent == received);
+    let facts = session.facts();
+    assert!(facts.banner.starts_with("SSH-2.0-OpenSSH"), "{facts:?}");
+    assert_eq!(facts.method, "publickey");
+    assert!(!facts.needed_person);
+    assert!(within(session.ping()).await.unwrap() < PATIENCE);
+    let ran = within(session.run("echo out; echo err >&2; exit 3", 100)).await.unwrap();
+    assert_eq!(
+        (ran.status, ran.stdout.as_slice(), ran.stderr.as_str()),
+        (3, &b"out\n"[..], "err\n")
+    );
+    assert!(within(session.run("head -c 1000 /dev/zero", 100)).await.is_err());
+}

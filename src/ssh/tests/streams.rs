@@ -1,0 +1,259 @@
+//! What a session carries: forwards, their ends, jumps, and the kill switch.
+
+use std::{io::ErrorKind, time::Instant};
+
+use super::*;
+use crate::{ssh::OpenFailure, tunnel::Cause};
+
+/// What a kill may take; it is well below a millisecond on an idle machine.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn carries_bytes_and_tells_the_end_of_a_channel_from_the_end_of_a_session() {
+    let lab = Lab::known();
+    let session = connect(&lab.options(), &Script::default()).await.unwrap();
+    let (listener, port) = far_side().await;
+    let mut polite = open(&session, port).await;
+    let (mut far, _) = within(listener.accept()).await.unwrap();
+    let mut cut = open(&session, port).await;
+    let (mut far_cut, _) = within(listener.accept()).await.unwrap();
+
+    far.write_all(b"all of it").await.unwrap();
+    far.shutdown().await.unwrap();
+    let mut text = String::new();
+    within(polite.read_to_string(&mut text)).await.unwrap();
+    assert_eq!(text, "all of it");
+    // The other direction is still open.
+    within(polite.write_all(b"answer")).await.unwrap();
+    within(polite.shutdown()).await.unwrap();
+    text.clear();
+    within(far.read_to_string(&mut text)).await.unwrap();
+    assert_eq!(text, "answer");
+
+    far_cut.write_all(b"half").await.unwrap();
+    let mut half = [0; 4];
+    within(cut.read_exact(&mut half)).await.unwrap();
+    let pinging = session.ping();
+    lab.server.drop_sessions();
+    assert_eq!(within(cut.read_u8()).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(within(cut.write_all(b"more")).await.is_err());
+    assert_eq!(within(session.closed()).await.cause, Cause::LinkLost);
+    assert!(within(pinging).await.is_err());
+    assert!(session.is_closed());
+    let late = within(session.open("127.0.0.1", port)).await;
+    assert_eq!(late.unwrap_err(), OpenFailure::SessionLost);
+}
+
+#[tokio::test]
+async fn dropping_a_stream_closes_the_far_connection() {
+    let lab = Lab::known();
+    let session = connect(&lab.options(), &Script::default()).await.unwrap();
+    let (listener, port) = far_side().await;
+    let mut stream = open(&session, port).await;
+    let (mut far, _) = within(listener.accept()).await.unwrap();
+    within(stream.write_all(b"last words")).await.unwrap();
+    assert_eq!(session.streams(), 1);
+    drop(stream);
+    let mut text = String::new();
+    within(far.read_to_string(&mut text)).await.unwrap();
+    assert_eq!((text.as_str(), session.streams()), ("last words", 0));
+}
+
+#[tokio::test]
+async fn says_why_a_forward_is_refused() {
+    let lab = Lab::known();
+    let session = connect(&lab.options(), &Script::default()).await.unwrap();
+    let refused = within(session.open("127.0.0.1", closed_port())).await.unwrap_err();
+    assert!(matches!(&refused, OpenFailure::Refused(why) if why.contains("nothing answers")));
+    let elsewhere = within(session.open("192.0.2.1", 80)).await.unwrap_err();
+    assert_eq!(elsewhere, OpenFailure::Prohibited);
+    lab.server.refuse_forwards(true);
+    let prohibited = within(session.open("127.0.0.1", echo().await)).await.unwrap_err();
+    assert_eq!(prohibited, OpenFailure::Prohibited);
+    assert!(within(session.ping()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_kill_frees_twelve_writers_on_a_frozen_link_at_once() {
+    let lab = Lab::known();
+    let session = connect(&lab.options(), &Script::default()).await.unwrap();
+    let (listener, port) = far_side().await;
+    let mut streams = Vec::new();
+    let mut far = Vec::new();
+    for _ in 0..12 {
+        streams.push(open(&session, port).await);
+        far.push(within(listener.accept()).await.unwrap().0);
+    }
+    lab.server.stall(true);
+    let writers: Vec<_> = streams
+        .into_iter()
+        .map(|mut stream| {
+            tokio::spawn(async move {
+                let chunk = vec![7; 64 * 1024];
+                loop {
+                    if let Err(error) = stream.write_all(&chunk).await {
+                        return error.kind();
+                    }
+                }
+            })
+        })
+        .collect();
+    // Until the windows, the queues and the socket are full: nothing more leaves.
+    let full = async {
+        let mut before = session.traffic().1;
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let now = session.traffic().1;
+            if now == before && now > 1 << 16 {
+                return;
+            }
+            before = now;
+        }
+    };
+    within(full).await;
+    let started = Instant::now();
+    session.kill();
+    for writer in writers {
+        assert_eq!(within(writer).await.unwrap(), ErrorKind::ConnectionReset);
+    }
+    within(session.closed()).await;
+    assert!(started.elapsed() < AT_ONCE, "took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_parks_its_session_and_a_kill_frees_it() {
+    let lab = Lab::known();
+    let session = connect(&lab.options(), &Script::default()).await.unwrap();
+    let (listener, port) = far_side().await;
+    let unread = open(&session, port).await;
+    let (far, _) = within(listener.accept()).await.unwrap();
+    let flood = tokio::spawn(async move {
+        let chunk = vec![7; 64 * 1024];
+        let mut sent = 0_usize;
+        loop {
+            // A write that does not get through within a moment means that the source stalled.
+            match timeout(Duration::from_millis(500), far.writable()).await {
+                Ok(ready) => ready.unwrap(),
+                Err(_) => return (sent, far),
+            }
+            if let Ok(count) = far.try_write(&chunk) {
+                sent += count;
+            }
+        }
+    });
+    let (sent, _far) = within(flood).await.unwrap();
+    assert!(sent < 64 << 20, "{sent} bytes were taken from a source that nobody reads");
+    let started = Instant::now();
+    session.kill();
+    within(session.closed()).await;
+    assert!(started.elapsed() < AT_ONCE, "took {:?}", started.elapsed());
+    drop(unread);
+}
+
+#[tokio::test]
+async fn an_unread_stream_goes_on_without_loss_when_it_is_read() {
+    let lab = Lab::known();
+    let session = connect(&lab.options(), &Script::default()).await.unwrap();
+    let (listener, port) = far_side().await;
+    let mut late = open(&session, port).await;
+    let (mut far, _) = within(listener.accept()).await.unwrap();
+    let total = 24 << 20;
+    let source = tokio::spawn(async move {
+        let bytes: Vec<u8> = (0..total).map(|number| (number / 7) as u8).collect();
+        far.write_all(&bytes).await.unwrap();
+        far.shutdown().await.unwrap();
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut bytes = Vec::new();
+    within(late.read_to_end(&mut bytes)).await.unwrap();
+    within(source).await.unwrap();
+    assert_eq!(bytes.len(), total);
+    assert!(bytes.iter().enumerate().all(|(number, byte)| *byte == (number / 7) as u8));
+}
+
+#[tokio::test]
+async fn a_write_that_was_given_up_never_becomes_other_bytes() {
+    let lab = Lab::known();
+    let session = connect(&lab.options(), &Script::default()).await.unwrap();
+    let (listener, port) = far_side().await;
+    let mut stream = open(&session, port).await;
+    let (_far, _) = within(listener.accept()).await.unwrap();
+    lab.server.stall(true);
+    let chunk = vec![1; 64 * 1024];
+    let given_up = async {
+        loop {
+            match timeout(Duration::from_millis(500), stream.write(&chunk)).await {
+                Ok(written) => assert!(written.unwrap() > 0),
+                Err(_) => return,
+            }
+        }
+    };
+    within(given_up).await;
+    lab.server.stall(false);
+    assert!(within(stream.write(&[2; 8])).await.is_err());
+}
+
+#[tokio::test]
+async fn jumps_through_a_host_with_a_check_and_a_login_at_each() {
+    let target = Lab::known();
+    let jump = Lab::start();
+    jump.server.allow(Login::Key(target.key.clone()));
+    let mut options = target.options();
+    options.jumps = vec![format!("127.0.0.1:{}", jump.port())];
+    // The jump host's key is new: it is asked about like any other.
+    let script = Script::of(&["yes"]);
+    let session = connect(&options, &script).await.unwrap();
+    assert!(matches!(
+        script.asked().as_slice(),
+        [Question::HostKey { fingerprint, .. }] if *fingerprint == jump.server.host_key_fingerprint()
+    ));
+    assert_eq!(session.facts().host_key, target.server.host_key_fingerprint());
+    let mut stream = open(&session, echo().await).await;
+    shout(&mut stream).await;
+
+    let started = Instant::now();
+    jump.server.stall(true);
+    session.kill();
+    assert_eq!(within(stream.read_u8()).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    within(session.closed()).await;
+    assert!(started.elapsed() < AT_ONCE, "took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn the_end_of_the_jump_host_is_the_end_of_the_session() {
+    let target = Lab::known();
+    let jump = Lab::start();
+    jump.server.allow(Login::Key(target.key.clone()));
+    let mut options = target.options();
+    options.jumps = vec![format!("127.0.0.1:{}", jump.port())];
+    let session = connect(&options, &Script::of(&["yes"])).await.unwrap();
+    let mut stream = open(&session, echo().await).await;
+    shout(&mut stream).await;
+    jump.server.drop_sessions();
+    assert_eq!(within(stream.read_u8()).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(within(session.closed()).await.cause, Cause::LinkLost);
+}
+
+#[tokio::test]
+async fn dropping_the_last_session_ends_the_connection() {
+    let lab = Lab::known();
+    let session = connect(&lab.options(), &Script::default()).await.unwrap();
+    let mut stream = open(&session, echo().await).await;
+    let second = session.clone();
+    drop(session);
+    shout(&mut stream).await;
+    drop(second);
+    assert_eq!(within(stream.read_u8()).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_close_is_polite_and_bounded() {
+    let lab = Lab::known();
+    let session = connect(&lab.options(), &Script::default()).await.unwrap();
+    within(session.close()).await;
+    assert!(session.is_closed());
+    let frozen = connect(&lab.options(), &Script::default()).await.unwrap();
+    lab.server.stall(true);
+    within(frozen.close()).await;
+    assert!(frozen.is_closed());
+}

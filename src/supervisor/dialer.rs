@@ -1,0 +1,166 @@
+//! The seam filled with SSH: dials a remote's plan, and asks through its desk.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    desk::Desk,
+    link::{Dial, Facts, Later, Link, NotOpened, Printed, Stream},
+};
+use crate::{
+    config::{self, SshOptions},
+    control,
+    problem::Problem,
+    secret::Secret,
+    ssh::{self, Environment, Keyring, OpenFailure},
+    tunnel::{Cause, Failure},
+};
+
+/// Where the last command's agent is.
+pub(super) type Agent = Arc<Mutex<Option<PathBuf>>>;
+
+/// `user@host:port` and the hops before it, for people.
+pub(super) type Label = (String, Vec<String>);
+
+struct SshDialer {
+    target: String,
+    options: SshOptions,
+    agent: Agent,
+    keyring: Keyring,
+    desk: Arc<Desk>,
+}
+
+/// A dialer for `definition`; class `usage` or `config` if its target or options are wrong.
+pub(super) fn make(
+    definition: &config::Remote,
+    agent: Agent,
+    desk: Arc<Desk>,
+) -> Result<(Label, Arc<dyn Dial>), Problem> {
+    let dialer = SshDialer {
+        target: definition.target.clone(),
+        options: definition.ssh.clone(),
+        agent,
+        keyring: Keyring::default(),
+        desk,
+    };
+    let plan = dialer.plan()?;
+    Ok(((plan.label(), plan.via()), Arc::new(dialer)))
+}
+
+impl SshDialer {
+    /// Resolved anew for each attempt: files and the agent may have changed.
+    fn plan(&self) -> Result<ssh::Plan, Problem> {
+        let agent = self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ssh::resolve(&self.target, &self.options, &Environment::of_process().with_agent(agent))
+    }
+}
+
+impl Dial for SshDialer {
+    fn dial<'a>(
+        &'a self,
+        stage: &'a (dyn Fn(String) + Send + Sync),
+    ) -> Later<'a, Result<Arc<dyn Link>, Failure>> {
+        Box::pin(async move {
+            let plan = self.plan().map_err(|problem| Failure {
+                cause: Cause::Configuration,
+                message: problem.message,
+                fix: problem.fix,
+            })?;
+            let stages = |at: ssh::Stage| stage(at.to_string());
+            let session = ssh::connect(&plan, &self.keyring, self.desk.as_ref(), &stages).await?;
+            Ok(Arc::new(SshLink(session)) as Arc<dyn Link>)
+        })
+    }
+}
+
+impl ssh::Asker for Desk {
+    fn ask(&self, question: ssh::Question) -> Later<'_, Option<Secret>> {
+        Box::pin(self.ask(worded(question)))
+    }
+}
+
+/// The question as a person reads it.
+fn worded(question: ssh::Question) -> control::Question {
+    let (kind, text) = match question {
+        ssh::Question::HostKey { host, algorithm, fingerprint } => (
+            control::Answer::YesNo,
+            format!(
+                "{host} is not known here yet. Its {algorithm} host key has the fingerprint\n  {fingerprint}\nIs it the right one? [yes/no] "
+            ),
+        ),
+        ssh::Question::Passphrase { path, again } => (
+            control::Answer::Hidden,
+            format!("{}Passphrase of {}: ", once_more(again), path.display()),
+        ),
+        ssh::Question::Password { user, host, again } => {
+            (control::Answer::Hidden, format!("{}Password of {user}@{host}: ", once_more(again)))
+        }
+        ssh::Question::Interactive { host, name, instructions, prompt, echo } => {
+            let kind = if echo { control::Answer::Shown } else { control::Answer::Hidden };
+            let lines = [name, instructions].into_iter().filter(|line| !line.is_empty());
+            let said: String = lines.map(|line| format!("{host} says: {line}\n")).collect();
+            (kind, format!("{said}{prompt}"))
+        }
+    };
+    control::Question { kind, text }
+}
+
+fn once_more(again: bool) -> &'static str {
+    if again { "That was not right. " } else { "" }
+}
+
+struct SshLink(ssh::Session);
+
+impl Link for SshLink {
+    fn open<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+    ) -> Later<'a, Result<Box<dyn Stream>, NotOpened>> {
+        Box::pin(async move {
+            match self.0.open(host, port).await {
+                Ok(stream) => Ok(Box::new(stream) as Box<dyn Stream>),
+                Err(OpenFailure::SessionLost) => Err(NotOpened::SessionLost),
+                Err(OpenFailure::Refused(reason)) => Err(NotOpened::Refused(reason)),
+                Err(failure @ OpenFailure::Prohibited) => {
+                    Err(NotOpened::Prohibited(failure.to_string()))
+                }
+            }
+        })
+    }
+
+    fn ping(&self) -> Later<'_, Result<Duration, Failure>> {
+        Box::pin(self.0.ping())
+    }
+
+    fn closed(&self) -> Later<'_, Failure> {
+        Box::pin(self.0.closed())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn kill(&self) {
+        self.0.kill();
+    }
+
+    fn heard(&self) -> u64 {
+        self.0.traffic().0
+    }
+
+    fn facts(&self) -> Facts {
+        let facts = self.0.facts();
+        Facts { host_key: Some(facts.host_key.clone()), needs_person: facts.needed_person }
+    }
+
+    fn run<'a>(&'a self, command: &'a str, limit: usize) -> Later<'a, Result<Printed, Failure>> {
+        Box::pin(async move {
+            let ran = self.0.run(command, limit).await?;
+            Ok(Printed { status: ran.status, output: ran.stdout })
+        })
+    }
+}

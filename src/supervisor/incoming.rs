@@ -1,0 +1,148 @@
+//! A connection that wants a path: from a local port, or from one of our own commands.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use serde_json::json;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use super::link::Facts;
+use crate::{
+    control::{self, Opened, Reply},
+    problem::{Class, Problem},
+};
+
+/// How long a refusal may take to be written and read.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
+/// First bytes of the HTTP methods that a gateway's clients use.
+const HTTP: [&[u8]; 4] = [b"GET ", b"POST ", b"HEAD ", b"OPTIONS "];
+
+/// The local end.
+#[derive(Debug)]
+pub(super) enum Local {
+    /// Of any program, through a port of ours.
+    Tcp(TcpStream),
+    /// Of one of our commands; it is told [`Reply::Opened`] before the bytes.
+    Command(UnixStream),
+}
+
+/// A connection with the end of its patience.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    local: Local,
+    /// When waiting ends.
+    pub(super) until: Instant,
+}
+
+impl Incoming {
+    pub(super) fn new(local: Local, until: Instant) -> Self {
+        Self { local, until }
+    }
+
+    /// The local end, ready for bytes; `None` if it went away.
+    pub(super) async fn begin(self, facts: Facts, remote_port: u16) -> Option<Local> {
+        match self.local {
+            Local::Tcp(stream) => Some(Local::Tcp(stream)),
+            Local::Command(mut stream) => {
+                let opened = Reply::Opened(Opened { host_key: facts.host_key, remote_port });
+                control::write(&mut stream, &opened).await.ok()?;
+                Some(Local::Command(stream))
+            }
+        }
+    }
+
+    /// Says why it is not served: 503 where HTTP was asked, a clean close otherwise.
+    pub(super) async fn refuse(self, class: Class, reason: &str) {
+        let refusal = async {
+            match self.local {
+                Local::Tcp(stream) => refuse_tcp(stream, class, reason).await,
+                Local::Command(mut stream) => {
+                    let problem = Problem::new(class, reason);
+                    control::write(&mut stream, &Reply::Failed(problem)).await
+                }
+            }
+        };
+        // Whoever does not take its refusal in time is closed without.
+        let _refused = timeout(REFUSAL_LIMIT, refusal).await;
+    }
+}
+
+async fn refuse_tcp(mut stream: TcpStream, class: Class, reason: &str) -> io::Result<()> {
+    let mut first = [0; 16];
+    let seen = stream.peek(&mut first).now_or_never().transpose()?.unwrap_or(0);
+    let first = first.get(..seen).unwrap_or_default();
+    if HTTP.iter().any(|method| first.starts_with(method)) {
+        let body = json!({"ok": false, "error": {"class": class, "message": reason}}).to_string();
+        let head = format!(
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\nretry-after: 5\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(body.as_bytes()).await?;
+    }
+    stream.shutdown().await?;
+    // Unread bytes at the close would turn it into a reset, and the answer would be lost.
+    let mut rest = [0; 4096];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+impl Local {
+    /// Closes so that the other side sees that bytes are missing.
+    pub(super) fn reset(self) {
+        if let Self::Tcp(stream) = self {
+            // Without the option the close is a clean one, which is the worse lie but no failure.
+            let _unset = stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Local {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Command(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Local {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Command(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Command(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Command(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! A lane over scripted sessions, on tokio's stopped clock.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    net::{TcpListener, UnixStream},
+    sync::Notify,
+};
+use tokio_tungstenite::{accept_async, tungstenite::Message as Word};
+
+use super::*;
+use crate::{
+    control::{self, Reply},
+    supervisor::link::{Later, Printed, Stream},
+    tunnel::ProofKind,
+};
+
+/// How long a test waits for what must happen, in the lane's own time.
+const LONG: Duration = Duration::from_secs(120);
+
+/// A session that does as the test says.
+struct Script {
+    /// Streams that the lane opened, apart from its proofs.
+    opened: mpsc::Sender<DuplexStream>,
+    /// Whether opening a stream is answered.
+    opens: AtomicBool,
+    /// Whether pings and proofs are answered.
+    answers: AtomicBool,
+    dead: AtomicBool,
+    death: Notify,
+    proofs: Mutex<u32>,
+}
+
+impl Script {
+    fn die(&self) {
+        self.dead.store(true, SeqCst);
+        self.death.notify_waiters();
+    }
+
+    async fn until_dead(&self) {
+        let death = self.death.notified();
+        if !self.dead.load(SeqCst) {
+            death.await;
+        }
+    }
+}
+
+impl Link for Script {
+    fn open<'a>(&'a self, _: &'a str, _: u16) -> Later<'a, Result<Box<dyn Stream>, NotOpened>> {
+        Box::pin(async move {
+            if !self.answers.load(SeqCst) {
+                self.until_dead().await;
+                return Err(NotOpened::SessionLost);
+            }
+            let (near, far) = duplex(1 << 20);
+            // The first stream of a session is its proof.
+            let is_proof = {
+                let mut proofs = self.proofs.lock().unwrap();
+                *proofs += 1;
+                *proofs == 1
+            };
+            if is_proof {
+                tokio::spawn(be_gateway(far));
+            } else if self.opens.load(SeqCst) {
+                self.opened.send(far).await.unwrap();
+            } else {
+                self.until_dead().await;
+                return Err(NotOpened::SessionLost);
+            }
+            Ok(Box::new(near) as Box<dyn Stream>)
+        })
+    }
+
+    fn ping(&self) -> Later<'_, Result<Duration, Failure>> {
+        Box::pin(async {
+            if !self.answers.load(SeqCst) {
+                self.until_dead().await;
+            }
+            Ok(Duration::from_millis(20))
+        })
+    }
+
+    fn closed(&self) -> Later<'_, Failure> {
+        Box::pin(async {
+            self.until_dead().await;
+            Failure::new(Cause::LinkLost, "the session ended")
+        })
+    }
+
+    fn is_closed(&self) -> bool {
+        self.dead.load(SeqCst)
+    }
+
+    fn kill(&self) {
+        self.die();
+    }
+
+    fn heard(&self) -> u64 {
+        0
+    }
+
+    fn facts(&self) -> Facts {
+        Facts { host_key: Some("SHA256:key".to_owned()), needs_person: false }
+    }
+
+    fn run<'a>(&'a self, _: &'a str, _: usize) -> Later<'a, Result<Printed, Failure>> {
+        Box::pin(async { Ok(Printed { status: 1, output: Vec::new() }) })
+    }
+}
+
+/// Says what a gateway says first.
+async fn be_gateway(stream: DuplexStream) {
+    let mut socket = accept_async(stream).await.unwrap();
+    let challenge =
+        r#"{"type":"event","event":"connect.challenge","payload":{"nonce":"n","ts":1}}"#;
+    socket.send(Word::text(challenge)).await.unwrap();
+    while let Some(Ok(_)) = socket.next().await {}
+}
+
+type Answer = oneshot::Sender<Result<Arc<dyn Link>, Failure>>;
+
+/// Hands each dial to the test.
+struct Dials(mpsc::Sender<Answer>);
+
+impl Dial for Dials {
+    fn dial<'a>(
+        &'a self,
+        _: &'a (dyn Fn(String) + Send + Sync),
+    ) -> Later<'a, Result<Arc<dyn Link>, Failure>> {
+        Box::pin(async {
+            let (answer, answered) = oneshot::channel();
+            self.0.send(answer).await.unwrap();
+            answered.await.unwrap()
+        })
+    }
+}
+
+struct Bench {
+    lane: Lane,
+    dials: mpsc::Receiver<Answer>,
+    opened: mpsc::Receiver<DuplexStream>,
+    opens: mpsc::Sender<DuplexStream>,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let (dial, dials) = mpsc::channel(8);
+        let (opens, opened) = mpsc::channel(8);
+        let options = Options { proof: ProofKind::Gateway, seed: 1 };
+        let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
+        let hold = Duration::from_secs(30);
+        let lane =
+            Lane::start(tracing::Span::none(), options, destination, hold, Arc::new(Dials(dial)));
+        lane.tell(Command::Wish(Wish::Up)).await;
+        Self { lane, dials, opened, opens }
+    }
+
+    /// Answers the next dial with a session.
+    async fn session(&mut self) -> Arc<Script> {
+        let answer = timeout(LONG, self.dials.recv()).await.unwrap().unwrap();
+        let script = Arc::new(Script {
+            opened: self.opens.clone(),
+            opens: AtomicBool::new(true),
+            answers: AtomicBool::new(true),
+            dead: AtomicBool::new(false),
+            death: Notify::new(),
+            proofs: Mutex::new(0),
+        });
+        assert!(answer.send(Ok(script.clone() as Arc<dyn Link>)).is_ok());
+        script
+    }
+
+    async fn phase(&mut self, phase: Phase) {
+        let reached = self.lane.state.wait_for(|state| state.phase == phase);
+        timeout(LONG, reached).await.expect("the phase is reached").unwrap();
+    }
+
+    /// A command's connection, waiting as long as `patience`.
+    async fn command(&self, patience: Duration) -> UnixStream {
+        let (near, far) = UnixStream::pair().unwrap();
+        let incoming = Incoming::new(Local::Command(far), clock() + patience);
+        self.lane.tell(Command::Open(incoming)).await;
+        near
+    }
+
+    /// The far end of the next stream that is opened.
+    async fn far(&mut self) -> DuplexStream {
+        timeout(LONG, self.opened.recv()).await.unwrap().unwrap()
+    }
+}
+
+async fn opened(stream: &mut UnixStream) {
+    let reply = timeout(LONG, control::read::<Reply>(stream)).await.unwrap().unwrap();
+    assert!(matches!(reply, Reply::Opened(_)), "{reply:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_waits_for_the_path_and_is_then_served() {
+    let mut bench = Bench::new().await;
+    let mut local = bench.command(LONG).await;
+    bench.lane.state.wait_for(|state| state.held == 1).await.unwrap();
+    bench.session().await;
+    let mut far = bench.far().await;
+    opened(&mut local).await;
+    local.write_all(b"ping").await.unwrap();
+    let mut seen = [0; 4];
+    far.read_exact(&mut seen).await.unwrap();
+    far.write_all(b"pong").await.unwrap();
+    local.read_exact(&mut seen).await.unwrap();
+    assert_eq!(&seen, b"pong");
+    assert_eq!(bench.lane.state.borrow().held, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_not_yet_confirmed_waits_again_when_its_session_dies() {
+    let mut bench = Bench::new().await;
+    let first = bench.session().await;
+    bench.phase(Phase::Live).await;
+    first.opens.store(false, SeqCst);
+    let mut local = bench.command(LONG).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    first.die();
+    bench.session().await;
+    bench.far().await;
+    opened(&mut local).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_far_end_of_a_stream_is_its_local_end() {
+    let mut bench = Bench::new().await;
+    bench.session().await;
+    bench.phase(Phase::Live).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    bench.lane.accepted.send(listener.accept().await.unwrap().0).await.unwrap();
+    let mut far = bench.far().await;
+    far.write_all(b"half").await.unwrap();
+    far.shutdown().await.unwrap();
+    let mut text = String::new();
+    near.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "half");
+    near.write_all(b"and back").await.unwrap();
+    near.shutdown().await.unwrap();
+    text.clear();
+    far.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "and back", "the other half stays open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_ends_says_why() {
+    let bench = Bench::new().await;
+    let mut local = bench.command(Duration::from_secs(5)).await;
+    let reply = timeout(LONG, control::read::<Reply>(&mut local)).await.unwrap().unwrap();
+    let Reply::Failed(problem) = reply else { panic!("{reply:?}") };
+    assert_eq!(problem.class, Class::Unreachable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn http_is_answered_with_503_at_the_end_of_its_wait() {
+    let bench = Bench::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    near.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    near.shutdown().await.unwrap();
+    bench.lane.accepted.send(listener.accept().await.unwrap().0).await.unwrap();
+    let mut text = String::new();
+    timeout(LONG, near.read_to_string(&mut text)).await.unwrap().unwrap();
+    assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
+    assert!(text.contains(r#""class":"unreachable""#), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unanswered_ping_brings_a_replacement_and_newcomers_wait_for_it() {
+    let mut bench = Bench::new().await;
+    let first = bench.session().await;
+    bench.phase(Phase::Live).await;
+    let mut old = bench.command(LONG).await;
+    let _far = bench.far().await;
+    opened(&mut old).await;
+    first.answers.store(false, SeqCst);
+    bench.phase(Phase::Suspect).await;
+    let mut local = bench.command(LONG).await;
+    bench.session().await;
+    bench.phase(Phase::Live).await;
+    bench.far().await;
+    opened(&mut local).await;
+    assert!(!first.is_closed(), "the old session drains");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_noted_with_its_times() {
+    let mut bench = Bench::new().await;
+    let first = bench.session().await;
+    bench.phase(Phase::Live).await;
+    first.die();
+    bench.phase(Phase::Connecting).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    bench.session().await;
+    bench.phase(Phase::Live).await;
+    let state = bench.lane.state.borrow().clone();
+    let outage = state.outage.unwrap();
+    assert_eq!(state.reconnects, 1);
+    assert_eq!(outage.detected, Duration::ZERO);
+    assert!(outage.restored.unwrap() >= Duration::from_millis(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disconnect_turns_everybody_away() {
+    let mut bench = Bench::new().await;
+    let mut local = bench.command(LONG).await;
+    bench.lane.state.wait_for(|state| state.held == 1).await.unwrap();
+    bench.lane.tell(Command::Wish(Wish::Down)).await;
+    let reply = timeout(LONG, control::read::<Reply>(&mut local)).await.unwrap().unwrap();
+    assert!(matches!(reply, Reply::Failed(_)), "{reply:?}");
+    bench.phase(Phase::Down).await;
+}

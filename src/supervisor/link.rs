@@ -1,0 +1,84 @@
+//! The seam to SSH: what a lane needs of a session, so that tests can script one.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::tunnel::Failure;
+
+/// A future that can be stored.
+pub(super) type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Bytes both ways.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Why a stream was not opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotOpened {
+    /// The server's policy forbids it.
+    Prohibited(String),
+    /// Nothing answers at the destination, as the server sees it.
+    Refused(String),
+    /// The session died first.
+    SessionLost,
+}
+
+/// What a session proved of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// The last hop's host key, `SHA256:…`.
+    pub(super) host_key: Option<String>,
+    /// Whether a person had to help with the login.
+    pub(super) needs_person: bool,
+}
+
+/// What a command printed over there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Printed {
+    /// Its exit status.
+    pub(super) status: u32,
+    /// Its standard output.
+    pub(super) output: Vec<u8>,
+}
+
+/// One authenticated session.
+pub(super) trait Link: Send + Sync {
+    /// Opens a stream to `host:port` as the far side sees it.
+    fn open<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+    ) -> Later<'a, Result<Box<dyn Stream>, NotOpened>>;
+
+    /// Waits for a sign of life; the caller bounds it.
+    fn ping(&self) -> Later<'_, Result<Duration, Failure>>;
+
+    /// Waits for the session's end.
+    fn closed(&self) -> Later<'_, Failure>;
+
+    /// Whether the session has ended.
+    fn is_closed(&self) -> bool;
+
+    /// Ends the session, and every stream in it, at once.
+    fn kill(&self);
+
+    /// Bytes of any kind that came in so far.
+    fn heard(&self) -> u64;
+
+    /// What the session proved.
+    fn facts(&self) -> Facts;
+
+    /// Runs a command over there and returns at most `limit` bytes of its output.
+    fn run<'a>(&'a self, command: &'a str, limit: usize) -> Later<'a, Result<Printed, Failure>>;
+}
+
+/// Makes sessions.
+pub(super) trait Dial: Send + Sync {
+    /// Makes one; tells `stage` how far it is.
+    fn dial<'a>(
+        &'a self,
+        stage: &'a (dyn Fn(String) + Send + Sync),
+    ) -> Later<'a, Result<Arc<dyn Link>, Failure>>;
+}

@@ -1,0 +1,152 @@
+//! One session while it carries streams: its counters, and the news they make.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::link::Link;
+use crate::tunnel::{News, Number};
+
+/// Inbound bytes are news at most this often.
+const HEARD_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The clock of lanes: tokio's, so that tests can stop it.
+pub(super) fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// What a lane is told by its tasks.
+pub(super) type Report = (Number, News);
+
+/// Bytes and streams of a lane, over all its sessions.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) streams: AtomicUsize,
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+}
+
+/// A session with its streams.
+pub(super) struct Path {
+    pub(super) number: Number,
+    pub(super) link: Arc<dyn Link>,
+    /// Cancelled when new connections no longer go here.
+    pub(super) retired: CancellationToken,
+    totals: Arc<Totals>,
+    news: mpsc::Sender<Report>,
+    streams: AtomicUsize,
+    /// Streams whose local reader is far behind.
+    clogged: AtomicUsize,
+    awaited: AtomicBool,
+    /// Milliseconds from `born` to the last time inbound bytes were news.
+    told: AtomicU64,
+    born: Instant,
+    /// What the link had heard when last asked.
+    heard: AtomicU64,
+}
+
+impl Path {
+    pub(super) fn new(
+        number: Number,
+        link: Arc<dyn Link>,
+        totals: Arc<Totals>,
+        news: mpsc::Sender<Report>,
+    ) -> Self {
+        Self {
+            number,
+            link,
+            retired: CancellationToken::new(),
+            totals,
+            news,
+            streams: AtomicUsize::new(0),
+            clogged: AtomicUsize::new(0),
+            awaited: AtomicBool::new(false),
+            told: AtomicU64::new(0),
+            born: clock(),
+            heard: AtomicU64::new(0),
+        }
+    }
+
+    /// How many streams it carries.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.load(Relaxed)
+    }
+
+    /// Counts a stream in until the guard is dropped.
+    pub(super) fn enter(self: &Arc<Self>) -> Guest {
+        self.streams.fetch_add(1, Relaxed);
+        self.totals.streams.fetch_add(1, Relaxed);
+        Guest(Arc::clone(self))
+    }
+
+    /// Bytes came in from the far side.
+    pub(super) fn received(&self, count: usize) {
+        self.totals.bytes_in.fetch_add(count as u64, Relaxed);
+        let now = u64::try_from((clock() - self.born).as_millis()).unwrap_or(u64::MAX);
+        let interval = u64::try_from(HEARD_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+        let relieved = self.awaited.swap(false, Relaxed);
+        if relieved || now >= self.told.load(Relaxed) + interval {
+            self.told.store(now, Relaxed);
+            self.tell(News::Heard);
+        }
+    }
+
+    /// Bytes went out to the far side.
+    pub(super) fn sent(&self, count: usize) {
+        self.totals.bytes_out.fetch_add(count as u64, Relaxed);
+        if !self.awaited.swap(true, Relaxed) {
+            self.tell(News::Awaited);
+        }
+    }
+
+    /// A stream's local reader fell far behind, or caught up.
+    pub(super) fn clogged(&self, is_clogged: bool) {
+        if is_clogged {
+            if self.clogged.fetch_add(1, Relaxed) == 0 {
+                self.tell(News::Parked(true));
+            }
+        } else if self.clogged.fetch_sub(1, Relaxed) == 1 {
+            self.tell(News::Parked(false));
+        }
+    }
+
+    /// Whether a stream shares the session with no other.
+    pub(super) fn is_lonely(&self) -> bool {
+        self.streams() <= 1
+    }
+
+    /// Whether bytes of any kind came in since the last time this was asked.
+    pub(super) fn has_heard(&self) -> bool {
+        let heard = self.link.heard();
+        self.heard.swap(heard, Relaxed) != heard
+    }
+
+    /// Whether the session has died.
+    pub(super) fn link_is_lost(&self) -> bool {
+        self.link.is_closed()
+    }
+
+    /// A lane that is behind with its news gets the next; each repeats what matters.
+    fn tell(&self, news: News) {
+        let _full = self.news.try_send((self.number, news));
+    }
+}
+
+/// A stream's place in its session.
+pub(super) struct Guest(Arc<Path>);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.totals.streams.fetch_sub(1, Relaxed);
+        if self.0.streams.fetch_sub(1, Relaxed) == 1 {
+            self.0.tell(News::Empty);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A local port of a remote: bound once, accepting until the user disconnects.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+    time::sleep,
+};
+use tracing::warn;
+
+use crate::problem::{Class, Problem};
+
+/// How long to wait after `accept` failed, for want of file descriptors mostly.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How far up to look for a free port.
+const SEARCH: u16 = 200;
+
+/// Where the connections of a port go; may be turned to another lane while the port stays.
+#[derive(Debug, Clone)]
+pub(super) struct Outlet(Arc<Mutex<mpsc::Sender<TcpStream>>>);
+
+impl Outlet {
+    fn new(to: mpsc::Sender<TcpStream>) -> Self {
+        Self(Arc::new(Mutex::new(to)))
+    }
+
+    /// Sends all later connections to `to`.
+    pub(super) fn turn(&self, to: mpsc::Sender<TcpStream>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+
+    fn sender(&self) -> mpsc::Sender<TcpStream> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A bound port; released when dropped.
+#[derive(Debug)]
+pub(super) struct Port {
+    /// Its number.
+    pub(super) number: u16,
+    outlet: Outlet,
+    tasks: JoinSet<()>,
+}
+
+impl Port {
+    /// Binds `number` on `bind`, or on both loopback addresses.
+    pub(super) async fn bind(
+        bind: Option<&str>,
+        number: u16,
+        to: mpsc::Sender<TcpStream>,
+    ) -> Result<Self, Problem> {
+        let mut listeners = Vec::new();
+        for address in addresses(bind)? {
+            match TcpListener::bind(SocketAddr::new(address, number)).await {
+                Ok(listener) => listeners.push(listener),
+                // A machine without IPv6 has no ::1 to bind.
+                Err(error)
+                    if !listeners.is_empty() && error.kind() == io::ErrorKind::AddrNotAvailable => {
+                }
+                Err(error) => return Err(not_bound(number, &error)),
+            }
+        }
+        let outlet = Outlet::new(to);
+        let mut tasks = JoinSet::new();
+        for listener in listeners {
+            tasks.spawn(accept(listener, outlet.clone()));
+        }
+        Ok(Self { number, outlet, tasks })
+    }
+
+    /// Binds the first free port from `first` on that `is_reserved` does not claim.
+    pub(super) async fn bind_free(
+        first: u16,
+        is_reserved: impl Fn(u16) -> bool,
+        to: &mpsc::Sender<TcpStream>,
+    ) -> Result<Self, Problem> {
+        let candidates = (first..=first.saturating_add(SEARCH)).filter(|port| !is_reserved(*port));
+        for number in candidates {
+            match Self::bind(None, number, to.clone()).await {
+                Err(problem) if problem.class == Class::PortInUse => {}
+                outcome => return outcome,
+            }
+        }
+        Err(Problem::new(
+            Class::PortInUse,
+            format!("no free port from {first} to {}", first.saturating_add(SEARCH)),
+        )
+        .fix("openclaw remote connect --local-port PORT …"))
+    }
+
+    /// Stops listening; the port is free when this returns.
+    pub(super) async fn close(mut self) {
+        self.tasks.shutdown().await;
+    }
+
+    /// Where its connections go.
+    pub(super) fn outlet(&self) -> &Outlet {
+        &self.outlet
+    }
+}
+
+/// The addresses that a `-L` bind address means.
+fn addresses(bind: Option<&str>) -> Result<Vec<IpAddr>, Problem> {
+    match bind {
+        None | Some("localhost") => {
+            Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)])
+        }
+        Some("*" | "") => Err(Problem::new(
+            Class::Usage,
+            "a forward that listens on every address opens the gateway to the network",
+        )
+        .fix("name the address: -L ADDRESS:PORT:HOST:HOSTPORT")),
+        Some(address) => match address.trim_matches(['[', ']']).parse() {
+            Ok(address) => Ok(vec![address]),
+            Err(_) => Err(Problem::new(
+                Class::Usage,
+                format!("`{address}` is not an address that a forward can listen on"),
+            )),
+        },
+    }
+}
+
+async fn accept(listener: TcpListener, outlet: Outlet) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    warn!(%error, "setting TCP_NODELAY failed");
+                }
+                // A lane that is full or gone closes the connection by dropping it.
+                let _full = outlet.sender().send(stream).await;
+            }
+            Err(error) => {
+                warn!(%error, "accepting a connection failed");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Says who holds the port.
+fn not_bound(number: u16, error: &io::Error) -> Problem {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        let holder = listeners::get_process_by_port(number, listeners::Protocol::TCP);
+        let holder = holder.map_or("another program".to_owned(), |process| {
+            format!("{} (pid {})", process.name, process.pid)
+        });
+        return Problem::new(Class::PortInUse, format!("local port {number} is taken by {holder}"))
+            .fix("stop that program, or choose another port with --local-port PORT");
+    }
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return Problem::new(Class::PortInUse, format!("local port {number} is reserved: {error}"))
+            .fix("choose a port above 1023 with --local-port PORT");
+    }
+    Problem::new(Class::Internal, format!("listening on port {number}: {error}"))
+}

@@ -1,0 +1,325 @@
+//! One remote at work: its lanes, its ports, and what `remote status` says of it.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, sync::mpsc, sync::watch};
+
+use super::{
+    desk::Desk,
+    lane::{Command, Destination, Lane, State, word},
+    link::Dial,
+    path::clock,
+    port::Port,
+};
+use crate::{
+    config,
+    control::Opened,
+    problem::Problem,
+    tunnel::{Failure, Options, Phase, ProofKind, Wish},
+};
+
+/// How long a connection waits for a path.
+const HOLD: Duration = Duration::from_secs(30);
+/// Where the search for a free local port begins: the gateway's own port.
+pub(super) const FIRST_PORT: u16 = 18789;
+
+/// The address of a port: what a user's program dials.
+type Address = (Option<String>, u16);
+
+/// One remote at work; dropping it ends everything of it.
+pub(super) struct Remote {
+    pub(super) name: String,
+    /// As saved, with the local port in use.
+    definition: Mutex<config::Remote>,
+    /// `user@host:port` and the hops before it, for people.
+    label: (String, Vec<String>),
+    /// Whether the first hop is this machine itself.
+    is_near: bool,
+    gateway: Lane,
+    forwards: Vec<(config::Forward, Lane)>,
+    ports: Mutex<Vec<(Address, Port)>>,
+    /// Where questions go.
+    pub(super) desk: Arc<Desk>,
+    /// What the gateway last said of itself.
+    said: Mutex<Option<Value>>,
+}
+
+/// Whether the first hop is this machine itself.
+fn is_near((target, via): &(String, Vec<String>)) -> bool {
+    let first = via.first().unwrap_or(target);
+    let host = first.rsplit_once('@').map_or(first.as_str(), |(_, host)| host);
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Two definitions that mean the same path.
+pub(super) fn is_same(old: &config::Remote, new: &config::Remote) -> bool {
+    let port = if new.local_port == 0 { old.local_port } else { new.local_port };
+    let new = config::Remote { local_port: port, wanted: old.wanted, ..new.clone() };
+    *old == new
+}
+
+impl Remote {
+    /// Makes the lanes; nothing is bound and nothing dialled yet.
+    pub(super) fn new(
+        name: &str,
+        definition: config::Remote,
+        label: (String, Vec<String>),
+        dialer: &Arc<dyn Dial>,
+        desk: Arc<Desk>,
+        seed: u64,
+    ) -> Self {
+        let span = tracing::info_span!("remote", name);
+        let destination =
+            Destination { host: "127.0.0.1".to_owned(), port: definition.remote_port };
+        let options = Options { proof: ProofKind::Gateway, seed };
+        let gateway = Lane::start(span.clone(), options, destination, HOLD, Arc::clone(dialer));
+        let forwards = definition.forwards.iter().zip(1..).map(|(forward, index)| {
+            let span = tracing::info_span!(parent: &span, "forward", port = forward.port);
+            let destination = Destination { host: forward.host.clone(), port: forward.host_port };
+            let options = Options { proof: ProofKind::Ssh, seed: seed.wrapping_add(index) };
+            let lane = Lane::start(span, options, destination, HOLD, Arc::clone(dialer));
+            (forward.clone(), lane)
+        });
+        let forwards = forwards.collect();
+        Self {
+            name: name.to_owned(),
+            definition: Mutex::new(definition),
+            is_near: is_near(&label),
+            label,
+            gateway,
+            forwards,
+            ports: Mutex::new(Vec::new()),
+            desk,
+            said: Mutex::new(None),
+        }
+    }
+
+    /// The definition, with the local port in use.
+    pub(super) fn definition(&self) -> config::Remote {
+        locked(&self.definition).clone()
+    }
+
+    /// Binds the ports that `old` does not hold already; chooses the gateway's port if none is
+    /// named, one that `is_reserved` does not claim.
+    pub(super) async fn bind(
+        &self,
+        old: Option<&Self>,
+        is_reserved: impl Fn(u16) -> bool,
+    ) -> Result<(), Problem> {
+        if self.definition().local_port == 0
+            && let Some(old) = old
+        {
+            locked(&self.definition).local_port = old.definition().local_port;
+        }
+        let mut bound = Vec::new();
+        for (address, outlet) in self.addresses() {
+            if old.is_some_and(|old| old.holds(&address)) {
+                continue;
+            }
+            let port = match &address {
+                (None, 0) => Port::bind_free(FIRST_PORT, &is_reserved, &outlet).await?,
+                (bind, number) => Port::bind(bind.as_deref(), *number, outlet).await?,
+            };
+            if address.1 == 0 {
+                locked(&self.definition).local_port = port.number;
+            }
+            bound.push(((address.0, port.number), port));
+        }
+        locked(&self.ports).extend(bound);
+        Ok(())
+    }
+
+    /// Takes over the ports that both have; the rest of `old`'s are released with it.
+    pub(super) fn succeed(&self, old: &Self) {
+        let mut ports = std::mem::take(&mut *locked(&old.ports));
+        for (address, outlet) in self.addresses() {
+            if self.holds(&address) {
+                continue;
+            }
+            if let Some(place) = ports.iter().position(|(held, _)| *held == address) {
+                let (address, port) = ports.swap_remove(place);
+                port.outlet().turn(outlet);
+                locked(&self.ports).push((address, port));
+            }
+        }
+    }
+
+    fn holds(&self, address: &Address) -> bool {
+        locked(&self.ports).iter().any(|(held, _)| held == address)
+    }
+
+    /// Every address that the definition names, with the lane behind it.
+    fn addresses(&self) -> Vec<(Address, mpsc::Sender<TcpStream>)> {
+        let gateway = ((None, self.definition().local_port), self.gateway.accepted.clone());
+        let forwards = self
+            .forwards
+            .iter()
+            .map(|(forward, lane)| ((forward.bind.clone(), forward.port), lane.accepted.clone()));
+        std::iter::once(gateway).chain(forwards).collect()
+    }
+
+    /// Says what the user wants of all its lanes.
+    pub(super) async fn wish(&self, wish: Wish) {
+        self.gateway.tell(Command::Wish(wish)).await;
+        let wish = if wish == Wish::Up { Wish::OnDemand } else { wish };
+        for (_, lane) in &self.forwards {
+            lane.tell(Command::Wish(wish)).await;
+        }
+    }
+
+    /// Takes all its lanes down and frees its ports.
+    pub(super) async fn end(&self) {
+        self.wish(Wish::Down).await;
+        let ports = std::mem::take(&mut *locked(&self.ports));
+        for (_, port) in ports {
+            port.close().await;
+        }
+    }
+
+    /// The machine woke.
+    pub(super) async fn woke(&self) {
+        for lane in self.lanes() {
+            lane.tell(Command::Woke).await;
+        }
+    }
+
+    /// The machine's addresses changed; `up` tells whether it has any. A target on this machine
+    /// needs none.
+    pub(super) async fn network(&self, up: bool) {
+        let up = up || self.is_near;
+        for lane in self.lanes() {
+            lane.tell(Command::Network { up }).await;
+        }
+    }
+
+    /// Hands the gateway's lane something.
+    pub(super) async fn tell(&self, command: Command) {
+        self.gateway.tell(command).await;
+    }
+
+    /// The gateway lane's state, as it changes.
+    pub(super) fn watch(&self) -> watch::Receiver<State> {
+        self.gateway.state.clone()
+    }
+
+    /// The gateway lane's state.
+    pub(super) fn state(&self) -> State {
+        self.gateway.state.borrow().clone()
+    }
+
+    /// What the transport of the gateway's lane proved.
+    pub(super) fn opened(&self) -> Opened {
+        Opened {
+            host_key: self.state().facts.and_then(|facts| facts.host_key),
+            remote_port: self.definition().remote_port,
+        }
+    }
+
+    /// Remembers what the gateway said of itself.
+    pub(super) fn remember(&self, said: Option<Value>) {
+        if said.is_some() {
+            *locked(&self.said) = said;
+        }
+    }
+
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        std::iter::once(&self.gateway).chain(self.forwards.iter().map(|(_, lane)| lane))
+    }
+
+    /// The object of `remote status --json`.
+    pub(super) fn status(&self, is_default: bool) -> Value {
+        let state = self.state();
+        let port = self.definition().local_port;
+        let sum = |count: fn(&Lane) -> u64| self.lanes().map(count).sum::<u64>();
+        let proof = state.proof.map(|proof| {
+            json!({
+                "kind": proof.kind,
+                "ageMs": millis(clock().saturating_duration_since(proof.at)),
+                "rttMs": tenths(proof.rtt),
+            })
+        });
+        let outage = state.outage.as_ref().map(|outage| {
+            json!({
+                "cause": outage.cause, "startedAt": time(outage.started),
+                "detectedMs": millis(outage.detected), "restoredMs": outage.restored.map(millis),
+            })
+        });
+        let forwards: Vec<Value> = self
+            .forwards
+            .iter()
+            .map(|(forward, lane)| {
+                let state = lane.state.borrow();
+                json!({
+                    "bind": forward.bind, "port": forward.port, "host": forward.host,
+                    "hostPort": forward.host_port, "phase": word(state.phase),
+                    "failure": state.failure.as_ref().map(failure),
+                })
+            })
+            .collect();
+        json!({
+            "name": self.name, "target": self.label.0, "via": self.label.1,
+            "default": is_default,
+            "phase": word(state.phase), "since": time(state.since),
+            "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
+            "route": "ssh", "relay": false,
+            "proof": proof, "gateway": *locked(&self.said),
+            "attempts": state.attempts, "reconnects": state.reconnects, "held": state.held,
+            "streams": sum(|lane| lane.totals.streams.load(Relaxed) as u64),
+            "bytesIn": sum(|lane| lane.totals.bytes_in.load(Relaxed)),
+            "bytesOut": sum(|lane| lane.totals.bytes_out.load(Relaxed)),
+            "lastOutage": outage,
+            "failure": state.failure.as_ref().map(failure),
+            "forwards": forwards,
+        })
+    }
+}
+
+/// The status object of a remote that is saved and not at work: down, or failed to start.
+pub(super) fn resting(
+    name: &str,
+    definition: &config::Remote,
+    is_default: bool,
+    problem: Option<&Problem>,
+) -> Value {
+    let phase = if problem.is_some() { Phase::Blocked } else { Phase::Down };
+    let port = definition.local_port;
+    json!({
+        "name": name, "target": definition.target, "via": definition.ssh.jumps,
+        "default": is_default,
+        "phase": word(phase), "since": null,
+        "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
+        "route": "ssh", "relay": false, "proof": null, "gateway": null,
+        "attempts": 0, "reconnects": 0, "held": 0, "streams": 0, "bytesIn": 0, "bytesOut": 0,
+        "lastOutage": null, "failure": problem, "forwards": [],
+    })
+}
+
+fn failure(failure: &Failure) -> Value {
+    json!({"class": failure.cause.class(), "message": failure.message, "fix": failure.fix})
+}
+
+fn time(at: SystemTime) -> Option<String> {
+    let stamp = Timestamp::try_from(at).ok()?;
+    let millisecond = stamp.round(jiff::Unit::Millisecond).unwrap_or(stamp);
+    Some(millisecond.to_string())
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds with one decimal.
+fn tenths(span: Duration) -> f64 {
+    (span.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,723 @@
+//! The control socket's server end: requests in, the remotes at work behind them.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::{
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::{sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    dialer,
+    incoming::{Incoming, Local},
+    lane::{Command, State, hopeless},
+    link::Link,
+    remote::{self, Remote},
+    trial::{Verdict, judge},
+    wake::{self, Clocks},
+};
+use crate::{
+    config::{self, OpenClaw, Paths, Remotes, check_name},
+    control::{self, Call, Greeting, Note, Reply, Request},
+    problem::{Class, Problem},
+    tunnel::{Phase, Wish},
+};
+
+/// Commands that may be connected at once.
+const COMMANDS_MOST: usize = 256;
+/// How long a command may take to say what it wants.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long a command may take between `Live` and `Keep`: a login and an answer or two.
+const KEEP_LIMIT: Duration = Duration::from_secs(600);
+/// Within which the supervisor ends when nobody wants anything of it.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// The name of the remote that stands in `openclaw.json`.
+pub(super) const CONFIGURED: &str = "config";
+/// The largest token file or configuration read over a login, bytes.
+const FETCH_LIMIT: usize = 256 * 1024;
+/// How long reading it may take.
+const FETCH_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Everything at work.
+pub(super) struct Supervisor {
+    paths: Paths,
+    /// The last command's agent.
+    agent: Arc<Mutex<Option<PathBuf>>>,
+    remotes: Mutex<HashMap<String, Arc<Remote>>>,
+    /// Remotes that are being connected and not yet kept, with how many commands wait for each.
+    trials: Mutex<HashMap<String, (Arc<Remote>, usize)>>,
+    /// Why a saved remote could not be started.
+    failed: Mutex<HashMap<String, Problem>>,
+    /// One change of the set of remotes at a time.
+    changing: tokio::sync::Mutex<()>,
+    pub(super) ending: CancellationToken,
+}
+
+impl Supervisor {
+    pub(super) fn new(paths: Paths) -> Arc<Self> {
+        Arc::new(Self {
+            paths,
+            agent: Arc::new(Mutex::new(None)),
+            remotes: Mutex::new(HashMap::new()),
+            trials: Mutex::new(HashMap::new()),
+            failed: Mutex::new(HashMap::new()),
+            changing: tokio::sync::Mutex::new(()),
+            ending: CancellationToken::new(),
+        })
+    }
+
+    /// Starts every saved remote that the user wants up.
+    pub(super) async fn resume(&self) -> Result<(), Problem> {
+        let saved = Remotes::load(&self.paths)?;
+        for (name, definition) in saved.remotes {
+            if definition.wanted
+                && let Err(problem) = self.start(&name, definition).await
+            {
+                warn!(remote = name, %problem, "a remote was not started");
+                locked(&self.failed).insert(name, problem);
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(&self, name: &str, definition: config::Remote) -> Result<Arc<Remote>, Problem> {
+        // A remote that has no port yet keeps the one that it gets.
+        let definition_moved = definition.local_port == 0;
+        let remote = self.make(name, definition)?;
+        remote.bind(None, |port| self.is_reserved(port, name)).await?;
+        if definition_moved {
+            let port = remote.definition().local_port;
+            self.save(|remotes| {
+                if let Some(saved) = remotes.remotes.get_mut(name) {
+                    saved.local_port = port;
+                }
+                Ok(())
+            })?;
+        }
+        remote.wish(Wish::Up).await;
+        locked(&self.failed).remove(name);
+        locked(&self.remotes).insert(name.to_owned(), Arc::clone(&remote));
+        Ok(remote)
+    }
+
+    fn make(&self, name: &str, definition: config::Remote) -> Result<Arc<Remote>, Problem> {
+        let desk = Arc::default();
+        let (label, dialer) =
+            dialer::make(&definition, Arc::clone(&self.agent), Arc::clone(&desk))?;
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        Ok(Arc::new(Remote::new(name, definition, label, &dialer, desk, seed)))
+    }
+
+    /// Whether a saved remote other than `name` claims a local port.
+    fn is_reserved(&self, port: u16, name: &str) -> bool {
+        let saved = Remotes::load(&self.paths).unwrap_or_default();
+        saved.remotes.iter().any(|(other, remote)| other != name && remote.local_port == port)
+    }
+
+    /// Serves commands until told to end, or until nothing has been wanted for a while.
+    pub(super) async fn serve(self: &Arc<Self>, listener: &UnixListener) {
+        let mut commands = JoinSet::new();
+        let mut idle = Instant::now();
+        let mut clocks = Clocks::read();
+        let mut addresses = wake::addresses();
+        let mut look = Instant::now() + wake::INTERVAL;
+        loop {
+            tokio::select! {
+                accepted = listener.accept(), if commands.len() < COMMANDS_MOST => match accepted {
+                    Ok((stream, _)) => {
+                        let supervisor = Arc::clone(self);
+                        commands.spawn(async move { supervisor.attend(stream).await });
+                    }
+                    Err(error) => {
+                        warn!(%error, "accepting a command failed");
+                        sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                Some(_) = commands.join_next() => idle = Instant::now(),
+                () = self.ending.cancelled() => break,
+                () = sleep_until(look.into()) => {
+                    let now = Clocks::read();
+                    if let Some(slept) = clocks.slept_until(&now) {
+                        self.on_wake(slept).await;
+                    }
+                    clocks = now;
+                    let found = wake::addresses();
+                    if found != addresses {
+                        self.on_network(!found.is_empty()).await;
+                        addresses = found;
+                    }
+                    look = Instant::now() + wake::INTERVAL;
+                    if self.is_wanted() || !commands.is_empty() {
+                        idle = Instant::now();
+                    } else if idle.elapsed() > IDLE_LIMIT {
+                        info!("nothing is wanted; the supervisor ends");
+                        break;
+                    }
+                }
+            }
+        }
+        self.ending.cancel();
+    }
+
+    /// Ends everything at work, streams included.
+    pub(super) async fn end_all(&self) {
+        for remote in self.at_work() {
+            remote.end().await;
+        }
+        locked(&self.remotes).clear();
+        locked(&self.trials).clear();
+    }
+
+    fn is_wanted(&self) -> bool {
+        !locked(&self.remotes).is_empty() || !locked(&self.trials).is_empty()
+    }
+
+    async fn on_wake(&self, slept: Duration) {
+        info!(seconds = slept.as_secs(), "woke");
+        for remote in self.at_work() {
+            remote.woke().await;
+        }
+    }
+
+    async fn on_network(&self, up: bool) {
+        info!(up, "the machine's addresses changed");
+        for remote in self.at_work() {
+            remote.network(up).await;
+        }
+    }
+
+    fn at_work(&self) -> Vec<Arc<Remote>> {
+        locked(&self.remotes).values().cloned().collect()
+    }
+
+    /// Serves one command.
+    async fn attend(self: Arc<Self>, mut stream: UnixStream) {
+        let own = nix::unistd::getuid().as_raw();
+        match stream.peer_cred() {
+            Ok(peer) if peer.uid() == own => {}
+            Ok(peer) => {
+                warn!(uid = peer.uid(), "another user's command was turned away");
+                return;
+            }
+            Err(error) => {
+                warn!(%error, "a command's user is unknown; it was turned away");
+                return;
+            }
+        }
+        let greeting = Greeting { version: control::VERSION, pid: std::process::id() };
+        if control::write(&mut stream, &greeting).await.is_err() {
+            return;
+        }
+        let Ok(Ok(call)) = timeout(REQUEST_LIMIT, control::read::<Call>(&mut stream)).await else {
+            return;
+        };
+        if let Some(agent) = call.agent {
+            *locked(&self.agent) = Some(agent);
+        }
+        self.answer(stream, call.request).await;
+    }
+
+    async fn answer(&self, mut stream: UnixStream, request: Request) {
+        let reply = match request {
+            Request::Connect { name, definition, batch, make_default, timeout_ms } => {
+                let limit = Duration::from_millis(timeout_ms);
+                let ask = Ask { name, definition, batch, make_default, limit };
+                return self.connect(stream, ask).await;
+            }
+            Request::Open { name, timeout_ms } => {
+                let limit = Duration::from_millis(timeout_ms);
+                return self.open(stream, &name, limit).await;
+            }
+            Request::Status { name } => {
+                self.statuses(name.as_deref()).map(|remotes| Reply::Statuses { remotes })
+            }
+            Request::Resume { name } => self.take_up(&name).await.map(|()| Reply::Done),
+            Request::Disconnect { name } => self.disconnect(&name).await.map(|()| Reply::Done),
+            Request::Remove { name } => self.remove(&name).await.map(|()| Reply::Done),
+            Request::Rename { name, to } => self.rename(&name, &to).await.map(|()| Reply::Done),
+            Request::FetchToken { name } => self.fetch_token(&name).await,
+            Request::Stop => {
+                info!("told to end");
+                self.ending.cancel();
+                Ok(Reply::Done)
+            }
+        };
+        say(&mut stream, reply.unwrap_or_else(Reply::Failed)).await;
+    }
+
+    fn statuses(&self, name: Option<&str>) -> Result<Vec<Value>, Problem> {
+        let saved = Remotes::load(&self.paths)?;
+        let is_default = |name: &str| saved.default.as_deref() == Some(name);
+        let mut names: Vec<String> = saved.remotes.keys().cloned().collect();
+        names.extend(locked(&self.remotes).keys().cloned());
+        names.sort();
+        names.dedup();
+        if let Some(name) = name {
+            if !names.iter().any(|known| known == name) {
+                saved.named(name)?;
+            }
+            names.retain(|known| known == name);
+        }
+        let failed = locked(&self.failed);
+        let running = locked(&self.remotes);
+        Ok(names
+            .iter()
+            .filter_map(|name| match (running.get(name), saved.remotes.get(name)) {
+                (Some(remote), _) => Some(remote.status(is_default(name))),
+                (None, Some(definition)) => {
+                    Some(remote::resting(name, definition, is_default(name), failed.get(name)))
+                }
+                (None, None) => None,
+            })
+            .collect())
+    }
+
+    /// The remote at work called `name`; one on trial comes first.
+    async fn find(&self, name: &str) -> Result<Arc<Remote>, Problem> {
+        if let Some((trial, _)) = locked(&self.trials).get(name) {
+            return Ok(Arc::clone(trial));
+        }
+        let _changing = self.changing.lock().await;
+        if let Some(remote) = locked(&self.remotes).get(name) {
+            return Ok(Arc::clone(remote));
+        }
+        if let Some(problem) = locked(&self.failed).get(name) {
+            return Err(problem.clone());
+        }
+        let saved = Remotes::load(&self.paths)?;
+        if name == CONFIGURED && !saved.remotes.contains_key(name) {
+            let definition = configured(&self.paths)?;
+            return self.start(name, definition).await;
+        }
+        saved.named(name)?;
+        Err(Problem::new(Class::Unreachable, format!("the remote `{name}` is disconnected"))
+            .fix(format!("openclaw remote connect {name}")))
+    }
+
+    /// Makes the connection a stream to the remote's gateway.
+    async fn open(&self, mut stream: UnixStream, name: &str, limit: Duration) {
+        let remote = match self.find(name).await {
+            Ok(remote) => remote,
+            Err(problem) => return say(&mut stream, Reply::Failed(problem)).await,
+        };
+        if let Some(problem) = hopeless(name, &remote.state()) {
+            return say(&mut stream, Reply::Failed(problem)).await;
+        }
+        let state = remote.state();
+        if state.phase == Phase::GatewayDown
+            && let Some(failure) = state.failure
+        {
+            return say(&mut stream, Reply::Failed(failure.into())).await;
+        }
+        let until = Instant::now() + limit;
+        remote.tell(Command::Open(Incoming::new(Local::Command(stream), until))).await;
+    }
+
+    async fn take_up(&self, name: &str) -> Result<(), Problem> {
+        let _changing = self.changing.lock().await;
+        if locked(&self.remotes).contains_key(name) {
+            return Ok(());
+        }
+        let definition = self.save(|remotes| {
+            remotes.named(name)?;
+            let remote = remotes.remotes.get_mut(name);
+            Ok(remote.map(|remote| {
+                remote.wanted = true;
+                remote.clone()
+            }))
+        })?;
+        if let Some(definition) = definition {
+            self.start(name, definition).await?;
+        }
+        Ok(())
+    }
+
+    async fn disconnect(&self, name: &str) -> Result<(), Problem> {
+        let _changing = self.changing.lock().await;
+        let running = locked(&self.remotes).remove(name);
+        locked(&self.failed).remove(name);
+        if running.is_none() || name != CONFIGURED {
+            self.save(|remotes| {
+                remotes.named(name)?;
+                if let Some(remote) = remotes.remotes.get_mut(name) {
+                    remote.wanted = false;
+                }
+                Ok(())
+            })?;
+        }
+        if let Some(remote) = running {
+            remote.end().await;
+            info!(remote = name, "disconnected");
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), Problem> {
+        self.disconnect(name).await?;
+        self.save(|remotes| {
+            remotes.remotes.remove(name);
+            if remotes.default.as_deref() == Some(name) {
+                remotes.default = None;
+            }
+            Ok(())
+        })?;
+        config::Credentials::update(&self.paths, |credentials| {
+            credentials.remotes.remove(name);
+            Ok(())
+        })
+    }
+
+    async fn rename(&self, name: &str, to: &str) -> Result<(), Problem> {
+        check_name(to)?;
+        let _changing = self.changing.lock().await;
+        let definition = self.save(|remotes| {
+            remotes.named(name)?;
+            if remotes.remotes.contains_key(to) {
+                return Err(Problem::new(
+                    Class::Usage,
+                    format!("a remote is called `{to}` already"),
+                ));
+            }
+            let definition = remotes.remotes.remove(name);
+            remotes.remotes.extend(definition.clone().map(|remote| (to.to_owned(), remote)));
+            if remotes.default.as_deref() == Some(name) {
+                remotes.default = Some(to.to_owned());
+            }
+            Ok(definition)
+        })?;
+        config::Credentials::update(&self.paths, |credentials| {
+            let credential = credentials.remotes.remove(name);
+            credentials.remotes.extend(credential.map(|c| (to.to_owned(), c)));
+            Ok(())
+        })?;
+        let old = locked(&self.remotes).remove(name);
+        if let (Some(old), Some(definition)) = (old, definition) {
+            let remote = self.make(to, definition)?;
+            remote.succeed(&old);
+            old.end().await;
+            remote.wish(Wish::Up).await;
+            locked(&self.remotes).insert(to.to_owned(), remote);
+        }
+        Ok(())
+    }
+
+    fn save<T>(
+        &self,
+        change: impl FnOnce(&mut Remotes) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        Remotes::update(&self.paths, change)
+    }
+
+    /// Reads the far gateway's token over the login.
+    async fn fetch_token(&self, name: &str) -> Result<Reply, Problem> {
+        let remote = self.find(name).await?;
+        let (answer, link) = oneshot::channel();
+        remote.tell(Command::Session(answer)).await;
+        let link = link.await.ok().flatten().ok_or_else(|| {
+            Problem::new(Class::Unreachable, format!("the remote `{name}` is not live"))
+                .fix(format!("openclaw remote status {name}"))
+        })?;
+        fetch(link.as_ref()).await
+    }
+
+    async fn connect(&self, stream: UnixStream, ask: Ask) {
+        let (mut read, mut write) = stream.into_split();
+        let (notes, mut note) = mpsc::channel(4);
+        // Reading a message cannot be given up half way, so it has a task of its own.
+        let mut reader = JoinSet::new();
+        reader.spawn(async move {
+            while let Ok(message) = control::read::<Note>(&mut read).await {
+                if notes.send(message).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let trial = match self.begin(&ask).await {
+            Ok(trial) => trial,
+            Err(problem) => return say(&mut write, Reply::Failed(problem)).await,
+        };
+        let outcome = self.accompany(&ask, &trial.remote, &mut write, &mut note).await;
+        let kept = match outcome {
+            Ok(keep) => self.keep(&ask, &trial, keep).await,
+            Err(Some(problem)) => Err(problem),
+            // The command went away.
+            Err(None) => Err(Problem::new(Class::Internal, "the command went away")),
+        };
+        self.end(&ask.name, &trial).await;
+        let reply = kept.map_or_else(Reply::Failed, |()| Reply::Done);
+        say(&mut write, reply).await;
+    }
+
+    /// The remote that a `remote connect` is about: one at work that is the same, one on trial
+    /// that is the same, or a new one on trial.
+    async fn begin(&self, ask: &Ask) -> Result<Trial, Problem> {
+        check_name(&ask.name)?;
+        let _changing = self.changing.lock().await;
+        let definition = self.definition(ask)?;
+        let running = locked(&self.remotes).get(&ask.name).cloned();
+        if let Some(remote) = &running
+            && remote::is_same(&remote.definition(), &definition)
+        {
+            remote.wish(Wish::Up).await;
+            return Ok(Trial { remote: Arc::clone(remote), is_new: false });
+        }
+        let mut waiting = locked(&self.trials).get(&ask.name).map(|(remote, _)| remote.clone());
+        if let Some(remote) = &waiting
+            && !remote::is_same(&remote.definition(), &definition)
+        {
+            return Err(Problem::new(
+                Class::Usage,
+                format!("another `remote connect` of `{}` is under way", ask.name),
+            )
+            .fix("wait for it, or end it"));
+        }
+        if waiting.is_none() {
+            let remote = self.make(&ask.name, definition)?;
+            remote.bind(running.as_deref(), |port| self.is_reserved(port, &ask.name)).await?;
+            waiting = Some(remote);
+        }
+        let Some(remote) = waiting else {
+            return Err(Problem::new(Class::Internal, "no remote to connect"));
+        };
+        let mut trials = locked(&self.trials);
+        trials.entry(ask.name.clone()).or_insert_with(|| (Arc::clone(&remote), 0)).1 += 1;
+        Ok(Trial { remote, is_new: true })
+    }
+
+    fn definition(&self, ask: &Ask) -> Result<config::Remote, Problem> {
+        match &ask.definition {
+            Some(value) => serde_json::from_value(value.clone()).map_err(|error| {
+                Problem::new(Class::Internal, format!("reading the remote's definition: {error}"))
+            }),
+            None => {
+                let saved = Remotes::load(&self.paths)?;
+                match saved.remotes.get(&ask.name) {
+                    None if ask.name == CONFIGURED => configured(&self.paths),
+                    _ => saved.named(&ask.name).cloned(),
+                }
+            }
+        }
+    }
+
+    /// Tells the command how it goes until it keeps the remote; `Err(None)` if it goes away.
+    async fn accompany(
+        &self,
+        ask: &Ask,
+        remote: &Arc<Remote>,
+        write: &mut OwnedWriteHalf,
+        note: &mut mpsc::Receiver<Note>,
+    ) -> Result<Option<Value>, Option<Problem>> {
+        let mut questions = (!ask.batch).then(|| remote.desk.sit());
+        remote.wish(Wish::Up).await;
+        let mut watch = remote.watch();
+        let mut waited = Waited::new(ask.limit);
+        let mut shown = String::new();
+        loop {
+            let state = watch.borrow_and_update().clone();
+            match waited.judge(&ask.name, &state) {
+                Verdict::Live => break,
+                Verdict::Failed(problem) => return Err(Some(problem)),
+                Verdict::Wait => {}
+            }
+            if !state.stage.is_empty() && state.stage != shown {
+                shown.clone_from(&state.stage);
+                tell(write, Reply::Stage { text: state.stage }).await?;
+            }
+            let asked = async {
+                match &mut questions {
+                    Some(questions) => questions.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = watch.changed() => {
+                    changed.map_err(|_| Problem::new(Class::Internal, "the remote ended"))?;
+                }
+                () = sleep_until(waited.next_look().into()) => {}
+                Some((question, answer)) = asked => {
+                    let begun = Instant::now();
+                    tell(write, Reply::Question(question)).await?;
+                    match note.recv().await {
+                        Some(Note::Answer { text }) => { let _gone = answer.send(text); }
+                        Some(Note::Keep { .. }) | None => return Err(None),
+                    }
+                    waited.forgive(begun.elapsed());
+                }
+                said = note.recv() => if said.is_none() { return Err(None) },
+            }
+        }
+        let status = remote.status(false);
+        tell(write, Reply::Live { status, opened: remote.opened() }).await?;
+        match timeout(KEEP_LIMIT, note.recv()).await {
+            Ok(Some(Note::Keep { gateway })) => Ok(gateway),
+            Ok(Some(Note::Answer { .. }) | None) | Err(_) => Err(None),
+        }
+    }
+
+    /// Saves the remote, and lets it take its predecessor's place.
+    async fn keep(&self, ask: &Ask, trial: &Trial, said: Option<Value>) -> Result<(), Problem> {
+        let _changing = self.changing.lock().await;
+        trial.remote.remember(said);
+        let definition = config::Remote { wanted: true, ..trial.remote.definition() };
+        let is_configured = ask.name == CONFIGURED && ask.definition.is_none();
+        self.save(|remotes| {
+            if !is_configured {
+                remotes.remotes.insert(ask.name.clone(), definition);
+            }
+            if ask.make_default {
+                remotes.default = Some(ask.name.clone());
+            }
+            Ok(())
+        })?;
+        locked(&self.failed).remove(&ask.name);
+        if trial.is_new {
+            let old = locked(&self.remotes).insert(ask.name.clone(), Arc::clone(&trial.remote));
+            if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &trial.remote)) {
+                trial.remote.succeed(&old);
+                old.end().await;
+            }
+        }
+        info!(remote = ask.name, "connected");
+        Ok(())
+    }
+
+    /// Ends a trial; a remote that nobody kept goes with it.
+    async fn end(&self, name: &str, trial: &Trial) {
+        if !trial.is_new {
+            return;
+        }
+        let over = {
+            let mut trials = locked(&self.trials);
+            match trials.get_mut(name) {
+                Some((_, 1)) => trials.remove(name).is_some(),
+                Some((_, count)) => {
+                    *count -= 1;
+                    false
+                }
+                None => false,
+            }
+        };
+        let kept = locked(&self.remotes).get(name).is_some_and(|r| Arc::ptr_eq(r, &trial.remote));
+        if over && !kept {
+            debug!(remote = name, "a trial was taken back");
+            trial.remote.end().await;
+        }
+    }
+}
+
+/// What a `remote connect` asked for.
+struct Ask {
+    name: String,
+    definition: Option<Value>,
+    batch: bool,
+    make_default: bool,
+    limit: Duration,
+}
+
+/// A remote that a command waits for.
+struct Trial {
+    remote: Arc<Remote>,
+    /// Whether it is on trial, rather than at work already.
+    is_new: bool,
+}
+
+/// How long a command has waited, and in which phase.
+struct Waited {
+    since: Instant,
+    limit: Duration,
+    phase: Phase,
+    in_phase: Instant,
+}
+
+impl Waited {
+    fn new(limit: Duration) -> Self {
+        let now = Instant::now();
+        Self { since: now, limit, phase: Phase::Down, in_phase: now }
+    }
+
+    fn judge(&mut self, name: &str, state: &State) -> Verdict {
+        if matches!(state.phase, Phase::Connecting) && self.phase == Phase::GatewayDown {
+            // Asking a gateway again that was down is no news.
+            let state = State { phase: Phase::GatewayDown, ..state.clone() };
+            let in_phase = self.in_phase.elapsed();
+            return judge(name, &state, self.since.elapsed(), in_phase, self.limit);
+        }
+        if std::mem::replace(&mut self.phase, state.phase) != state.phase {
+            self.in_phase = Instant::now();
+        }
+        judge(name, state, self.since.elapsed(), self.in_phase.elapsed(), self.limit)
+    }
+
+    /// Time in which a person typed does not count.
+    fn forgive(&mut self, span: Duration) {
+        self.since += span;
+    }
+
+    /// When to look again though nothing changed.
+    fn next_look(&self) -> Instant {
+        (self.since + self.limit).min(Instant::now() + Duration::from_millis(500))
+    }
+}
+
+/// Writes a reply while the command still matters.
+async fn tell(write: &mut OwnedWriteHalf, reply: Reply) -> Result<(), Option<Problem>> {
+    control::write(write, &reply).await.map_err(|_| None)
+}
+
+/// Writes the last reply; a command that is gone does not need it.
+async fn say(stream: &mut (impl tokio::io::AsyncWrite + Unpin), reply: Reply) {
+    if let Err(error) = control::write(stream, &reply).await {
+        debug!(%error, "a command went away before its answer");
+    }
+}
+
+/// The remote of `gateway.remote` in `openclaw.json`.
+fn configured(paths: &Paths) -> Result<config::Remote, Problem> {
+    OpenClaw::load(paths)?.remote_definition()
+}
+
+/// Our gateway's token file first, then a plain token in the far `openclaw.json`.
+async fn fetch(link: &dyn Link) -> Result<Reply, Problem> {
+    let folder = "\"${OPENCLAW_STATE_DIR:-$HOME/.openclaw}\"";
+    let configured =
+        "\"${OPENCLAW_CONFIG_PATH:-${OPENCLAW_STATE_DIR:-$HOME/.openclaw}/openclaw.json}\"";
+    let read = async |file: String| -> Result<Option<String>, Problem> {
+        let printed = timeout(FETCH_PATIENCE, link.run(&format!("cat {file}"), FETCH_LIMIT))
+            .await
+            .map_err(|_| Problem::new(Class::Timeout, "the far side does not answer"))?
+            .map_err(Problem::from)?;
+        let text = String::from_utf8(printed.output).ok();
+        Ok(text.filter(|text| printed.status == 0 && !text.trim().is_empty()))
+    };
+    if let Some(token) = read(format!("{folder}/rs/gateway-token")).await? {
+        let token = crate::secret::Secret::new(token.trim());
+        return Ok(Reply::Token { token, source: "rs/gateway-token".to_owned() });
+    }
+    let token = match read(configured.to_owned()).await? {
+        Some(text) => config::plain_token(&text),
+        None => None,
+    };
+    token
+        .map(|token| Reply::Token { token, source: "openclaw.json".to_owned() })
+        .ok_or_else(|| {
+            Problem::new(
+                Class::GatewayRefused,
+                "no gateway token can be read over this login: no rs/gateway-token, and no plain gateway.auth.token in openclaw.json",
+            )
+            .fix("over there: openclaw gateway auth-token; then here: --token-file FILE")
+        })
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
