@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::support::{
-    Freezer, Peer, Program, ReferenceGateway, Sshd, answers, guarded, listens, present, run_to_end,
-    wait_until,
+    Freezer, Peer, Program, ReferenceGateway, Sshd, Terminal, answers, guarded, listens, present,
+    run_to_end, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -48,7 +48,7 @@ fn killing_the_sessions_leaves_the_listener() {
     let mut command = guarded("ssh");
     command.args(ssh(&sshd, sshd.port()).get_args()).arg("echo in; read -r _; exec sleep 100");
     let mut session = Program::start("ssh", command);
-    assert!(session.prints("in", LIMIT), "{}", session.log());
+    assert!(session.prints("in", LIMIT), "{}\n{}", session.log(), sshd.log());
     assert!(sshd.kill_sessions() > 0);
     assert!(session.prints("closed", LIMIT), "{}", session.log());
     assert!(listens(sshd.port()));
@@ -79,6 +79,24 @@ fn the_reference_gateway_answers() {
     }
     let gateway = ReferenceGateway::shared();
     assert!(answers(gateway.port(), "/healthz"));
+}
+
+#[test]
+fn a_terminal_shows_takes_and_hands_on_the_exit_code() {
+    if !present(&[Peer::Script]) {
+        return;
+    }
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        "test -t 0 || exit 9; printf 'name? '; read -r it; echo \"I am '$it'\"; exit 3",
+    ]);
+    let mut terminal = Terminal::of(&command);
+    terminal.shows("name? ");
+    terminal.types("a b");
+    let (code, screen) = terminal.end();
+    assert_eq!(code, 3, "{screen}");
+    assert!(screen.contains("I am 'a b'"), "{screen}");
 }
 
 #[test]

@@ -12,8 +12,19 @@ pub(crate) fn alive(pid: Pid) -> bool {
     kill(pid, None).is_ok() && !matches!(stat(pid), None | Some(('Z' | 'X', _)))
 }
 
+/// Whether a process exists that has neither ended nor been stopped.
+pub(crate) fn is_running(pid: Pid) -> bool {
+    !matches!(stat(pid), None | Some(('Z' | 'X' | 'T', _)))
+}
+
 /// Sends a signal; `false` if there is nobody to take it.
 pub(crate) fn signal(pid: Pid, signal: Signal) -> bool {
+    eprintln!(
+        "KILL {pid} {signal} {:?} {} {:?}",
+        stat(pid),
+        command_line(pid),
+        std::thread::current().name()
+    );
     kill(pid, signal).is_ok()
 }
 

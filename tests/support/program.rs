@@ -6,7 +6,7 @@ use std::{
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -62,7 +62,8 @@ impl Program {
                 return true;
             }
             if self.has_ended() {
-                return self.log().contains(text);
+                // Its last words may still be on their way through the pipe.
+                return self.log.waits_for(text, Duration::from_secs(1));
             }
         }
         false
@@ -93,7 +94,7 @@ pub(super) struct Log(Arc<(Mutex<Vec<u8>>, Condvar)>);
 
 impl Log {
     /// Reads `stream` to its end on a thread of its own.
-    pub(super) fn follow(&self, mut stream: impl Read + Send + 'static) {
+    pub(super) fn follow(&self, mut stream: impl Read + Send + 'static) -> JoinHandle<()> {
         let log = self.clone();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -101,7 +102,7 @@ impl Log {
                 log.bytes().extend(buffer.iter().take(count));
                 log.0.1.notify_all();
             }
-        });
+        })
     }
 
     /// Everything so far.

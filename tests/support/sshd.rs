@@ -14,9 +14,9 @@ use nix::{
 use tempfile::TempDir;
 
 use super::{
-    net::free_port,
+    net::{free_port, wait_until},
     peers,
-    processes::{descendants, signal},
+    processes::{descendants, is_running, signal},
     program::{Program, guarded, run_to_end},
 };
 
@@ -126,11 +126,13 @@ impl Sshd {
     /// Ends listener and sessions.
     pub(crate) fn stop(&mut self) {
         if let Some(listener) = self.listener.take() {
-            // Sessions have process groups of their own, and lose their parent with the listener.
-            let sessions = sessions_of(listener.pid());
-            drop(listener);
-            for pid in sessions {
+            // Stopped, it starts no further session. Sessions have process groups of their own, and
+            // a young one still holds the listening socket.
+            signal(listener.pid(), Signal::SIGSTOP);
+            ends("the listener", listener.pid());
+            for pid in sessions_of(listener.pid()) {
                 signal(pid, Signal::SIGKILL);
+                ends("a session", pid);
             }
         }
     }
@@ -197,6 +199,13 @@ impl Drop for Sshd {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Waits until a process runs no more; its parent has been stopped and cannot bury it.
+fn ends(what: &str, pid: Pid) {
+    wait_until(&format!("{what} ends"), Duration::from_secs(5), || {
+        (!is_running(pid)).then_some(())
+    });
 }
 
 /// The processes below a listener; its guard has not become an sshd and is none of them.

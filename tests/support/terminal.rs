@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     io::Write,
     process::{Child, ChildStdin, Command, Stdio},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -22,13 +23,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Terminal {
     script: Option<Child>,
     keyboard: ChildStdin,
+    screen: Option<JoinHandle<()>>,
     log: Log,
 }
 
 impl Terminal {
     /// Starts the program on a new terminal.
     pub(crate) fn start(run: Run) -> Self {
-        let program = run.into_command();
+        Self::of(&run.into_command())
+    }
+
+    /// The same for any command; of its environment it gets what was set on it, and nothing else.
+    pub(crate) fn of(program: &Command) -> Self {
         let words: Vec<String> =
             std::iter::once(program.get_program()).chain(program.get_args()).map(quoted).collect();
         // `script` gives its child a terminal, and hands over what it reads and the exit code.
@@ -38,9 +44,9 @@ impl Terminal {
         command.env("SHELL", "/bin/sh").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut script = command.stderr(Stdio::null()).spawn().expect("starting script");
         let log = Log::default();
-        log.follow(script.stdout.take().expect("piped"));
+        let screen = log.follow(script.stdout.take().expect("piped"));
         let keyboard = script.stdin.take().expect("piped");
-        Self { script: Some(script), keyboard, log }
+        Self { script: Some(script), keyboard, screen: Some(screen), log }
     }
 
     /// Waits until the screen shows `text`.
@@ -58,6 +64,8 @@ impl Terminal {
     pub(crate) fn end(mut self) -> (i32, String) {
         let script = self.script.take().expect("ends once");
         let output = end_of(script, Duration::from_secs(60), "a program on a terminal");
+        // Nobody but `script` holds the other end, so the reader has come to the end as well.
+        drop(self.screen.take().map(JoinHandle::join));
         (output.status.code().unwrap_or(-1), self.log.text())
     }
 }
