@@ -105,8 +105,8 @@ enum Verdict {
 
 /// A key that may be tried.
 enum Candidate {
-    Agent(AgentIdentity),
-    File(KeyFile),
+    Agent(Box<AgentIdentity>),
+    File(Box<KeyFile>),
 }
 
 /// A login under way.
@@ -137,7 +137,7 @@ impl Login<'_> {
         let sent = self.handle.authenticate_none(self.hop.user.clone());
         let first = timeout(ANSWER_TIMEOUT, sent).await;
         let first = self.answered(first.map_err(|_| ()))?;
-        let mut offered = match self.verdict(first).await? {
+        let mut offered = match self.verdict(first, None).await? {
             Verdict::In => return Ok(None),
             Verdict::More(methods) | Verdict::No(methods) => methods,
         };
@@ -194,10 +194,10 @@ impl Login<'_> {
             }
             let answer = match (candidate, agent.as_mut()) {
                 (Candidate::Agent(identity), Some(agent)) => {
-                    self.agent_key(agent, identity).await?
+                    self.agent_key(agent, *identity).await?
                 }
                 (Candidate::Agent(_), None) => None,
-                (Candidate::File(file), _) => self.file_key(file).await?,
+                (Candidate::File(file), _) => self.file_key(*file).await?,
             };
             match answer {
                 None => {}
@@ -246,9 +246,9 @@ impl Login<'_> {
                 })
                 .collect();
             if !same.is_empty() {
-                matched.extend(same.into_iter().cloned().map(Candidate::Agent));
+                matched.extend(same.into_iter().cloned().map(Candidate::held));
             } else if !matches!(file.content, Content::PublicOnly) {
-                own.push(Candidate::File(file));
+                own.push(Candidate::File(Box::new(file)));
             }
         }
         let of_agent: HashSet<Vec<u8>> = matched.iter().filter_map(Candidate::blob).collect();
@@ -256,7 +256,7 @@ impl Login<'_> {
             .iter()
             .filter(|_| !self.hop.identities_only)
             .cloned()
-            .map(Candidate::Agent)
+            .map(Candidate::held)
             .filter(|other| other.blob().is_none_or(|blob| !of_agent.contains(&blob)))
             .collect();
         if self.hop.identities_named {
@@ -328,10 +328,8 @@ impl Login<'_> {
                 Ok(None)
             }
             Some(Ok(result)) => {
-                let verdict = self.verdict(result).await?;
-                if matches!(verdict, Verdict::No(_)) {
-                    self.tried.push(shown);
-                } else {
+                let verdict = self.verdict(result, Some(shown)).await?;
+                if !matches!(verdict, Verdict::No(_)) {
                     self.needed_person |= touch || agent.needed_person();
                 }
                 Ok(Some(verdict))
@@ -368,11 +366,7 @@ impl Login<'_> {
         let trying = self.handle.authenticate_publickey(self.hop.user.clone(), key);
         let result = timeout(ANSWER_TIMEOUT, trying).await;
         let result = self.answered(result.map_err(|_| ()))?;
-        let verdict = self.verdict(result).await?;
-        if matches!(verdict, Verdict::No(_)) {
-            self.tried.push(shown);
-        }
-        Ok(verdict)
+        self.verdict(result, Some(shown)).await
     }
 
     /// Asks the server whether it would take a locked key; its refusal if not.
@@ -386,11 +380,7 @@ impl Login<'_> {
             Err(_) => Err(self.silent()),
             Ok(Err(SignError::Refused)) => Ok(None),
             Ok(Err(SignError::Lost)) => Err(self.lost().await),
-            Ok(Ok(result)) => {
-                let verdict = self.verdict(result).await?;
-                self.tried.push(shown.to_owned());
-                Ok(Some(verdict))
-            }
+            Ok(Ok(result)) => self.verdict(result, Some(shown.to_owned())).await.map(Some),
         }
     }
 
@@ -430,8 +420,7 @@ impl Login<'_> {
                 KeyboardInteractiveAuthResponse::Success => return Ok(Verdict::In),
                 KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success } => {
                     let result = AuthResult::Failure { remaining_methods, partial_success };
-                    self.tried.push("answers to its questions".to_owned());
-                    return self.verdict(result).await;
+                    return self.verdict(result, Some("answers to its questions".to_owned())).await;
                 }
                 KeyboardInteractiveAuthResponse::InfoRequest { name, instructions, prompts } => {
                     (name, instructions, prompts)
@@ -479,15 +468,14 @@ impl Login<'_> {
                 self.handle.authenticate_password(self.hop.user.clone(), password.expose());
             let result = timeout(ANSWER_TIMEOUT, trying).await;
             let result = self.answered(result.map_err(|_| ()))?;
-            match self.verdict(result).await? {
+            match self.verdict(result, Some("a password".to_owned())).await? {
                 Verdict::No(methods) => {
-                    self.tried.push("a password".to_owned());
                     offered = methods;
                     if !offered.contains(&MethodKind::Password) {
                         break;
                     }
                 }
-                verdict => return Ok(verdict),
+                verdict @ (Verdict::In | Verdict::More(_)) => return Ok(verdict),
             }
         }
         Ok(Verdict::No(offered))
@@ -537,13 +525,18 @@ impl Login<'_> {
     }
 
     /// What an answer means; a link that was cut looks like a refusal without methods.
-    async fn verdict(&self, result: AuthResult) -> Result<Verdict, Failure> {
+    async fn verdict(
+        &mut self,
+        result: AuthResult,
+        tried: Option<String>,
+    ) -> Result<Verdict, Failure> {
         match result {
             AuthResult::Success => Ok(Verdict::In),
             AuthResult::Failure { remaining_methods, partial_success: true } => {
                 Ok(Verdict::More(remaining_methods))
             }
             AuthResult::Failure { remaining_methods, partial_success: false } => {
+                self.tried.extend(tried);
                 if self.end.is_over() || self.handle.is_closed() {
                     return Err(self.lost().await);
                 }
@@ -635,6 +628,10 @@ impl Login<'_> {
 }
 
 impl Candidate {
+    fn held(identity: AgentIdentity) -> Self {
+        Self::Agent(Box::new(identity))
+    }
+
     /// The SSH wire form of the public key, if it is known yet.
     fn blob(&self) -> Option<Vec<u8>> {
         match self {
