@@ -20,7 +20,7 @@ use russh::{
         Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, agent::AgentIdentity,
     },
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, error::Elapsed, sleep_until, timeout};
 
 use super::{
     agent::{Agent, SignError, public_key},
@@ -105,8 +105,8 @@ enum Verdict {
 
 /// A key that may be tried.
 enum Candidate {
-    Agent(AgentIdentity),
-    File(KeyFile),
+    Agent(Box<AgentIdentity>),
+    File(Box<KeyFile>),
 }
 
 /// A login under way.
@@ -136,7 +136,7 @@ impl Login<'_> {
         self.stage("none");
         let sent = self.handle.authenticate_none(self.hop.user.clone());
         let first = timeout(ANSWER_TIMEOUT, sent).await;
-        let first = self.answered(first.map_err(|_| ()))?;
+        let first = self.answered(first).await?;
         let mut offered = match self.verdict(first).await? {
             Verdict::In => return Ok(None),
             Verdict::More(methods) | Verdict::No(methods) => methods,
@@ -195,10 +195,10 @@ impl Login<'_> {
             }
             let answer = match (candidate, agent.as_mut()) {
                 (Candidate::Agent(identity), Some(agent)) => {
-                    self.agent_key(agent, identity).await?
+                    self.agent_key(agent, *identity).await?
                 }
                 (Candidate::Agent(_), None) => None,
-                (Candidate::File(file), _) => self.file_key(file).await?,
+                (Candidate::File(file), _) => self.file_key(*file).await?,
             };
             match answer {
                 None => {}
@@ -246,9 +246,9 @@ impl Login<'_> {
                 })
                 .collect();
             if !same.is_empty() {
-                matched.extend(same.into_iter().cloned().map(Candidate::Agent));
+                matched.extend(same.into_iter().cloned().map(Candidate::held));
             } else if !matches!(file.content, Content::PublicOnly) {
-                own.push(Candidate::File(file));
+                own.push(Candidate::File(Box::new(file)));
             }
         }
         let of_agent: HashSet<Vec<u8>> = matched.iter().filter_map(Candidate::blob).collect();
@@ -256,7 +256,7 @@ impl Login<'_> {
             .iter()
             .filter(|_| !self.hop.identities_only)
             .cloned()
-            .map(Candidate::Agent)
+            .map(Candidate::held)
             .filter(|other| other.blob().is_none_or(|blob| !of_agent.contains(&blob)))
             .collect();
         if self.hop.identities_named {
@@ -316,11 +316,13 @@ impl Login<'_> {
                 }
             }
         };
+        self.tried.push(shown.clone());
         let answer = patient(trying, &signing).await;
         match answer {
             None => Err(self.silent()),
             Some(Err(SignError::Lost)) => Err(self.lost().await),
             Some(Err(SignError::Refused)) => {
+                self.tried.pop();
                 self.notes.push(
                     Failure::new(Cause::Agent, format!("the agent did not sign with {shown}"))
                         .fix("unlock or touch the key when the agent asks, or: ssh-add -l"),
@@ -329,9 +331,7 @@ impl Login<'_> {
             }
             Some(Ok(result)) => {
                 let verdict = self.verdict(result).await?;
-                if matches!(verdict, Verdict::No(_)) {
-                    self.tried.push(shown);
-                } else {
+                if !matches!(verdict, Verdict::No(_)) {
                     self.needed_person |= touch || agent.needed_person();
                 }
                 Ok(Some(verdict))
@@ -364,15 +364,12 @@ impl Login<'_> {
         hash: Option<HashAlg>,
         shown: String,
     ) -> Result<Verdict, Failure> {
+        self.tried.push(shown);
         let key = PrivateKeyWithHashAlg::new(key, hash);
         let trying = self.handle.authenticate_publickey(self.hop.user.clone(), key);
         let result = timeout(ANSWER_TIMEOUT, trying).await;
-        let result = self.answered(result.map_err(|_| ()))?;
-        let verdict = self.verdict(result).await?;
-        if matches!(verdict, Verdict::No(_)) {
-            self.tried.push(shown);
-        }
-        Ok(verdict)
+        let result = self.answered(result).await?;
+        self.verdict(result).await
     }
 
     /// Asks the server whether it would take a locked key; its refusal if not.
@@ -380,17 +377,17 @@ impl Login<'_> {
         let Some(public) = file.public.clone() else { return Ok(None) };
         let Some(hash) = self.hash_for(&public, shown).await? else { return Ok(None) };
         let user = self.hop.user.clone();
+        self.tried.push(shown.to_owned());
         let mut unsigned = Unsigned;
         let trying = self.handle.authenticate_publickey_with(user, public, hash, &mut unsigned);
         match timeout(ANSWER_TIMEOUT, trying).await {
             Err(_) => Err(self.silent()),
-            Ok(Err(SignError::Refused)) => Ok(None),
-            Ok(Err(SignError::Lost)) => Err(self.lost().await),
-            Ok(Ok(result)) => {
-                let verdict = self.verdict(result).await?;
-                self.tried.push(shown.to_owned());
-                Ok(Some(verdict))
+            Ok(Err(SignError::Refused)) => {
+                self.tried.pop();
+                Ok(None)
             }
+            Ok(Err(SignError::Lost)) => Err(self.lost().await),
+            Ok(Ok(result)) => self.verdict(result).await.map(Some),
         }
     }
 
@@ -423,14 +420,16 @@ impl Login<'_> {
             return Ok(Verdict::No(offered));
         }
         let user = self.hop.user.clone();
+        self.tried.push("answers to its questions".to_owned());
         let start = self.handle.authenticate_keyboard_interactive_start(user, None);
         let mut reply = timeout(ANSWER_TIMEOUT, start).await;
         for _ in 0..MOST_ROUNDS {
-            let (name, instructions, prompts) = match self.answered(reply.map_err(|_| ()))? {
-                KeyboardInteractiveAuthResponse::Success => return Ok(Verdict::In),
+            let (name, instructions, prompts) = match self.answered(reply).await? {
+                KeyboardInteractiveAuthResponse::Success => {
+                    return self.verdict(AuthResult::Success).await;
+                }
                 KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success } => {
                     let result = AuthResult::Failure { remaining_methods, partial_success };
-                    self.tried.push("answers to its questions".to_owned());
                     return self.verdict(result).await;
                 }
                 KeyboardInteractiveAuthResponse::InfoRequest { name, instructions, prompts } => {
@@ -475,19 +474,19 @@ impl Login<'_> {
             let Some(password) = self.ask(question).await else {
                 return Err(self.needs_person("wants a password"));
             };
+            self.tried.push("a password".to_owned());
             let trying =
                 self.handle.authenticate_password(self.hop.user.clone(), password.expose());
             let result = timeout(ANSWER_TIMEOUT, trying).await;
-            let result = self.answered(result.map_err(|_| ()))?;
+            let result = self.answered(result).await?;
             match self.verdict(result).await? {
                 Verdict::No(methods) => {
-                    self.tried.push("a password".to_owned());
                     offered = methods;
                     if !offered.contains(&MethodKind::Password) {
                         break;
                     }
                 }
-                verdict => return Ok(verdict),
+                verdict @ (Verdict::In | Verdict::More(_)) => return Ok(verdict),
             }
         }
         Ok(Verdict::No(offered))
@@ -511,7 +510,7 @@ impl Login<'_> {
         }
         if self.rsa.is_none() {
             let asked = timeout(ANSWER_TIMEOUT, self.handle.best_supported_rsa_hash()).await;
-            self.rsa = Some(match self.answered(asked.map_err(|_| ()))? {
+            self.rsa = Some(match self.answered(asked).await? {
                 // A server that does not say (before OpenSSH 7.2) takes SHA-2 or nothing of ours.
                 None => Some(HashAlg::Sha512),
                 Some(hash) => hash,
@@ -528,19 +527,21 @@ impl Login<'_> {
     }
 
     /// The library's answer, or what its absence means.
-    fn answered<T, E>(&self, answer: Result<Result<T, E>, ()>) -> Result<T, Failure> {
+    async fn answered<T, E>(&self, answer: Result<Result<T, E>, Elapsed>) -> Result<T, Failure> {
         match answer {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(self.end.cause().unwrap_or_else(|| self.broke())),
-            Err(()) => Err(self.silent()),
+            Ok(Err(_)) => Err(self.lost().await),
+            Err(_) => Err(self.silent()),
         }
     }
 
     /// What an answer means; a link that was cut looks like a refusal without methods.
-    async fn verdict(&self, result: AuthResult) -> Result<Verdict, Failure> {
+    async fn verdict(&mut self, result: AuthResult) -> Result<Verdict, Failure> {
         match result {
             AuthResult::Success => Ok(Verdict::In),
             AuthResult::Failure { remaining_methods, partial_success: true } => {
+                // What was tried last was not refused.
+                self.tried.pop();
                 Ok(Verdict::More(remaining_methods))
             }
             AuthResult::Failure { remaining_methods, partial_success: false } => {
@@ -635,6 +636,10 @@ impl Login<'_> {
 }
 
 impl Candidate {
+    fn held(identity: AgentIdentity) -> Self {
+        Self::Agent(Box::new(identity))
+    }
+
     /// The SSH wire form of the public key, if it is known yet.
     fn blob(&self) -> Option<Vec<u8>> {
         match self {

@@ -229,30 +229,31 @@ impl Making<'_> {
 
     /// What an error of the handshake means.
     fn broken(&self, error: &russh::Error) -> Failure {
+        use russh::Error::{Disconnect, HUP, IO, NoCommonAlgo, SendError, Version};
         let place = self.hop.place();
-        match error {
-            russh::Error::NoCommonAlgo { kind, theirs, .. } => Failure::new(
+        if let NoCommonAlgo { kind, theirs, .. } = error {
+            let kind = format!("{kind:?}").to_lowercase();
+            let offer = theirs.join(", ");
+            return Failure::new(
                 Cause::Protocol,
-                format!(
-                    "{place} has no {kind:?} algorithm that is still safe; it offers {}",
-                    theirs.join(", ")
-                ),
+                format!("{place} has no {kind} algorithm that is still safe; it offers {offer}"),
             )
-            .fix("update the SSH server over there"),
-            russh::Error::Version => Failure::new(
+            .fix("update the SSH server over there");
+        }
+        if let IO(error) = error {
+            return lost(&place, &plain(error));
+        }
+        if matches!(error, Disconnect | HUP | SendError) {
+            return lost(&place, "it closed the connection");
+        }
+        if matches!(error, Version) {
+            return Failure::new(
                 Cause::Protocol,
                 format!("what answers on {place} does not speak SSH 2"),
             )
-            .fix("check the port (-p)"),
-            russh::Error::IO(error) => lost(&place, &plain(error)),
-            russh::Error::Disconnect | russh::Error::HUP | russh::Error::SendError => {
-                lost(&place, "it closed the connection")
-            }
-            other => Failure::new(
-                Cause::Protocol,
-                format!("the SSH handshake with {place} failed: {other}"),
-            ),
+            .fix("check the port (-p)");
         }
+        Failure::new(Cause::Protocol, format!("the SSH handshake with {place} failed: {error}"))
     }
 
     /// A connection that ended before the banner may be a punishment.

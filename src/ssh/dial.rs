@@ -1,11 +1,7 @@
 //! Opens the TCP connection: names, several addresses raced (RFC 8305), a fresh try beside a
 //! stuck one.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     net::TcpStream,
@@ -169,11 +165,10 @@ async fn connect(address: SocketAddr) -> (SocketAddr, Duration, io::Result<TcpSt
 
 /// Which of two errors says more about the host: a refusal beats silence beats a missing route.
 fn more_telling(before: Option<io::Error>, now: io::Error) -> io::Error {
-    let rank = |error: &io::Error| match cause(error) {
-        Cause::Refused => 3,
-        Cause::ConnectTimedOut => 2,
-        Cause::NoRoute => 1,
-        _ => 0,
+    let rank = |error: &io::Error| {
+        [Cause::NoRoute, Cause::ConnectTimedOut, Cause::Refused]
+            .iter()
+            .position(|cause| *cause == cause_of(error))
     };
     match before {
         Some(before) if rank(&before) > rank(&now) => before,
@@ -181,36 +176,49 @@ fn more_telling(before: Option<io::Error>, now: io::Error) -> io::Error {
     }
 }
 
-fn cause(error: &io::Error) -> Cause {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Cause::Refused,
-        io::ErrorKind::TimedOut => Cause::ConnectTimedOut,
-        io::ErrorKind::NetworkUnreachable
-        | io::ErrorKind::HostUnreachable
-        | io::ErrorKind::NetworkDown
-        | io::ErrorKind::AddrNotAvailable
-        | io::ErrorKind::PermissionDenied => Cause::NoRoute,
-        _ => Cause::LinkLost,
+fn cause_of(error: &io::Error) -> Cause {
+    use io::ErrorKind::{
+        AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable,
+        PermissionDenied, TimedOut,
+    };
+    let kind = error.kind();
+    if kind == ConnectionRefused {
+        Cause::Refused
+    } else if kind == TimedOut {
+        Cause::ConnectTimedOut
+    } else if [AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable, PermissionDenied]
+        .contains(&kind)
+    {
+        Cause::NoRoute
+    } else {
+        Cause::LinkLost
     }
 }
 
 /// What a failed connect means.
 fn failed(hop: &Hop, error: &io::Error) -> Failure {
     let place = hop.place();
-    match cause(error) {
-        Cause::Refused => Failure::new(
-            Cause::Refused,
-            format!("{place} refused the connection: no SSH server listens there"),
-        )
-        .fix("check the port (-p), or start the SSH server over there"),
-        Cause::ConnectTimedOut => timed_out(hop),
-        Cause::NoRoute => Failure::new(
-            Cause::NoRoute,
-            format!("this machine has no route to {place}: {}", plain(error)),
-        )
-        .fix("check the network of this machine"),
-        other => Failure::new(other, format!("cannot connect to {place}: {}", plain(error))),
+    let cause = cause_of(error);
+    if cause == Cause::ConnectTimedOut {
+        return timed_out(hop);
     }
+    let (what, fix) = if cause == Cause::Refused {
+        (
+            format!("{place} refused the connection: no SSH server listens there"),
+            "check the port (-p), or start the SSH server over there",
+        )
+    } else if cause == Cause::NoRoute {
+        (
+            format!("this machine has no route to {place}: {}", plain(error)),
+            "check the network of this machine",
+        )
+    } else {
+        (
+            format!("cannot connect to {place}: {}", plain(error)),
+            "look into the SSH server's log over there",
+        )
+    };
+    Failure::new(cause, what).fix(fix)
 }
 
 fn timed_out(hop: &Hop) -> Failure {
@@ -225,9 +233,4 @@ fn timed_out(hop: &Hop) -> Failure {
 pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
-}
-
-/// Whether `host` is this machine by address.
-pub(super) fn is_loopback(host: &str) -> bool {
-    host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

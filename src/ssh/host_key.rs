@@ -52,10 +52,7 @@ impl Files {
     pub(super) fn preference(&self) -> Vec<Algorithm> {
         let on_file = known_hosts::algorithms_on_file(&self.sources, &self.name);
         let is_on_file = |algorithm: &Algorithm| {
-            let kind = match algorithm {
-                Algorithm::Rsa { .. } => "ssh-rsa",
-                other => other.as_str(),
-            };
+            let kind = if algorithm.clone().is_rsa() { "ssh-rsa" } else { algorithm.as_str() };
             on_file.iter().any(|known| known == kind)
         };
         let (mut first, rest): (Vec<_>, Vec<_>) = modern().into_iter().partition(is_on_file);

@@ -122,7 +122,7 @@ mod tests {
         let keyring = Keyring::default();
         keyring.note_server("a", "one", Some(Duration::from_millis(90)));
         keyring.note_server("a", "two", Some(Duration::from_millis(100)));
-        let server = keyring.clone().server("a");
+        let server = keyring.server("a");
         assert_eq!(server.banner.as_deref(), Some("two"));
         assert_eq!(server.rtt, Some(Duration::from_millis(90)));
         assert_eq!(keyring.server("b"), Server::default());

@@ -608,7 +608,7 @@ impl<'a> Draft<'a> {
             connection_attempts: self.connection_attempts.unwrap_or(1),
             family: match options.family {
                 Family::Any => self.family.unwrap_or_default(),
-                named => named,
+                Family::V4 | Family::V6 => options.family,
             },
             methods: self.methods(),
             password_prompts: self.password_prompts.unwrap_or(3),
@@ -731,4 +731,225 @@ fn words(value: &str) -> Vec<String> {
     }
     words.extend((!word.is_empty()).then_some(word));
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment() -> Environment {
+        Environment { home: "/home/me".into(), user: "me".into(), agent: Some("/run/agent".into()) }
+    }
+
+    fn with(options: &[(&str, &str)]) -> SshOptions {
+        SshOptions {
+            options: options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+            ..SshOptions::default()
+        }
+    }
+
+    fn plan(target: &str, options: &SshOptions) -> Plan {
+        resolve(target, options, &environment()).unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    fn problem(target: &str, options: &SshOptions) -> Problem {
+        resolve(target, options, &environment()).unwrap_err()
+    }
+
+    #[test]
+    fn a_bare_host_gets_what_ssh_would_use() {
+        let plan = plan("box", &SshOptions::default());
+        let hop = plan.target();
+        assert_eq!(plan.label(), "me@box:22");
+        assert_eq!(plan.via(), Vec::<String>::new());
+        assert_eq!(hop.identities.len(), 3);
+        assert_eq!(hop.identities.first().unwrap(), Path::new("/home/me/.ssh/id_ed25519"));
+        assert!(!hop.identities_named && !hop.identities_only && !hop.batch);
+        assert_eq!(hop.agent.as_deref(), Some(Path::new("/run/agent")));
+        assert_eq!(hop.user_known_hosts.first().unwrap(), Path::new("/home/me/.ssh/known_hosts"));
+        assert_eq!(hop.policy, HostKeyPolicy::Ask);
+        assert_eq!(hop.connect_timeout, Duration::from_secs(10));
+        assert_eq!(hop.methods, [Method::PublicKey, Method::KeyboardInteractive, Method::Password]);
+    }
+
+    #[test]
+    fn options_win_over_the_target_and_the_first_over_the_rest() {
+        let mut options = with(&[("PORT", "2200"), ("port", "2201"), ("User", "you")]);
+        assert_eq!(plan("other@box:22", &options).label(), "you@box:2200");
+        options.port = Some(2222);
+        options.user = Some("flag".into());
+        assert_eq!(plan("other@box:22", &options).label(), "flag@box:2222");
+        let options = with(&[("HostName", "10.0.0.1"), ("HostKeyAlias", "name")]);
+        let hop = plan("box", &options).target().clone();
+        assert_eq!((hop.host.as_str(), hop.host_key_alias.as_deref()), ("10.0.0.1", Some("name")));
+    }
+
+    #[test]
+    fn jumps_are_hops_with_the_keys_but_not_the_place_of_the_target() {
+        let mut options = with(&[("HostKeyAlias", "alias"), ("IdentityFile", "~/k")]);
+        options.port = Some(2222);
+        options.user = Some("you".into());
+        options.jumps = vec!["a@one:2200".into(), "two,[::1]:23".into()];
+        options.host_key_pin = Some(format!("SHA256:{}", "a".repeat(43)));
+        let plan = plan("box", &options);
+        assert_eq!(plan.via(), ["a@one:2200", "me@two:22", "me@[::1]:23"]);
+        assert_eq!(plan.label(), "you@box:2222");
+        for hop in &plan.hops()[..3] {
+            assert_eq!((hop.host_key_alias.as_deref(), hop.pin.as_deref()), (None, None));
+            assert_eq!(hop.identities, [Path::new("/home/me/k")]);
+        }
+        assert!(plan.target().pin.is_some());
+        let named = with(&[("ProxyJump", "one,two")]);
+        assert_eq!(super::resolve("box", &named, &environment()).unwrap().via().len(), 2);
+        assert_eq!(
+            super::resolve("box", &with(&[("ProxyJump", "none")]), &environment())
+                .unwrap()
+                .via()
+                .len(),
+            0
+        );
+    }
+
+    #[test]
+    fn paths_come_from_the_password_database() {
+        let options = with(&[
+            ("IdentityFile", "~/one"),
+            ("IdentityFile", "%d/two %%%u"),
+            ("UserKnownHostsFile", "~/a \"/b c/d\""),
+            ("GlobalKnownHostsFile", "none"),
+            ("IdentityAgent", "~/agent"),
+        ]);
+        let problem = problem("box", &options);
+        assert!(problem.message.contains("absolute"), "{problem}");
+        let options = with(&[
+            ("IdentityFile", "~/one"),
+            ("IdentityFile", "%d/two/%u%%"),
+            ("UserKnownHostsFile", "~/a \"/b c/d\""),
+            ("GlobalKnownHostsFile", "none"),
+            ("IdentityAgent", "~/agent"),
+        ]);
+        let hop = plan("box", &options).target().clone();
+        assert_eq!(hop.identities, [Path::new("/home/me/one"), Path::new("/home/me/two/me%")]);
+        assert_eq!(hop.user_known_hosts, [Path::new("/home/me/a"), Path::new("/b c/d")]);
+        assert!(hop.global_known_hosts.is_empty());
+        assert_eq!(hop.agent.as_deref(), Some(Path::new("/home/me/agent")));
+        let none = plan("box", &with(&[("IdentityAgent", "none"), ("IdentityFile", "none")]));
+        assert_eq!((none.target().agent.clone(), none.target().identities.len()), (None, 0));
+    }
+
+    #[test]
+    fn anchoring_makes_paths_mean_the_same_elsewhere() {
+        let mut options = with(&[
+            ("IdentityFile", "key"),
+            ("userknownhostsfile", "~/a b /c \"d e\""),
+            ("IdentityAgent", "SSH_AUTH_SOCK"),
+            ("GlobalKnownHostsFile", "none"),
+            ("Port", "22"),
+        ]);
+        options.identities = vec!["k".into(), "/abs".into(), "~/home".into()];
+        anchor(&mut options, Path::new("/w"));
+        let values: Vec<&str> = options.options.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(values, ["/w/key", "~/a /w/b /c \"/w/d e\"", "SSH_AUTH_SOCK", "none", "22"]);
+        assert_eq!(options.identities, [Path::new("/w/k"), Path::new("/abs"), Path::new("~/home")]);
+    }
+
+    #[test]
+    fn batch_mode_leaves_only_keys() {
+        let options = with(&[("BatchMode", "yes"), ("NumberOfPasswordPrompts", "1")]);
+        let hop = plan("box", &options).target().clone();
+        assert!(hop.batch);
+        assert_eq!(hop.methods, [Method::PublicKey]);
+        let options = with(&[("PreferredAuthentications", "password,gssapi-with-mic,publickey")]);
+        let hop = plan("box", &options).target().clone();
+        assert_eq!(hop.methods, [Method::Password, Method::PublicKey]);
+        let options = with(&[("PasswordAuthentication", "no"), ("PubkeyAuthentication", "no")]);
+        let hop = plan("box", &options).target().clone();
+        assert_eq!(hop.methods, [Method::KeyboardInteractive]);
+    }
+
+    #[test]
+    fn the_policies_of_openssh() {
+        let cases = [
+            ("yes", HostKeyPolicy::Strict),
+            ("ASK", HostKeyPolicy::Ask),
+            ("accept-new", HostKeyPolicy::AcceptNew),
+            ("no", HostKeyPolicy::AcceptNew),
+            ("off", HostKeyPolicy::AcceptNew),
+        ];
+        for (value, policy) in cases {
+            let options = with(&[("StrictHostKeyChecking", value)]);
+            assert_eq!(plan("box", &options).target().policy, policy, "{value}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        let cases =
+            [("15", Some(15)), ("1m30s", Some(90)), ("2h", Some(7200)), ("1d", None), ("m", None)];
+        for (text, expected) in cases {
+            assert_eq!(seconds(text).map(|time| time.as_secs()), expected, "{text}");
+        }
+        let options = with(&[("ServerAliveInterval", "15"), ("ServerAliveCountMax", "2")]);
+        let plan = plan("box", &options);
+        assert_eq!(
+            (plan.alive_interval, plan.alive_count),
+            (Some(Duration::from_secs(15)), Some(2))
+        );
+    }
+
+    #[test]
+    fn everything_wrong_is_listed() {
+        let mut options = with(&[
+            ("ProxyCommand", "nc"),
+            ("Port", "0"),
+            ("BatchMode", "maybe"),
+            ("Compression", "yes"),
+            ("LogLevel", "DEBUG"),
+            ("TCPKeepAlive", "no"),
+        ]);
+        options.host_key_pin = Some("MD5:00".into());
+        options.jumps = vec!["-oX".into()];
+        let problem = problem("-box", &options);
+        assert_eq!(problem.class, Class::Usage);
+        for part in [
+            "`-box`",
+            "ProxyCommand",
+            "Port=0",
+            "maybe",
+            "Compression",
+            "MD5:00",
+            "-J: the target `-oX`",
+        ] {
+            assert!(problem.message.contains(part), "{part} is missing in: {problem}");
+        }
+        assert!(!problem.message.contains("LogLevel") && !problem.message.contains("TCPKeepAlive"));
+        assert!(problem.fix.unwrap().contains("UserKnownHostsFile"));
+    }
+
+    #[test]
+    fn names_that_could_do_harm_are_refused_wherever_they_stand() {
+        for options in [
+            SshOptions { user: Some("-x".into()), ..SshOptions::default() },
+            SshOptions { user: Some("a b".into()), ..SshOptions::default() },
+            SshOptions { port: Some(0), ..SshOptions::default() },
+            with(&[("User", "$(id)")]),
+            with(&[("HostName", "-oProxyCommand=x")]),
+            with(&[("HostName", "a;b")]),
+            with(&[("HostKeyAlias", "a b")]),
+            with(&[("ProxyJump", "a b")]),
+            with(&[("ConnectTimeout", "-1")]),
+            with(&[("IdentityFile", "~other/key")]),
+            with(&[("IdentityFile", "/k/%h")]),
+            with(&[("IdentityFile", "${HOME}/k")]),
+        ] {
+            assert!(resolve("box", &options, &environment()).is_err(), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn this_process_has_a_home_and_a_user() {
+        let environment = Environment::of_process().with_agent(None);
+        assert!(environment.home.is_absolute() && !environment.user.is_empty());
+        assert_eq!(environment.agent, None);
+    }
 }

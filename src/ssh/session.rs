@@ -245,7 +245,11 @@ impl Session {
             ChannelOpenFailure::ConnectFailed => OpenFailure::Refused(format!(
                 "nothing answers on {host} port {port} as seen from the SSH server"
             )),
-            _ => OpenFailure::Refused("the SSH server has no room for another forward".to_owned()),
+            ChannelOpenFailure::UnknownChannelType
+            | ChannelOpenFailure::ResourceShortage
+            | ChannelOpenFailure::Other { .. } => {
+                OpenFailure::Refused("the SSH server has no room for another forward".to_owned())
+            }
         }
     }
 }

@@ -84,7 +84,7 @@ async fn echo() -> u16 {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let (mut reader, mut writer) = stream.into_split();
-                let _ = tokio::io::copy(&mut reader, &mut writer).await;
+                tokio::io::copy(&mut reader, &mut writer).await.ok();
             });
         }
     });

@@ -3,6 +3,7 @@
 use std::process::{Child, Stdio};
 
 use super::*;
+use crate::{ssh::OpenFailure, tunnel::Cause};
 
 /// A private sshd with fresh keys; ends with the test.
 struct Sshd {
@@ -13,8 +14,8 @@ struct Sshd {
 
 impl Drop for Sshd {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 }
 
@@ -41,7 +42,8 @@ impl Sshd {
         }
         config.push_str("PasswordAuthentication no\nAllowTcpForwarding yes\n");
         fs::write(at("sshd_config"), config).unwrap();
-        let _ = fs::create_dir_all("/run/sshd");
+        // Debian's sshd wants this folder when it runs as root; others need not have it.
+        fs::create_dir_all("/run/sshd").ok();
         let mut process = Command::new(program)
             .args(["-D", "-e", "-f"])
             .arg(at("sshd_config"))
@@ -105,4 +107,74 @@ async fn forwards_through_a_real_server_with_half_close() {
         (3, &b"out\n"[..], "err\n")
     );
     assert!(within(session.run("head -c 1000 /dev/zero", 100)).await.is_err());
+}
+
+#[tokio::test]
+async fn the_policy_of_a_real_server_is_told_from_a_closed_port() {
+    let port = echo().await;
+    let allowed = format!("PermitOpen 127.0.0.1:{port}");
+    let Some(sshd) = Sshd::start(&[&allowed]).await else { return };
+    let session = connect(&sshd.options(), &Script::default()).await.unwrap();
+    shout(&mut open(&session, port).await).await;
+    let closed = closed_port();
+    assert_eq!(
+        within(session.open("127.0.0.1", closed)).await.unwrap_err(),
+        OpenFailure::Prohibited
+    );
+    let Some(sshd) = Sshd::start(&["AllowTcpForwarding no"]).await else { return };
+    let session = connect(&sshd.options(), &Script::default()).await.unwrap();
+    assert_eq!(within(session.open("127.0.0.1", port)).await.unwrap_err(), OpenFailure::Prohibited);
+    let Some(sshd) = Sshd::start(&[]).await else { return };
+    let session = connect(&sshd.options(), &Script::default()).await.unwrap();
+    let refused = within(session.open("127.0.0.1", closed)).await.unwrap_err();
+    assert!(matches!(refused, OpenFailure::Refused(_)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_wrong_key_and_too_many_keys() {
+    let Some(sshd) = Sshd::start(&["MaxAuthTries 2"]).await else { return };
+    let mut options = sshd.options();
+    options.identities = vec![sshd.at("wrong1")];
+    generate_client_key(&sshd.at("wrong1")).unwrap();
+    let failure = connect(&options, &Script::default()).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Authentication, "{failure}");
+    assert!(failure.message.contains("wrong1"), "{failure}");
+    for number in 2..5 {
+        let path = sshd.at(&format!("wrong{number}"));
+        generate_client_key(&path).unwrap();
+        options.identities.push(path);
+    }
+    let failure = connect(&options, &Script::default()).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Authentication, "{failure}");
+    assert!(failure.message.contains("too many keys"), "{failure}");
+    assert!(failure.fix.unwrap().contains("IdentitiesOnly"));
+}
+
+#[tokio::test]
+async fn jumps_through_a_real_server_to_itself() {
+    let Some(sshd) = Sshd::start(&[]).await else { return };
+    let mut options = sshd.options();
+    options.jumps = vec![format!("127.0.0.1:{}", sshd.port); 2];
+    let session = connect(&options, &Script::default()).await.unwrap();
+    shout(&mut open(&session, echo().await).await).await;
+}
+
+#[tokio::test]
+async fn host_keys_of_other_kinds_are_asked_for_when_they_are_on_file() {
+    if installed("ssh-keygen").is_none() {
+        return;
+    }
+    let keys = tempfile::tempdir().unwrap();
+    let mut lines = Vec::new();
+    for kind in ["ecdsa", "rsa"] {
+        keygen(&keys.path().join(kind), kind, "");
+        lines.push(format!("HostKey {}", keys.path().join(kind).display()));
+    }
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let Some(sshd) = Sshd::start(&lines).await else { return };
+    for kind in ["ecdsa", "rsa"] {
+        let public = fs::read_to_string(keys.path().join(format!("{kind}.pub"))).unwrap();
+        fs::write(sshd.at("known_hosts"), format!("[127.0.0.1]:{} {public}", sshd.port)).unwrap();
+        connect(&sshd.options(), &Script::default()).await.unwrap();
+    }
 }

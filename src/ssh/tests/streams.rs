@@ -257,3 +257,47 @@ async fn a_close_is_polite_and_bounded() {
     within(frozen.close()).await;
     assert!(frozen.is_closed());
 }
+
+/// A server that lets everybody in and then opens channels of its own.
+struct Pushy;
+
+impl russh::server::Handler for Pushy {
+    type Error = russh::Error;
+
+    async fn auth_none(&mut self, _: &str) -> Result<russh::server::Auth, Self::Error> {
+        Ok(russh::server::Auth::Accept)
+    }
+}
+
+#[tokio::test]
+async fn channels_that_the_server_opens_are_refused() {
+    let lab = Lab::start();
+    let (listener, port) = far_side().await;
+    let key = lab.at("host_key");
+    generate_client_key(&key).unwrap();
+    let config = russh::server::Config {
+        keys: vec![russh::keys::load_secret_key(&key, None).unwrap()],
+        methods: russh::MethodSet::from(&[russh::MethodKind::None][..]),
+        ..russh::server::Config::default()
+    };
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let running = russh::server::run_stream(config.into(), stream, Pushy).await.unwrap();
+        (running.handle(), running)
+    });
+    let options = options(port, &lab.at("client_key"), &lab.at("known_hosts"));
+    let session = connect(&options, &Script::of(&["yes"])).await.unwrap();
+    let (server, _running) = within(serving).await.unwrap();
+    let opened = [
+        within(server.channel_open_session()).await.err(),
+        within(server.channel_open_agent()).await.err(),
+        within(server.channel_open_x11("127.0.0.1", 1)).await.err(),
+        within(server.channel_open_direct_tcpip("127.0.0.1", 22, "127.0.0.1", 1)).await.err(),
+        within(server.channel_open_forwarded_tcpip("127.0.0.1", 22, "127.0.0.1", 1)).await.err(),
+        within(server.channel_open_forwarded_streamlocal("/x")).await.err(),
+    ];
+    for error in opened {
+        assert!(matches!(error, Some(russh::Error::ChannelOpenFailure(_))), "{error:?}");
+    }
+    assert!(within(session.ping()).await.is_ok());
+}
