@@ -68,7 +68,7 @@ struct Stage {
     home: tempfile::TempDir,
     gateway_port: u16,
     local_port: u16,
-    _gateway: Child,
+    gateway: Child,
     server: Embedded,
 }
 
@@ -85,7 +85,8 @@ async fn story(context: &Context) -> anyhow::Result<()> {
     let endpoint = Endpoint { socket: near.join("rs/supervisor.sock"), profile: None };
     stop_supervisor(&endpoint).await?;
     let summary = outcome?;
-    drop(stage);
+    end_gateway(stage.gateway).await?;
+    drop((stage.server, stage.home));
     clock.say("done", Tone::Quiet, "everything is ended and removed");
     if context.output.is_json() {
         context.output.value(&summary)?;
@@ -117,7 +118,7 @@ async fn set_up(clock: &Clock<'_>, home: tempfile::TempDir) -> anyhow::Result<St
     let port = server.address().port();
     std::fs::write(home.path().join("known_hosts"), server.known_hosts_line(port))?;
     clock.say("ssh server", Tone::Good, format!("embedded, on 127.0.0.1:{port}"));
-    Ok(Stage { home, gateway_port, local_port, _gateway: gateway, server })
+    Ok(Stage { home, gateway_port, local_port, gateway, server })
 }
 
 async fn play(clock: &Clock<'_>, stage: &Stage) -> anyhow::Result<Value> {
@@ -273,6 +274,15 @@ async fn stop_supervisor(endpoint: &Endpoint) -> anyhow::Result<()> {
         }
     };
     timeout(STEP_LIMIT, gone).await.context("the supervisor did not end")
+}
+
+/// Ends the gateway as a service manager would.
+async fn end_gateway(mut gateway: Child) -> anyhow::Result<()> {
+    if let Some(pid) = gateway.id().and_then(|pid| i32::try_from(pid).ok()) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM)?;
+    }
+    timeout(STEP_LIMIT, gateway.wait()).await.context("the gateway does not end")??;
+    Ok(())
 }
 
 /// What became of the client's calls.
