@@ -19,12 +19,6 @@ pub(crate) fn is_running(pid: Pid) -> bool {
 
 /// Sends a signal; `false` if there is nobody to take it.
 pub(crate) fn signal(pid: Pid, signal: Signal) -> bool {
-    eprintln!(
-        "KILL {pid} {signal} {:?} {} {:?}",
-        stat(pid),
-        command_line(pid),
-        std::thread::current().name()
-    );
     kill(pid, signal).is_ok()
 }
 

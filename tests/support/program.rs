@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use super::processes::signal;
 
@@ -83,8 +86,14 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         // The guard is in the group, so the group exists even when the program has ended.
-        signal(Pid::from_raw(-self.pid().as_raw()), Signal::SIGKILL);
+        let group = Pid::from_raw(-self.pid().as_raw());
+        signal(group, Signal::SIGKILL);
         drop(self.child.wait());
+        // The rest of the group is buried by the system.
+        let start = Instant::now();
+        while kill(group, None).is_ok() && start.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
