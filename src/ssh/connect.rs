@@ -28,6 +28,7 @@ use super::{
     resolve::{Hop, Plan},
     session::{End, Facts, Inner, OpenFailure, Session},
     stream::Taps,
+    wire::Wire,
 };
 use crate::tunnel::{Cause, Failure};
 
@@ -65,7 +66,7 @@ pub(crate) async fn connect(
         let session = match below {
             None => {
                 let (stream, took) = dial(hop, stages).await?;
-                making.session(stream, took, None, needed_person).await?
+                making.session(Wire::new(stream), took, None, needed_person).await?
             }
             Some(jump) => {
                 stages(Stage::Connecting { host: hop.host.clone(), port: hop.port });

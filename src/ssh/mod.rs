@@ -19,6 +19,7 @@ pub(crate) mod server;
 mod session;
 mod stream;
 mod target;
+mod wire;
 
 pub(crate) use ask::{Asker, Question, Stage};
 pub(crate) use connect::connect;
