@@ -182,8 +182,7 @@ impl Plan {
         self.target().label()
     }
 
-    /// The jump hosts in order, each as `user@host:port` without the user or port that go without
-    /// saying there.
+    /// The jump hosts in order, each as `user@host:port`.
     pub(crate) fn via(&self) -> Vec<String> {
         let jumps = self.hops.len().saturating_sub(1);
         self.hops.iter().take(jumps).map(Hop::label).collect()
@@ -800,12 +799,9 @@ mod tests {
         }
         assert!(plan.target().pin.is_some());
         let named = with(&[("ProxyJump", "one,two")]);
-        assert_eq!(super::resolve("box", &named, &environment()).unwrap().via().len(), 2);
+        assert_eq!(resolve("box", &named, &environment()).unwrap().via().len(), 2);
         assert_eq!(
-            super::resolve("box", &with(&[("ProxyJump", "none")]), &environment())
-                .unwrap()
-                .via()
-                .len(),
+            resolve("box", &with(&[("ProxyJump", "none")]), &environment()).unwrap().via().len(),
             0
         );
     }
