@@ -570,7 +570,11 @@ impl Actor {
             Some(Session::Up(path, watcher)) => {
                 watcher.abort();
                 path.retired.cancel();
-                path.link.kill();
+                if path.streams() == 0 && !path.link.is_closed() {
+                    self.tasks.spawn(async move { path.link.close().await });
+                } else {
+                    path.link.kill();
+                }
             }
             None => {}
         }
