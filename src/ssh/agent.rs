@@ -46,6 +46,14 @@ impl Agent {
         socket: &Path,
         binding: Option<&AgentSessionBinding>,
     ) -> io::Result<Self> {
+        match Self::open_bound(socket, binding).await {
+            // Some agents hang up on an extension that they do not know.
+            Err(_) if binding.is_some() => Self::open_bound(socket, None).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn open_bound(socket: &Path, binding: Option<&AgentSessionBinding>) -> io::Result<Self> {
         let opening = async {
             let mut client = AgentClient::connect(UnixStream::connect(socket).await?);
             if let Some(binding) = binding {
@@ -156,4 +164,61 @@ fn identity(blob: &[u8], comment: String) -> Option<AgentIdentity> {
         return Some(AgentIdentity::Certificate { certificate, comment });
     }
     key.ok().map(|key| AgentIdentity::PublicKey { key, comment })
+}
+
+#[cfg(test)]
+mod tests {
+    use russh::keys::Algorithm;
+
+    use super::*;
+
+    fn string(bytes: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(bytes.len()).unwrap();
+        [&length.to_be_bytes()[..], bytes].concat()
+    }
+
+    fn answer(identities: &[(&[u8], &str)]) -> Vec<u8> {
+        let count = u32::try_from(identities.len()).unwrap();
+        let mut answer = vec![IDENTITIES_ANSWER];
+        answer.extend(count.to_be_bytes());
+        for (blob, comment) in identities {
+            answer.extend(string(blob));
+            answer.extend(string(comment.as_bytes()));
+        }
+        answer
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_hides_no_other() {
+        let good = [string(b"ssh-ed25519"), string(&[7; 32])].concat();
+        let future = [string(b"ssh-future@example.com"), string(b"?")].concat();
+        let broken = [string(b"ssh-ed25519"), string(&[7; 31])].concat();
+        let certificate = string(b"ssh-ed25519-cert-v01@openssh.com");
+        let blobs: [(&[u8], &str); 6] = [
+            (&future, "a"),
+            (&broken, "b"),
+            (b"", "c"),
+            (&[0xff; 5], "d"),
+            (&certificate, "e"),
+            (&good, "good"),
+        ];
+        let identities = parse(&answer(&blobs)).unwrap();
+        let usable: Vec<&str> = identities
+            .iter()
+            .filter(|held| public_key(held).algorithm() == Algorithm::Ed25519)
+            .map(AgentIdentity::comment)
+            .collect();
+        assert_eq!(usable, ["good"]);
+    }
+
+    #[test]
+    fn what_is_no_list_is_refused() {
+        let good = [string(b"ssh-ed25519"), string(&[7; 32])].concat();
+        let whole = answer(&[(&good, "x")]);
+        assert_eq!(parse(&whole).unwrap().len(), 1);
+        for end in 0..whole.len() {
+            assert!(parse(&whole[..end]).is_none(), "{end}");
+        }
+        assert!(parse(&[5]).is_none());
+    }
 }

@@ -213,7 +213,7 @@ impl Files {
             ),
         )
         .fix(format!(
-            "only if you know why it changed: ssh-keygen -R '{}' -f {file}",
+            "only if you know why it changed (StrictHostKeyChecking=no does not help here): ssh-keygen -R '{}' -f {file}",
             self.name.text()
         ))
     }

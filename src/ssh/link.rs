@@ -32,6 +32,9 @@ pub(crate) struct Switch {
     made: Instant,
     heard: OnceLock<Duration>,
     banner: OnceLock<String>,
+    /// When bytes were last handed over, in microseconds since `made`; 0 while more are awaited.
+    handed_over: AtomicU64,
+    write_waits: AtomicBool,
     early: Mutex<Vec<u8>>,
 }
 
@@ -66,6 +69,21 @@ impl Switch {
     /// The time from the open stream to the server's first byte.
     pub(crate) fn heard_after(&self) -> Option<Duration> {
         self.heard.get().copied()
+    }
+
+    /// For how long the session has not come back for more bytes although no write holds it up: it
+    /// waits for the reader of one of its streams.
+    pub(crate) fn unattended(&self) -> Option<Duration> {
+        let since = self.handed_over.load(Ordering::Relaxed);
+        if since == 0 || self.write_waits.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.made.elapsed().checked_sub(Duration::from_micros(since))
+    }
+
+    fn note_read(&self, pending: bool) {
+        let now = u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.handed_over.store(if pending { 0 } else { now.max(1) }, Ordering::Relaxed);
     }
 
     fn refusal(&self) -> Option<io::Error> {
@@ -115,6 +133,8 @@ impl<S> Link<S> {
             made: Instant::now(),
             heard: OnceLock::new(),
             banner: OnceLock::new(),
+            handed_over: AtomicU64::new(0),
+            write_waits: AtomicBool::new(false),
             early: Mutex::new(Vec::new()),
         });
         (Self { stream, switch: Arc::clone(&switch) }, switch)
@@ -135,6 +155,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Link<S> {
         if let Some(error) = self.switch.refusal() {
             return Poll::Ready(Err(error));
         }
+        self.switch.note_read(polled.is_pending());
         let fresh = buf.filled().get(before..).unwrap_or_default();
         self.switch.received.fetch_add(fresh.len() as u64, Ordering::Relaxed);
         self.switch.listen(fresh);
@@ -155,6 +176,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Link<S> {
         if let Some(error) = self.switch.refusal() {
             return Poll::Ready(Err(error));
         }
+        self.switch.write_waits.store(polled.is_pending(), Ordering::Relaxed);
         if let Poll::Ready(Ok(written)) = &polled {
             self.switch.sent.fetch_add(*written as u64, Ordering::Relaxed);
         }

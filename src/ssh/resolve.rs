@@ -182,8 +182,7 @@ impl Plan {
         self.target().label()
     }
 
-    /// The jump hosts in order, each as `user@host:port` without the user or port that go without
-    /// saying there.
+    /// The jump hosts in order, each as `user@host:port`.
     pub(crate) fn via(&self) -> Vec<String> {
         let jumps = self.hops.len().saturating_sub(1);
         self.hops.iter().take(jumps).map(Hop::label).collect()
@@ -251,7 +250,11 @@ pub(crate) fn resolve(
                 })
                 .collect();
             hops.push(last);
-            Ok(Plan { hops, alive_interval: draft.alive_interval, alive_count: draft.alive_count })
+            Ok(Plan {
+                hops,
+                alive_interval: draft.given.alive_interval,
+                alive_count: draft.given.alive_count,
+            })
         }
         Some(_) | None => {
             let problem = Problem::new(Class::Usage, draft.problems.join("; "));
@@ -263,11 +266,17 @@ pub(crate) fn resolve(
     }
 }
 
-/// The options while they are read; the first value of each keyword stays.
+/// The options while they are read.
 struct Draft<'a> {
     environment: &'a Environment,
     problems: Vec<String>,
     fix: Option<String>,
+    given: Given,
+}
+
+/// What `-o` said; the first value of each keyword stays.
+#[derive(Default)]
+struct Given {
     host_name: Option<String>,
     user: Option<String>,
     port: Option<u16>,
@@ -296,35 +305,7 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn new(environment: &'a Environment) -> Self {
-        Self {
-            environment,
-            problems: Vec::new(),
-            fix: None,
-            host_name: None,
-            user: None,
-            port: None,
-            host_key_alias: None,
-            identities: Vec::new(),
-            no_identities: false,
-            identities_only: None,
-            agent: None,
-            user_known_hosts: None,
-            global_known_hosts: None,
-            hash_known_hosts: None,
-            policy: None,
-            connect_timeout: None,
-            connection_attempts: None,
-            family: None,
-            jump: None,
-            batch: None,
-            preferred: None,
-            public_key: None,
-            password: None,
-            interactive: None,
-            password_prompts: None,
-            alive_interval: None,
-            alive_count: None,
-        }
+        Self { environment, problems: Vec::new(), fix: None, given: Given::default() }
     }
 
     /// One `-o Key=Value`.
@@ -337,73 +318,74 @@ impl<'a> Draft<'a> {
         match key.to_ascii_lowercase().as_str() {
             "port" => {
                 let port = self.read(key, value, "a port from 1 to 65535", target::port);
-                self.port = self.port.or(port);
+                self.given.port = self.given.port.or(port);
             }
             "user" => {
                 let user = self.read(key, value, "an account name", user_name);
-                self.user = self.user.take().or(user);
+                self.given.user = self.given.user.take().or(user);
             }
             "hostname" => {
                 let name = self.read(key, value, "a host name or address", host_name);
-                self.host_name = self.host_name.take().or(name);
+                self.given.host_name = self.given.host_name.take().or(name);
             }
             "hostkeyalias" => {
                 let alias = self.read(key, value, "a host name", host_name);
-                self.host_key_alias = self.host_key_alias.take().or(alias);
+                self.given.host_key_alias = self.given.host_key_alias.take().or(alias);
             }
-            "identityfile" if value.eq_ignore_ascii_case("none") => self.no_identities = true,
+            "identityfile" if value.eq_ignore_ascii_case("none") => self.given.no_identities = true,
             "identityfile" => {
                 let files = self.paths(key, value);
-                self.identities.extend(files);
+                self.given.identities.extend(files);
             }
             "identitiesonly" => {
                 let only = self.flag(key, value);
-                self.identities_only = self.identities_only.or(only);
+                self.given.identities_only = self.given.identities_only.or(only);
             }
             "identityagent" => {
                 let agent = self.agent(key, value);
-                self.agent = self.agent.take().or(agent);
+                self.given.agent = self.given.agent.take().or(agent);
             }
             "userknownhostsfile" => {
                 let files = self.known_hosts(key, value);
-                self.user_known_hosts = self.user_known_hosts.take().or(files);
+                self.given.user_known_hosts = self.given.user_known_hosts.take().or(files);
             }
             "globalknownhostsfile" => {
                 let files = self.known_hosts(key, value);
-                self.global_known_hosts = self.global_known_hosts.take().or(files);
+                self.given.global_known_hosts = self.given.global_known_hosts.take().or(files);
             }
             "stricthostkeychecking" => {
                 let policy = self.read(key, value, "yes, no, ask, accept-new or off", policy);
-                self.policy = self.policy.or(policy);
+                self.given.policy = self.given.policy.or(policy);
             }
             "connecttimeout" => {
                 let time = self.read(key, value, "a time such as 10 or 1m", seconds);
-                self.connect_timeout = self.connect_timeout.or(time.filter(|time| !time.is_zero()));
+                self.given.connect_timeout =
+                    self.given.connect_timeout.or(time.filter(|time| !time.is_zero()));
             }
             "connectionattempts" => {
                 let number = self.read(key, value, "a number from 1 to 100", |text| {
                     text.parse().ok().filter(|number| (1..=100).contains(number))
                 });
-                self.connection_attempts = self.connection_attempts.or(number);
+                self.given.connection_attempts = self.given.connection_attempts.or(number);
             }
             "addressfamily" => {
                 let family = self.read(key, value, "any, inet or inet6", family);
-                self.family = self.family.or(family);
+                self.given.family = self.given.family.or(family);
             }
             "proxyjump" => {
-                self.jump.get_or_insert_with(|| value.to_owned());
+                self.given.jump.get_or_insert_with(|| value.to_owned());
             }
             "hashknownhosts" => {
                 let hash = self.flag(key, value);
-                self.hash_known_hosts = self.hash_known_hosts.or(hash);
+                self.given.hash_known_hosts = self.given.hash_known_hosts.or(hash);
             }
             "serveraliveinterval" => {
                 let time = self.read(key, value, "a time such as 15", seconds);
-                self.alive_interval = self.alive_interval.or(time);
+                self.given.alive_interval = self.given.alive_interval.or(time);
             }
             "serveralivecountmax" => {
                 let count = self.read(key, value, "a number", |text| text.parse().ok());
-                self.alive_count = self.alive_count.or(count);
+                self.given.alive_count = self.given.alive_count.or(count);
             }
             other => self.set_login(key, other, value),
         }
@@ -414,7 +396,7 @@ impl<'a> Draft<'a> {
         match lower {
             "batchmode" => {
                 let batch = self.flag(key, value);
-                self.batch = self.batch.or(batch);
+                self.given.batch = self.given.batch.or(batch);
             }
             "preferredauthentications" => {
                 let methods = self.read(
@@ -423,25 +405,25 @@ impl<'a> Draft<'a> {
                     "a list of publickey, keyboard-interactive and password",
                     methods,
                 );
-                self.preferred = self.preferred.take().or(methods);
+                self.given.preferred = self.given.preferred.take().or(methods);
             }
             "pubkeyauthentication" => {
                 let wanted = self.flag(key, value);
-                self.public_key = self.public_key.or(wanted);
+                self.given.public_key = self.given.public_key.or(wanted);
             }
             "passwordauthentication" => {
                 let wanted = self.flag(key, value);
-                self.password = self.password.or(wanted);
+                self.given.password = self.given.password.or(wanted);
             }
             "kbdinteractiveauthentication" | "challengeresponseauthentication" => {
                 let wanted = self.flag(key, value);
-                self.interactive = self.interactive.or(wanted);
+                self.given.interactive = self.given.interactive.or(wanted);
             }
             "numberofpasswordprompts" => {
                 let number = self.read(key, value, "a number from 1 to 10", |text| {
                     text.parse().ok().filter(|number| (1..=10).contains(number))
                 });
-                self.password_prompts = self.password_prompts.or(number);
+                self.given.password_prompts = self.given.password_prompts.or(number);
             }
             "compression" => {
                 if self.flag(key, value) == Some(true) {
@@ -534,7 +516,7 @@ impl<'a> Draft<'a> {
 
     /// `-J`, else `ProxyJump`.
     fn jumps(&mut self, options: &SshOptions) -> Vec<Target> {
-        let named = self.jump.clone().into_iter();
+        let named = self.given.jump.clone().into_iter();
         let texts: Vec<String> =
             if options.jumps.is_empty() { named.collect() } else { options.jumps.clone() };
         let texts: Vec<&str> = texts.iter().flat_map(|text| text.split(',')).collect();
@@ -580,8 +562,8 @@ impl<'a> Draft<'a> {
         for word in given {
             identities.extend(self.path("IdentityFile", &word));
         }
-        identities.append(&mut self.identities);
-        let named = !identities.is_empty() || self.no_identities;
+        identities.append(&mut self.given.identities);
+        let named = !identities.is_empty() || self.given.no_identities;
         if !named {
             identities = ["id_ed25519", "id_ecdsa", "id_rsa"].map(|name| ssh.join(name)).into();
         }
@@ -592,39 +574,40 @@ impl<'a> Draft<'a> {
             host_key_alias: None,
             identities,
             identities_named: named,
-            identities_only: self.identities_only.unwrap_or(false),
-            agent: self.agent.clone().unwrap_or_else(|| environment.agent.clone()),
+            identities_only: self.given.identities_only.unwrap_or(false),
+            agent: self.given.agent.clone().unwrap_or_else(|| environment.agent.clone()),
             user_known_hosts: self
+                .given
                 .user_known_hosts
                 .clone()
                 .unwrap_or_else(|| vec![ssh.join("known_hosts"), ssh.join("known_hosts2")]),
-            global_known_hosts: self.global_known_hosts.clone().unwrap_or_else(|| {
+            global_known_hosts: self.given.global_known_hosts.clone().unwrap_or_else(|| {
                 vec!["/etc/ssh/ssh_known_hosts".into(), "/etc/ssh/ssh_known_hosts2".into()]
             }),
-            hash_known_hosts: self.hash_known_hosts.unwrap_or(false),
-            policy: self.policy.unwrap_or(HostKeyPolicy::Ask),
+            hash_known_hosts: self.given.hash_known_hosts.unwrap_or(false),
+            policy: self.given.policy.unwrap_or(HostKeyPolicy::Ask),
             pin: None,
-            connect_timeout: self.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
-            connection_attempts: self.connection_attempts.unwrap_or(1),
+            connect_timeout: self.given.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            connection_attempts: self.given.connection_attempts.unwrap_or(1),
             family: match options.family {
-                Family::Any => self.family.unwrap_or_default(),
+                Family::Any => self.given.family.unwrap_or_default(),
                 Family::V4 | Family::V6 => options.family,
             },
             methods: self.methods(),
-            password_prompts: self.password_prompts.unwrap_or(3),
-            batch: self.batch.unwrap_or(false),
+            password_prompts: self.given.password_prompts.unwrap_or(3),
+            batch: self.given.batch.unwrap_or(false),
         }
     }
 
     fn methods(&self) -> Vec<Method> {
-        let batch = self.batch.unwrap_or(false);
-        let preferred = self.preferred.clone().unwrap_or_else(|| {
+        let batch = self.given.batch.unwrap_or(false);
+        let preferred = self.given.preferred.clone().unwrap_or_else(|| {
             vec![Method::PublicKey, Method::KeyboardInteractive, Method::Password]
         });
         let wanted = |method: &Method| match method {
-            Method::PublicKey => self.public_key.unwrap_or(true),
-            Method::KeyboardInteractive => self.interactive.unwrap_or(true) && !batch,
-            Method::Password => self.password.unwrap_or(true) && !batch,
+            Method::PublicKey => self.given.public_key.unwrap_or(true),
+            Method::KeyboardInteractive => self.given.interactive.unwrap_or(true) && !batch,
+            Method::Password => self.given.password.unwrap_or(true) && !batch,
         };
         preferred.into_iter().filter(wanted).collect()
     }
@@ -639,15 +622,15 @@ impl<'a> Draft<'a> {
         if options.port == Some(0) {
             self.problems.push("-p 0: is not a port".to_owned());
         }
-        let user = options.user.clone().or_else(|| self.user.clone());
-        let port = options.port.or(self.port).or(target.port);
+        let user = options.user.clone().or_else(|| self.given.user.clone());
+        let port = options.port.or(self.given.port).or(target.port);
         Hop {
             user: user
                 .or_else(|| target.user.clone())
                 .unwrap_or_else(|| self.environment.user.clone()),
-            host: self.host_name.clone().unwrap_or_else(|| target.host.clone()),
+            host: self.given.host_name.clone().unwrap_or_else(|| target.host.clone()),
             port: port.unwrap_or(SSH_PORT),
-            host_key_alias: self.host_key_alias.clone(),
+            host_key_alias: self.given.host_key_alias.clone(),
             pin: options.host_key_pin.clone(),
             ..template.clone()
         }
@@ -800,12 +783,9 @@ mod tests {
         }
         assert!(plan.target().pin.is_some());
         let named = with(&[("ProxyJump", "one,two")]);
-        assert_eq!(super::resolve("box", &named, &environment()).unwrap().via().len(), 2);
+        assert_eq!(resolve("box", &named, &environment()).unwrap().via().len(), 2);
         assert_eq!(
-            super::resolve("box", &with(&[("ProxyJump", "none")]), &environment())
-                .unwrap()
-                .via()
-                .len(),
+            resolve("box", &with(&[("ProxyJump", "none")]), &environment()).unwrap().via().len(),
             0
         );
     }

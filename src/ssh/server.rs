@@ -25,6 +25,7 @@ use russh::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -84,6 +85,7 @@ struct Shared {
     key: Mutex<PrivateKey>,
     lines: Mutex<Vec<(Weak<Valve>, Cut)>>,
     stalled: AtomicBool,
+    served: watch::Sender<usize>,
 }
 
 impl Embedded {
@@ -103,6 +105,7 @@ impl Embedded {
             key: Mutex::new(fresh_key()?),
             lines: Mutex::default(),
             stalled: AtomicBool::new(false),
+            served: watch::Sender::new(0),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { shared, address, _accepting: AbortOnDropHandle::new(accepting) })
@@ -156,7 +159,14 @@ impl Embedded {
 
     /// How many connections there are.
     pub(crate) fn sessions(&self) -> usize {
-        lock(&self.shared.lines).iter().filter(|(valve, _)| valve.strong_count() > 0).count()
+        *self.shared.served.borrow()
+    }
+
+    /// Waits until there are as many connections.
+    pub(crate) async fn until_sessions(&self, wanted: usize) {
+        let mut served = self.shared.served.subscribe();
+        // The sender lives as long as this server, so the wait cannot fail.
+        served.wait_for(|served| *served == wanted).await.ok();
     }
 }
 
@@ -244,6 +254,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let valve = Arc::new(Valve::default());
     let gate = Gate { stream, valve: Arc::clone(&valve), shared: Arc::clone(&shared) };
     let (link, switch) = Link::new(gate);
+    let _served = Served::new(&shared);
     let cut = Cut { switch, forwards: CancellationToken::new() };
     let _cut_at_the_end = CutOnDrop(cut.clone());
     {
@@ -275,6 +286,23 @@ impl Cut {
     fn now(&self) {
         self.switch.kill();
         self.forwards.cancel();
+    }
+}
+
+/// Counts a connection while it is served.
+struct Served(watch::Sender<usize>);
+
+impl Served {
+    fn new(shared: &Shared) -> Self {
+        let count = shared.served.clone();
+        count.send_modify(|served| *served += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.send_modify(|served| *served = served.saturating_sub(1));
     }
 }
 

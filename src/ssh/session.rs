@@ -29,6 +29,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 const RUN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of a command's complaints is kept.
 const STDERR_LIMIT: usize = 4 * 1024;
+/// How long a session may leave the link alone before it counts as parked.
+const PARKED: Duration = Duration::from_millis(200);
 /// How long a polite end may take before the link is cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -176,21 +178,23 @@ impl Session {
         let failed = |why: String| {
             Failure::new(Cause::LinkLost, format!("cannot run a command over this login: {why}"))
         };
-        match timeout(RUN_TIMEOUT, self.run_unbounded(command, limit)).await {
-            Ok(Ok(ran)) => Ok(ran),
-            Ok(Err(_)) if self.is_closed() => Err(self.closed().await),
-            Ok(Err(why)) => Err(failed(why)),
-            Err(_) => Err(failed(format!("no end after {} s", RUN_TIMEOUT.as_secs()))),
+        let opened = timeout(OPEN_TIMEOUT, self.0.handle.channel_open_session()).await;
+        let mut channel = match opened {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(_)) if self.is_closed() => return Err(self.closed().await),
+            Ok(Err(_)) => return Err(failed("the server allows no sessions".to_owned())),
+            Err(_) => return Err(failed("the server does not answer".to_owned())),
+        };
+        let late = || Err(format!("no end after {} s", RUN_TIMEOUT.as_secs()));
+        let collecting = collect(&mut channel, command, limit);
+        let outcome = timeout(RUN_TIMEOUT, collecting).await.unwrap_or_else(|_| late());
+        // Closing a channel that is closed already, or whose session died, is harmless.
+        drop(timeout(CLOSE_TIMEOUT, channel.close()).await);
+        match outcome {
+            Ok(ran) => Ok(ran),
+            Err(_) if self.is_closed() => Err(self.closed().await),
+            Err(why) => Err(failed(why)),
         }
-    }
-
-    async fn run_unbounded(&self, command: &str, limit: usize) -> Result<Ran, String> {
-        let mut channel =
-            self.0.handle.channel_open_session().await.map_err(|error| error.to_string())?;
-        let outcome = collect(&mut channel, command, limit).await;
-        // Closing a channel that is closed already is harmless.
-        channel.close().await.map_err(|error| error.to_string())?;
-        outcome
     }
 
     /// Waits until the session is dead and says why.
@@ -229,6 +233,12 @@ impl Session {
     /// Bytes received and sent, as they were on the wire of the last hop.
     pub(crate) fn traffic(&self) -> (u64, u64) {
         (self.0.switch.received(), self.0.switch.sent())
+    }
+
+    /// Whether the session waits for the reader of one of its streams, so that nothing else moves
+    /// on it, pings included: no sign of a dead link.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.0.switch.unattended().is_some_and(|time| time > PARKED)
     }
 
     /// How many streams are open.

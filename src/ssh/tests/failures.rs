@@ -136,10 +136,5 @@ async fn giving_up_leaves_no_connection_behind() {
             asked = within(asked) => asked.unwrap(),
         }
     }
-    let gone = async {
-        while lab.server.sessions() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    within(gone).await;
+    within(lab.server.until_sessions(0)).await;
 }

@@ -204,3 +204,20 @@ fn keygen(path: &Path, kind: &str, passphrase: &str) {
         .unwrap();
     assert!(done.success());
 }
+
+/// Returns once a session that has carried something stands still: no event says that nothing more
+/// will happen, so this looks for it.
+async fn standstill(session: &Session) {
+    let looking = async {
+        let mut before = session.traffic();
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let now = session.traffic();
+            if now == before && now.0.max(now.1) > 1 << 16 {
+                return;
+            }
+            before = now;
+        }
+    };
+    within(looking).await;
+}

@@ -178,3 +178,31 @@ async fn host_keys_of_other_kinds_are_asked_for_when_they_are_on_file() {
         connect(&sshd.options(), &Script::default()).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn new_keys_in_the_middle_of_bytes_both_ways_lose_nothing() {
+    let Some(sshd) = Sshd::start(&["RekeyLimit 1M"]).await else { return };
+    let session = connect(&sshd.options(), &Script::default()).await.unwrap();
+    let port = echo().await;
+    let one = async {
+        let stream = open(&session, port).await;
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let sent: Vec<u8> = (0..12_000_000_u32).map(|number| (number / 3) as u8).collect();
+        let mut received = Vec::new();
+        let writing = async {
+            writer.write_all(&sent).await.unwrap();
+            writer.shutdown().await.unwrap();
+        };
+        let (_, read) = tokio::join!(writing, reader.read_to_end(&mut received));
+        read.unwrap();
+        assert!(sent == received);
+    };
+    let two = async {
+        let mut stream = open(&session, port).await;
+        for _ in 0..200 {
+            shout(&mut stream).await;
+        }
+    };
+    within(async { tokio::join!(one, two) }).await;
+    assert!(!session.is_closed());
+}

@@ -98,19 +98,7 @@ async fn a_kill_frees_twelve_writers_on_a_frozen_link_at_once() {
             })
         })
         .collect();
-    // Until the windows, the queues and the socket are full: nothing more leaves.
-    let full = async {
-        let mut before = session.traffic().1;
-        loop {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let now = session.traffic().1;
-            if now == before && now > 1 << 16 {
-                return;
-            }
-            before = now;
-        }
-    };
-    within(full).await;
+    standstill(&session).await;
     let started = Instant::now();
     session.kill();
     for writer in writers {
@@ -128,25 +116,19 @@ async fn a_stream_that_nobody_reads_parks_its_session_and_a_kill_frees_it() {
     let unread = open(&session, port).await;
     let (far, _) = within(listener.accept()).await.unwrap();
     let flood = tokio::spawn(async move {
+        let mut far = far;
         let chunk = vec![7; 64 * 1024];
-        let mut sent = 0_usize;
-        loop {
-            // A write that does not get through within a moment means that the source stalled.
-            match timeout(Duration::from_millis(500), far.writable()).await {
-                Ok(ready) => ready.unwrap(),
-                Err(_) => return (sent, far),
-            }
-            if let Ok(count) = far.try_write(&chunk) {
-                sent += count;
-            }
-        }
+        while far.write_all(&chunk).await.is_ok() {}
     });
-    let (sent, _far) = within(flood).await.unwrap();
-    assert!(sent < 64 << 20, "{sent} bytes were taken from a source that nobody reads");
+    standstill(&session).await;
+    assert!(session.is_parked());
+    let received = session.traffic().0;
+    assert!(received < 16 << 20, "{received} bytes were taken though nobody reads");
     let started = Instant::now();
     session.kill();
     within(session.closed()).await;
     assert!(started.elapsed() < AT_ONCE, "took {:?}", started.elapsed());
+    within(flood).await.unwrap();
     drop(unread);
 }
 
@@ -163,11 +145,13 @@ async fn an_unread_stream_goes_on_without_loss_when_it_is_read() {
         far.write_all(&bytes).await.unwrap();
         far.shutdown().await.unwrap();
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    standstill(&session).await;
+    assert!(session.is_parked());
     let mut bytes = Vec::new();
     within(late.read_to_end(&mut bytes)).await.unwrap();
     within(source).await.unwrap();
     assert_eq!(bytes.len(), total);
+    assert!(!session.is_parked());
     assert!(bytes.iter().enumerate().all(|(number, byte)| *byte == (number / 7) as u8));
 }
 
@@ -180,15 +164,15 @@ async fn a_write_that_was_given_up_never_becomes_other_bytes() {
     let (_far, _) = within(listener.accept()).await.unwrap();
     lab.server.stall(true);
     let chunk = vec![1; 64 * 1024];
-    let given_up = async {
+    let filling = async {
         loop {
-            match timeout(Duration::from_millis(500), stream.write(&chunk)).await {
-                Ok(written) => assert!(written.unwrap() > 0),
-                Err(_) => return,
-            }
+            stream.write_all(&chunk).await.unwrap();
         }
     };
-    within(given_up).await;
+    tokio::select! {
+        () = filling => {}
+        () = standstill(&session) => {}
+    }
     lab.server.stall(false);
     assert!(within(stream.write(&[2; 8])).await.is_err());
 }
