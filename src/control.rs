@@ -13,7 +13,9 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{
+        AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy, sink,
+    },
     net::UnixStream,
     process::Command,
     time::timeout,
@@ -32,6 +34,8 @@ const MESSAGE_LIMIT: u32 = 1 << 20;
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// How long a running supervisor may take to greet.
 const GREETING_LIMIT: Duration = Duration::from_secs(5);
+/// How long the supervisor may take to take back what it had on trial.
+const TAKE_BACK_LIMIT: Duration = Duration::from_secs(5);
 /// What the supervisor prints on its standard output when it listens.
 pub(crate) const READY: &str = "ready";
 /// Variables that hold secrets or belong to one command; the supervisor does not inherit them.
@@ -288,6 +292,17 @@ impl Connection {
     pub(crate) async fn statuses(&mut self) -> Result<Vec<Value>, Problem> {
         let reply = self.reply().await?;
         if let Reply::Statuses { remotes } = reply { Ok(remotes) } else { Err(refused(reply)) }
+    }
+
+    /// Gives up the request under way, and waits until what it had on trial has been taken back.
+    pub(crate) async fn give_up(&mut self) {
+        let taken_back = async {
+            self.stream.shutdown().await?;
+            copy(&mut self.stream, &mut sink()).await
+        };
+        if !matches!(timeout(TAKE_BACK_LIMIT, taken_back).await, Ok(Ok(_))) {
+            tracing::debug!("the supervisor did not say that all was taken back");
+        }
     }
 
     /// The stream itself, after [`Reply::Opened`].

@@ -138,7 +138,13 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
     let limit = Duration::from_secs(arguments.timeout);
     let (status, opened, connection) = bring_up(context, &arguments, &order, limit).await?;
     let mut held = Held { connection, opened };
-    let login = log_in(context, &arguments, &order, &mut held, given, limit).await?;
+    let login = match log_in(context, &arguments, &order, &mut held, given, limit).await {
+        Ok(login) => login,
+        Err(problem) => {
+            held.connection.give_up().await;
+            return Err(problem);
+        }
+    };
     held.connection.note(&Note::Keep { gateway: Some(login.gateway.clone()) }).await?;
     held.connection.done().await?;
     save_credential(context, &order.name, &held.opened, &login)?;
