@@ -380,8 +380,8 @@ fn secret_file(path: &Path) -> Result<Secret, Problem> {
 
 /// Says what a person would otherwise wonder about.
 fn hint_at_files(context: &Context, order: &Order) {
-    let Some(folders) = directories::BaseDirs::new() else { return };
-    if order.definition.is_some() && folders.home_dir().join(".ssh/config").is_file() {
+    let home = ssh::Environment::of_process().home;
+    if order.definition.is_some() && home.join(".ssh/config").is_file() {
         context.output.note(
             "note: ~/.ssh/config is not read yet; only what stands on the command line counts",
         );

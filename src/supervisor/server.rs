@@ -646,12 +646,6 @@ impl Waited {
     }
 
     fn judge(&mut self, name: &str, state: &State) -> Verdict {
-        if matches!(state.phase, Phase::Connecting) && self.phase == Phase::GatewayDown {
-            // Asking a gateway again that was down is no news.
-            let state = State { phase: Phase::GatewayDown, ..state.clone() };
-            let in_phase = self.in_phase.elapsed();
-            return judge(name, &state, self.since.elapsed(), in_phase, self.limit);
-        }
         if std::mem::replace(&mut self.phase, state.phase) != state.phase {
             self.in_phase = Instant::now();
         }
