@@ -43,34 +43,45 @@ pub(super) async fn run(
     });
     let connect = async {
         started.await.map_err(|_| Problem::new(Class::Internal, "the supervisor ended"))?;
-        keep(context, Duration::from_secs(timeout), &order).await
+        match keep(context, Duration::from_secs(timeout), &order).await {
+            Err(problem) if matches!(problem.class, Class::Unreachable | Class::GatewayDown) => {
+                // What time may heal is no reason to end: save it, and go on trying.
+                context.output.note(format!("openclaw: {}; trying on", problem.message));
+                resume(context, &order).await
+            }
+            outcome => outcome,
+        }
     };
+    // The supervisor must run on while it is talked to, so neither is awaited alone.
     tokio::pin!(supervise, connect);
     let outcome = tokio::select! {
         ended = &mut supervise => return ended.map(|()| ExitCode::SUCCESS).map_err(Into::into),
         outcome = &mut connect => outcome,
     };
     match outcome {
-        Ok(()) => {}
-        Err(problem)
-            if problem.class == Class::Unreachable || problem.class == Class::GatewayDown =>
-        {
-            // What time may heal is no reason to end: save it, and go on trying.
-            context.output.note(format!("openclaw: {}; trying on", problem.message));
-            resume(context, &order).await?;
-        }
+        Ok(()) => supervise.await?,
         Err(problem) => {
-            let code = if matches!(problem.class, Class::Config | Class::Usage) {
-                CONFIGURATION
-            } else {
-                problem.class.exit_code()
-            };
-            context.output.failure(&problem.into());
-            return Ok(ExitCode::from(code));
+            let (_told, _ended) = tokio::join!(stop(context), supervise);
+            return Err(problem.into());
         }
     }
-    supervise.await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints why it ends; what is configured wrongly gets a code that systemd does not retry.
+pub(super) fn refusal(context: &Context, error: &anyhow::Error) -> ExitCode {
+    let class = error.downcast_ref::<Problem>().map(|problem| problem.class);
+    match class {
+        Some(Class::Config | Class::Usage) => context.output.failure_with(error, CONFIGURATION),
+        Some(_) | None => context.output.failure(error),
+    }
+}
+
+/// Has our own supervisor end as if asked by a signal: no socket is left.
+async fn stop(context: &Context) -> Result<(), Problem> {
+    let mut connection = control::started(&context.paths.endpoint()).await?;
+    connection.request(Request::Stop).await?;
+    connection.done().await
 }
 
 /// Connects through our own socket, as any command would, and keeps the remote.
@@ -108,6 +119,9 @@ async fn resume(context: &Context, order: &Order) -> Result<(), Problem> {
     if let Some(definition) = &order.definition {
         Remotes::update(&context.paths, |remotes| {
             remotes.remotes.insert(order.name.clone(), definition.clone());
+            if order.make_default {
+                remotes.default = Some(order.name.clone());
+            }
             Ok(())
         })?;
     }
