@@ -123,6 +123,14 @@ pub(super) struct Arguments {
 
 /// Runs `remote connect`.
 pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let is_service = arguments.foreground;
+    match connect(context, arguments).await {
+        Err(error) if is_service => Ok(super::foreground::refusal(context, &error)),
+        outcome => outcome,
+    }
+}
+
+async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
     refuse_unsupported(&arguments)?;
     let saved = Remotes::load(&context.paths)?;
     let order = Order::new(&arguments, &saved, &context.paths)?;
