@@ -742,6 +742,8 @@ impl Tunnel {
 
     fn prove_or_doubt(&mut self, number: Number, now: Instant, actions: &mut Vec<Action>) {
         let wait = self.unproved_wait;
+        // A user's new wish has forgotten the old answer.
+        let again = self.failure.is_some();
         let Some(attempt) = self.attempt(number) else { return };
         if attempt.suspect.is_some() || attempt.parked {
             return;
@@ -755,7 +757,7 @@ impl Tunnel {
                 ));
             }
             Stage::Unproved { retry } if retry <= now => {
-                attempt.stage = Stage::Proving { since: now, again: true };
+                attempt.stage = Stage::Proving { since: now, again };
                 actions.push(Action::Prove(number, Probe::Challenge));
             }
             Stage::Serving if attempt.proof_asked.is_some_and(|at| at + PROOF_PATIENCE <= now) => {
