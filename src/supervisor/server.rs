@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 use tokio::{
-    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
+    net::{UnixStream, unix::OwnedWriteHalf},
     sync::{mpsc, oneshot},
     task::JoinSet,
     time::{sleep, sleep_until, timeout},
@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     dialer,
+    door::Doors,
     incoming::{Incoming, Local},
     lane::{Command, State, hopeless},
     link::Link,
@@ -125,7 +126,7 @@ impl Supervisor {
     }
 
     /// Serves commands until told to end, or until nothing has been wanted for a while.
-    pub(super) async fn serve(self: &Arc<Self>, listener: &UnixListener) {
+    pub(super) async fn serve(self: &Arc<Self>, doors: &mut Doors) {
         let mut commands = JoinSet::new();
         let mut idle = Instant::now();
         let mut clocks = Clocks::read();
@@ -133,8 +134,8 @@ impl Supervisor {
         let mut look = Instant::now() + wake::INTERVAL;
         loop {
             tokio::select! {
-                accepted = listener.accept(), if commands.len() < COMMANDS_MOST => match accepted {
-                    Ok((stream, _)) => {
+                accepted = doors.accept(), if commands.len() < COMMANDS_MOST => match accepted {
+                    Ok(stream) => {
                         let supervisor = Arc::clone(self);
                         commands.spawn(async move { supervisor.attend(stream).await });
                     }
@@ -151,6 +152,7 @@ impl Supervisor {
                         self.on_wake(slept).await;
                     }
                     clocks = now;
+                    doors.mend();
                     let found = wake::addresses();
                     if found != addresses {
                         self.on_network(!found.is_empty()).await;
