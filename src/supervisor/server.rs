@@ -84,7 +84,8 @@ impl Supervisor {
             if definition.wanted
                 && let Err(problem) = self.start(&name, definition).await
             {
-                warn!(remote = name, %problem, "a remote was not started");
+                warn!(remote = name, class = ?problem.class, "a remote was not started");
+                debug!(remote = name, %problem, "why");
                 locked(&self.failed).insert(name, problem);
             }
         }
@@ -344,8 +345,22 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Refuses to change a remote on trial: the trial counts on the ports of the one at work, and
+    /// would bring back what is gone.
+    fn check_no_trial(&self, name: &str) -> Result<(), Problem> {
+        if locked(&self.trials).contains_key(name) {
+            return Err(Problem::new(
+                Class::Usage,
+                format!("a `remote connect` of `{name}` is under way"),
+            )
+            .fix("wait for it, or end it"));
+        }
+        Ok(())
+    }
+
     async fn disconnect(&self, name: &str) -> Result<(), Problem> {
         let _changing = self.changing.lock().await;
+        self.check_no_trial(name)?;
         let running = locked(&self.remotes).remove(name);
         locked(&self.failed).remove(name);
         if running.is_none() || name != CONFIGURED {
@@ -382,6 +397,8 @@ impl Supervisor {
     async fn rename(&self, name: &str, to: &str) -> Result<(), Problem> {
         check_name(to)?;
         let _changing = self.changing.lock().await;
+        self.check_no_trial(name)?;
+        self.check_no_trial(to)?;
         let definition = self.save(|remotes| {
             remotes.named(name)?;
             if remotes.remotes.contains_key(to) {
@@ -721,4 +738,35 @@ async fn fetch(link: &dyn Link) -> Result<Reply, Problem> {
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
+        let (_home, paths) = Paths::temporary();
+        let supervisor = Supervisor::new(paths.clone());
+        let text = r#"{"target":"127.0.0.1:9","remotePort":1,"localPort":1,"wanted":true}"#;
+        let definition: config::Remote = serde_json::from_str(text).unwrap();
+        Remotes::update(&paths, |remotes| {
+            remotes.remotes.insert("vps".to_owned(), definition.clone());
+            Ok(())
+        })
+        .unwrap();
+        let trial = supervisor.make("vps", definition).unwrap();
+        locked(&supervisor.trials).insert("vps".to_owned(), (trial, 1));
+        for refused in [
+            supervisor.disconnect("vps").await,
+            supervisor.remove("vps").await,
+            supervisor.rename("vps", "other").await,
+        ] {
+            assert_eq!(refused.unwrap_err().class, Class::Usage);
+        }
+        locked(&supervisor.trials).clear();
+        supervisor.rename("vps", "other").await.unwrap();
+        supervisor.remove("other").await.unwrap();
+        assert_eq!(Remotes::load(&paths).unwrap(), Remotes::default());
+    }
 }
