@@ -112,7 +112,7 @@ pub(crate) async fn run(paths: &Paths, lock: Lock, ready: impl FnOnce()) -> Resu
     ready();
     if let Err(problem) = supervisor.resume().await {
         // The commands read the same files and say it to a person.
-        warn!(%problem, "the saved remotes were not taken up");
+        warn!(class = ?problem.class, "the saved remotes were not taken up");
     }
     let ending = supervisor.ending.clone();
     let watch = async {
