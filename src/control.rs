@@ -47,13 +47,36 @@ const NOT_INHERITED: [&str; 5] = [
     "SSH_AUTH_SOCK",
 ];
 
+/// Variables that name files.
+const FOLDERS: [&str; 3] = ["HOME", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH"];
+
 /// Where the supervisor of one profile is, and how it is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// Its socket.
     pub(crate) socket: PathBuf,
+    /// Where it listens as well, if anywhere.
+    pub(crate) other: Option<PathBuf>,
     /// The profile that it serves.
     pub(crate) profile: Option<String>,
+}
+
+impl Endpoint {
+    /// All its sockets, the usual one first.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.socket.as_path()).chain(self.other.as_deref())
+    }
+
+    /// Connects to the first that somebody listens on; the error is that of the usual one.
+    async fn connect(&self) -> io::Result<UnixStream> {
+        let usual = UnixStream::connect(&self.socket).await;
+        match (&usual, &self.other) {
+            (Err(error), Some(other)) if is_absent(error) => {
+                UnixStream::connect(other).await.or(usual)
+            }
+            _ => usual,
+        }
+    }
 }
 
 /// The supervisor's first message.
@@ -230,6 +253,20 @@ pub(crate) enum Start {
     Never,
 }
 
+/// Why no supervisor was met.
+enum Unmet {
+    /// It ended before it said anything.
+    Ended,
+    /// It cannot be met.
+    Failed(Problem),
+}
+
+impl From<Problem> for Unmet {
+    fn from(problem: Problem) -> Self {
+        Self::Failed(problem)
+    }
+}
+
 /// A command's connection to the supervisor.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -239,29 +276,44 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects; starts the supervisor if `start` allows. `None`: none runs and none was started.
     pub(crate) async fn dial(endpoint: &Endpoint, start: Start) -> Result<Option<Self>, Problem> {
-        let mut stream = match (UnixStream::connect(&endpoint.socket).await, start) {
+        match Self::try_dial(endpoint, start).await {
+            // One that was about to end accepted us and said nothing: it is gone by now.
+            Err(Unmet::Ended) => match Self::try_dial(endpoint, start).await {
+                Err(Unmet::Ended) => Err(broken(&io::ErrorKind::UnexpectedEof.into())),
+                Err(Unmet::Failed(problem)) => Err(problem),
+                Ok(connection) => Ok(connection),
+            },
+            Err(Unmet::Failed(problem)) => Err(problem),
+            Ok(connection) => Ok(connection),
+        }
+    }
+
+    async fn try_dial(endpoint: &Endpoint, start: Start) -> Result<Option<Self>, Unmet> {
+        let mut stream = match (endpoint.connect().await, start) {
             (Ok(stream), _) => stream,
             (Err(error), Start::Never) if is_absent(&error) => return Ok(None),
             (Err(error), Start::IfNeeded) if is_absent(&error) => launch(endpoint).await?,
-            (Err(error), _) => return Err(unreachable_socket(&endpoint.socket, &error)),
+            (Err(error), _) => return Err(unreachable_socket(&endpoint.socket, &error).into()),
         };
         let owner = stream.peer_cred().map_err(|error| broken(&error))?.uid();
         if owner != nix::unistd::getuid().as_raw() {
             return Err(Problem::new(
                 Class::Internal,
                 format!("the supervisor socket belongs to another user (uid {owner})"),
-            ));
+            )
+            .into());
         }
         let greeting: Greeting = timeout(GREETING_LIMIT, read(&mut stream))
             .await
             .map_err(|_| Problem::new(Class::Internal, "the supervisor does not answer"))?
-            .map_err(|error| broken(&error))?;
+            .map_err(|_| Unmet::Ended)?;
         if greeting.version != VERSION {
             return Err(Problem::new(
                 Class::Internal,
                 "the running supervisor is of another version of openclaw",
             )
-            .fix(format!("kill {}; the next command starts the new one", greeting.pid)));
+            .fix(format!("kill {}; the next command starts the new one", greeting.pid))
+            .into());
         }
         Ok(Some(Self { stream }))
     }
@@ -409,6 +461,13 @@ async fn launch(endpoint: &Endpoint) -> Result<UnixStream, Problem> {
     for variable in NOT_INHERITED {
         command.env_remove(variable);
     }
+    // Relative to our folder, which is not the supervisor's.
+    for variable in FOLDERS {
+        let folder = std::env::var_os(variable).filter(|folder| !folder.is_empty());
+        if let Some(folder) = folder.and_then(|folder| std::path::absolute(folder).ok()) {
+            command.env(variable, folder);
+        }
+    }
     let mut child = command
         .arg("supervisor")
         .current_dir("/")
@@ -431,7 +490,8 @@ async fn launch(endpoint: &Endpoint) -> Result<UnixStream, Problem> {
         }
     }
     if first.trim() == READY {
-        return UnixStream::connect(&endpoint.socket)
+        return endpoint
+            .connect()
             .await
             .map_err(|error| unreachable_socket(&endpoint.socket, &error));
     }
@@ -447,6 +507,11 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 fn unreachable_socket(socket: &Path, error: &io::Error) -> Problem {
+    if error.kind() == io::ErrorKind::InvalidInput {
+        let shown = socket.display();
+        return Problem::new(Class::Config, format!("no socket can be made at {shown}: {error}"))
+            .fix("set OPENCLAW_STATE_DIR or XDG_RUNTIME_DIR to a folder with a shorter path");
+    }
     let class = if error.kind() == io::ErrorKind::NotADirectory
         || error.kind() == io::ErrorKind::PermissionDenied
     {

@@ -82,7 +82,7 @@ async fn story(context: &Context) -> anyhow::Result<()> {
     let stage = set_up(&clock, home).await?;
     let near = stage.home.path().join("near");
     let outcome = play(&clock, &stage).await;
-    let endpoint = Endpoint { socket: near.join("rs/supervisor.sock"), profile: None };
+    let endpoint = Endpoint { socket: near.join("rs/supervisor.sock"), other: None, profile: None };
     stop_supervisor(&endpoint).await?;
     let summary = outcome?;
     end_gateway(stage.gateway).await?;
@@ -139,8 +139,11 @@ async fn play(clock: &Clock<'_>, stage: &Stage) -> anyhow::Result<Value> {
     stage.server.stall(true);
     clock.say("path", Tone::Bad, "frozen: nothing gets through, nothing is closed");
     let frozen = Instant::now();
-    let endpoint =
-        Endpoint { socket: stage.home.path().join("near/rs/supervisor.sock"), profile: None };
+    let endpoint = Endpoint {
+        socket: stage.home.path().join("near/rs/supervisor.sock"),
+        other: None,
+        profile: None,
+    };
     let phase = until_phase(&endpoint, |phase| phase != "live").await?;
     let noticed = frozen.elapsed();
     clock.say("supervisor", Tone::Odd, format!("{phase}: noticed after {}", span(noticed)));

@@ -358,7 +358,12 @@ pub(super) fn supervise(context: &Context) -> anyhow::Result<ExitCode> {
         context.output.page(&format!("{}\n", control::READY));
         context.output.close();
     };
-    runtime.block_on(supervisor::run(&context.paths, lock, supervisor::Scope::Wanted, ready))?;
+    let run = supervisor::run(&context.paths, lock, supervisor::Scope::Wanted, ready);
+    if let Err(problem) = runtime.block_on(run) {
+        // The starter still reads if it never got ready.
+        context.output.page(&format!("{}\n", serde_json::to_string(&problem)?));
+        return Ok(ExitCode::from(problem.class.exit_code()));
+    }
     runtime.shutdown_timeout(Duration::from_secs(2));
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,16 @@
 //! Where our files are, from the environment and the profile.
 
-use std::path::PathBuf;
+use std::{os::unix::ffi::OsStrExt, path::PathBuf};
 
 use crate::{
     control::Endpoint,
     problem::{Class, Problem},
 };
+
+/// The control socket's name in our own folder.
+const SOCKET: &str = "supervisor.sock";
+/// The longest path of a socket that every system takes, bytes.
+const LONGEST_SOCKET: usize = 103;
 
 /// The folders of one profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +63,9 @@ impl Paths {
         };
         let config = variable("OPENCLAW_CONFIG_PATH")
             .map_or_else(|| state.join("openclaw.json"), PathBuf::from);
+        let beside = state.join("rs").join(SOCKET);
         let socket = match variable("XDG_RUNTIME_DIR").map(PathBuf::from) {
-            Some(folder) if folder.is_dir() => {
-                use std::os::unix::ffi::OsStrExt;
+            Some(folder) if folder.is_dir() && folder.is_absolute() => {
                 let digest =
                     ring::digest::digest(&ring::digest::SHA256, state.as_os_str().as_bytes());
                 let hash: String =
@@ -69,14 +74,16 @@ impl Paths {
                     .join("openclaw")
                     .join(format!("{}-{hash}.sock", profile.unwrap_or("default")))
             }
-            Some(_) | None => state.join("rs").join("supervisor.sock"),
+            Some(_) | None => beside.clone(),
         };
+        let socket = if socket.as_os_str().len() > LONGEST_SOCKET { beside } else { socket };
         Ok(Self { state, config, socket, profile: profile.map(str::to_owned) })
     }
 
     /// Where the supervisor of this profile is.
     pub(crate) fn endpoint(&self) -> Endpoint {
-        Endpoint { socket: self.socket.clone(), profile: self.profile.clone() }
+        let other = Some(self.own().join(SOCKET)).filter(|other| *other != self.socket);
+        Endpoint { socket: self.socket.clone(), other, profile: self.profile.clone() }
     }
 
     /// `<state>/rs`: everything that we write.

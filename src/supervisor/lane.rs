@@ -225,7 +225,7 @@ impl Actor {
                     let until = clock() + self.hold;
                     self.admit(Incoming::new(Local::Tcp(stream), until));
                 }
-                Some((number, news)) = reports.recv() => self.step(Event::News(number, news)),
+                Some((number, news)) = reports.recv() => self.on_report(number, news),
                 Some(message) = messages.recv() => self.on_message(message),
                 Some(_) = self.tasks.join_next() => {}
                 () = sleep_until(deadline.into()) => self.on_deadline(),
@@ -249,6 +249,21 @@ impl Actor {
         }
         self.end_waits();
         self.step(Event::Tick);
+    }
+
+    fn on_report(&mut self, number: Number, news: News) {
+        self.step(Event::News(number, news));
+        let paths = self.sessions.values().filter_map(|session| match session {
+            Session::Up(path, _) => Some(path),
+            Session::Dialling { .. } => None,
+        });
+        let missed: Vec<_> = paths.filter(|path| path.has_missed()).cloned().collect();
+        for path in missed {
+            self.step(Event::News(path.number, News::Parked(path.is_clogged())));
+            if path.streams() == 0 {
+                self.step(Event::News(path.number, News::Empty));
+            }
+        }
     }
 
     fn signs_of_life(&mut self) -> Vec<(Number, bool)> {
@@ -458,19 +473,22 @@ impl Actor {
 
     fn on_phase(&mut self, before: Phase, after: Phase) {
         let failure = self.tunnel.failure();
-        let cause = failure.map(|failure| failure.message.as_str()).unwrap_or_default();
+        let message = failure.map(|failure| failure.message.as_str()).unwrap_or_default();
+        let cause = failure.map(|failure| failure.cause);
         let (from, to) = (word(before), word(after));
         if matches!(after, Phase::Blocked | Phase::GatewayDown) {
-            warn!(from, to, cause, "phase");
+            warn!(from, to, ?cause, "phase");
         } else {
-            info!(from, to, cause, "phase");
+            info!(from, to, ?cause, "phase");
         }
+        // Messages name hosts, users and files.
+        debug!(message, "why");
         self.state.send_modify(|state| {
             state.since = SystemTime::now();
             state.stage.clear();
         });
         if serves(before) && !serves(after) && after != Phase::Down {
-            self.on_lost(cause.to_owned());
+            self.on_lost(message.to_owned());
         } else if serves(after) && !serves(before) {
             self.on_restored();
         }

@@ -10,6 +10,7 @@
 
 mod desk;
 mod dialer;
+mod door;
 mod incoming;
 mod lane;
 mod link;

@@ -48,6 +48,8 @@ pub(super) struct Path {
     /// Streams whose local reader is far behind.
     clogged: AtomicUsize,
     awaited: AtomicBool,
+    /// Whether the lane was too far behind for news that is said once.
+    missed: AtomicBool,
     /// Milliseconds from `born` to the last time inbound bytes were news.
     told: AtomicU64,
     born: Instant,
@@ -71,6 +73,7 @@ impl Path {
             streams: AtomicUsize::new(0),
             clogged: AtomicUsize::new(0),
             awaited: AtomicBool::new(false),
+            missed: AtomicBool::new(false),
             told: AtomicU64::new(0),
             born: clock(),
             heard: AtomicU64::new(DEAF),
@@ -166,9 +169,22 @@ impl Path {
         self.link.is_closed()
     }
 
-    /// A lane that is behind with its news gets the next; each repeats what matters.
+    /// A lane that is behind with its news gets the next; what is not repeated it looks up itself.
     fn tell(&self, news: News) {
-        let _full = self.news.try_send((self.number, news));
+        let is_said_once = matches!(news, News::Empty | News::Parked(_));
+        if self.news.try_send((self.number, news)).is_err() && is_said_once {
+            self.missed.store(true, Relaxed);
+        }
+    }
+
+    /// Whether a slow reader blocks the session.
+    pub(super) fn is_clogged(&self) -> bool {
+        self.clogged.load(Relaxed) > 0
+    }
+
+    /// Whether news that is said once was lost since this was last asked.
+    pub(super) fn has_missed(&self) -> bool {
+        self.missed.swap(false, Relaxed)
     }
 }
 

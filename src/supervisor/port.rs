@@ -62,9 +62,7 @@ impl Port {
             match TcpListener::bind(SocketAddr::new(address, number)).await {
                 Ok(listener) => listeners.push(listener),
                 // A machine without IPv6 has no ::1 to bind.
-                Err(error)
-                    if !listeners.is_empty() && error.kind() == io::ErrorKind::AddrNotAvailable => {
-                }
+                Err(error) if !listeners.is_empty() && is_without_family(&error) => {}
                 Err(error) => return Err(not_bound(number, &error)),
             }
         }
@@ -105,6 +103,12 @@ impl Port {
     pub(super) fn outlet(&self) -> &Outlet {
         &self.outlet
     }
+}
+
+/// Whether the machine lacks the address, or all addresses of its kind.
+fn is_without_family(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32)
 }
 
 /// The addresses that a `-L` bind address means.
@@ -161,4 +165,19 @@ fn not_bound(number: u16, error: &io::Error) -> Problem {
             .fix("choose a port above 1023 with --local-port PORT");
     }
     Problem::new(Class::Internal, format!("listening on port {number}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_machine_without_ipv6_is_no_failure() {
+        for errno in [Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT] {
+            assert!(is_without_family(&errno.into()), "{errno}");
+        }
+        assert!(!is_without_family(&Errno::EADDRINUSE.into()));
+    }
 }

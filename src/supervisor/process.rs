@@ -2,22 +2,21 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    io::{self, Write as _},
+    os::unix::{fs::OpenOptionsExt, net::UnixStream as StdUnixStream},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    net::UnixListener,
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
 use tracing::{info, warn};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
-use super::server::Supervisor;
+use super::{door::Doors, server::Supervisor};
 use crate::{
     config::Paths,
     problem::{Class, Problem},
@@ -55,7 +54,8 @@ pub(crate) fn take_place(paths: &Paths) -> Result<Place, Problem> {
     let until = Instant::now() + DYING_LIMIT;
     loop {
         let place = try_place(paths)?;
-        let answers = || std::os::unix::net::UnixStream::connect(&paths.socket).is_ok();
+        let endpoint = paths.endpoint();
+        let answers = || endpoint.sockets().any(|path| StdUnixStream::connect(path).is_ok());
         if matches!(place, Place::Ours(_)) || answers() || Instant::now() >= until {
             return Ok(place);
         }
@@ -119,7 +119,7 @@ pub(crate) async fn run(
     scope: Scope,
     ready: impl FnOnce(),
 ) -> Result<(), Problem> {
-    let listener = listen(&paths.socket)?;
+    let mut doors = Doors::open(paths)?;
     let supervisor = Supervisor::new(paths.clone());
     let signals = Signals::new()?;
     info!(pid = std::process::id(), "supervisor started");
@@ -128,7 +128,7 @@ pub(crate) async fn run(
         && let Err(problem) = supervisor.resume().await
     {
         // The commands read the same files and say it to a person.
-        warn!(%problem, "the saved remotes were not taken up");
+        warn!(class = ?problem.class, "the saved remotes were not taken up");
     }
     let ending = supervisor.ending.clone();
     let watch = async {
@@ -137,11 +137,11 @@ pub(crate) async fn run(
         ending.cancel();
     };
     tokio::select! {
-        () = supervisor.serve(&listener) => {}
+        () = supervisor.serve(&mut doors) => {}
         () = async { watch.await; std::future::pending().await } => {}
     }
     // The socket goes before the lock: whoever finds the place free finds no stale socket.
-    let _gone = fs::remove_file(&paths.socket);
+    doors.close();
     let _late = timeout(END_LIMIT, end(supervisor)).await;
     drop(lock);
     info!("supervisor ended");
@@ -150,26 +150,6 @@ pub(crate) async fn run(
 
 async fn end(supervisor: Arc<Supervisor>) {
     supervisor.end_all().await;
-}
-
-/// Binds the socket with mode 0600; what a dead supervisor left is removed, since the lock is ours.
-fn listen(socket: &Path) -> Result<UnixListener, Problem> {
-    if let Some(folder) = socket.parent() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|error| wrong(folder, &error))?;
-    }
-    match fs::remove_file(socket) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(wrong(socket, &error)),
-    }
-    let listener = UnixListener::bind(socket).map_err(|error| wrong(socket, &error))?;
-    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))
-        .map_err(|error| wrong(socket, &error))?;
-    Ok(listener)
 }
 
 struct Signals {
@@ -198,7 +178,7 @@ impl Signals {
     }
 }
 
-fn wrong(path: &Path, error: &io::Error) -> Problem {
+pub(super) fn wrong(path: &Path, error: &io::Error) -> Problem {
     Problem::new(Class::Config, format!("{}: {error}", path.display()))
         .fix("make the state directory yours and writable, or set OPENCLAW_STATE_DIR")
 }

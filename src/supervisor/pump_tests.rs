@@ -146,3 +146,16 @@ async fn small_pieces_share_their_memory() {
     let last = queue.back().unwrap().as_ptr();
     assert_eq!(last as usize - first as usize, 999, "one allocation holds them all");
 }
+
+#[tokio::test]
+async fn the_end_of_the_last_stream_is_not_lost_on_a_lane_that_is_behind() {
+    let (news, _reports) = mpsc::channel(1);
+    let path = Arc::new(Path::new(Number(1), Arc::new(Idle), Arc::default(), news));
+    let guest = path.enter();
+    path.asked();
+    drop(guest);
+    assert!(path.has_missed());
+    assert!(!path.has_missed());
+    path.clogged(true);
+    assert!(path.has_missed() && path.is_clogged());
+}

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 use tokio::{
-    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
+    net::{UnixStream, unix::OwnedWriteHalf},
     sync::{mpsc, oneshot},
     task::JoinSet,
     time::{sleep, sleep_until, timeout},
@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     dialer,
+    door::Doors,
     incoming::{Incoming, Local},
     lane::{Command, State, hopeless},
     link::Link,
@@ -83,7 +84,8 @@ impl Supervisor {
             if definition.wanted
                 && let Err(problem) = self.start(&name, definition).await
             {
-                warn!(remote = name, %problem, "a remote was not started");
+                warn!(remote = name, class = ?problem.class, "a remote was not started");
+                debug!(remote = name, %problem, "why");
                 locked(&self.failed).insert(name, problem);
             }
         }
@@ -125,7 +127,7 @@ impl Supervisor {
     }
 
     /// Serves commands until told to end, or until nothing has been wanted for a while.
-    pub(super) async fn serve(self: &Arc<Self>, listener: &UnixListener) {
+    pub(super) async fn serve(self: &Arc<Self>, doors: &mut Doors) {
         let mut commands = JoinSet::new();
         let mut idle = Instant::now();
         let mut clocks = Clocks::read();
@@ -133,8 +135,8 @@ impl Supervisor {
         let mut look = Instant::now() + wake::INTERVAL;
         loop {
             tokio::select! {
-                accepted = listener.accept(), if commands.len() < COMMANDS_MOST => match accepted {
-                    Ok((stream, _)) => {
+                accepted = doors.accept(), if commands.len() < COMMANDS_MOST => match accepted {
+                    Ok(stream) => {
                         let supervisor = Arc::clone(self);
                         commands.spawn(async move { supervisor.attend(stream).await });
                     }
@@ -151,6 +153,7 @@ impl Supervisor {
                         self.on_wake(slept).await;
                     }
                     clocks = now;
+                    doors.mend();
                     let found = wake::addresses();
                     if found != addresses {
                         self.on_network(!found.is_empty()).await;
@@ -336,8 +339,22 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Refuses to change a remote on trial: the trial counts on the ports of the one at work, and
+    /// would bring back what is gone.
+    fn check_no_trial(&self, name: &str) -> Result<(), Problem> {
+        if locked(&self.trials).contains_key(name) {
+            return Err(Problem::new(
+                Class::Usage,
+                format!("a `remote connect` of `{name}` is under way"),
+            )
+            .fix("wait for it, or end it"));
+        }
+        Ok(())
+    }
+
     async fn disconnect(&self, name: &str) -> Result<(), Problem> {
         let _changing = self.changing.lock().await;
+        self.check_no_trial(name)?;
         let running = locked(&self.remotes).remove(name);
         locked(&self.failed).remove(name);
         if running.is_none() || name != CONFIGURED {
@@ -374,6 +391,8 @@ impl Supervisor {
     async fn rename(&self, name: &str, to: &str) -> Result<(), Problem> {
         check_name(to)?;
         let _changing = self.changing.lock().await;
+        self.check_no_trial(name)?;
+        self.check_no_trial(to)?;
         let definition = self.save(|remotes| {
             remotes.named(name)?;
             if remotes.remotes.contains_key(to) {
@@ -707,4 +726,35 @@ async fn fetch(link: &dyn Link) -> Result<Reply, Problem> {
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
+        let (_home, paths) = Paths::temporary();
+        let supervisor = Supervisor::new(paths.clone());
+        let text = r#"{"target":"127.0.0.1:9","remotePort":1,"localPort":1,"wanted":true}"#;
+        let definition: config::Remote = serde_json::from_str(text).unwrap();
+        Remotes::update(&paths, |remotes| {
+            remotes.remotes.insert("vps".to_owned(), definition.clone());
+            Ok(())
+        })
+        .unwrap();
+        let trial = supervisor.make("vps", definition).unwrap();
+        locked(&supervisor.trials).insert("vps".to_owned(), (trial, 1));
+        for refused in [
+            supervisor.disconnect("vps").await,
+            supervisor.remove("vps").await,
+            supervisor.rename("vps", "other").await,
+        ] {
+            assert_eq!(refused.unwrap_err().class, Class::Usage);
+        }
+        locked(&supervisor.trials).clear();
+        supervisor.rename("vps", "other").await.unwrap();
+        supervisor.remove("other").await.unwrap();
+        assert_eq!(Remotes::load(&paths).unwrap(), Remotes::default());
+    }
 }

@@ -121,3 +121,45 @@ fn in_the_foreground_what_is_configured_wrongly_is_not_tried_again() {
     home.write("home/.openclaw/rs/remotes.json", "{ broken");
     openclaw(&home).args(foreground).arg("me@127.0.0.1").run().exits(78);
 }
+
+#[test]
+fn is_found_without_a_runtime_folder_and_after_it_was_emptied() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let pid = scene.laptop.supervisor();
+    openclaw(&scene.laptop).arg("health").without("XDG_RUNTIME_DIR").run().exits(0);
+    std::fs::remove_dir_all(scene.laptop.path("run/openclaw")).expect("emptying the folder");
+    scene.laptop(&["health"]);
+    assert_eq!(scene.laptop.supervisor(), pid);
+}
+
+#[test]
+fn serves_a_state_folder_that_is_named_from_here() {
+    let home = Home::new();
+    let wanted =
+        r#"{"remotes":{"a":{"target":"127.0.0.1:9","remotePort":1,"localPort":0,"wanted":true}}}"#;
+    home.write("home/.openclaw/rs/remotes.json", wanted);
+    openclaw(&home)
+        .args(["remote", "status"])
+        .env("OPENCLAW_STATE_DIR", "./.openclaw")
+        .without("XDG_RUNTIME_DIR")
+        .run()
+        .exits(0);
+    home.stop_supervisor();
+}
+
+#[test]
+fn says_that_a_socket_path_is_too_long() {
+    let home = Home::new();
+    let long = home.path(&"x".repeat(120));
+    let ran = openclaw(&home)
+        .args(["--json", "remote", "connect", "--batch", "me@127.0.0.1:9"])
+        .env("OPENCLAW_STATE_DIR", &long)
+        .without("XDG_RUNTIME_DIR")
+        .run()
+        .exits(2);
+    assert!(ran.json().to_string().contains("shorter path"), "{}", ran.json());
+}
