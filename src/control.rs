@@ -1,6 +1,6 @@
 //! The control socket: the supervisor's messages, and the end that commands hold.
 //!
-//! A message is a 32-bit length and that much JSON, so that after [`Reply::Opened`] the very same
+//! A message is a 32-bit length and that much JSON, so that after `Opened` the very same
 //! connection can carry the raw bytes of a stream.
 
 use std::{

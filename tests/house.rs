@@ -95,7 +95,8 @@ fn crates_stay_with_their_owner() {
 fn one_file_prints() {
     let broken: Vec<String> = sources("src")
         .iter()
-        .filter(|source| source.path != PRINTER)
+        // A test that is skipped says so on the terminal of whoever runs it.
+        .filter(|source| source.path != PRINTER && !source.path.contains("/tests/"))
         .filter_map(|source| {
             let call = printing_calls(&source.text).into_iter().next()?;
             Some(format!("{}: {call}! (only {PRINTER} prints)", source.path))

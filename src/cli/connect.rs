@@ -54,7 +54,7 @@ pub(super) struct Arguments {
     /// An option as in ssh_config, Key=Value; may be repeated
     #[arg(short = 'o', value_name = "KEY=VALUE")]
     option: Vec<String>,
-    /// A further forward: [bind:]port:host:hostport; may be repeated
+    /// A further forward, `[bind:]port:host:hostport`; may be repeated
     #[arg(short = 'L', value_name = "SPEC")]
     forward: Vec<String>,
     /// A remote forward (not yet)
@@ -264,26 +264,29 @@ fn definition(
         },
     };
     remote.remote_port = arguments.remote_port.unwrap_or(remote.remote_port);
-    let ssh = &mut remote.ssh;
-    ssh.port = arguments.port.or(ssh.port);
-    ssh.user = arguments.login.clone().or(ssh.user.take());
+    let options = &mut remote.ssh;
+    options.port = arguments.port.or(options.port);
+    options.user = arguments.login.clone().or(options.user.take());
     if !arguments.identity.is_empty() {
-        ssh.identities =
-            arguments.identity.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+        options.identities.clone_from(&arguments.identity);
     }
     if let Some(hops) = &arguments.jump {
-        ssh.jumps = hops.split(',').filter(|hop| *hop != "none").map(str::to_owned).collect();
+        options.jumps = hops.split(',').filter(|hop| *hop != "none").map(str::to_owned).collect();
     }
     if !arguments.option.is_empty() {
-        ssh.options =
+        options.options =
             arguments.option.iter().map(|option| key_value(option)).collect::<Result<_, _>>()?;
     }
-    ssh.family = match (arguments.ipv4, arguments.ipv6) {
+    options.family = match (arguments.ipv4, arguments.ipv6) {
         (true, _) => Family::V4,
         (_, true) => Family::V6,
-        _ => ssh.family,
+        _ => options.family,
     };
-    ssh.host_key_pin = arguments.accept_host_key.clone().or(ssh.host_key_pin.take());
+    options.host_key_pin = arguments.accept_host_key.clone().or(options.host_key_pin.take());
+    let folder = std::env::current_dir().map_err(|error| {
+        Problem::new(Class::Usage, format!("the current folder is not there: {error}"))
+    })?;
+    ssh::anchor(options, &folder);
     let mut local_port = arguments.local_port;
     if !arguments.forward.is_empty() {
         let forwards = arguments
@@ -306,16 +309,6 @@ fn leads_to_gateway(forward: &Forward, remote_port: u16) -> bool {
     forward.host_port == remote_port
         && forward.bind.is_none()
         && matches!(forward.host.as_str(), "localhost" | "127.0.0.1" | "::1")
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, Problem> {
-    let home = directories::BaseDirs::new();
-    let path = match (path.strip_prefix("~"), &home) {
-        (Ok(rest), Some(folders)) => folders.home_dir().join(rest),
-        _ => path.to_owned(),
-    };
-    std::path::absolute(&path)
-        .map_err(|error| Problem::new(Class::Usage, format!("-i {}: {error}", path.display())))
 }
 
 fn key_value(option: &str) -> Result<(String, String), Problem> {
@@ -387,8 +380,8 @@ fn secret_file(path: &Path) -> Result<Secret, Problem> {
 
 /// Says what a person would otherwise wonder about.
 fn hint_at_files(context: &Context, order: &Order) {
-    let Some(folders) = directories::BaseDirs::new() else { return };
-    if order.definition.is_some() && folders.home_dir().join(".ssh/config").is_file() {
+    let home = ssh::Environment::of_process().home;
+    if order.definition.is_some() && home.join(".ssh/config").is_file() {
         context.output.note(
             "note: ~/.ssh/config is not read yet; only what stands on the command line counts",
         );

@@ -37,37 +37,34 @@ pub(super) async fn run(
     };
     super::log_to(std::io::stderr, context.globals.verbose);
     let (ready, started) = tokio::sync::oneshot::channel();
-    let supervise = supervisor::run(&context.paths, lock, move || {
+    let supervise = supervisor::run(&context.paths, lock, supervisor::Scope::Told, move || {
         // Whoever waits for it has gone if it cannot be told.
         let _gone = ready.send(());
     });
     let connect = async {
         started.await.map_err(|_| Problem::new(Class::Internal, "the supervisor ended"))?;
-        keep(context, Duration::from_secs(timeout), &order).await
+        match keep(context, Duration::from_secs(timeout), &order).await {
+            Err(problem) if matches!(problem.class, Class::Unreachable | Class::GatewayDown) => {
+                // What time may heal is no reason to end: save it, and go on trying.
+                context.output.note(format!("openclaw: {}; trying on", problem.message));
+                resume(context, &order).await
+            }
+            outcome => outcome,
+        }
     };
     tokio::pin!(supervise, connect);
     let outcome = tokio::select! {
         ended = &mut supervise => return ended.map(|()| ExitCode::SUCCESS).map_err(Into::into),
         outcome = &mut connect => outcome,
     };
-    match outcome {
-        Ok(()) => {}
-        Err(problem)
-            if problem.class == Class::Unreachable || problem.class == Class::GatewayDown =>
-        {
-            // What time may heal is no reason to end: save it, and go on trying.
-            context.output.note(format!("openclaw: {}; trying on", problem.message));
-            resume(context, &order).await?;
-        }
-        Err(problem) => {
-            let code = if matches!(problem.class, Class::Config | Class::Usage) {
-                CONFIGURATION
-            } else {
-                problem.class.exit_code()
-            };
-            context.output.failure(&problem.into());
-            return Ok(ExitCode::from(code));
-        }
+    if let Err(problem) = outcome {
+        let code = if matches!(problem.class, Class::Config | Class::Usage) {
+            CONFIGURATION
+        } else {
+            problem.class.exit_code()
+        };
+        context.output.failure(&problem.into());
+        return Ok(ExitCode::from(code));
     }
     supervise.await?;
     Ok(ExitCode::SUCCESS)

@@ -243,7 +243,10 @@ pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
                 text(forward, "/port"),
                 text(forward, "/host"),
                 text(forward, "/hostPort"),
-                text(forward, "/phase")
+                match text(forward, "/phase").as_str() {
+                    "down" => "opened when first used".to_owned(),
+                    phase => phase.replace('_', " "),
+                }
             ),
         );
     }
@@ -355,7 +358,7 @@ pub(super) fn supervise(context: &Context) -> anyhow::Result<ExitCode> {
         context.output.page(&format!("{}\n", control::READY));
         context.output.close();
     };
-    runtime.block_on(supervisor::run(&context.paths, lock, ready))?;
+    runtime.block_on(supervisor::run(&context.paths, lock, supervisor::Scope::Wanted, ready))?;
     runtime.shutdown_timeout(Duration::from_secs(2));
     Ok(ExitCode::SUCCESS)
 }

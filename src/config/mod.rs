@@ -9,8 +9,10 @@ mod remotes;
 
 pub(crate) use configured::plain_token;
 pub(crate) use credentials::{Bound, Credential, Credentials};
+#[cfg(test)]
+pub(crate) use openclaw::Auth;
 pub(crate) use openclaw::{
-    Auth, AuthMode, Bind, DEFAULT_PORT, Gateway, HostKeyPolicy, Mode, OpenClaw, RemoteGateway,
+    AuthMode, Bind, DEFAULT_PORT, Gateway, HostKeyPolicy, Mode, OpenClaw, RemoteGateway,
     SecretInput, Transport,
 };
 pub(crate) use paths::Paths;

@@ -22,5 +22,5 @@ mod tests;
 mod throttle;
 
 pub(crate) use server::{Running, start};
-pub(crate) use settings::{Flags, Guard, Listen, Settings};
+pub(crate) use settings::{Flags, Settings};
 use shared::{Shared, VERSION};

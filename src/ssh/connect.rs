@@ -82,7 +82,6 @@ pub(crate) async fn connect(
         needed_person = session.facts().needed_person;
         below = Some(session);
     }
-    keyring.note_person(needed_person);
     below.ok_or_else(|| Failure::new(Cause::Configuration, "the plan has no hop"))
 }
 

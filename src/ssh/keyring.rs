@@ -19,7 +19,6 @@ pub(crate) struct Keyring(Arc<Mutex<Memory>>);
 struct Memory {
     keys: HashMap<PathBuf, (Option<SystemTime>, Arc<PrivateKey>)>,
     servers: HashMap<String, Server>,
-    needed_person: bool,
 }
 
 /// What is known of one SSH server.
@@ -32,21 +31,6 @@ pub(crate) struct Server {
 }
 
 impl Keyring {
-    /// Whether the last login needed a person: a password, a code, a touch.
-    pub(crate) fn needed_person(&self) -> bool {
-        self.memory().needed_person
-    }
-
-    /// Forgets every unlocked key.
-    pub(crate) fn lock(&self) {
-        self.memory().keys.clear();
-    }
-
-    /// Notes whether a login needed a person.
-    pub(super) fn note_person(&self, needed: bool) {
-        self.memory().needed_person = needed;
-    }
-
     /// The unlocked key of `path`, if the file is still the one that was unlocked.
     pub(super) fn key(&self, path: &Path, modified: Option<SystemTime>) -> Option<Arc<PrivateKey>> {
         let memory = self.memory();

@@ -24,9 +24,8 @@ mod wire;
 pub(crate) use ask::{Asker, Question, Stage};
 pub(crate) use connect::connect;
 pub(crate) use keyring::Keyring;
-pub(crate) use resolve::{Environment, Hop, HostKeyPolicy, Method, Plan, anchor, resolve};
-pub(crate) use session::{Facts, OpenFailure, Ran, Session};
-pub(crate) use stream::Stream;
+pub(crate) use resolve::{Environment, Plan, anchor, resolve};
+pub(crate) use session::{OpenFailure, Session};
 
 #[cfg(test)]
 mod tests;

@@ -56,8 +56,10 @@ pub(crate) enum Login {
     /// The owner of this public key (one line, as in an `id_ed25519.pub`).
     Key(String),
     /// The owner of this public key, who then answers one question with this text.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests log in like this"))]
     KeyThenCode(String, String),
     /// Whoever knows this password.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests log in like this"))]
     Password(String),
 }
 
@@ -116,14 +118,28 @@ impl Embedded {
         self.address
     }
 
-    /// The host key as `SHA256:…`.
-    pub(crate) fn host_key_fingerprint(&self) -> String {
-        known_hosts::fingerprint(&self.shared.blob())
-    }
-
     /// The line of a known_hosts file for this server on 127.0.0.1 at `port`.
     pub(crate) fn known_hosts_line(&self, port: u16) -> String {
         known_hosts::line(&Name::new("127.0.0.1", port, None), &self.shared.blob(), None)
+    }
+
+    /// Freezes every connection, new ones included: nothing is read, sent or closed. Or thaws them.
+    pub(crate) fn stall(&self, stall: bool) {
+        self.shared.stalled.store(stall, Ordering::SeqCst);
+        for (valve, _) in lock(&self.shared.lines).iter() {
+            if let Some(valve) = valve.upgrade() {
+                valve.wake();
+            }
+        }
+    }
+}
+
+/// What tests switch.
+#[cfg(test)]
+impl Embedded {
+    /// The host key as `SHA256:…`.
+    pub(crate) fn host_key_fingerprint(&self) -> String {
+        known_hosts::fingerprint(&self.shared.blob())
     }
 
     /// Shows another host key from the next connection on.
@@ -142,24 +158,9 @@ impl Embedded {
         self.shared.refuse_forwards.store(refuse, Ordering::SeqCst);
     }
 
-    /// Freezes every connection, new ones included: nothing is read, sent or closed. Or thaws them.
-    pub(crate) fn stall(&self, stall: bool) {
-        self.shared.stalled.store(stall, Ordering::SeqCst);
-        for (valve, _) in lock(&self.shared.lines).iter() {
-            if let Some(valve) = valve.upgrade() {
-                valve.wake();
-            }
-        }
-    }
-
     /// Cuts every connection, as a killed server would.
     pub(crate) fn drop_sessions(&self) {
         self.shared.drop_sessions();
-    }
-
-    /// How many connections there are.
-    pub(crate) fn sessions(&self) -> usize {
-        *self.shared.served.borrow()
     }
 
     /// Waits until there are as many connections.

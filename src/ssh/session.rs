@@ -242,6 +242,7 @@ impl Session {
     }
 
     /// How many streams are open.
+    #[cfg(test)]
     pub(crate) fn streams(&self) -> usize {
         self.0.taps.len()
     }

@@ -51,6 +51,7 @@ impl Taps {
     }
 
     /// How many streams are open.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).1.len()
     }

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tracing::debug;
+
 use super::{
     desk::Desk,
     link::{Dial, Facts, Later, Link, NotOpened, Printed, Stream},
@@ -71,6 +73,8 @@ impl Dial for SshDialer {
             })?;
             let stages = |at: ssh::Stage| stage(at.to_string());
             let session = ssh::connect(&plan, &self.keyring, self.desk.as_ref(), &stages).await?;
+            let facts = session.facts();
+            debug!(banner = facts.banner, method = facts.method, rtt = ?facts.rtt, "logged in");
             Ok(Arc::new(SshLink(session)) as Arc<dyn Link>)
         })
     }
@@ -143,6 +147,14 @@ impl Link for SshLink {
 
     fn is_closed(&self) -> bool {
         self.0.is_closed()
+    }
+
+    fn is_parked(&self) -> bool {
+        self.0.is_parked()
+    }
+
+    fn close(&self) -> Later<'_, ()> {
+        Box::pin(self.0.close())
     }
 
     fn kill(&self) {

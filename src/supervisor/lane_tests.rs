@@ -96,6 +96,14 @@ impl Link for Script {
         self.dead.load(SeqCst)
     }
 
+    fn is_parked(&self) -> bool {
+        false
+    }
+
+    fn close(&self) -> Later<'_, ()> {
+        Box::pin(async { self.kill() })
+    }
+
     fn kill(&self) {
         self.die();
     }

@@ -63,6 +63,12 @@ pub(super) trait Link: Send + Sync {
     /// Whether the session has ended.
     fn is_closed(&self) -> bool;
 
+    /// Whether a stream that nobody reads blocks the session: silence proves nothing then.
+    fn is_parked(&self) -> bool;
+
+    /// Ends the session politely; for one without streams.
+    fn close(&self) -> Later<'_, ()>;
+
     /// Ends the session, and every stream in it, at once.
     fn kill(&self);
 

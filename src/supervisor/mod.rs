@@ -31,4 +31,4 @@ pub(crate) fn resting(name: &str, definition: &Remote, saved: &Remotes) -> Value
     remote::resting(name, definition, saved.default.as_deref() == Some(name), None)
 }
 
-pub(crate) use process::{LOG_PREFIX, Place, detach, log_file, run, take_place};
+pub(crate) use process::{LOG_PREFIX, Place, Scope, detach, log_file, run, take_place};

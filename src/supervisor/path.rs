@@ -147,8 +147,12 @@ impl Path {
         self.heard.store(DEAF, Relaxed);
     }
 
-    /// Whether bytes of any kind came in since a ping went out, or since this was last asked.
+    /// Whether bytes of any kind came in since a ping went out, or since this was last asked; a
+    /// parked session is not expected to say anything.
     pub(super) fn has_heard(&self) -> bool {
+        if self.link.is_parked() {
+            return true;
+        }
         let (before, heard) = (self.heard.load(Relaxed), self.link.heard());
         if before == DEAF || before == heard {
             return false;

@@ -102,15 +102,31 @@ pub(crate) fn log_file(paths: &Paths) -> Result<RollingFileAppender, Problem> {
         .map_err(|error| Problem::new(Class::Config, format!("{}: {error}", folder.display())))
 }
 
+/// What a supervisor takes up when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Every saved remote that the user wants up.
+    Wanted,
+    /// Only what it is told.
+    Told,
+}
+
 /// Runs the supervisor until it is told to end or nothing is wanted of it. `ready` is called once
 /// commands can connect.
-pub(crate) async fn run(paths: &Paths, lock: Lock, ready: impl FnOnce()) -> Result<(), Problem> {
+pub(crate) async fn run(
+    paths: &Paths,
+    lock: Lock,
+    scope: Scope,
+    ready: impl FnOnce(),
+) -> Result<(), Problem> {
     let listener = listen(&paths.socket)?;
     let supervisor = Supervisor::new(paths.clone());
     let signals = Signals::new()?;
     info!(pid = std::process::id(), "supervisor started");
     ready();
-    if let Err(problem) = supervisor.resume().await {
+    if scope == Scope::Wanted
+        && let Err(problem) = supervisor.resume().await
+    {
         // The commands read the same files and say it to a person.
         warn!(%problem, "the saved remotes were not taken up");
     }

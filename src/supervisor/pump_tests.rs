@@ -39,6 +39,14 @@ impl Link for Idle {
         false
     }
 
+    fn is_parked(&self) -> bool {
+        false
+    }
+
+    fn close(&self) -> Later<'_, ()> {
+        Box::pin(async { self.kill() })
+    }
+
     fn kill(&self) {}
 
     fn heard(&self) -> u64 {

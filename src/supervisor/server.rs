@@ -310,14 +310,8 @@ impl Supervisor {
             Ok(remote) => remote,
             Err(problem) => return say(&mut stream, Reply::Failed(problem)).await,
         };
-        if let Some(problem) = hopeless(name, &remote.state()) {
+        if let Some(problem) = hopeless(&remote.state()) {
             return say(&mut stream, Reply::Failed(problem)).await;
-        }
-        let state = remote.state();
-        if state.phase == Phase::GatewayDown
-            && let Some(failure) = state.failure
-        {
-            return say(&mut stream, Reply::Failed(failure.into())).await;
         }
         let until = Instant::now() + limit;
         remote.tell(Command::Open(Incoming::new(Local::Command(stream), until))).await;
@@ -646,12 +640,6 @@ impl Waited {
     }
 
     fn judge(&mut self, name: &str, state: &State) -> Verdict {
-        if matches!(state.phase, Phase::Connecting) && self.phase == Phase::GatewayDown {
-            // Asking a gateway again that was down is no news.
-            let state = State { phase: Phase::GatewayDown, ..state.clone() };
-            let in_phase = self.in_phase.elapsed();
-            return judge(name, &state, self.since.elapsed(), in_phase, self.limit);
-        }
         if std::mem::replace(&mut self.phase, state.phase) != state.phase {
             self.in_phase = Instant::now();
         }

@@ -47,6 +47,8 @@ pub(super) enum Stage {
     Proving {
         /// When asking began.
         since: Instant,
+        /// Whether its last answer was no.
+        again: bool,
     },
     /// The gateway's answer was no, or is missing; asked again at `retry`.
     Unproved {

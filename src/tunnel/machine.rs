@@ -256,8 +256,8 @@ impl Tunnel {
             None => Phase::Down,
             Some(attempt) if attempt.suspect.is_some() => Phase::Suspect,
             Some(attempt) => match attempt.stage {
-                Stage::Dialing | Stage::Proving { .. } => Phase::Connecting,
-                Stage::Unproved { .. } => Phase::GatewayDown,
+                Stage::Dialing | Stage::Proving { again: false, .. } => Phase::Connecting,
+                Stage::Proving { again: true, .. } | Stage::Unproved { .. } => Phase::GatewayDown,
                 Stage::Serving if self.slow => Phase::GatewaySlow,
                 Stage::Serving => Phase::Live,
             },
@@ -292,7 +292,7 @@ impl Tunnel {
             let proof = match attempt.stage {
                 _ if attempt.suspect.is_some() || attempt.parked => None,
                 Stage::Dialing => None,
-                Stage::Proving { since } => Some(since + PROOF_PATIENCE),
+                Stage::Proving { since, .. } => Some(since + PROOF_PATIENCE),
                 Stage::Unproved { retry } => Some(retry),
                 Stage::Serving => match attempt.proof_asked {
                     Some(asked) => Some(asked + PROOF_PATIENCE),
@@ -405,7 +405,7 @@ impl Tunnel {
                 }
                 let Some(attempt) = self.attempt(number) else { return };
                 if gateway {
-                    attempt.stage = Stage::Proving { since: now };
+                    attempt.stage = Stage::Proving { since: now, again: false };
                     actions.push(Action::Prove(number, Probe::Challenge));
                 } else {
                     self.on_proved(number, Duration::ZERO, now, actions);
@@ -477,7 +477,8 @@ impl Tunnel {
         if relieved {
             attempt.pinged = None;
             if gateway {
-                attempt.stage = Stage::Proving { since: now };
+                let again = matches!(attempt.stage, Stage::Unproved { .. });
+                attempt.stage = Stage::Proving { since: now, again };
                 actions.push(Action::Prove(number, Probe::Challenge));
             }
         }
@@ -737,7 +738,7 @@ impl Tunnel {
             return;
         }
         match attempt.stage {
-            Stage::Proving { since } if since + PROOF_PATIENCE <= now => {
+            Stage::Proving { since, .. } if since + PROOF_PATIENCE <= now => {
                 attempt.stage = Stage::Unproved { retry: now + wait };
                 self.failure = Some(Failure::new(
                     Cause::GatewayStarting,
@@ -745,7 +746,7 @@ impl Tunnel {
                 ));
             }
             Stage::Unproved { retry } if retry <= now => {
-                attempt.stage = Stage::Proving { since: now };
+                attempt.stage = Stage::Proving { since: now, again: true };
                 actions.push(Action::Prove(number, Probe::Challenge));
             }
             Stage::Serving if attempt.proof_asked.is_some_and(|at| at + PROOF_PATIENCE <= now) => {

@@ -300,6 +300,7 @@ fn a_gateway_that_is_down_is_asked_again_without_a_new_login() {
         assert_eq!(sim.tunnel.phase(), Phase::GatewayDown);
         let actions = sim.pass(UNPROVED_MOST);
         assert!(actions.contains(&Action::Prove(Number(1), Probe::Challenge)));
+        assert_eq!(sim.tunnel.phase(), Phase::GatewayDown, "asking again is no news");
     }
     assert!(sim.news(1, News::Proved { rtt: ms(5) }).contains(&Action::Serve(Number(1))));
     assert_eq!(sim.last, Number(1));

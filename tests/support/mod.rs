@@ -22,7 +22,7 @@ pub(crate) use agent::Agent;
 pub(crate) use forward::ssh_forward;
 pub(crate) use freezer::Freezer;
 pub(crate) use gateways::{OurGateway, ReferenceCli, ReferenceGateway, reference_version};
-pub(crate) use home::{Home, Ran, Run, Started, openclaw};
+pub(crate) use home::{Home, Ran, Run, Started, built, openclaw};
 pub(crate) use net::{answers, dial, free_port, listens, status_of, wait_until};
 pub(crate) use peers::{Peer, present};
 pub(crate) use processes::{alive, descendants, resident_bytes, signal, with_variable};

@@ -28,7 +28,7 @@ async fn a_locked_key_is_unlocked_once_and_kept() {
     let options = with_key(&lab, "locked");
     let session = connect_with(&options, &script, &keyring).await.unwrap();
     assert_eq!(script.asked(), [passphrase(&lab, false), passphrase(&lab, true)]);
-    assert!(!session.facts().needed_person && !keyring.needed_person());
+    assert!(!session.facts().needed_person);
     let again = Script::default();
     connect_with(&options, &again, &keyring).await.unwrap();
     assert_eq!(again.asked(), []);
@@ -116,7 +116,7 @@ async fn a_password_is_asked_for_only_where_somebody_is_there() {
     let script = Script::of(&["wrong", "right"]);
     let session = connect_with(&lab.options(), &script, &keyring).await.unwrap();
     assert_eq!(script.asked().len(), 2);
-    assert!(session.facts().needed_person && keyring.needed_person());
+    assert!(session.facts().needed_person);
     assert_eq!(session.facts().method, "password");
     let failure = connect(&lab.options(), &Script::default()).await.unwrap_err();
     assert_eq!(failure.cause, Cause::NeedsPerson);

@@ -23,8 +23,9 @@ use tokio::{
 };
 
 use super::{
-    Asker, Environment, Keyring, Plan, Question, Session, Stage, Stream,
+    Asker, Environment, Keyring, Plan, Question, Session, Stage,
     server::{Embedded, Login, Options, generate_client_key},
+    stream::Stream,
 };
 use crate::{config::SshOptions, secret::Secret, tunnel::Failure};
 
