@@ -14,8 +14,8 @@ use std::{
 use side_by_side::{Samples, Table, first_line, rounds};
 use support::{Peer, Scene, Sshd, answers, free_port, present, ssh_forward, status_of, wait_until};
 
-/// How long both sides are left alone between two kills, so that no backoff carries over.
-const CALM: Duration = Duration::from_secs(3);
+/// How long a side is left alone before each kill.
+const CALM: Duration = Duration::from_secs(2);
 /// How often a client asks; each time on a new connection.
 const PACE: Duration = Duration::from_millis(2);
 
@@ -35,15 +35,17 @@ fn main() {
     scene.connect();
     // A server of its own, so that a kill meets one side; the gateway behind is the same.
     let server = Sshd::start(&[]);
-    let port = free_port();
-    let _autossh = ssh_forward("autossh", &server, &[(port, scene.gateway.port())]);
-    wait_until("autossh leads to the gateway", Duration::from_secs(20), || {
-        answers(port, "/healthz").then_some(())
-    });
     let [mut ours, mut theirs] = [Side::default(), Side::default()];
     for _ in 0..rounds(15) {
         thread::sleep(CALM);
         outage(&scene.sshd, scene.local_port, &mut ours);
+        // A fresh one each time: after five deaths within minutes it waits longer and longer, which
+        // outages that are far apart do not show.
+        let port = free_port();
+        let _autossh = ssh_forward("autossh", &server, &[(port, scene.gateway.port())]);
+        wait_until("autossh leads to the gateway", Duration::from_secs(20), || {
+            answers(port, "/healthz").then_some(())
+        });
         thread::sleep(CALM);
         outage(&server, port, &mut theirs);
     }

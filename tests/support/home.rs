@@ -3,6 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -28,13 +29,23 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A temporary home; when it ends, so does the supervisor in it, and nothing else may be left.
 pub(crate) struct Home {
     folder: TempDir,
+    guard: Child,
 }
+
+/// Waits for the end of our pipe, which comes early only when the test was killed, and then ends
+/// the supervisor.
+const GUARD: &str = "read -r _; kill -s TERM \"$(cat \"$0\")\"";
 
 impl Home {
     /// An empty home.
     pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("openclaw-").tempdir();
-        let home = Self { folder: folder.expect("making a folder") };
+        let folder = folder.expect("making a folder");
+        let mut guard = Command::new("sh");
+        guard.args(["-c", GUARD]).arg(folder.path().join("home/.openclaw/rs/supervisor.pid"));
+        guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let guard = guard.spawn().expect("starting the guard of a home");
+        let home = Self { folder, guard };
         fs::create_dir(home.path("home")).expect("making the home");
         fs::create_dir(home.path("run")).expect("making the runtime folder");
         home
@@ -117,6 +128,8 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
+        drop(self.guard.kill());
+        drop(self.guard.wait());
         let stopped = self.stop_supervisor();
         let left = self.processes();
         for (pid, _) in &left {
