@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use super::{
     Context, ask,
+    gateway_run::{SERVICE_CONFIG_ERROR, is_configuration},
     output::{Spinner, Tone},
-    remote::describe,
+    remote::{LOCAL, describe},
 };
 use crate::{
     client::{
@@ -121,9 +122,21 @@ pub(super) struct Arguments {
     no_default: bool,
 }
 
-/// Runs `remote connect`.
+/// Runs `remote connect`; a service is told when another try cannot help.
 pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let is_service = arguments.foreground;
+    match connect(context, arguments).await {
+        Err(error) if is_service && is_configuration(&error) => {
+            Ok(context.output.failure_with(&error, SERVICE_CONFIG_ERROR))
+        }
+        outcome => outcome,
+    }
+}
+
+async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
     refuse_unsupported(&arguments)?;
+    // The file may hold the secret: better to say now that it is broken than after the login.
+    OpenClaw::load(&context.paths)?;
     let saved = Remotes::load(&context.paths)?;
     let order = Order::new(&arguments, &saved, &context.paths)?;
     let given = given(&arguments)?;
@@ -215,7 +228,8 @@ fn subject(
     paths: &config::Paths,
 ) -> Result<(String, Option<Remote>), Problem> {
     let Some(target) = &arguments.target else {
-        let Some(name) = arguments.name.clone().or_else(|| saved.default.clone()) else {
+        let default = || saved.default.clone().filter(|name| name != LOCAL);
+        let Some(name) = arguments.name.clone().or_else(default) else {
             OpenClaw::load(paths)?.remote_definition().map_err(|_| {
                 Problem::new(Class::Usage, "no target, and there is no default remote")
                     .fix("openclaw remote connect user@host")
@@ -232,6 +246,13 @@ fn subject(
     }
     let name = arguments.name.clone().unwrap_or_else(|| name_of(target));
     check_name(&name)?;
+    if name == CONFIGURED && target != CONFIGURED {
+        return Err(Problem::new(
+            Class::Usage,
+            format!("`{CONFIGURED}` is the name of the remote in openclaw.json, not of {target}"),
+        )
+        .fix("choose another one with --name"));
+    }
     Ok((name, None))
 }
 
@@ -244,7 +265,9 @@ fn name_of(target: &str) -> String {
         _ if host.matches(':').count() == 1 => host.split(':').next().unwrap_or(host),
         None => host,
     };
-    host.chars().map(|c| if c == ':' || c == '%' { '-' } else { c }).collect()
+    let name: String = host.chars().map(|c| if c == ':' || c == '%' { '-' } else { c }).collect();
+    // `::1` and its like: a name starts with no `-`.
+    if host.starts_with(':') { format!("v6{name}") } else { name }
 }
 
 fn definition(
@@ -301,6 +324,7 @@ fn definition(
         remote.forwards = further;
     }
     remote.local_port = local_port.unwrap_or(remote.local_port);
+    check_ports(&remote)?;
     remote.wanted = true;
     Ok(remote)
 }
@@ -309,6 +333,25 @@ fn leads_to_gateway(forward: &Forward, remote_port: u16) -> bool {
     forward.host_port == remote_port
         && forward.bind.is_none()
         && matches!(forward.host.as_str(), "localhost" | "127.0.0.1" | "::1")
+}
+
+/// Whether each local port leads to one place.
+fn check_ports(remote: &Remote) -> Result<(), Problem> {
+    let mut taken = vec![(None, remote.local_port)];
+    for forward in &remote.forwards {
+        let is_loopback = |bind: &&str| matches!(*bind, "127.0.0.1" | "::1");
+        let bind = forward.bind.as_deref().filter(|bind| !is_loopback(bind));
+        if taken.contains(&(bind, forward.port)) {
+            let port = forward.port;
+            return Err(Problem::new(
+                Class::Usage,
+                format!("local port {port} would lead to two places of this remote"),
+            )
+            .fix("give every -L a port of its own"));
+        }
+        taken.push((bind, forward.port));
+    }
+    Ok(())
 }
 
 fn key_value(option: &str) -> Result<(String, String), Problem> {
@@ -520,7 +563,12 @@ async fn missing(
 ) -> anyhow::Result<Credential> {
     let is_refusal = problem.class == Class::GatewayRefused;
     if !is_refusal || arguments.batch || context.output.is_json() || !ask::is_possible() {
-        let fix = "openclaw remote connect … --token-file FILE, or --fetch-token to read it over this login";
+        let fix = match order.is_new {
+            true => "the same command with --fetch-token (reads it over this login), or with \
+                     --token-file FILE"
+                .to_owned(),
+            false => format!("openclaw remote connect {} --fetch-token", order.name),
+        };
         return Err(if is_refusal { problem.fix(fix).into() } else { problem.into() });
     }
     let yes = tokio::task::spawn_blocking(|| {
@@ -599,7 +647,8 @@ async fn finish(
         return Ok(ExitCode::SUCCESS);
     }
     let port = status.get("localPort").and_then(Value::as_u64).unwrap_or(0);
-    if order.is_new && port != u64::from(GATEWAY_PORT) {
+    let is_open = order.definition.as_ref().is_some_and(|definition| definition.local_port == 0);
+    if is_open && port != u64::from(GATEWAY_PORT) {
         context.output.note(format!("local port {port} was chosen, and stays this remote's"));
     }
     for line in describe(context, &status) {
@@ -612,7 +661,15 @@ async fn finish(
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
 
     #[test]
     fn names_a_remote_after_its_host() {
@@ -621,7 +678,9 @@ mod tests {
             ("vps:2222", "vps"),
             ("ssh://me@vps:22/", "vps"),
             ("me@[fe80::1%eth0]:22", "fe80--1-eth0"),
-            ("::1", "--1"),
+            ("::1", "v6--1"),
+            ("me@[::1]:22", "v6--1"),
+            ("-x", "-x"),
         ] {
             assert_eq!(name_of(target), name);
         }
@@ -637,6 +696,38 @@ mod tests {
         for wrong in ["", "8080", "8080:db", "0:db:1", "8080:db:99999", "8080::1", "/tmp/s:db:1"] {
             let problem = parse_forward(wrong).unwrap_err();
             assert_eq!(problem.class, Class::Usage, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_local_port_leads_to_one_place() {
+        let ports = |words: &str| {
+            let words = ["connect", "me@vps"].into_iter().chain(words.split(' '));
+            let line = Line::parse_from(words);
+            definition(&line.arguments, None, None).map(|remote| remote.forwards.len())
+        };
+        assert_eq!(ports("--local-port 8000 -L 8001:db:1 -L 127.0.0.2:8001:db:2").unwrap(), 2);
+        assert_eq!(ports("-L 18789:127.0.0.1:18789 -L 8001:db:1").unwrap(), 1);
+        for twice in [
+            "--local-port 8000 -L 8000:db:1",
+            "-L 8000:127.0.0.1:18789 -L 127.0.0.1:8000:db:1",
+            "-L 8000:db:1 -L localhost:8000:db:2",
+        ] {
+            let problem = ports(twice).unwrap_err();
+            assert_eq!(problem.class, Class::Usage, "{twice}");
+            assert!(problem.message.contains("8000"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_the_configured_remote_is_given_to_no_other() {
+        let (_home, paths) = config::Paths::temporary();
+        for words in
+            [["connect", "me@config"].as_slice(), &["connect", "me@vps", "--name", "config"]]
+        {
+            let line = Line::parse_from(words);
+            let outcome = Order::new(&line.arguments, &Remotes::default(), &paths);
+            assert_eq!(outcome.map(|order| order.name).unwrap_err().class, Class::Usage);
         }
     }
 

@@ -11,9 +11,6 @@ use crate::{
     supervisor,
 };
 
-/// The exit code that keeps systemd from starting again what cannot work.
-const CONFIGURATION: u8 = 78;
-
 /// Runs until a signal; exits with the class of what makes the remote hopeless.
 pub(super) async fn run(
     context: &Context,
@@ -27,12 +24,11 @@ pub(super) async fn run(
     let lock = match supervisor::take_place(&context.paths)? {
         supervisor::Place::Ours(lock) => lock,
         supervisor::Place::Taken => {
-            return Err(Problem::new(
-                Class::Config,
-                "a supervisor of this profile is running already",
-            )
-            .fix("openclaw remote connect without --foreground, or another --profile")
-            .into());
+            let problem =
+                Problem::new(Class::Config, "a supervisor of this profile is running already")
+                    .fix("openclaw remote connect without --foreground, or another --profile");
+            // It may end: a service manager tries again.
+            return Ok(context.output.failure(&problem.into()));
         }
     };
     super::log_to(std::io::stderr, context.globals.verbose);
@@ -57,15 +53,7 @@ pub(super) async fn run(
         ended = &mut supervise => return ended.map(|()| ExitCode::SUCCESS).map_err(Into::into),
         outcome = &mut connect => outcome,
     };
-    if let Err(problem) = outcome {
-        let code = if matches!(problem.class, Class::Config | Class::Usage) {
-            CONFIGURATION
-        } else {
-            problem.class.exit_code()
-        };
-        context.output.failure(&problem.into());
-        return Ok(ExitCode::from(code));
-    }
+    outcome?;
     supervise.await?;
     Ok(ExitCode::SUCCESS)
 }
