@@ -9,5 +9,6 @@ mod connect;
 mod demo;
 mod healing;
 mod hops;
+mod manners;
 mod stage;
 mod supervisor;
