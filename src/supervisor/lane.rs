@@ -684,21 +684,12 @@ pub(super) fn word(phase: Phase) -> &'static str {
     }
 }
 
-/// The problem that a state means for somebody who wants a path now, if waiting cannot help.
-pub(super) fn hopeless(name: &str, state: &State) -> Option<Problem> {
-    match state.phase {
-        Phase::Blocked => state.failure.clone().map(Problem::from),
-        Phase::Down => Some(
-            Problem::new(Class::Unreachable, format!("the remote `{name}` is disconnected"))
-                .fix(format!("openclaw remote connect {name}")),
-        ),
-        Phase::Live
-        | Phase::Connecting
-        | Phase::Suspect
-        | Phase::Waiting
-        | Phase::GatewaySlow
-        | Phase::GatewayDown => None,
-    }
+/// The problem that a state means for somebody who wants a path now, if waiting cannot help: a
+/// person must act, or no gateway is there.
+pub(super) fn hopeless(state: &State) -> Option<Problem> {
+    matches!(state.phase, Phase::Blocked | Phase::GatewayDown)
+        .then(|| state.failure.clone().map(Problem::from))
+        .flatten()
 }
 
 #[cfg(test)]

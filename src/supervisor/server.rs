@@ -310,14 +310,8 @@ impl Supervisor {
             Ok(remote) => remote,
             Err(problem) => return say(&mut stream, Reply::Failed(problem)).await,
         };
-        if let Some(problem) = hopeless(name, &remote.state()) {
+        if let Some(problem) = hopeless(&remote.state()) {
             return say(&mut stream, Reply::Failed(problem)).await;
-        }
-        let state = remote.state();
-        if state.phase == Phase::GatewayDown
-            && let Some(failure) = state.failure
-        {
-            return say(&mut stream, Reply::Failed(failure.into())).await;
         }
         let until = Instant::now() + limit;
         remote.tell(Command::Open(Incoming::new(Local::Command(stream), until))).await;

@@ -10,5 +10,6 @@ mod demo;
 mod healing;
 mod hops;
 mod manners;
+mod service;
 mod stage;
 mod supervisor;

@@ -29,7 +29,11 @@ pub(crate) struct OurGateway {
 impl OurGateway {
     /// Starts it in `home` with a token that it makes itself, and waits until it is ready.
     pub(crate) fn start(home: &Home) -> Self {
-        let port = free_port();
+        Self::start_at(home, free_port())
+    }
+
+    /// The same on a port of the caller's choice.
+    pub(crate) fn start_at(home: &Home, port: u16) -> Self {
         let mut command = guarded(built());
         home.furnish(&mut command);
         command.args(["gateway", "run", "--port", &port.to_string()]);
