@@ -70,15 +70,20 @@ async fn keep(context: &Context, limit: Duration, order: &Order) -> Result<(), P
             timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         })
         .await?;
+    let mut live = String::new();
     loop {
         match connection.reply().await? {
             Reply::Stage { text } => context.output.note(text),
             Reply::Live { status, .. } => {
                 let url = status.get("localUrl").and_then(serde_json::Value::as_str);
-                context.output.note(format!("live: {}", url.unwrap_or_default()));
+                live = format!("live: {}", url.unwrap_or_default());
                 connection.note(&Note::Keep { gateway: None }).await?;
             }
-            Reply::Done => return Ok(()),
+            Reply::Done => {
+                // Only now do other commands find it.
+                context.output.note(live);
+                return Ok(());
+            }
             reply @ (Reply::Question(_)
             | Reply::Opened(_)
             | Reply::Statuses { .. }
