@@ -8,12 +8,14 @@ use std::{
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::{
     Context, ask,
     gateway_run::{SERVICE_CONFIG_ERROR, is_configuration},
     output::{Spinner, Tone},
     remote::{LOCAL, describe},
+    which::left,
 };
 use crate::{
     client::{
@@ -32,6 +34,10 @@ use crate::{
 
 /// The gateway's port where nothing else is said.
 const GATEWAY_PORT: u16 = 18789;
+/// What the login gets at least, however long the path took.
+const SHORTEST_LOGIN: Duration = Duration::from_secs(1);
+/// Between two looks at a gateway that is still starting.
+const STARTING_PAUSE: Duration = Duration::from_millis(500);
 /// The name of the remote that stands in `openclaw.json`.
 const CONFIGURED: &str = "config";
 
@@ -149,9 +155,10 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
         return super::foreground::run(context, arguments.timeout, order, given).await;
     }
     let limit = Duration::from_secs(arguments.timeout);
-    let (status, opened, connection) = bring_up(context, &arguments, &order, limit).await?;
+    let mut deadline = Instant::now() + limit;
+    let (status, opened, connection) = bring_up(context, &arguments, &order, &mut deadline).await?;
     let mut held = Held { connection, opened };
-    let login = match log_in(context, &arguments, &order, &mut held, given, limit).await {
+    let login = match log_in(context, &arguments, &order, &held, given, deadline).await {
         Ok(login) => login,
         Err(problem) => {
             held.connection.give_up().await;
@@ -446,7 +453,7 @@ async fn bring_up(
     context: &Context,
     arguments: &Arguments,
     order: &Order,
-    limit: Duration,
+    deadline: &mut Instant,
 ) -> anyhow::Result<(Value, Opened, Connection)> {
     let spinner = context.output.spinner();
     spinner.stage("starting the supervisor");
@@ -458,14 +465,16 @@ async fn bring_up(
             definition,
             batch: arguments.batch || !ask::is_possible(),
             make_default: order.make_default,
-            timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+            timeout_ms: arguments.timeout * 1000,
         })
         .await?;
     loop {
         match connection.reply().await? {
             Reply::Stage { text } => spinner.stage(&text),
             Reply::Question(question) => {
+                let asked = Instant::now();
                 let text = answer(&spinner, question).await?;
+                *deadline += asked.elapsed();
                 connection.note(&Note::Answer { text }).await?;
             }
             Reply::Live { status, opened } => return Ok((status, opened, connection)),
@@ -486,28 +495,30 @@ async fn answer(spinner: &Spinner, question: control::Question) -> anyhow::Resul
     answer.context("asking at the terminal")
 }
 
-/// Logs in to the gateway through the tunnel with the first secret there is.
+/// Logs in to the gateway through the tunnel with the first secret there is, by `deadline`; what a
+/// person takes to answer does not count.
 async fn log_in(
     context: &Context,
     arguments: &Arguments,
     order: &Order,
-    held: &mut Held,
+    held: &Held,
     given: Credential,
-    limit: Duration,
+    mut deadline: Instant,
 ) -> anyhow::Result<LoggedIn> {
     let saved = Credentials::load(&context.paths)?;
     let saved = saved.remotes.get(&order.name);
     let mut credential = choose(context, order, held, given, saved)?;
-    let patience = limit.max(Duration::from_secs(10));
     if arguments.fetch_token && credential.source != Source::Given {
         credential = fetch(context, order).await?;
-    } else if credential.is_empty() {
-        match attempt(context, order, &credential, patience).await {
-            Ok(login) => return Ok(login),
-            Err(problem) => credential = missing(context, arguments, order, problem).await?,
-        }
     }
-    let mut login = attempt(context, order, &credential, patience).await?;
+    let mut outcome = attempt(context, order, held, &credential, deadline).await;
+    if let (true, Err(problem)) = (credential.is_empty(), &outcome) {
+        let asked = Instant::now();
+        let credential = missing(context, arguments, order, problem.clone()).await?;
+        deadline += asked.elapsed();
+        outcome = attempt(context, order, held, &credential, deadline).await;
+    }
+    let mut login = outcome?;
     let known = saved.and_then(|saved| saved.gateway.clone());
     if login.identity.is_none() {
         login.identity = known;
@@ -591,7 +602,40 @@ async fn fetch(context: &Context, order: &Order) -> anyhow::Result<Credential> {
     Ok(Credential::new(Some(token), None, Source::Given))
 }
 
+/// Logs in by `deadline`; a gateway that is still starting is asked again.
 async fn attempt(
+    context: &Context,
+    order: &Order,
+    held: &Held,
+    credential: &Credential,
+    deadline: Instant,
+) -> Result<LoggedIn, Problem> {
+    let mut waiting = None;
+    loop {
+        // However long the path took, the gateway gets its moment.
+        let patience = left(deadline).max(SHORTEST_LOGIN);
+        match log_in_once(context, order, credential, patience).await {
+            Err(problem) if is_starting(&problem) && left(deadline) > STARTING_PAUSE => {
+                let spinner = waiting.get_or_insert_with(|| context.output.spinner());
+                spinner.stage(&problem.message);
+                sleep(STARTING_PAUSE).await;
+            }
+            Err(problem) if problem.class == Class::GatewayDown && problem.fix.is_none() => {
+                let port = held.opened.remote_port;
+                return Err(problem
+                    .fix(format!("on the far machine: openclaw gateway status --port {port}")));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Whether a gateway answered that it does not let anybody in yet.
+fn is_starting(problem: &Problem) -> bool {
+    problem.class == Class::GatewayDown && problem.code.as_deref() == Some("UNAVAILABLE")
+}
+
+async fn log_in_once(
     context: &Context,
     order: &Order,
     credential: &Credential,
@@ -600,7 +644,7 @@ async fn attempt(
     let endpoint = context.paths.endpoint();
     let (stream, _) = control::open(&endpoint, &order.name, patience).await?;
     let login = Login { url: "ws://127.0.0.1/", name: &order.name, credential, scopes: EVERYTHING };
-    let gateway = Gateway::log_in(stream, login, tokio::time::Instant::now() + patience).await?;
+    let gateway = Gateway::log_in(stream, login, Instant::now() + patience).await?;
     let identity = gateway.identity(patience).await?;
     let said = json!({
         "version": gateway.hello.server.version, "protocol": gateway.hello.protocol,

@@ -11,5 +11,6 @@ mod healing;
 mod hops;
 mod manners;
 mod service;
+mod slow_gateway;
 mod stage;
 mod supervisor;
