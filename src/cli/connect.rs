@@ -12,7 +12,6 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Context, ask,
-    gateway_run::{SERVICE_CONFIG_ERROR, is_configuration},
     output::{Spinner, Tone},
     remote::{LOCAL, describe},
     which::left,
@@ -132,9 +131,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let is_service = arguments.foreground;
     match connect(context, arguments).await {
-        Err(error) if is_service && is_configuration(&error) => {
-            Ok(context.output.failure_with(&error, SERVICE_CONFIG_ERROR))
-        }
+        Err(error) if is_service => Ok(super::foreground::refusal(context, &error)),
         outcome => outcome,
     }
 }

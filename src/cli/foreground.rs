@@ -11,6 +11,9 @@ use crate::{
     supervisor,
 };
 
+/// The exit code that keeps systemd from starting again what cannot work.
+const CONFIGURATION: u8 = 78;
+
 /// Runs until a signal; exits with the class of what makes the remote hopeless.
 pub(super) async fn run(
     context: &Context,
@@ -48,14 +51,35 @@ pub(super) async fn run(
             outcome => outcome,
         }
     };
+    // The supervisor must run on while it is talked to, so neither is awaited alone.
     tokio::pin!(supervise, connect);
     let outcome = tokio::select! {
         ended = &mut supervise => return ended.map(|()| ExitCode::SUCCESS).map_err(Into::into),
         outcome = &mut connect => outcome,
     };
-    outcome?;
-    supervise.await?;
-    Ok(ExitCode::SUCCESS)
+    let Err(problem) = outcome else {
+        supervise.await?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    // The supervisor frees its ports and its socket before it is gone.
+    let (_told, _ended) = tokio::join!(stop(context), supervise);
+    Err(problem.into())
+}
+
+/// Prints why it ends; what is configured wrongly gets a code that systemd does not retry.
+pub(super) fn refusal(context: &Context, error: &anyhow::Error) -> ExitCode {
+    let class = error.downcast_ref::<Problem>().map(|problem| problem.class);
+    match class {
+        Some(Class::Config | Class::Usage) => context.output.failure_with(error, CONFIGURATION),
+        Some(_) | None => context.output.failure(error),
+    }
+}
+
+/// Has our own supervisor end as if asked by a signal: no socket is left.
+async fn stop(context: &Context) -> Result<(), Problem> {
+    let mut connection = control::started(&context.paths.endpoint()).await?;
+    connection.request(Request::Stop).await?;
+    connection.done().await
 }
 
 /// Connects through our own socket, as any command would, and keeps the remote.
@@ -98,6 +122,9 @@ async fn resume(context: &Context, order: &Order) -> Result<(), Problem> {
     if let Some(definition) = &order.definition {
         Remotes::update(&context.paths, |remotes| {
             remotes.remotes.insert(order.name.clone(), definition.clone());
+            if order.make_default {
+                remotes.default = Some(order.name.clone());
+            }
             Ok(())
         })?;
     }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What systemd's units take as "do not start this again".
-pub(super) const SERVICE_CONFIG_ERROR: u8 = 78;
+const SERVICE_CONFIG_ERROR: u8 = 78;
 /// How long the runtime waits for what still blocks once the gateway has stopped.
 const RUNTIME_END: Duration = Duration::from_millis(500);
 
@@ -177,8 +177,7 @@ fn is_service() -> bool {
     std::env::var_os("INVOCATION_ID").is_some_and(|id| !id.is_empty())
 }
 
-/// Whether only another configuration or command line can help.
-pub(super) fn is_configuration(error: &anyhow::Error) -> bool {
+fn is_configuration(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<Problem>()
         .is_some_and(|problem| matches!(problem.class, Class::Config | Class::Usage))

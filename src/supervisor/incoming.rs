@@ -18,7 +18,7 @@ use tokio::{
 use super::link::Facts;
 use crate::{
     control::{self, Opened, Reply},
-    problem::{Class, Problem},
+    problem::Problem,
 };
 
 /// How long a refusal may take to be written and read.
@@ -61,12 +61,11 @@ impl Incoming {
     }
 
     /// Says why it is not served: 503 where HTTP was asked, a clean close otherwise.
-    pub(super) async fn refuse(self, class: Class, reason: &str) {
+    pub(super) async fn refuse(self, problem: Problem) {
         let refusal = async {
             match self.local {
-                Local::Tcp(stream) => refuse_tcp(stream, class, reason).await,
+                Local::Tcp(stream) => refuse_tcp(stream, &problem).await,
                 Local::Command(mut stream) => {
-                    let problem = Problem::new(class, reason);
                     control::write(&mut stream, &Reply::Failed(problem)).await
                 }
             }
@@ -76,12 +75,13 @@ impl Incoming {
     }
 }
 
-async fn refuse_tcp(mut stream: TcpStream, class: Class, reason: &str) -> io::Result<()> {
+async fn refuse_tcp(mut stream: TcpStream, problem: &Problem) -> io::Result<()> {
     let mut first = [0; 16];
     let seen = stream.peek(&mut first).now_or_never().transpose()?.unwrap_or(0);
     let first = first.get(..seen).unwrap_or_default();
     if HTTP.iter().any(|method| first.starts_with(method)) {
-        let body = json!({"ok": false, "error": {"class": class, "message": reason}}).to_string();
+        let error = json!({"class": problem.class, "message": problem.message});
+        let body = json!({"ok": false, "error": error}).to_string();
         let head = format!(
             "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
              content-length: {}\r\nretry-after: 5\r\nconnection: close\r\n\r\n",

@@ -27,7 +27,8 @@ use crate::{
     client::{self, NotAnswered},
     problem::{Class, Problem},
     tunnel::{
-        Action, Cause, Event, Failure, News, Number, Options, Phase, Probe, Proof, Tunnel, Wish,
+        Action, Cause, Event, Failure, News, Number, Options, Phase, Probe, Proof, ProofKind,
+        Tunnel, Wish,
     },
 };
 
@@ -62,6 +63,8 @@ pub(super) enum Command {
     },
     /// A stream is wanted.
     Open(Incoming),
+    /// Answer once all that was said before has had its effect on the state.
+    Settle(oneshot::Sender<()>),
     /// Run a command over the session that serves, and answer with it.
     Session(oneshot::Sender<Option<Arc<dyn Link>>>),
 }
@@ -133,6 +136,7 @@ impl Lane {
         let (inner, messages) = mpsc::channel(REPORTS);
         let actor = Actor {
             tunnel: Tunnel::new(options),
+            proof: options.proof,
             destination,
             hold,
             dialer,
@@ -158,6 +162,14 @@ impl Lane {
     pub(super) async fn tell(&self, command: Command) {
         let _ended = self.commands.send(command).await;
     }
+
+    /// Waits until the state shows what the lane was told.
+    pub(super) async fn settle(&self) {
+        let (settled, done) = oneshot::channel();
+        self.tell(Command::Settle(settled)).await;
+        // A lane that has ended has settled for good.
+        let _ended = done.await;
+    }
 }
 
 /// What a lane's own tasks tell it.
@@ -174,6 +186,8 @@ enum Session {
 
 struct Actor {
     tunnel: Tunnel,
+    /// Whether it is the gateway's lane, or that of a further forward.
+    proof: ProofKind,
     destination: Destination,
     hold: Duration,
     dialer: Arc<dyn Dial>,
@@ -260,6 +274,9 @@ impl Actor {
             Command::Woke => self.step(Event::Woke),
             Command::Network { up } => self.step(Event::Network { up }),
             Command::Open(incoming) => self.admit(incoming),
+            Command::Settle(settled) => {
+                let _gone = settled.send(());
+            }
             Command::Session(answer) => {
                 let link = self.serving_path().map(|path| Arc::clone(&path.link));
                 let _gone = answer.send(link);
@@ -345,6 +362,7 @@ impl Actor {
     fn serve(&mut self, incoming: Incoming, path: Arc<Path>) {
         let destination = self.destination.clone();
         let inner = self.inner.clone();
+        let (news, proof) = (self.news.clone(), self.proof);
         let guest = path.enter();
         self.tasks.spawn(async move {
             let _guest = guest;
@@ -370,7 +388,13 @@ impl Actor {
                 Ok(Err(NotOpened::Refused(reason) | NotOpened::Prohibited(reason))) => {
                     path.answered();
                     debug!(%reason, "the far side did not open a stream");
-                    incoming.refuse(Class::GatewayDown, &reason).await;
+                    if proof == ProofKind::Ssh {
+                        return incoming.refuse(Problem::new(Class::GatewayDown, reason)).await;
+                    }
+                    // As good as a proof that failed: `live` would be a memory from here on.
+                    let failure = absent(destination.port);
+                    let _ended = news.send((path.number, News::NotProved(failure.clone()))).await;
+                    incoming.refuse(failure.into()).await;
                 }
             }
         });
@@ -379,9 +403,10 @@ impl Actor {
     /// Ends a wait without having been served.
     fn refuse(&mut self, incoming: Incoming, reason: &str) {
         let class = self.tunnel.failure().map_or(Class::Unreachable, |f| f.cause.class());
-        let reason = reason.to_owned();
+        let mut problem = Problem::new(class, reason);
+        problem.fix = self.tunnel.failure().and_then(|failure| failure.fix.clone());
         info!("a connection was not served");
-        self.tasks.spawn(async move { incoming.refuse(class, &reason).await });
+        self.tasks.spawn(async move { incoming.refuse(problem).await });
     }
 
     fn reason(&self) -> Option<String> {
@@ -612,13 +637,7 @@ async fn ask_gateway(
             ));
         }
         Ok(Err(NotOpened::Refused(_))) => {
-            return Err(Some(
-                Failure::new(
-                    Cause::GatewayAbsent,
-                    format!("nothing listens on port {port} over there"),
-                )
-                .fix("over there: openclaw gateway run (or name its port with --remote-port)"),
-            ));
+            return Err(Some(absent(port)));
         }
         Ok(Err(NotOpened::SessionLost | NotOpened::Silent)) | Err(_) => return Err(None),
     };
@@ -627,6 +646,12 @@ async fn ask_gateway(
         Probe::Healthz => client::healthz(stream, PROBE_LIMIT).await,
     };
     answer.map_err(|not| failure_of(not, port))
+}
+
+/// Nothing listens on the gateway's port.
+fn absent(port: u16) -> Failure {
+    Failure::new(Cause::GatewayAbsent, format!("nothing listens on port {port} over there"))
+        .fix("over there: openclaw gateway run (or name its port with --remote-port)")
 }
 
 /// What a gateway's missing answer means.

@@ -165,9 +165,11 @@ impl Remote {
         std::iter::once(gateway).chain(forwards).collect()
     }
 
-    /// Says what the user wants of all its lanes.
+    /// Says what the user wants of all its lanes; the state shows it when this returns, so that
+    /// nobody judges by what was before.
     pub(super) async fn wish(&self, wish: Wish) {
         self.gateway.tell(Command::Wish(wish)).await;
+        self.gateway.settle().await;
         let wish = if wish == Wish::Up { Wish::OnDemand } else { wish };
         for (_, lane) in &self.forwards {
             lane.tell(Command::Wish(wish)).await;

@@ -462,7 +462,6 @@ impl Supervisor {
         if let Some(remote) = &running
             && remote::is_same(&remote.definition(), &definition)
         {
-            remote.wish(Wish::Up).await;
             return Ok(Trial { remote: Arc::clone(remote), is_new: false });
         }
         let mut waiting = locked(&self.trials).get(&ask.name).map(|(remote, _)| remote.clone());

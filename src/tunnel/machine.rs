@@ -341,6 +341,15 @@ impl Tunnel {
             return;
         }
         self.blocked = None;
+        match &mut self.current {
+            Some(attempt) if attempt.suspect.is_some() => {}
+            Some(Attempt { stage: Stage::Unproved { retry }, .. }) => {
+                *retry = now;
+                self.failure = None;
+            }
+            // Whoever wants it now must not be told of what failed before.
+            Some(_) | None => self.failure = None,
+        }
         self.hurry(now);
     }
 

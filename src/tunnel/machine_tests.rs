@@ -281,6 +281,30 @@ fn a_wrong_key_blocks_until_the_user_says_so() {
 }
 
 #[test]
+fn a_wish_forgets_what_failed_before() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    for number in 1..6 {
+        sim.news(number, News::Ended(Failure::new(Cause::Refused, "nobody listens")));
+        sim.pass(ms(30_000));
+    }
+    assert!(sim.tunnel.failure().is_some());
+    sim.event(Event::Wish(Wish::Up));
+    assert_eq!(sim.tunnel.failure(), None);
+}
+
+#[test]
+fn a_wish_asks_a_gateway_that_is_down_at_once() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    sim.news(1, News::SessionUp { needs_person: false });
+    sim.news(1, News::NotProved(Failure::new(Cause::NotAGateway, "a web server")));
+    let asked = sim.event(Event::Wish(Wish::Up));
+    assert_eq!(asked, [Action::Prove(Number(1), Probe::Challenge)]);
+    assert_eq!((sim.tunnel.phase(), sim.tunnel.failure()), (Phase::Connecting, None));
+}
+
+#[test]
 fn a_refused_forward_blocks_and_ends_the_session() {
     let mut sim = Sim::new(ProofKind::Gateway);
     sim.event(Event::Wish(Wish::Up));

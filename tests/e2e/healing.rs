@@ -10,8 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
+
 use crate::support::{
-    Freezer, Peer, Scene, listens, openclaw, present, status_of, wait_until, way_in,
+    Freezer, Peer, Scene, listens, openclaw, present, signal, status_of, wait_until, way_in,
 };
 
 /// One request on a connection of its own.
@@ -144,4 +146,38 @@ fn a_frozen_path_holds_calls_and_serves_them_when_it_thaws() {
     let took = frozen.elapsed();
     assert!(took < frozen_for + Duration::from_secs(6), "answered only after {took:?}");
     scene.laptop(&["health"]);
+}
+
+#[test]
+fn connect_judges_by_what_is_now_and_not_by_what_failed_before() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let mut scene = Scene::new();
+    scene.connect();
+    scene.sshd.stop();
+    wait_until("the outage is noticed", Duration::from_secs(20), || {
+        let status = scene.laptop(&["--json", "remote", "status", "vps"]).json();
+        (status.pointer("/0/failure/class")? == "unreachable").then_some(())
+    });
+    scene.sshd.restart();
+    scene.laptop(&["remote", "connect", "vps", "--batch"]);
+}
+
+#[test]
+fn a_gateway_that_is_gone_is_noticed_by_the_first_who_asks() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    signal(scene.gateway.program().pid(), Signal::SIGKILL);
+    wait_until("the gateway is gone", Duration::from_secs(10), || {
+        (!listens(scene.gateway.port())).then_some(())
+    });
+    let ran = openclaw(&scene.laptop).args(["--json", "health"]).run().exits(7);
+    let fix = ran.json().pointer("/error/fix").cloned();
+    assert!(fix.is_some_and(|fix| fix.to_string().contains("gateway run")), "{}", ran.json());
+    let status = scene.laptop(&["--json", "remote", "status", "vps"]).json();
+    assert_eq!(status.pointer("/0/phase").unwrap(), "gateway_down");
 }

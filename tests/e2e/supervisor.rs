@@ -86,3 +86,38 @@ fn is_socket(entry: &std::fs::DirEntry) -> bool {
     use std::os::unix::fs::FileTypeExt;
     entry.file_type().is_ok_and(|kind| kind.is_socket())
 }
+
+#[test]
+fn in_the_foreground_it_waits_for_a_host_that_is_not_there_yet() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let mut scene = Scene::new();
+    scene.sshd.stop();
+    let service = scene.dialling().args(["--foreground", "--name", "vps"]).arg(scene.sshd.target());
+    let service = service.limit(Duration::from_secs(60)).start();
+    wait_until("it goes on trying", Duration::from_secs(20), || {
+        scene
+            .laptop
+            .remotes()
+            .pointer("/remotes/vps/wanted")
+            .filter(|wanted| **wanted == true)
+            .map(drop)
+    });
+    scene.sshd.restart();
+    wait_until("the gateway answers", Duration::from_secs(30), || {
+        answers(scene.local_port, "/healthz").then_some(())
+    });
+    assert_eq!(scene.laptop.remotes().pointer("/default"), Some(&"vps".into()));
+    scene.laptop.stop_supervisor();
+    service.end().exits(0);
+}
+
+#[test]
+fn in_the_foreground_what_is_configured_wrongly_is_not_tried_again() {
+    let home = Home::new();
+    let foreground = ["remote", "connect", "--foreground", "--batch"];
+    openclaw(&home).args(foreground).arg("-oProxyCommand=x").run().exits(78);
+    home.write("home/.openclaw/rs/remotes.json", "{ broken");
+    openclaw(&home).args(foreground).arg("me@127.0.0.1").run().exits(78);
+}
