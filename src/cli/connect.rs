@@ -8,11 +8,13 @@ use std::{
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::{
     Context, ask,
     output::{Spinner, Tone},
-    remote::describe,
+    remote::{LOCAL, describe},
+    which::left,
 };
 use crate::{
     client::{
@@ -31,6 +33,10 @@ use crate::{
 
 /// The gateway's port where nothing else is said.
 const GATEWAY_PORT: u16 = 18789;
+/// What the login gets at least, however long the path took.
+const SHORTEST_LOGIN: Duration = Duration::from_secs(1);
+/// Between two looks at a gateway that is still starting.
+const STARTING_PAUSE: Duration = Duration::from_millis(500);
 /// The name of the remote that stands in `openclaw.json`.
 const CONFIGURED: &str = "config";
 
@@ -121,7 +127,7 @@ pub(super) struct Arguments {
     no_default: bool,
 }
 
-/// Runs `remote connect`.
+/// Runs `remote connect`; a service is told when another try cannot help.
 pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let is_service = arguments.foreground;
     match connect(context, arguments).await {
@@ -132,6 +138,8 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
 
 async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
     refuse_unsupported(&arguments)?;
+    // The file may hold the secret: better to say now that it is broken than after the login.
+    OpenClaw::load(&context.paths)?;
     let saved = Remotes::load(&context.paths)?;
     let order = Order::new(&arguments, &saved, &context.paths)?;
     let given = given(&arguments)?;
@@ -144,9 +152,10 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
         return super::foreground::run(context, arguments.timeout, order, given).await;
     }
     let limit = Duration::from_secs(arguments.timeout);
-    let (status, opened, connection) = bring_up(context, &arguments, &order, limit).await?;
+    let mut deadline = Instant::now() + limit;
+    let (status, opened, connection) = bring_up(context, &arguments, &order, &mut deadline).await?;
     let mut held = Held { connection, opened };
-    let login = match log_in(context, &arguments, &order, &mut held, given, limit).await {
+    let login = match log_in(context, &arguments, &order, &held, given, deadline).await {
         Ok(login) => login,
         Err(problem) => {
             held.connection.give_up().await;
@@ -223,7 +232,8 @@ fn subject(
     paths: &config::Paths,
 ) -> Result<(String, Option<Remote>), Problem> {
     let Some(target) = &arguments.target else {
-        let Some(name) = arguments.name.clone().or_else(|| saved.default.clone()) else {
+        let default = || saved.default.clone().filter(|name| name != LOCAL);
+        let Some(name) = arguments.name.clone().or_else(default) else {
             OpenClaw::load(paths)?.remote_definition().map_err(|_| {
                 Problem::new(Class::Usage, "no target, and there is no default remote")
                     .fix("openclaw remote connect user@host")
@@ -240,6 +250,13 @@ fn subject(
     }
     let name = arguments.name.clone().unwrap_or_else(|| name_of(target));
     check_name(&name)?;
+    if name == CONFIGURED && target != CONFIGURED {
+        return Err(Problem::new(
+            Class::Usage,
+            format!("`{CONFIGURED}` is the name of the remote in openclaw.json, not of {target}"),
+        )
+        .fix("choose another one with --name"));
+    }
     Ok((name, None))
 }
 
@@ -252,7 +269,9 @@ fn name_of(target: &str) -> String {
         _ if host.matches(':').count() == 1 => host.split(':').next().unwrap_or(host),
         None => host,
     };
-    host.chars().map(|c| if c == ':' || c == '%' { '-' } else { c }).collect()
+    let name: String = host.chars().map(|c| if c == ':' || c == '%' { '-' } else { c }).collect();
+    // `::1` and its like: a name starts with no `-`.
+    if host.starts_with(':') { format!("v6{name}") } else { name }
 }
 
 fn definition(
@@ -309,6 +328,7 @@ fn definition(
         remote.forwards = further;
     }
     remote.local_port = local_port.unwrap_or(remote.local_port);
+    check_ports(&remote)?;
     remote.wanted = true;
     Ok(remote)
 }
@@ -317,6 +337,25 @@ fn leads_to_gateway(forward: &Forward, remote_port: u16) -> bool {
     forward.host_port == remote_port
         && forward.bind.is_none()
         && matches!(forward.host.as_str(), "localhost" | "127.0.0.1" | "::1")
+}
+
+/// Whether each local port leads to one place.
+fn check_ports(remote: &Remote) -> Result<(), Problem> {
+    let mut taken = vec![(None, remote.local_port)];
+    for forward in &remote.forwards {
+        let is_loopback = |bind: &&str| matches!(*bind, "127.0.0.1" | "::1");
+        let bind = forward.bind.as_deref().filter(|bind| !is_loopback(bind));
+        if taken.contains(&(bind, forward.port)) {
+            let port = forward.port;
+            return Err(Problem::new(
+                Class::Usage,
+                format!("local port {port} would lead to two places of this remote"),
+            )
+            .fix("give every -L a port of its own"));
+        }
+        taken.push((bind, forward.port));
+    }
+    Ok(())
 }
 
 fn key_value(option: &str) -> Result<(String, String), Problem> {
@@ -411,7 +450,7 @@ async fn bring_up(
     context: &Context,
     arguments: &Arguments,
     order: &Order,
-    limit: Duration,
+    deadline: &mut Instant,
 ) -> anyhow::Result<(Value, Opened, Connection)> {
     let spinner = context.output.spinner();
     spinner.stage("starting the supervisor");
@@ -423,14 +462,16 @@ async fn bring_up(
             definition,
             batch: arguments.batch || !ask::is_possible(),
             make_default: order.make_default,
-            timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+            timeout_ms: arguments.timeout * 1000,
         })
         .await?;
     loop {
         match connection.reply().await? {
             Reply::Stage { text } => spinner.stage(&text),
             Reply::Question(question) => {
+                let asked = Instant::now();
                 let text = answer(&spinner, question).await?;
+                *deadline += asked.elapsed();
                 connection.note(&Note::Answer { text }).await?;
             }
             Reply::Live { status, opened } => return Ok((status, opened, connection)),
@@ -451,28 +492,30 @@ async fn answer(spinner: &Spinner, question: control::Question) -> anyhow::Resul
     answer.context("asking at the terminal")
 }
 
-/// Logs in to the gateway through the tunnel with the first secret there is.
+/// Logs in to the gateway through the tunnel with the first secret there is, by `deadline`; what a
+/// person takes to answer does not count.
 async fn log_in(
     context: &Context,
     arguments: &Arguments,
     order: &Order,
-    held: &mut Held,
+    held: &Held,
     given: Credential,
-    limit: Duration,
+    mut deadline: Instant,
 ) -> anyhow::Result<LoggedIn> {
     let saved = Credentials::load(&context.paths)?;
     let saved = saved.remotes.get(&order.name);
     let mut credential = choose(context, order, held, given, saved)?;
-    let patience = limit.max(Duration::from_secs(10));
     if arguments.fetch_token && credential.source != Source::Given {
         credential = fetch(context, order).await?;
-    } else if credential.is_empty() {
-        match attempt(context, order, &credential, patience).await {
-            Ok(login) => return Ok(login),
-            Err(problem) => credential = missing(context, arguments, order, problem).await?,
-        }
     }
-    let mut login = attempt(context, order, &credential, patience).await?;
+    let mut outcome = attempt(context, order, held, &credential, deadline).await;
+    if let (true, Err(problem)) = (credential.is_empty(), &outcome) {
+        let asked = Instant::now();
+        let credential = missing(context, arguments, order, problem.clone()).await?;
+        deadline += asked.elapsed();
+        outcome = attempt(context, order, held, &credential, deadline).await;
+    }
+    let mut login = outcome?;
     let known = saved.and_then(|saved| saved.gateway.clone());
     if login.identity.is_none() {
         login.identity = known;
@@ -528,7 +571,12 @@ async fn missing(
 ) -> anyhow::Result<Credential> {
     let is_refusal = problem.class == Class::GatewayRefused;
     if !is_refusal || arguments.batch || context.output.is_json() || !ask::is_possible() {
-        let fix = "openclaw remote connect … --token-file FILE, or --fetch-token to read it over this login";
+        let fix = match order.is_new {
+            true => "the same command with --fetch-token (reads it over this login), or with \
+                     --token-file FILE"
+                .to_owned(),
+            false => format!("openclaw remote connect {} --fetch-token", order.name),
+        };
         return Err(if is_refusal { problem.fix(fix).into() } else { problem.into() });
     }
     let yes = tokio::task::spawn_blocking(|| {
@@ -551,7 +599,40 @@ async fn fetch(context: &Context, order: &Order) -> anyhow::Result<Credential> {
     Ok(Credential::new(Some(token), None, Source::Given))
 }
 
+/// Logs in by `deadline`; a gateway that is still starting is asked again.
 async fn attempt(
+    context: &Context,
+    order: &Order,
+    held: &Held,
+    credential: &Credential,
+    deadline: Instant,
+) -> Result<LoggedIn, Problem> {
+    let mut waiting = None;
+    loop {
+        // However long the path took, the gateway gets its moment.
+        let patience = left(deadline).max(SHORTEST_LOGIN);
+        match log_in_once(context, order, credential, patience).await {
+            Err(problem) if is_starting(&problem) && left(deadline) > STARTING_PAUSE => {
+                let spinner = waiting.get_or_insert_with(|| context.output.spinner());
+                spinner.stage(&problem.message);
+                sleep(STARTING_PAUSE).await;
+            }
+            Err(problem) if problem.class == Class::GatewayDown && problem.fix.is_none() => {
+                let port = held.opened.remote_port;
+                return Err(problem
+                    .fix(format!("on the far machine: openclaw gateway status --port {port}")));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Whether a gateway answered that it does not let anybody in yet.
+fn is_starting(problem: &Problem) -> bool {
+    problem.class == Class::GatewayDown && problem.code.as_deref() == Some("UNAVAILABLE")
+}
+
+async fn log_in_once(
     context: &Context,
     order: &Order,
     credential: &Credential,
@@ -560,7 +641,7 @@ async fn attempt(
     let endpoint = context.paths.endpoint();
     let (stream, _) = control::open(&endpoint, &order.name, patience).await?;
     let login = Login { url: "ws://127.0.0.1/", name: &order.name, credential, scopes: EVERYTHING };
-    let gateway = Gateway::log_in(stream, login, tokio::time::Instant::now() + patience).await?;
+    let gateway = Gateway::log_in(stream, login, Instant::now() + patience).await?;
     let identity = gateway.identity(patience).await?;
     let said = json!({
         "version": gateway.hello.server.version, "protocol": gateway.hello.protocol,
@@ -607,7 +688,8 @@ async fn finish(
         return Ok(ExitCode::SUCCESS);
     }
     let port = status.get("localPort").and_then(Value::as_u64).unwrap_or(0);
-    if order.is_new && port != u64::from(GATEWAY_PORT) {
+    let is_open = order.definition.as_ref().is_some_and(|definition| definition.local_port == 0);
+    if is_open && port != u64::from(GATEWAY_PORT) {
         context.output.note(format!("local port {port} was chosen, and stays this remote's"));
     }
     for line in describe(context, &status) {
@@ -620,7 +702,15 @@ async fn finish(
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
 
     #[test]
     fn names_a_remote_after_its_host() {
@@ -629,7 +719,9 @@ mod tests {
             ("vps:2222", "vps"),
             ("ssh://me@vps:22/", "vps"),
             ("me@[fe80::1%eth0]:22", "fe80--1-eth0"),
-            ("::1", "--1"),
+            ("::1", "v6--1"),
+            ("me@[::1]:22", "v6--1"),
+            ("-x", "-x"),
         ] {
             assert_eq!(name_of(target), name);
         }
@@ -645,6 +737,38 @@ mod tests {
         for wrong in ["", "8080", "8080:db", "0:db:1", "8080:db:99999", "8080::1", "/tmp/s:db:1"] {
             let problem = parse_forward(wrong).unwrap_err();
             assert_eq!(problem.class, Class::Usage, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_local_port_leads_to_one_place() {
+        let ports = |words: &str| {
+            let words = ["connect", "me@vps"].into_iter().chain(words.split(' '));
+            let line = Line::parse_from(words);
+            definition(&line.arguments, None, None).map(|remote| remote.forwards.len())
+        };
+        assert_eq!(ports("--local-port 8000 -L 8001:db:1 -L 127.0.0.2:8001:db:2").unwrap(), 2);
+        assert_eq!(ports("-L 18789:127.0.0.1:18789 -L 8001:db:1").unwrap(), 1);
+        for twice in [
+            "--local-port 8000 -L 8000:db:1",
+            "-L 8000:127.0.0.1:18789 -L 127.0.0.1:8000:db:1",
+            "-L 8000:db:1 -L localhost:8000:db:2",
+        ] {
+            let problem = ports(twice).unwrap_err();
+            assert_eq!(problem.class, Class::Usage, "{twice}");
+            assert!(problem.message.contains("8000"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_the_configured_remote_is_given_to_no_other() {
+        let (_home, paths) = config::Paths::temporary();
+        for words in
+            [["connect", "me@config"].as_slice(), &["connect", "me@vps", "--name", "config"]]
+        {
+            let line = Line::parse_from(words);
+            let outcome = Order::new(&line.arguments, &Remotes::default(), &paths);
+            assert_eq!(outcome.map(|order| order.name).unwrap_err().class, Class::Usage);
         }
     }
 

@@ -27,12 +27,11 @@ pub(super) async fn run(
     let lock = match supervisor::take_place(&context.paths)? {
         supervisor::Place::Ours(lock) => lock,
         supervisor::Place::Taken => {
-            return Err(Problem::new(
-                Class::Config,
-                "a supervisor of this profile is running already",
-            )
-            .fix("openclaw remote connect without --foreground, or another --profile")
-            .into());
+            let problem =
+                Problem::new(Class::Config, "a supervisor of this profile is running already")
+                    .fix("openclaw remote connect without --foreground, or another --profile");
+            // It may end: a service manager tries again.
+            return Ok(context.output.failure(&problem.into()));
         }
     };
     super::log_to(std::io::stderr, context.globals.verbose);
@@ -95,15 +94,20 @@ async fn keep(context: &Context, limit: Duration, order: &Order) -> Result<(), P
             timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         })
         .await?;
+    let mut live = String::new();
     loop {
         match connection.reply().await? {
             Reply::Stage { text } => context.output.note(text),
             Reply::Live { status, .. } => {
                 let url = status.get("localUrl").and_then(serde_json::Value::as_str);
-                context.output.note(format!("live: {}", url.unwrap_or_default()));
+                live = format!("live: {}", url.unwrap_or_default());
                 connection.note(&Note::Keep { gateway: None }).await?;
             }
-            Reply::Done => return Ok(()),
+            Reply::Done => {
+                // Only now do other commands find it.
+                context.output.note(live);
+                return Ok(());
+            }
             reply @ (Reply::Question(_)
             | Reply::Opened(_)
             | Reply::Statuses { .. }

@@ -1,7 +1,6 @@
 //! `openclaw gateway run`.
 
 use std::{
-    io::IsTerminal,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
@@ -65,7 +64,7 @@ enum AuthWord {
 /// Runs `gateway run`.
 pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let outcome = settings(context, arguments).map_err(anyhow::Error::from).and_then(|settings| {
-        log_to_stderr(context.globals.verbose);
+        super::log_to(std::io::stderr, context.globals.verbose);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -182,20 +181,4 @@ fn is_configuration(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<Problem>()
         .is_some_and(|problem| matches!(problem.class, Class::Config | Class::Usage))
-}
-
-fn log_to_stderr(verbose: u8) {
-    let level = match verbose {
-        0 => "openclaw=info,warn",
-        1 => "openclaw=debug,info",
-        _ => "openclaw=trace,debug",
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .try_init();
-    tracing::trace!(started = started.is_ok(), "logging");
 }

@@ -18,7 +18,7 @@ mod which;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use self::output::Output;
 use crate::{
@@ -94,6 +94,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let Arguments { globals, command } = parsed;
     let output = Output::new(globals.json, globals.no_color);
+    // The supervisor writes a log of its own.
+    if globals.verbose > 0 && !matches!(&command, Command::Supervisor) {
+        log_to(std::io::stderr, globals.verbose);
+    }
     let outcome = Paths::find(globals.profile.as_deref())
         .map_err(anyhow::Error::from)
         .and_then(|paths| dispatch(&Context { globals, paths, output: output.clone() }, command));
@@ -158,13 +162,80 @@ fn other_openclaw() -> Option<std::path::PathBuf> {
 
 /// Prints what clap has to say: help to standard output, errors as a problem of class `usage`.
 fn usage(arguments: &[OsString], error: &clap::Error) -> ExitCode {
-    let json = arguments.iter().any(|argument| argument == "--json");
-    let output = Output::new(json, arguments.iter().any(|argument| argument == "--no-color"));
+    let is_given =
+        |flag| arguments.iter().take_while(|word| *word != "--").any(|word| word == flag);
+    let output = Output::new(is_given("--json"), is_given("--no-color"));
+    let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        output.page(&error.render().to_string());
+        output.page(&text);
         return ExitCode::SUCCESS;
     }
-    let text = error.render().to_string();
-    let message = text.trim_start_matches("error: ").trim_end().to_owned();
-    output.failure(&Problem::new(Class::Usage, message).into())
+    let is_bare = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if is_bare && !output.is_json() {
+        output.note(text.trim_end());
+        return ExitCode::from(Class::Usage.exit_code());
+    }
+    output.failure(&wrong_usage(arguments, error.kind(), &text).into())
+}
+
+/// What clap says, as a problem: the reason without clap's own advice, and the help to read.
+fn wrong_usage(arguments: &[OsString], kind: ErrorKind, text: &str) -> Problem {
+    let mut command = &Arguments::command();
+    let mut words = vec![command.get_name()];
+    for word in arguments.iter().skip(1).take_while(|word| *word != "--") {
+        if let Some(next) = command.find_subcommand(word) {
+            words.push(next.get_name());
+            command = next;
+        }
+    }
+    let command_line = words.join(" ");
+    let lacks_command = matches!(
+        kind,
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    let message = if lacks_command {
+        let shown = command.get_subcommands().filter(|next| !next.is_hide_set());
+        let names: Vec<_> = shown.map(clap::Command::get_name).collect();
+        format!("`{command_line}` wants a command: {}", names.join(", "))
+    } else {
+        let reason = text.strip_prefix("error: ").unwrap_or(text);
+        let end = ["\n\nUsage:", "\n\nFor more"].iter().filter_map(|end| reason.find(end)).min();
+        reason.get(..end.unwrap_or(reason.len())).unwrap_or(reason).trim_end().to_owned()
+    };
+    Problem::new(Class::Usage, message).fix(format!("{command_line} --help"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(line: &str) -> Problem {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let error = Arguments::try_parse_from(&words).unwrap_err();
+        wrong_usage(&words, error.kind(), &error.render().to_string())
+    }
+
+    #[test]
+    fn wrong_arguments_say_why_and_where_the_help_is() {
+        let problem = wrong("openclaw remote status --nonsense");
+        assert_eq!(problem.class, Class::Usage);
+        assert!(problem.message.starts_with("unexpected argument '--nonsense' found"));
+        assert!(!problem.message.contains("Usage"), "{problem}");
+        assert_eq!(problem.fix.as_deref(), Some("openclaw remote status --help"));
+        let problem = wrong("openclaw health --port 0");
+        assert_eq!(problem.message, "invalid value '0' for '--port <PORT>': 0 is not in 1..=65535");
+        assert_eq!(problem.fix.as_deref(), Some("openclaw health --help"));
+    }
+
+    #[test]
+    fn a_missing_command_names_those_that_a_person_may_type() {
+        for line in ["openclaw", "openclaw --json"] {
+            let problem = wrong(line);
+            assert!(problem.message.starts_with("`openclaw` wants a command: demo, "), "{problem}");
+            assert!(!problem.message.contains("supervisor"), "{problem}");
+        }
+        let problem = wrong("openclaw --json remote");
+        assert!(problem.message.contains("connect, status"), "{problem}");
+        assert_eq!(problem.fix.as_deref(), Some("openclaw remote --help"));
+    }
 }

@@ -1,5 +1,4 @@
 //! All printing: values and lines to standard output, everything else to standard error.
-#![expect(clippy::print_stderr, reason = "the one place that prints")]
 
 use std::{
     io::{IsTerminal, Write},
@@ -70,9 +69,12 @@ impl Output {
 
     /// Prints text as it is. A reader that went away is no error (`openclaw … | head`).
     pub(super) fn page(&self, text: &str) {
-        let mut out = std::io::stdout().lock();
-        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        drop(written);
+        let _gone = write(std::io::stdout().lock(), text);
+    }
+
+    /// Prints one line of a report without an end; false once nobody reads any more.
+    pub(super) fn endless_line(&self, text: &str) -> bool {
+        write(std::io::stdout().lock(), &format!("{text}\n")).is_ok()
     }
 
     /// Gives standard output up: whoever reads it sees its end.
@@ -83,9 +85,9 @@ impl Output {
         }
     }
 
-    /// Prints a line for a person to standard error.
+    /// Prints a line for a person to standard error, whether or not somebody reads it.
     pub(super) fn note(&self, text: impl AsRef<str>) {
-        eprintln!("{}", text.as_ref());
+        let _gone = write(std::io::stderr().lock(), &format!("{}\n", text.as_ref()));
     }
 
     /// `text` in the colour of `tone`, where colours are wanted.
@@ -167,6 +169,10 @@ impl Drop for Spinner {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
+}
+
+fn write(mut stream: impl Write, text: &str) -> std::io::Result<()> {
+    stream.write_all(text.as_bytes()).and_then(|()| stream.flush())
 }
 
 /// The problem at the bottom of `error`, with the contexts above it in its message.

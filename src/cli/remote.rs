@@ -8,14 +8,14 @@ use tokio::time::sleep;
 
 use super::{Context, connect, output::Tone};
 use crate::{
-    config::{Paths, Remotes},
+    config::{Paths, Remotes, check_name},
     control::{self, Connection, Request, Start},
     problem::{Class, Problem},
     supervisor,
 };
 
 /// The gateway on this machine, as `remote use` calls it.
-const LOCAL: &str = "local";
+pub(super) const LOCAL: &str = "local";
 
 /// Arguments of `remote`.
 #[derive(Debug, clap::Args)]
@@ -81,6 +81,10 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
             Command::List => list(context).await?,
             Command::Use { name } => choose(context, &name)?,
             Command::Rename { name, to } => {
+                Remotes::load(&context.paths)?.named(&name)?;
+                check_name(&to).map_err(|problem| {
+                    problem.fix(format!("openclaw remote rename {name} ANOTHER"))
+                })?;
                 change(context, Request::Rename { name, to: to.clone() }).await?;
                 report(context, &to, "renamed")?;
             }
@@ -90,6 +94,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
                 report(context, &name, "disconnected")?;
             }
             Command::Remove { name } => {
+                Remotes::load(&context.paths)?.named(&name)?;
                 change(context, Request::Remove { name: name.clone() }).await?;
                 report(context, &name, "removed")?;
             }
@@ -105,7 +110,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
 pub(super) fn named_or_default(paths: &Paths, name: Option<String>) -> Result<String, Problem> {
     match name {
         Some(name) => Ok(name),
-        None => Remotes::load(paths)?.default.ok_or_else(|| {
+        None => Remotes::load(paths)?.default.filter(|name| name != LOCAL).ok_or_else(|| {
             Problem::new(Class::Usage, "no remote is named, and there is no default one")
                 .fix("openclaw remote list")
         }),
@@ -307,7 +312,9 @@ async fn logs(
         let now = read_log(&context.paths)?;
         let fresh = now.get(seen.len()..).unwrap_or(&now);
         for line in fresh.lines().filter(matches) {
-            context.output.line(line);
+            if !context.output.endless_line(line) {
+                return Ok(());
+            }
         }
         seen = now;
     }

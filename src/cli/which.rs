@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::{
-    client::{Asked, Credential, Plan, Reached, Source},
+    client::{Asked, Credential, Plan, Reached, Source, Target},
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -129,12 +129,14 @@ pub(super) async fn reach(
     scopes: &[&str],
     deadline: Instant,
 ) -> Result<Reached, Problem> {
+    let Target { rule, place } = &plan.target;
+    tracing::debug!(%rule, %place, "the gateway is chosen");
     let mut way = std::pin::pin!(plan.reach(scopes, deadline));
     if let Ok(outcome) = tokio::time::timeout(NOTICED, &mut way).await {
         return outcome;
     }
     let spinner = context.output.spinner();
-    spinner.stage(&format!("reaching {}", plan.target.place));
+    spinner.stage(&format!("reaching {place}"));
     way.await
 }
 

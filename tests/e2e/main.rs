@@ -9,6 +9,8 @@ mod connect;
 mod demo;
 mod healing;
 mod hops;
+mod manners;
 mod service;
+mod slow_gateway;
 mod stage;
 mod supervisor;

@@ -1,0 +1,126 @@
+//! A gateway that is slow to let anybody in: still starting, or silent after its challenge.
+
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{Message, WebSocket, accept};
+
+use crate::support::{Home, Peer, Run, Sshd, dialling, free_port, openclaw, present};
+
+/// What the gateway does with a login.
+#[derive(Clone, Copy)]
+enum Mood {
+    /// Says nothing.
+    Silent,
+    /// Says that it is still starting, so many times.
+    Starting(usize),
+}
+
+/// A gateway in that mood, for as long as the test process lives; its port, and the logins so far.
+fn gateway(mood: Mood) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binding");
+    let port = listener.local_addr().expect("its address").port();
+    let logins = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&logins);
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let count = Arc::clone(&count);
+            thread::spawn(move || {
+                // What does not speak WebSocket is hung up on.
+                if let Ok(socket) = accept(stream) {
+                    serve(socket, mood, &count);
+                }
+            });
+        }
+    });
+    (port, logins)
+}
+
+fn serve(mut socket: WebSocket<TcpStream>, mood: Mood, logins: &AtomicUsize) {
+    let challenge = json!({"type": "event", "event": "connect.challenge",
+        "payload": {"nonce": "n", "ts": 1}});
+    let mut sent = socket.send(Message::text(challenge.to_string()));
+    while let (Ok(()), Ok(message)) = (sent, socket.read()) {
+        sent = Ok(());
+        let Message::Text(text) = message else { continue };
+        let Ok(request) = serde_json::from_str::<Value>(&text) else { return };
+        let is_login = request["method"] == "connect";
+        let before = if is_login { logins.fetch_add(1, Ordering::SeqCst) } else { 0 };
+        let answer = match mood {
+            Mood::Silent => continue,
+            Mood::Starting(times) if is_login && before < times => {
+                json!({"ok": false, "error": {"code": "UNAVAILABLE", "retryable": true,
+                    "message": "gateway starting; retry shortly",
+                    "details": {"reason": "startup-sidecars"}}})
+            }
+            Mood::Starting(_) if is_login => json!({"ok": true, "payload": hello()}),
+            Mood::Starting(_) => json!({"ok": false, "error": {"code": "INVALID_REQUEST",
+                "message": "unknown method"}}),
+        };
+        let mut frame = json!({"type": "res", "id": request["id"]});
+        if let (Some(frame), Some(answer)) = (frame.as_object_mut(), answer.as_object()) {
+            frame.extend(answer.clone());
+        }
+        sent = socket.send(Message::text(frame.to_string()));
+    }
+}
+
+fn hello() -> Value {
+    json!({
+        "type": "hello-ok", "protocol": 4,
+        "server": {"version": "2026.9.6", "connId": "c"},
+        "features": {"methods": [], "events": []},
+        "snapshot": {"presence": [], "health": {}, "uptimeMs": 5,
+            "stateVersion": {"presence": 1, "health": 1}},
+        "auth": {"role": "operator", "scopes": ["operator.read"]},
+        "policy": {"maxPayload": 1_000_000, "maxBufferedBytes": 1_000_000,
+            "tickIntervalMs": 30_000},
+    })
+}
+
+fn connect(home: &Home, sshd: &Sshd, port: u16, timeout: &str) -> Run {
+    let token = home.write("token", "a-token");
+    openclaw(home)
+        .args(dialling(sshd, port, &token))
+        .args(["--name", "vps", "--local-port", &free_port().to_string()])
+        .args(["--json", "--timeout", timeout])
+        .arg(sshd.target())
+}
+
+#[test]
+fn connect_waits_for_a_gateway_that_is_starting() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let (home, sshd) = (Home::new(), Sshd::start(&[]));
+    let (port, logins) = gateway(Mood::Starting(2));
+    let status = connect(&home, &sshd, port, "30").run().exits(0).json();
+    assert_eq!(status["gateway"]["version"], "2026.9.6", "{status:#}");
+    assert_eq!(logins.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn connect_keeps_its_timeout_whatever_the_gateway_does() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let sshd = Sshd::start(&[]);
+    for (mood, code) in [(Mood::Silent, [1, 3, 7]), (Mood::Starting(usize::MAX), [7, 7, 7])] {
+        let home = Home::new();
+        let (port, _) = gateway(mood);
+        let start = Instant::now();
+        let ran = connect(&home, &sshd, port, "2").run();
+        assert!(start.elapsed() < Duration::from_secs(6), "{:?}\n{ran}", start.elapsed());
+        assert!(code.contains(&ran.code), "{ran}");
+        assert!(ran.json()["error"]["fix"].is_string(), "{ran}");
+        assert!(home.remotes()["remotes"]["vps"].is_null(), "{ran}");
+    }
+}
