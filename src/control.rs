@@ -120,6 +120,8 @@ pub(crate) enum Request {
     Open {
         /// The remote's name.
         name: String,
+        /// Which of the two, while it is being edited.
+        edition: Edition,
         /// How long to wait for a live path, milliseconds.
         timeout_ms: u64,
     },
@@ -157,6 +159,16 @@ pub(crate) enum Request {
     },
     /// End the supervisor. Answers `Done`.
     Stop,
+}
+
+/// Which of two remotes of one name is meant, while a `remote connect` edits it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Edition {
+    /// The one that is saved.
+    Kept,
+    /// The one on trial; the saved one if nothing is.
+    Trial,
 }
 
 /// What a command adds while the supervisor is at work on its request.
@@ -368,12 +380,13 @@ impl Connection {
 pub(crate) async fn open(
     endpoint: &Endpoint,
     name: &str,
+    edition: Edition,
     limit: Duration,
 ) -> Result<(UnixStream, Opened), Problem> {
     let attempt = async {
         let mut connection = started(endpoint).await?;
         let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        connection.request(Request::Open { name: name.to_owned(), timeout_ms }).await?;
+        connection.request(Request::Open { name: name.to_owned(), edition, timeout_ms }).await?;
         let reply = connection.reply().await?;
         let Reply::Opened(opened) = reply else { return Err(refused(reply)) };
         Ok((connection.into_stream(), opened))

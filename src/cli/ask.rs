@@ -5,6 +5,7 @@ use std::{
     io::{self, BufRead, BufReader, Write},
 };
 
+use super::output::plain;
 use crate::{
     control::{Answer, Question},
     secret::Secret,
@@ -45,12 +46,12 @@ pub(super) fn yes(text: &str, default: bool) -> io::Result<bool> {
 
 /// Asks for text that is not shown. Blocks.
 pub(super) fn hidden(text: &str) -> io::Result<Secret> {
-    rpassword::prompt_password(text).map(Secret::new)
+    rpassword::prompt_password(plain(text, false)).map(Secret::new)
 }
 
 fn line(text: &str) -> io::Result<String> {
     let mut terminal = terminal()?;
-    terminal.write_all(text.as_bytes())?;
+    terminal.write_all(plain(text, false).as_bytes())?;
     terminal.flush()?;
     let mut answer = String::new();
     if BufReader::new(terminal).read_line(&mut answer)? == 0 {

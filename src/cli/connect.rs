@@ -1,6 +1,7 @@
 //! `openclaw remote connect`: bring a remote up, log in to its gateway, save both.
 
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -25,12 +26,14 @@ use crate::{
         self, Bound, Credentials, Family, Forward, OpenClaw, Remote, Remotes, SshOptions,
         check_name,
     },
-    control::{self, Connection, Note, Opened, Reply, Request},
+    control::{self, Connection, Edition, Note, Opened, Reply, Request},
     problem::{Class, Problem},
     secret::Secret,
     ssh,
 };
 
+/// From the gateway's port to that of its browser control.
+const BROWSER_CONTROL: u16 = 2;
 /// The gateway's port where nothing else is said.
 const GATEWAY_PORT: u16 = 18789;
 /// What the login gets at least, however long the path took.
@@ -329,6 +332,7 @@ fn definition(
     }
     remote.local_port = local_port.unwrap_or(remote.local_port);
     check_ports(&remote)?;
+    check_destinations(&remote)?;
     remote.wanted = true;
     Ok(remote)
 }
@@ -337,6 +341,25 @@ fn leads_to_gateway(forward: &Forward, remote_port: u16) -> bool {
     forward.host_port == remote_port
         && forward.bind.is_none()
         && matches!(forward.host.as_str(), "localhost" | "127.0.0.1" | "::1")
+}
+
+/// The gateway's companion port for browser control is operator access, and never forwarded.
+fn check_destinations(remote: &Remote) -> Result<(), Problem> {
+    let Some(control) = remote.remote_port.checked_add(BROWSER_CONTROL) else { return Ok(()) };
+    let is_near = |host: &str| {
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    match remote.forwards.iter().find(|f| f.host_port == control && is_near(&f.host)) {
+        None => Ok(()),
+        Some(forward) => Err(Problem::new(
+            Class::Usage,
+            format!(
+                "-L {}:{}:{control}: the gateway's browser control is as good as its owner's login, and is not forwarded",
+                forward.port, forward.host
+            ),
+        )
+        .fix("leave that -L out; the gateway itself needs none")),
+    }
 }
 
 /// Whether each local port leads to one place.
@@ -639,7 +662,7 @@ async fn log_in_once(
     patience: Duration,
 ) -> Result<LoggedIn, Problem> {
     let endpoint = context.paths.endpoint();
-    let (stream, _) = control::open(&endpoint, &order.name, patience).await?;
+    let (stream, _) = control::open(&endpoint, &order.name, Edition::Trial, patience).await?;
     let login = Login { url: "ws://127.0.0.1/", name: &order.name, credential, scopes: EVERYTHING };
     let gateway = Gateway::log_in(stream, login, Instant::now() + patience).await?;
     let identity = gateway.identity(patience).await?;
@@ -778,6 +801,23 @@ mod tests {
         assert!(leads_to_gateway(&own, 18789));
         assert!(!leads_to_gateway(&own, 19000));
         assert!(!leads_to_gateway(&parse_forward("1:db:18789").unwrap(), 18789));
+    }
+
+    #[test]
+    fn never_forwards_the_browser_control() {
+        let remote = |spec: &str| Remote {
+            target: "me@vps".to_owned(),
+            ssh: SshOptions::default(),
+            remote_port: 18789,
+            local_port: 18789,
+            forwards: vec![parse_forward(spec).unwrap()],
+            wanted: true,
+        };
+        for refused in ["1:127.0.0.1:18791", "1:localhost:18791", "1:[::1]:18791"] {
+            assert_eq!(check_destinations(&remote(refused)).unwrap_err().class, Class::Usage);
+        }
+        check_destinations(&remote("1:db:18791")).unwrap();
+        check_destinations(&remote("1:127.0.0.1:18790")).unwrap();
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Output {
     /// Prints one line for a person; nothing under `--json`.
     pub(super) fn line(&self, text: impl AsRef<str>) {
         if !self.json {
-            self.page(&format!("{}\n", text.as_ref()));
+            self.page(&format!("{}\n", plain(text.as_ref(), self.color)));
         }
     }
 
@@ -87,7 +87,8 @@ impl Output {
 
     /// Prints a line for a person to standard error, whether or not somebody reads it.
     pub(super) fn note(&self, text: impl AsRef<str>) {
-        let _gone = write(std::io::stderr().lock(), &format!("{}\n", text.as_ref()));
+        let _gone =
+            write(std::io::stderr().lock(), &format!("{}\n", plain(text.as_ref(), self.color)));
     }
 
     /// `text` in the colour of `tone`, where colours are wanted.
@@ -149,7 +150,7 @@ pub(super) struct Spinner(ProgressBar);
 impl Spinner {
     /// Shows the stage.
     pub(super) fn stage(&self, text: &str) {
-        self.0.set_message(text.to_owned());
+        self.0.set_message(plain(text, false));
     }
 
     /// Leaves the line free for a question.
@@ -214,13 +215,13 @@ fn kind(problem: &Problem) -> &'static str {
 }
 
 /// Text from elsewhere without what would steer a terminal; colours stay if `colored`.
-fn plain(text: &str, colored: bool) -> String {
+pub(super) fn plain(text: &str, colored: bool) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text.chars();
     while let Some(character) = rest.next() {
         match character {
             '\u{1b}' if colored && is_color(rest.as_str()) => result.push(character),
-            '\n' => result.push(character),
+            '\n' | '\t' => result.push(character),
             other if other.is_control() => result.push('\u{fffd}'),
             other => result.push(other),
         }

@@ -159,7 +159,8 @@ async fn statuses(paths: &Paths, name: Option<&str>) -> Result<Vec<Value>, Probl
         return connection.statuses().await;
     }
     if let Some(name) = name {
-        saved.named(name)?;
+        let definition = saved.named_or_configured(paths, name)?;
+        return Ok(vec![supervisor::resting(name, &definition, &saved)]);
     }
     let wanted = saved.remotes.iter().filter(|(other, _)| name.is_none_or(|n| n == *other));
     Ok(wanted.map(|(name, remote)| supervisor::resting(name, remote, &saved)).collect())
@@ -275,7 +276,7 @@ pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
 fn choose(context: &Context, name: &str) -> anyhow::Result<()> {
     Remotes::update(&context.paths, |remotes| {
         if name != LOCAL {
-            remotes.named(name)?;
+            remotes.named_or_configured(&context.paths, name)?;
         }
         remotes.default = Some(name.to_owned());
         Ok(())
@@ -291,10 +292,14 @@ async fn logs(
     count: usize,
 ) -> anyhow::Result<()> {
     if let Some(name) = name {
-        Remotes::load(&context.paths)?.named(name)?;
+        Remotes::load(&context.paths)?.named_or_configured(&context.paths, name)?;
     }
-    let filter = name.map(|name| format!("name=\"{name}\""));
-    let matches = |line: &&str| filter.as_ref().is_none_or(|filter| line.contains(filter));
+    let filter = name.map(|name| format!("\"{name}\""));
+    let matches = |line: &&str| {
+        filter.as_ref().is_none_or(|name| {
+            ["name=", "remote="].iter().any(|field| line.contains(&format!("{field}{name}")))
+        })
+    };
     let mut seen = read_log(&context.paths)?;
     let lines: Vec<&str> = seen.lines().filter(matches).collect();
     let last = lines.get(lines.len().saturating_sub(count)..).unwrap_or_default();

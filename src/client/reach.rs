@@ -93,7 +93,9 @@ impl Plan {
             }
             Place::Remote(remote) => {
                 let limit = deadline.saturating_duration_since(start);
-                let (stream, opened) = control::open(&self.paths.endpoint(), remote, limit).await?;
+                let (stream, opened) =
+                    control::open(&self.paths.endpoint(), remote, control::Edition::Kept, limit)
+                        .await?;
                 let credential = self.credential(Some(&opened))?;
                 let url = format!("ws://127.0.0.1:{}", opened.remote_port);
                 let login = Login { url: &url, name: &name, credential: &credential, scopes };

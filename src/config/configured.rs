@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Family, HostKeyPolicy, OpenClaw, Remote, SshOptions, Transport};
+use super::{
+    CONFIG_REMOTE, Family, HostKeyPolicy, OpenClaw, Paths, Remote, Remotes, SshOptions, Transport,
+};
 use crate::{
     problem::{Class, Problem},
     secret::Secret,
@@ -52,6 +54,16 @@ impl OpenClaw {
             forwards: Vec::new(),
             wanted: true,
         })
+    }
+}
+
+impl Remotes {
+    /// The remote called `name`: a saved one, or the one in `openclaw.json`.
+    pub(crate) fn named_or_configured(&self, paths: &Paths, name: &str) -> Result<Remote, Problem> {
+        if name == CONFIG_REMOTE && !self.remotes.contains_key(name) {
+            return OpenClaw::load(paths)?.remote_definition();
+        }
+        self.named(name).cloned()
     }
 }
 

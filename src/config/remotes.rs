@@ -16,7 +16,7 @@ const LONGEST_NAME: usize = 64;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Remotes {
-    /// The remote that commands mean when nothing else is said; `None` after `remote use local`.
+    /// The remote that commands mean when nothing else is said; `local` after `remote use local`.
     pub(crate) default: Option<String>,
     /// Definitions by name.
     pub(crate) remotes: BTreeMap<String, Remote>,

@@ -83,10 +83,13 @@ fn try_place(paths: &Paths) -> Result<Place, Problem> {
     Ok(Place::Ours(Lock { _file: file }))
 }
 
-/// Leaves the starter's process session, so that neither its end nor its terminal reaches us.
+/// Leaves the starter's process session, so that neither its end nor its terminal reaches us, and
+/// keeps what it writes to itself.
 pub(crate) fn detach() {
     // Fails only for a process that leads its session already, which is as good.
     let _leader = nix::unistd::setsid();
+    // Whatever file is made here, by a library as well, is its owner's alone.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
 }
 
 /// Opens the log of this profile: one file a day.

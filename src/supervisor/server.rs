@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     config::{self, OpenClaw, Paths, Remotes, check_name},
-    control::{self, Call, Greeting, Note, Reply, Request},
+    control::{self, Call, Edition, Greeting, Note, Reply, Request},
     problem::{Class, Problem},
     tunnel::{Phase, Wish},
 };
@@ -237,9 +237,9 @@ impl Supervisor {
                 let ask = Ask { name, definition, batch, make_default, limit };
                 return self.connect(stream, ask).await;
             }
-            Request::Open { name, timeout_ms } => {
+            Request::Open { name, edition, timeout_ms } => {
                 let limit = Duration::from_millis(timeout_ms);
-                return self.open(stream, &name, limit).await;
+                return self.open(stream, &name, edition, limit).await;
             }
             Request::Status { name } => {
                 self.statuses(name.as_deref()).map(|remotes| Reply::Statuses { remotes })
@@ -267,7 +267,8 @@ impl Supervisor {
         names.dedup();
         if let Some(name) = name {
             if !names.iter().any(|known| known == name) {
-                saved.named(name)?;
+                let definition = saved.named_or_configured(&self.paths, name)?;
+                return Ok(vec![remote::resting(name, &definition, is_default(name), None)]);
             }
             names.retain(|known| known == name);
         }
@@ -286,8 +287,10 @@ impl Supervisor {
     }
 
     /// The remote at work called `name`; one on trial comes first.
-    async fn find(&self, name: &str) -> Result<Arc<Remote>, Problem> {
-        if let Some((trial, _)) = locked(&self.trials).get(name) {
+    async fn find(&self, name: &str, edition: Edition) -> Result<Arc<Remote>, Problem> {
+        if edition == Edition::Trial
+            && let Some((trial, _)) = locked(&self.trials).get(name)
+        {
             return Ok(Arc::clone(trial));
         }
         let _changing = self.changing.lock().await;
@@ -308,8 +311,8 @@ impl Supervisor {
     }
 
     /// Makes the connection a stream to the remote's gateway.
-    async fn open(&self, mut stream: UnixStream, name: &str, limit: Duration) {
-        let remote = match self.find(name).await {
+    async fn open(&self, mut stream: UnixStream, name: &str, edition: Edition, limit: Duration) {
+        let remote = match self.find(name, edition).await {
             Ok(remote) => remote,
             Err(problem) => return say(&mut stream, Reply::Failed(problem)).await,
         };
@@ -433,7 +436,7 @@ impl Supervisor {
 
     /// Reads the far gateway's token over the login.
     async fn fetch_token(&self, name: &str) -> Result<Reply, Problem> {
-        let remote = self.find(name).await?;
+        let remote = self.find(name, Edition::Trial).await?;
         let (answer, link) = oneshot::channel();
         remote.tell(Command::Session(answer)).await;
         let link = link.await.ok().flatten().ok_or_else(|| {
@@ -720,7 +723,7 @@ async fn fetch(link: &dyn Link) -> Result<Reply, Problem> {
                 Class::GatewayRefused,
                 "no gateway token can be read over this login: no rs/gateway-token, and no plain gateway.auth.token in openclaw.json",
             )
-            .fix("over there: openclaw gateway auth-token; then here: --token-file FILE")
+            .fix("over there: openclaw gateway auth-token --show; then here: --token-file FILE")
         })
 }
 

@@ -94,3 +94,19 @@ fn a_remote_configured_in_openclaw_json_is_dialled_when_needed() {
     assert_eq!(listed[0]["name"], "config", "{listed}");
     assert_eq!(listed[0]["localPort"], scene.local_port, "{listed}");
 }
+
+#[test]
+fn the_log_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let logs = std::fs::read_dir(scene.laptop.state().join("rs/logs")).expect("the log folder");
+    let modes: Vec<u32> = logs
+        .filter_map(Result::ok)
+        .map(|entry| entry.metadata().expect("its mode").permissions().mode() & 0o777)
+        .collect();
+    assert_eq!(modes, [0o600]);
+}
