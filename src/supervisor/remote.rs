@@ -8,7 +8,11 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, sync::mpsc, sync::watch};
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+    time::sleep,
+};
 
 use super::{
     desk::Desk,
@@ -26,6 +30,10 @@ use crate::{
 
 /// How long a connection waits for a path.
 const HOLD: Duration = Duration::from_secs(30);
+/// How long the streams of a remote that was replaced may live on.
+const RETIRE: Duration = Duration::from_secs(600);
+/// Between two looks at whether they have ended.
+const RETIRE_LOOK: Duration = Duration::from_millis(500);
 /// Where the search for a free local port begins: the gateway's own port.
 pub(super) const FIRST_PORT: u16 = 18789;
 
@@ -34,7 +42,7 @@ type Address = (Option<String>, u16);
 
 /// One remote at work; dropping it ends everything of it.
 pub(super) struct Remote {
-    pub(super) name: String,
+    name: Mutex<String>,
     /// As saved, with the local port in use.
     definition: Mutex<config::Remote>,
     /// `user@host:port` and the hops before it, for people.
@@ -89,7 +97,7 @@ impl Remote {
         });
         let forwards = forwards.collect();
         Self {
-            name: name.to_owned(),
+            name: Mutex::new(name.to_owned()),
             definition: Mutex::new(definition),
             is_near: is_near(&label),
             label,
@@ -136,8 +144,8 @@ impl Remote {
         Ok(())
     }
 
-    /// Takes over the ports that both have; the rest of `old`'s are released with it.
-    pub(super) fn succeed(&self, old: &Self) {
+    /// Takes over the ports that both have; the rest of `old`'s are freed.
+    pub(super) async fn succeed(&self, old: &Self) {
         let mut ports = std::mem::take(&mut *locked(&old.ports));
         for (address, outlet) in self.addresses() {
             if self.holds(&address) {
@@ -148,6 +156,9 @@ impl Remote {
                 port.outlet().turn(outlet);
                 locked(&self.ports).push((address, port));
             }
+        }
+        for (_, port) in ports {
+            port.close().await;
         }
     }
 
@@ -174,6 +185,24 @@ impl Remote {
         for (_, lane) in &self.forwards {
             lane.tell(Command::Wish(wish)).await;
         }
+    }
+
+    /// Goes by another name from now on.
+    pub(super) fn rename(&self, to: &str) {
+        to.clone_into(&mut locked(&self.name));
+    }
+
+    /// Lets its streams end, for ten minutes at most, and then ends itself. It dials no more.
+    pub(super) async fn retire(&self) {
+        for lane in self.lanes() {
+            lane.tell(Command::Wish(Wish::OnDemand)).await;
+        }
+        let streams = || self.lanes().map(|lane| lane.totals.streams.load(Relaxed)).sum::<usize>();
+        let until = clock() + RETIRE;
+        while streams() > 0 && clock() < until {
+            sleep(RETIRE_LOOK).await;
+        }
+        self.end().await;
     }
 
     /// Takes all its lanes down and frees its ports.
@@ -266,7 +295,7 @@ impl Remote {
             })
             .collect();
         json!({
-            "name": self.name, "target": self.label.0, "via": self.label.1,
+            "name": *locked(&self.name), "target": self.label.0, "via": self.label.1,
             "default": is_default,
             "phase": word(state.phase), "since": time(state.since),
             "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,

@@ -59,6 +59,8 @@ pub(super) struct Supervisor {
     trials: Mutex<HashMap<String, (Arc<Remote>, usize)>>,
     /// Why a saved remote could not be started.
     failed: Mutex<HashMap<String, Problem>>,
+    /// Remotes that others have taken the place of, while their streams end.
+    retiring: tokio::sync::Mutex<JoinSet<()>>,
     /// One change of the set of remotes at a time.
     changing: tokio::sync::Mutex<()>,
     pub(super) ending: CancellationToken,
@@ -72,6 +74,7 @@ impl Supervisor {
             remotes: Mutex::new(HashMap::new()),
             trials: Mutex::new(HashMap::new()),
             failed: Mutex::new(HashMap::new()),
+            retiring: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             ending: CancellationToken::new(),
         })
@@ -396,7 +399,7 @@ impl Supervisor {
         let _changing = self.changing.lock().await;
         self.check_no_trial(name)?;
         self.check_no_trial(to)?;
-        let definition = self.save(|remotes| {
+        self.save(|remotes| {
             remotes.named(name)?;
             if remotes.remotes.contains_key(to) {
                 return Err(Problem::new(
@@ -405,24 +408,22 @@ impl Supervisor {
                 ));
             }
             let definition = remotes.remotes.remove(name);
-            remotes.remotes.extend(definition.clone().map(|remote| (to.to_owned(), remote)));
+            remotes.remotes.extend(definition.map(|remote| (to.to_owned(), remote)));
             if remotes.default.as_deref() == Some(name) {
                 remotes.default = Some(to.to_owned());
             }
-            Ok(definition)
+            Ok(())
         })?;
         config::Credentials::update(&self.paths, |credentials| {
             let credential = credentials.remotes.remove(name);
             credentials.remotes.extend(credential.map(|c| (to.to_owned(), c)));
             Ok(())
         })?;
-        let old = locked(&self.remotes).remove(name);
-        if let (Some(old), Some(definition)) = (old, definition) {
-            let remote = self.make(to, definition)?;
-            remote.succeed(&old);
-            old.end().await;
-            remote.wish(Wish::Up).await;
-            locked(&self.remotes).insert(to.to_owned(), remote);
+        info!(remote = name, to, "renamed");
+        let mut remotes = locked(&self.remotes);
+        if let Some(remote) = remotes.remove(name) {
+            remote.rename(to);
+            remotes.insert(to.to_owned(), remote);
         }
         Ok(())
     }
@@ -598,8 +599,10 @@ impl Supervisor {
         if trial.is_new {
             let old = locked(&self.remotes).insert(ask.name.clone(), Arc::clone(&trial.remote));
             if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &trial.remote)) {
-                trial.remote.succeed(&old);
-                old.end().await;
+                trial.remote.succeed(&old).await;
+                let mut retiring = self.retiring.lock().await;
+                while retiring.try_join_next().is_some() {}
+                retiring.spawn(async move { old.retire().await });
             }
         }
         info!(remote = ask.name, "connected");

@@ -1,6 +1,11 @@
 //! The main job: one command, and every other command reaches the gateway on the other machine.
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -9,7 +14,7 @@ use crate::support::{
     present,
 };
 
-/// Fails unless `status` is the object that `product.md` promises for a live remote.
+/// Fails unless `status` is the object that scripts expect of a live remote.
 fn is_live(status: &Value, name: &str, sshd: &Sshd, port: u16) {
     assert_eq!(status["name"], name, "{status:#}");
     assert_eq!(status["target"], format!("{}:{}", sshd.target(), sshd.port()), "{status:#}");
@@ -164,6 +169,37 @@ fn the_same_name_again_edits_the_remote() {
         scene.laptop(&["remote", "list", "--json"]).json().as_array().map(Vec::len),
         Some(1)
     );
+}
+
+/// Asks `/healthz` on a connection that stays open, and returns the status line.
+fn ask_again(stream: &mut TcpStream) -> String {
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a read timeout");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("asking");
+    let mut answer = [0; 4096];
+    let count = stream.read(&mut answer).expect("an answer");
+    String::from_utf8_lossy(&answer[..count]).lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn an_edit_or_another_name_leaves_open_streams_alone() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let mut stream = TcpStream::connect(("127.0.0.1", scene.local_port)).expect("the local port");
+    assert_eq!(ask_again(&mut stream), "HTTP/1.1 200 OK");
+    let forward = format!("{}:127.0.0.1:{}", free_port(), scene.gateway.port());
+    scene
+        .dialling()
+        .args(["--name", "vps", "-L", &forward])
+        .arg(scene.sshd.target())
+        .run()
+        .exits(0);
+    assert_eq!(ask_again(&mut stream), "HTTP/1.1 200 OK", "after an edit");
+    scene.laptop(&["remote", "rename", "vps", "box"]);
+    assert_eq!(ask_again(&mut stream), "HTTP/1.1 200 OK", "under another name");
+    scene.laptop(&["--remote", "box", "health"]);
 }
 
 #[test]
