@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use super::{Context, connect::Order};
+use super::{Context, order::Order};
 use crate::{
     client::Credential,
     config::Remotes,

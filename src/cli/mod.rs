@@ -11,6 +11,7 @@ mod gateway_probe;
 mod gateway_run;
 mod gateway_status;
 mod health;
+mod order;
 mod output;
 mod remote;
 mod status;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{Context, connect, output::Tone};
+use super::{Context, connect, order, output::Tone};
 use crate::{
     config::{Paths, Remotes, check_name},
     control::{self, Connection, Request, Start},
@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Bring a remote up, save it and make it the default
-    Connect(Box<connect::Arguments>),
+    Connect(Box<order::Arguments>),
     /// Show how the remotes are
     Status(Named),
     /// List the remotes

@@ -8,6 +8,7 @@
 //!                     └── trials: remotes that a `remote connect` has not kept yet
 //! ```
 
+mod connecting;
 mod desk;
 mod dialer;
 mod door;
@@ -20,6 +21,7 @@ mod process;
 mod pump;
 mod remote;
 mod server;
+mod token;
 mod trial;
 mod wake;
 

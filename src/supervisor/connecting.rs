@@ -1,0 +1,271 @@
+//! `remote connect` on the supervisor's side: a trial beside what runs, kept or taken back.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::{
+    net::{UnixStream, unix::OwnedWriteHalf},
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep_until, timeout},
+};
+use tracing::{debug, info};
+
+use super::{
+    lane::State,
+    remote::{self, Remote},
+    server::{CONFIGURED, Supervisor, configured, locked, say},
+    trial::{Verdict, judge},
+};
+use crate::{
+    config::{self, Remotes, check_name},
+    control::{self, Note, Reply},
+    problem::{Class, Problem},
+    tunnel::{Phase, Wish},
+};
+
+/// How long a command may take between `Live` and `Keep`: a login and an answer or two.
+const KEEP_LIMIT: Duration = Duration::from_secs(600);
+
+/// What a `remote connect` asked for.
+pub(super) struct Ask {
+    pub(super) name: String,
+    pub(super) definition: Option<Value>,
+    pub(super) batch: bool,
+    pub(super) make_default: bool,
+    pub(super) limit: Duration,
+}
+
+/// A remote that a command waits for.
+struct Trial {
+    remote: Arc<Remote>,
+    /// Whether it is on trial, rather than at work already.
+    is_new: bool,
+}
+
+/// How long a command has waited, and in which phase.
+struct Waited {
+    since: Instant,
+    limit: Duration,
+    phase: Phase,
+    in_phase: Instant,
+}
+
+impl Waited {
+    fn new(limit: Duration) -> Self {
+        let now = Instant::now();
+        Self { since: now, limit, phase: Phase::Down, in_phase: now }
+    }
+
+    fn judge(&mut self, name: &str, state: &State) -> Verdict {
+        if std::mem::replace(&mut self.phase, state.phase) != state.phase {
+            self.in_phase = Instant::now();
+        }
+        judge(name, state, self.since.elapsed(), self.in_phase.elapsed(), self.limit)
+    }
+
+    /// Time in which a person typed does not count.
+    fn forgive(&mut self, span: Duration) {
+        self.since += span;
+    }
+
+    /// When to look again though nothing changed.
+    fn next_look(&self) -> Instant {
+        (self.since + self.limit).min(Instant::now() + Duration::from_millis(500))
+    }
+}
+
+impl Supervisor {
+    pub(super) async fn connect(&self, stream: UnixStream, ask: Ask) {
+        let (mut read, mut write) = stream.into_split();
+        let (notes, mut note) = mpsc::channel(4);
+        // Reading a message cannot be given up half way, so it has a task of its own.
+        let mut reader = JoinSet::new();
+        reader.spawn(async move {
+            while let Ok(message) = control::read::<Note>(&mut read).await {
+                if notes.send(message).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let trial = match self.begin(&ask).await {
+            Ok(trial) => trial,
+            Err(problem) => return say(&mut write, Reply::Failed(problem)).await,
+        };
+        let outcome = self.accompany(&ask, &trial.remote, &mut write, &mut note).await;
+        let kept = match outcome {
+            Ok(keep) => self.keep(&ask, &trial, keep).await,
+            Err(Some(problem)) => Err(problem),
+            // The command went away.
+            Err(None) => Err(Problem::new(Class::Internal, "the command went away")),
+        };
+        self.end(&ask.name, &trial).await;
+        let reply = kept.map_or_else(Reply::Failed, |()| Reply::Done);
+        say(&mut write, reply).await;
+    }
+
+    /// The remote that a `remote connect` is about: one at work that is the same, one on trial
+    /// that is the same, or a new one on trial.
+    async fn begin(&self, ask: &Ask) -> Result<Trial, Problem> {
+        check_name(&ask.name)?;
+        let _changing = self.changing.lock().await;
+        let definition = self.definition(ask)?;
+        let running = locked(&self.remotes).get(&ask.name).cloned();
+        if let Some(remote) = &running
+            && remote::is_same(&remote.definition(), &definition)
+        {
+            return Ok(Trial { remote: Arc::clone(remote), is_new: false });
+        }
+        let mut waiting = locked(&self.trials).get(&ask.name).map(|(remote, _)| remote.clone());
+        if let Some(remote) = &waiting
+            && !remote::is_same(&remote.definition(), &definition)
+        {
+            return Err(Problem::new(
+                Class::Usage,
+                format!("another `remote connect` of `{}` is under way", ask.name),
+            )
+            .fix("wait for it, or end it"));
+        }
+        if waiting.is_none() {
+            let remote = self.make(&ask.name, definition)?;
+            remote.bind(running.as_deref(), |port| self.is_reserved(port, &ask.name)).await?;
+            waiting = Some(remote);
+        }
+        let Some(remote) = waiting else {
+            return Err(Problem::new(Class::Internal, "no remote to connect"));
+        };
+        let mut trials = locked(&self.trials);
+        trials.entry(ask.name.clone()).or_insert_with(|| (Arc::clone(&remote), 0)).1 += 1;
+        Ok(Trial { remote, is_new: true })
+    }
+
+    fn definition(&self, ask: &Ask) -> Result<config::Remote, Problem> {
+        match &ask.definition {
+            Some(value) => serde_json::from_value(value.clone()).map_err(|error| {
+                Problem::new(Class::Internal, format!("reading the remote's definition: {error}"))
+            }),
+            None => {
+                let saved = Remotes::load(&self.paths)?;
+                match saved.remotes.get(&ask.name) {
+                    None if ask.name == CONFIGURED => configured(&self.paths),
+                    _ => saved.named(&ask.name).cloned(),
+                }
+            }
+        }
+    }
+
+    /// Tells the command how it goes until it keeps the remote; `Err(None)` if it goes away.
+    async fn accompany(
+        &self,
+        ask: &Ask,
+        remote: &Arc<Remote>,
+        write: &mut OwnedWriteHalf,
+        note: &mut mpsc::Receiver<Note>,
+    ) -> Result<Option<Value>, Option<Problem>> {
+        let mut questions = (!ask.batch).then(|| remote.desk.sit());
+        remote.wish(Wish::Up).await;
+        let mut watch = remote.watch();
+        let mut waited = Waited::new(ask.limit);
+        let mut shown = String::new();
+        loop {
+            let state = watch.borrow_and_update().clone();
+            match waited.judge(&ask.name, &state) {
+                Verdict::Live => break,
+                Verdict::Failed(problem) => return Err(Some(problem)),
+                Verdict::Wait => {}
+            }
+            if !state.stage.is_empty() && state.stage != shown {
+                shown.clone_from(&state.stage);
+                tell(write, Reply::Stage { text: state.stage }).await?;
+            }
+            let asked = async {
+                match &mut questions {
+                    Some(questions) => questions.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = watch.changed() => {
+                    changed.map_err(|_| Problem::new(Class::Internal, "the remote ended"))?;
+                }
+                () = sleep_until(waited.next_look().into()) => {}
+                Some((question, answer)) = asked => {
+                    let begun = Instant::now();
+                    tell(write, Reply::Question(question)).await?;
+                    match note.recv().await {
+                        Some(Note::Answer { text }) => { let _gone = answer.send(text); }
+                        Some(Note::Keep { .. }) | None => return Err(None),
+                    }
+                    waited.forgive(begun.elapsed());
+                }
+                said = note.recv() => if said.is_none() { return Err(None) },
+            }
+        }
+        let status = remote.status(false);
+        tell(write, Reply::Live { status, opened: remote.opened() }).await?;
+        match timeout(KEEP_LIMIT, note.recv()).await {
+            Ok(Some(Note::Keep { gateway })) => Ok(gateway),
+            Ok(Some(Note::Answer { .. }) | None) | Err(_) => Err(None),
+        }
+    }
+
+    /// Saves the remote, and lets it take its predecessor's place.
+    async fn keep(&self, ask: &Ask, trial: &Trial, said: Option<Value>) -> Result<(), Problem> {
+        let _changing = self.changing.lock().await;
+        trial.remote.remember(said);
+        let definition = config::Remote { wanted: true, ..trial.remote.definition() };
+        let is_configured = ask.name == CONFIGURED && ask.definition.is_none();
+        self.save(|remotes| {
+            if !is_configured {
+                remotes.remotes.insert(ask.name.clone(), definition);
+            }
+            if ask.make_default {
+                remotes.default = Some(ask.name.clone());
+            }
+            Ok(())
+        })?;
+        locked(&self.failed).remove(&ask.name);
+        if trial.is_new {
+            let old = locked(&self.remotes).insert(ask.name.clone(), Arc::clone(&trial.remote));
+            if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &trial.remote)) {
+                trial.remote.succeed(&old).await;
+                let mut retiring = self.retiring.lock().await;
+                while retiring.try_join_next().is_some() {}
+                retiring.spawn(async move { old.retire().await });
+            }
+        }
+        info!(remote = ask.name, "connected");
+        Ok(())
+    }
+
+    /// Ends a trial; a remote that nobody kept goes with it.
+    async fn end(&self, name: &str, trial: &Trial) {
+        if !trial.is_new {
+            return;
+        }
+        let over = {
+            let mut trials = locked(&self.trials);
+            match trials.get_mut(name) {
+                Some((_, 1)) => trials.remove(name).is_some(),
+                Some((_, count)) => {
+                    *count -= 1;
+                    false
+                }
+                None => false,
+            }
+        };
+        let kept = locked(&self.remotes).get(name).is_some_and(|r| Arc::ptr_eq(r, &trial.remote));
+        if over && !kept {
+            debug!(remote = name, "a trial was taken back");
+            trial.remote.end().await;
+        }
+    }
+}
+
+/// Writes a reply while the command still matters.
+async fn tell(write: &mut OwnedWriteHalf, reply: Reply) -> Result<(), Option<Problem>> {
+    control::write(write, &reply).await.map_err(|_| None)
+}
