@@ -85,6 +85,41 @@ impl Method {
     }
 }
 
+/// A list of algorithm names as the user's configuration or we ourselves want it, best first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Algorithms {
+    /// `KexAlgorithms`; empty for our own choice, and so below.
+    pub(crate) kex: Vec<String>,
+    /// `Ciphers`.
+    pub(crate) ciphers: Vec<String>,
+    /// `MACs`.
+    pub(crate) macs: Vec<String>,
+    /// `HostKeyAlgorithms`.
+    pub(crate) host_key: Vec<String>,
+    /// `PubkeyAcceptedAlgorithms`.
+    pub(crate) public_key: Vec<String>,
+}
+
+/// From where a connection leaves this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Bind {
+    /// `BindAddress`: a numeric address or a name of this machine.
+    Address(String),
+    /// `BindInterface`: the first address of this interface.
+    Interface(String),
+}
+
+/// Whether further host keys that the server proves to hold are written down (`UpdateHostKeys`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UpdateHostKeys {
+    /// Never.
+    No,
+    /// After asking a person.
+    Ask,
+    /// Without asking.
+    Yes,
+}
+
 /// What happens to a host key that is not on file; one that differs from the file is always refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HostKeyPolicy {
@@ -103,6 +138,8 @@ pub(crate) struct Hop {
     pub(crate) user: String,
     /// The host as dialled (`HostName` applied).
     pub(crate) host: String,
+    /// The host as it was written in the target or the jump.
+    pub(crate) named: String,
     /// The SSH server's port.
     pub(crate) port: u16,
     /// Under which name the host key stands on file, if not under its own.
@@ -113,8 +150,12 @@ pub(crate) struct Hop {
     pub(crate) identities_named: bool,
     /// Whether keys of the agent count only if they are among the files.
     pub(crate) identities_only: bool,
+    /// Certificates of our keys beside those that lie next to a key file (`CertificateFile`).
+    pub(crate) certificates: Vec<PathBuf>,
     /// The agent's socket.
     pub(crate) agent: Option<PathBuf>,
+    /// Whether an unlocked key stays in memory for the next login (not with `--no-remember`).
+    pub(crate) remember: bool,
     /// Known hosts of the user; new keys go to the first.
     pub(crate) user_known_hosts: Vec<PathBuf>,
     /// Known hosts of the machine; never written.
@@ -125,6 +166,17 @@ pub(crate) struct Hop {
     pub(crate) policy: HostKeyPolicy,
     /// The only key that may be taken, as `SHA256:…`.
     pub(crate) pin: Option<String>,
+    /// Whether a server that is known may announce further keys.
+    pub(crate) update_host_keys: UpdateHostKeys,
+    /// Which algorithms may be used.
+    pub(crate) algorithms: Algorithms,
+    /// The command whose standard input and output stand in for a TCP connection (`ProxyCommand`),
+    /// every token filled in; run by the user's shell.
+    pub(crate) proxy_command: Option<String>,
+    /// From where to dial.
+    pub(crate) bind: Option<Bind>,
+    /// Whether the operating system probes the TCP connection (`TCPKeepAlive`).
+    pub(crate) tcp_keep_alive: bool,
     /// How long each silent stage may take.
     pub(crate) connect_timeout: Duration,
     /// How many dials before giving up.
@@ -242,6 +294,7 @@ pub(crate) fn resolve(
                 .into_iter()
                 .map(|jump| Hop {
                     user: jump.user.unwrap_or_else(|| environment.user.clone()),
+                    named: jump.host.clone(),
                     host: jump.host,
                     port: jump.port.unwrap_or(SSH_PORT),
                     host_key_alias: None,
@@ -570,11 +623,14 @@ impl<'a> Draft<'a> {
         Hop {
             user: String::new(),
             host: String::new(),
+            named: String::new(),
             port: SSH_PORT,
             host_key_alias: None,
             identities,
             identities_named: named,
             identities_only: self.given.identities_only.unwrap_or(false),
+            certificates: Vec::new(),
+            remember: true,
             agent: self.given.agent.clone().unwrap_or_else(|| environment.agent.clone()),
             user_known_hosts: self
                 .given
@@ -587,6 +643,11 @@ impl<'a> Draft<'a> {
             hash_known_hosts: self.given.hash_known_hosts.unwrap_or(false),
             policy: self.given.policy.unwrap_or(HostKeyPolicy::Ask),
             pin: None,
+            update_host_keys: UpdateHostKeys::No,
+            algorithms: Algorithms::default(),
+            proxy_command: None,
+            bind: None,
+            tcp_keep_alive: true,
             connect_timeout: self.given.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
             connection_attempts: self.given.connection_attempts.unwrap_or(1),
             family: match options.family {
@@ -629,6 +690,7 @@ impl<'a> Draft<'a> {
                 .or_else(|| target.user.clone())
                 .unwrap_or_else(|| self.environment.user.clone()),
             host: self.given.host_name.clone().unwrap_or_else(|| target.host.clone()),
+            named: target.host.clone(),
             port: port.unwrap_or(SSH_PORT),
             host_key_alias: self.given.host_key_alias.clone(),
             pin: options.host_key_pin.clone(),
