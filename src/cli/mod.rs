@@ -1,6 +1,7 @@
 //! Arguments and printing: one file a command, `output.rs` alone prints.
 
 mod ask;
+mod check;
 mod connect;
 mod demo;
 mod foreground;

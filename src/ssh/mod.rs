@@ -26,7 +26,8 @@ mod wire;
 pub(crate) use ask::{Asker, Question, Stage};
 pub(crate) use connect::connect;
 pub(crate) use keyring::Keyring;
-pub(crate) use resolve::{Environment, Plan, anchor, resolve};
+pub(crate) use observe::{Agreed, Answer, Fact, Key, Line, Observer, Standing};
+pub(crate) use resolve::{Environment, Hop, Plan, anchor, resolve};
 pub(crate) use session::{OpenFailure, Session};
 
 #[cfg(test)]
