@@ -5,8 +5,10 @@
 //! is made of it); `server` is the other end, for the demo and for tests.
 
 mod agent;
+mod algorithms;
 mod ask;
 mod auth;
+mod cipher_speed;
 mod connect;
 mod dial;
 mod host_key;
@@ -14,6 +16,8 @@ mod keyring;
 mod keys;
 mod known_hosts;
 mod link;
+mod pattern;
+mod preferred;
 mod resolve;
 pub(crate) mod server;
 mod session;
