@@ -6,8 +6,10 @@
 //! the demo and for tests.
 
 mod agent;
+mod algorithms;
 mod ask;
 mod auth;
+mod cipher_speed;
 mod connect;
 mod dial;
 mod host_key;
@@ -16,6 +18,8 @@ mod keys;
 mod known_hosts;
 mod link;
 mod observe;
+mod pattern;
+mod preferred;
 mod resolve;
 pub(crate) mod server;
 mod session;

@@ -98,6 +98,8 @@ pub(crate) struct Algorithms {
     pub(crate) host_key: Vec<String>,
     /// `PubkeyAcceptedAlgorithms`.
     pub(crate) public_key: Vec<String>,
+    /// `CASignatureAlgorithms`, for the certificates of hosts.
+    pub(crate) ca_signature: Vec<String>,
 }
 
 /// From where a connection leaves this machine.
