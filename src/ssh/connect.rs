@@ -25,6 +25,7 @@ use super::{
     keyring::{Keyring, Server, punishes},
     known_hosts,
     link::{Link, Switch},
+    proxy::Proxy,
     resolve::{Hop, Plan},
     session::{End, Facts, Inner, OpenFailure, Session},
     stream::Taps,
@@ -64,10 +65,7 @@ pub(crate) async fn connect(
         route = format!("{route}>{}", hop.label());
         let making = Making { hop, route: &route, keyring, asker, stages };
         let session = match below {
-            None => {
-                let (stream, took) = dial(hop, stages).await?;
-                making.session(Wire::new(stream), took, None, needed_person).await?
-            }
+            None => making.first().await?,
             Some(jump) => {
                 stages(Stage::Connecting { host: hop.host.clone(), port: hop.port });
                 let started = Instant::now();
@@ -132,6 +130,20 @@ impl Drop for Fuse {
 }
 
 impl Making<'_> {
+    /// The first hop: over TCP, or over what stands in for it.
+    async fn first(&self) -> Result<Session, Failure> {
+        let Some(command) = &self.hop.proxy_command else {
+            let (stream, took) = dial(self.hop, self.stages).await?;
+            return self.session(Wire::new(stream), took, None, false).await;
+        };
+        (self.stages)(Stage::Connecting { host: self.hop.host.clone(), port: self.hop.port });
+        let (proxy, witness) = Proxy::start(command)?;
+        match self.session(proxy, Duration::ZERO, None, false).await {
+            Err(failure) => Err(witness.explain(self.hop, failure).await),
+            made => made,
+        }
+    }
+
     /// Handshake and login over an open byte stream.
     async fn session<S>(
         &self,

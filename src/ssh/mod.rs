@@ -1,6 +1,6 @@
 //! One SSH connection: resolve a target, dial, check the host key, authenticate, jump.
 //!
-//! Reading order: `target` and `resolve` (what to do), `dial` and `link` (bytes), `known_hosts` and
+//! Reading order: `target` and `resolve` (what to do), `dial`, `proxy` and `link` (bytes), `known_hosts` and
 //! `host_key` (who answers), `agent`, `keys` and `auth` (who we are), `session` and `stream` (what
 //! is made of it); `server` is the other end, for the demo and for tests.
 
@@ -14,6 +14,8 @@ mod keyring;
 mod keys;
 mod known_hosts;
 mod link;
+mod near;
+mod proxy;
 mod resolve;
 pub(crate) mod server;
 mod session;
