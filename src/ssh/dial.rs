@@ -9,7 +9,12 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{ask::Stage, near::Near, resolve::Hop};
+use super::{
+    ask::Stage,
+    near::Near,
+    observe::{Fact, Observer},
+    resolve::Hop,
+};
 use crate::{
     config::Family,
     tunnel::{Cause, Failure},
@@ -25,7 +30,7 @@ const MOST_TRIES: usize = 8;
 /// A TCP connection to the first hop, and how long its handshake took.
 pub(crate) async fn dial(
     hop: &Hop,
-    stages: &(dyn Fn(Stage) + Send + Sync),
+    observer: &dyn Observer,
 ) -> Result<(TcpStream, Duration), Failure> {
     let mut last = None;
     for number in 0..hop.connection_attempts.max(1) {
@@ -33,7 +38,7 @@ pub(crate) async fn dial(
         if number > 0 {
             sleep_until(started + FRESH_TRY).await;
         }
-        match dial_once(hop, stages).await {
+        match dial_once(hop, observer).await {
             Ok(stream) => return Ok(stream),
             Err(failure) => last = Some(failure),
         }
@@ -42,17 +47,15 @@ pub(crate) async fn dial(
 }
 
 /// One look-up and one race.
-async fn dial_once(
-    hop: &Hop,
-    stages: &(dyn Fn(Stage) + Send + Sync),
-) -> Result<(TcpStream, Duration), Failure> {
+async fn dial_once(hop: &Hop, observer: &dyn Observer) -> Result<(TcpStream, Duration), Failure> {
     let deadline = Instant::now() + hop.connect_timeout;
-    stages(Stage::Resolving { host: hop.host.clone() });
+    observer.stage(Stage::Resolving { host: hop.host.clone() });
     let found = look_up(hop, deadline).await?;
+    observer.fact(Fact::Addresses(found.clone()));
     let near = Near::of(hop.bind.as_ref(), deadline).await?;
     let ways = ways(hop, &near, &found)?;
-    stages(Stage::Connecting { host: hop.host.clone(), port: hop.port });
-    let (stream, took) = race(hop, &ways, deadline).await?;
+    observer.stage(Stage::Connecting { host: hop.host.clone(), port: hop.port });
+    let (stream, took) = race(hop, &ways, deadline, observer).await?;
     stream.set_nodelay(true).map_err(|error| failed(hop, &error))?;
     Ok((stream, took))
 }
@@ -142,6 +145,7 @@ async fn race(
     hop: &Hop,
     ways: &[Way],
     deadline: Instant,
+    observer: &dyn Observer,
 ) -> Result<(TcpStream, Duration), Failure> {
     // Dropping the set ends the losers.
     let mut tries: JoinSet<(Way, Duration, io::Result<TcpStream>)> = JoinSet::new();
@@ -155,8 +159,12 @@ async fn race(
             Some(joined) = tries.join_next() => {
                 let Ok((way, took, outcome)) = joined else { continue };
                 match outcome {
-                    Ok(stream) => return Ok((stream, took)),
+                    Ok(stream) => {
+                        observer.fact(Fact::Connected { address: way.far, took });
+                        return Ok((stream, took));
+                    }
                     Err(error) => {
+                        observer.fact(Fact::NotConnected { address: way.far, why: plain(&error) });
                         stuck.retain(|other| *other != way);
                         worst = Some(more_telling(worst, error));
                         next = Instant::now();
@@ -281,6 +289,8 @@ mod tests {
         Hop { connect_timeout: Duration::from_secs(5), ..Hop::example("box") }
     }
 
+    fn silent(_: Stage) {}
+
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
     }
@@ -324,7 +334,7 @@ mod tests {
         let far = answering.local_addr().unwrap();
         let started = Instant::now();
         let deadline = started + Duration::from_secs(5);
-        let (stream, _) = race(&hop(), &[way(stuck), way(far)], deadline).await.unwrap();
+        let (stream, _) = race(&hop(), &[way(stuck), way(far)], deadline, &silent).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), far);
         assert!(started.elapsed() >= NEXT_ADDRESS, "the first address gets its moment");
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
@@ -339,11 +349,11 @@ mod tests {
         let far = answering.local_addr().unwrap();
         let started = Instant::now();
         let deadline = started + Duration::from_secs(5);
-        race(&hop(), &[way(closed), way(far)], deadline).await.unwrap();
+        race(&hop(), &[way(closed), way(far)], deadline, &silent).await.unwrap();
         assert!(started.elapsed() < NEXT_ADDRESS, "{:?}", started.elapsed());
         let (_listener, stuck, _queue) = deaf("127.0.0.2:0").await;
         let deadline = Instant::now() + Duration::from_millis(300);
-        let failure = race(&hop(), &[way(stuck)], deadline).await.unwrap_err();
+        let failure = race(&hop(), &[way(stuck)], deadline, &silent).await.unwrap_err();
         assert_eq!(failure.cause, Cause::ConnectTimedOut);
     }
 
@@ -358,16 +368,16 @@ mod tests {
             connection_attempts: 1,
             ..hop()
         };
-        let dialled = dial(&from(Bind::Address("127.0.0.9".into())), &|_| {}).await;
+        let dialled = dial(&from(Bind::Address("127.0.0.9".into())), &silent).await;
         assert_eq!(dialled.unwrap().0.local_addr().unwrap().ip().to_string(), "127.0.0.9");
-        let dialled = dial(&from(Bind::Address("::1".into())), &|_| {}).await;
+        let dialled = dial(&from(Bind::Address("::1".into())), &silent).await;
         let failure = dialled.unwrap_err();
         assert_eq!(failure.cause, Cause::NoRoute);
         assert!(failure.message.contains("::1"), "{failure}");
-        let failure = dial(&from(Bind::Interface("nosuch0".into())), &|_| {}).await.unwrap_err();
+        let failure = dial(&from(Bind::Interface("nosuch0".into())), &silent).await.unwrap_err();
         assert_eq!(failure.cause, Cause::NoRoute);
         assert!(failure.message.contains("nosuch0"), "{failure}");
-        let dialled = dial(&from(Bind::Interface("lo".into())), &|_| {}).await;
+        let dialled = dial(&from(Bind::Interface("lo".into())), &silent).await;
         assert_eq!(dialled.unwrap().0.local_addr().unwrap().ip().to_string(), "127.0.0.1");
     }
 }
