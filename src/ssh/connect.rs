@@ -26,6 +26,7 @@ use super::{
     link::{Link, Switch},
     observe::{Fact, Observer},
     preferred::{Negotiated, preferred, signed_as_agreed, was_asked_for},
+    proxy::Proxy,
     resolve::{Hop, Plan},
     session::{End, Facts, Inner, OpenFailure, Session},
     stream::Taps,
@@ -66,10 +67,7 @@ pub(crate) async fn connect(
         route = format!("{route}>{}", hop.label());
         let making = Making { hop, route: &route, keyring, asker, observer };
         let session = match below {
-            None => {
-                let (stream, took) = dial(hop, observer).await?;
-                making.session(Wire::new(stream), took, None, needed_person).await?
-            }
+            None => making.first().await?,
             Some(jump) => {
                 observer.stage(Stage::Connecting { host: hop.host.clone(), port: hop.port });
                 let started = Instant::now();
@@ -136,6 +134,22 @@ impl Drop for Fuse {
 }
 
 impl Making<'_> {
+    /// The first hop: over TCP, or over what stands in for it.
+    async fn first(&self) -> Result<Session, Failure> {
+        let Some(command) = &self.hop.proxy_command else {
+            let (stream, took) = dial(self.hop, self.observer).await?;
+            return self.session(Wire::new(stream), took, None, false).await;
+        };
+        let (host, port) = (self.hop.host.clone(), self.hop.port);
+        self.observer.stage(Stage::Connecting { host, port });
+        self.observer.fact(Fact::Proxied { command: command.to_string() });
+        let (proxy, witness) = Proxy::start(command)?;
+        match self.session(proxy, Duration::ZERO, None, false).await {
+            Err(failure) => Err(witness.explain(self.hop, failure).await),
+            made => made,
+        }
+    }
+
     /// Handshake and login over an open byte stream.
     async fn session<S>(
         &self,
