@@ -181,7 +181,8 @@ impl Making<'_> {
         let banner = switch.banner().unwrap_or_default().to_owned();
         if !banner.is_empty() {
             self.keyring.note_server(self.route, &banner, switch.heard_after());
-            self.observer.fact(Fact::Banner(banner.clone()));
+            let after = switch.heard_after().unwrap_or_default();
+            self.observer.fact(Fact::Banner { text: banner.clone(), after });
         }
         if let Some(agreed) = agreed.get().cloned() {
             self.observer.fact(Fact::Algorithms(agreed));

@@ -53,8 +53,13 @@ pub(crate) enum Fact {
         /// How long it took.
         took: Duration,
     },
-    /// The server's identification: `SSH-2.0-OpenSSH_9.2` and the like.
-    Banner(String),
+    /// The server said who it is.
+    Banner {
+        /// Its identification: `SSH-2.0-OpenSSH_9.2` and the like.
+        text: String,
+        /// How long after the connection it came.
+        after: Duration,
+    },
     /// What the key exchange agreed on.
     Algorithms(Negotiated),
     /// The server proved to hold this host key, and this is what it is worth here.
@@ -183,7 +188,9 @@ impl fmt::Display for Fact {
             Self::Through { took } => {
                 write!(f, "the hop before connected it in {} ms", took.as_millis())
             }
-            Self::Banner(banner) => write!(f, "banner: {}", banner.escape_debug()),
+            Self::Banner { text, after } => {
+                write!(f, "banner: {} after {} ms", text.escape_debug(), after.as_millis())
+            }
             Self::Algorithms(agreed) => write!(f, "algorithms: {agreed}"),
             Self::HostKey { algorithm, fingerprint, standing } => {
                 write!(f, "host key {algorithm} {fingerprint}: {standing}")
@@ -257,7 +264,8 @@ mod tests {
 
     #[test]
     fn a_banner_steers_no_terminal() {
-        let fact = Fact::Banner("SSH-2.0-x\u{1b}[2J".to_owned());
+        let text = "SSH-2.0-x\u{1b}[2J".to_owned();
+        let fact = Fact::Banner { text, after: Duration::ZERO };
         assert!(!fact.to_string().contains('\u{1b}'), "{fact}");
     }
 }
