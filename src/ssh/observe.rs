@@ -3,7 +3,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::ask::Stage;
+use super::{ask::Stage, preferred::Negotiated};
 
 /// Whoever listens while a connection is made. Facts belong to the hop named last.
 pub(crate) trait Observer: Send + Sync {
@@ -61,7 +61,7 @@ pub(crate) enum Fact {
         after: Duration,
     },
     /// What the key exchange agreed on.
-    Algorithms(Agreed),
+    Algorithms(Negotiated),
     /// The server proved to hold this host key, and this is what it is worth here.
     HostKey {
         /// `ssh-ed25519` and the like.
@@ -108,21 +108,6 @@ pub(crate) enum Fact {
         /// The methods that did it, with commas.
         method: String,
     },
-}
-
-/// The names that a key exchange agreed on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Agreed {
-    /// Key exchange.
-    pub(crate) kex: String,
-    /// Signature of the host key.
-    pub(crate) host_key: String,
-    /// Cipher, the same both ways.
-    pub(crate) cipher: String,
-    /// Code from us to the server; with a cipher that authenticates by itself it means nothing.
-    pub(crate) mac: String,
-    /// Whether strict key exchange holds (no prefix can be cut off, CVE-2023-48795).
-    pub(crate) strict: bool,
 }
 
 /// A line of a known_hosts file.
@@ -220,14 +205,6 @@ impl fmt::Display for Fact {
             Self::Method { name, answer } => write!(f, "method {name}: {answer}"),
             Self::LoggedIn { method } => write!(f, "logged in by {method}"),
         }
-    }
-}
-
-impl fmt::Display for Agreed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kex, host_key, cipher, mac, strict } = self;
-        let strict = if *strict { "strict" } else { "not strict" };
-        write!(f, "{kex}, {host_key}, {cipher}, {mac}, {strict}")
     }
 }
 
