@@ -1,9 +1,9 @@
 //! One SSH connection: resolve a target, dial, check the host key, authenticate, jump.
 //!
 //! Reading order: `target` and `resolve` (what to do), `dial`, `proxy` and `link` (bytes),
-//! `known_hosts` and `host_key` (who answers), `agent`, `keys` and `auth` (who we are), `session` and `stream` (what
-//! is made of it), `ask` and `observe` (whom it talks to meanwhile); `server` is the other end, for
-//! the demo and for tests.
+//! `known_hosts` and `host_key` (who answers), `agent`, `keys` and `auth` (who we are), `session`
+//! and `stream` (what is made of it), `ask` and `observe` (whom it talks to meanwhile); `server` is
+//! the other end, for the demo and for tests.
 
 mod agent;
 mod algorithms;
@@ -32,7 +32,8 @@ mod wire;
 pub(crate) use ask::{Asker, Question, Stage};
 pub(crate) use connect::connect;
 pub(crate) use keyring::Keyring;
-pub(crate) use observe::{Agreed, Answer, Fact, Key, Line, Observer, Standing};
+pub(crate) use observe::{Answer, Fact, Key, Line, Observer, Standing};
+pub(crate) use preferred::Negotiated;
 pub(crate) use resolve::{Environment, Hop, Plan, anchor, resolve};
 pub(crate) use session::{OpenFailure, Session};
 

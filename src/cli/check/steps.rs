@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cli::output::milliseconds,
-    ssh::{Agreed, Fact, Stage, Standing},
+    ssh::{Fact, Negotiated, Stage, Standing},
     tunnel::{Cause, Failure},
 };
 
@@ -116,7 +116,7 @@ struct Seen {
     missed: Vec<(SocketAddr, String)>,
     way: Option<(Duration, Way)>,
     banner: Option<(String, Duration)>,
-    agreed: Option<(Duration, Agreed)>,
+    agreed: Option<(Duration, Negotiated)>,
     checking: Option<Duration>,
     host_key: Option<(Duration, String, String, Standing)>,
     recorded: Option<String>,
@@ -304,7 +304,7 @@ impl Walk<'_> {
                 .with("kex", agreed.kex.as_str())
                 .with("hostKeyAlgorithm", agreed.host_key.as_str())
                 .with("cipher", agreed.cipher.as_str())
-                .with("mac", agreed.mac.as_str())
+                .with("mac", agreed.mac.clone())
                 .with("strictKex", agreed.strict);
         } else if seen.host_key.is_none() {
             step.lines.push(Line::plain(format!("it says it is {banner}")));
@@ -360,10 +360,9 @@ impl Walk<'_> {
     }
 }
 
-/// The algorithms in one line; a code is of no use beside a cipher that has its own.
-fn algorithms(agreed: &Agreed) -> String {
-    let has_code = agreed.cipher.contains("gcm") || agreed.cipher.contains("poly1305");
-    let mac = if has_code { String::new() } else { format!(", mac {}", agreed.mac) };
+/// The algorithms in one line.
+fn algorithms(agreed: &Negotiated) -> String {
+    let mac = agreed.mac.as_ref().map(|mac| format!(", mac {mac}")).unwrap_or_default();
     let strict = if agreed.strict { "strict" } else { "not strict" };
     format!("kex {} ({strict}), cipher {}{mac}", agreed.kex, agreed.cipher)
 }
@@ -455,11 +454,11 @@ mod tests {
     }
 
     fn agreed() -> Fact {
-        Fact::Algorithms(Agreed {
+        Fact::Algorithms(Negotiated {
             kex: "mlkem768x25519-sha256".to_owned(),
             host_key: "ssh-ed25519".to_owned(),
             cipher: "aes256-ctr".to_owned(),
-            mac: "hmac-sha2-256".to_owned(),
+            mac: Some("hmac-sha2-256".to_owned()),
             strict: true,
         })
     }

@@ -180,6 +180,7 @@ impl Visit<'_> {
         let arguments = self.arguments;
         let file = arguments.token_file.as_ref().or(arguments.password_file.as_ref());
         let source = match (credential.source, file) {
+            _ if credential.is_empty() => Source::None.to_string(),
             (Source::Given, Some(file)) if arguments.token.is_none() => file.display().to_string(),
             (source, _) => source.to_string(),
         };
