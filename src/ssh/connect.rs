@@ -159,8 +159,15 @@ impl Making<'_> {
         }
         let (handle, host_key) =
             shaken.map_err(|failure| self.blame(failure, &switch, &remembered))?;
-        let login = auth::login(self.hop, handle, &end, self.keyring, self.asker, self.stages);
-        let (handle, outcome) = Box::pin(login).await?;
+        let login = auth::Context {
+            hop: self.hop,
+            route: self.route,
+            end: &end,
+            keyring: self.keyring,
+            asker: self.asker,
+            stages: self.stages,
+        };
+        let (handle, outcome) = Box::pin(auth::login(login, handle)).await?;
         fuse.armed = false;
         let facts = Facts {
             host_key,

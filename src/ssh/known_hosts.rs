@@ -328,7 +328,7 @@ fn hashed(salt: &[u8], name: &str) -> Vec<u8> {
 }
 
 /// Whether a pattern with `*` and `?` covers `name`, letters of either case alike.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut at, mut seen) = (0, 0);
     // Where to go on when the text after the last star turns out not to fit.
