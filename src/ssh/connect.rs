@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -25,6 +25,7 @@ use super::{
     keyring::{Keyring, Server, punishes},
     known_hosts,
     link::{Link, Switch},
+    observe::{Agreed, Fact, Observer},
     resolve::{Hop, Plan},
     session::{End, Facts, Inner, OpenFailure, Session},
     stream::Taps,
@@ -55,28 +56,31 @@ pub(crate) async fn connect(
     plan: &Plan,
     keyring: &Keyring,
     asker: &dyn Asker,
-    stages: &(dyn Fn(Stage) + Send + Sync),
+    observer: &dyn Observer,
 ) -> Result<Session, Failure> {
     let mut below: Option<Session> = None;
     let mut needed_person = false;
     let mut route = String::new();
-    for hop in plan.hops() {
+    for (number, hop) in plan.hops().iter().enumerate() {
+        observer.fact(Fact::Hop(number));
         route = format!("{route}>{}", hop.label());
-        let making = Making { hop, route: &route, keyring, asker, stages };
+        let making = Making { hop, route: &route, keyring, asker, observer };
         let session = match below {
             None => {
-                let (stream, took) = dial(hop, stages).await?;
+                let (stream, took) = dial(hop, observer).await?;
                 making.session(Wire::new(stream), took, None, needed_person).await?
             }
             Some(jump) => {
-                stages(Stage::Connecting { host: hop.host.clone(), port: hop.port });
+                observer.stage(Stage::Connecting { host: hop.host.clone(), port: hop.port });
                 let started = Instant::now();
                 let opened = jump.open(&hop.host, hop.port).await;
                 let stream = match opened {
                     Ok(stream) => stream,
                     Err(why) => return Err(not_through(&jump, hop, why).await),
                 };
-                making.session(stream, started.elapsed(), Some(jump), needed_person).await?
+                let took = started.elapsed();
+                observer.fact(Fact::Through { took });
+                making.session(stream, took, Some(jump), needed_person).await?
             }
         };
         needed_person = session.facts().needed_person;
@@ -114,7 +118,7 @@ struct Making<'a> {
     route: &'a str,
     keyring: &'a Keyring,
     asker: &'a dyn Asker,
-    stages: &'a (dyn Fn(Stage) + Send + Sync),
+    observer: &'a dyn Observer,
 }
 
 /// Throws the switch unless the session got ready.
@@ -150,12 +154,22 @@ impl Making<'_> {
         let mut fuse = Fuse { switch: Arc::clone(&switch), armed: true };
         let (offers, offered) = mpsc::channel(1);
         let (end, taps) = (Arc::new(End::default()), Arc::new(Taps::default()));
-        let watcher = Watcher { offers, end: Arc::clone(&end), taps: Arc::clone(&taps) };
+        let agreed = Arc::new(OnceLock::new());
+        let watcher = Watcher {
+            offers,
+            agreed: Arc::clone(&agreed),
+            end: Arc::clone(&end),
+            taps: Arc::clone(&taps),
+        };
         let connecting = client::connect_stream(Arc::new(config), link, watcher);
         let shaken = self.handshake(connecting, offered, &files, &switch).await;
         let banner = switch.banner().unwrap_or_default().to_owned();
         if !banner.is_empty() {
             self.keyring.note_server(self.route, &banner, switch.heard_after());
+            self.observer.fact(Fact::Banner(banner.clone()));
+        }
+        if let Some(agreed) = agreed.get().cloned() {
+            self.observer.fact(Fact::Algorithms(agreed));
         }
         let (handle, host_key) =
             shaken.map_err(|failure| self.blame(failure, &switch, &remembered))?;
@@ -165,9 +179,10 @@ impl Making<'_> {
             end: &end,
             keyring: self.keyring,
             asker: self.asker,
-            stages: self.stages,
+            observer: self.observer,
         };
         let (handle, outcome) = Box::pin(auth::login(login, handle)).await?;
+        self.observer.fact(Fact::LoggedIn { method: outcome.method.clone() });
         fuse.armed = false;
         let facts = Facts {
             host_key,
@@ -197,7 +212,7 @@ impl Making<'_> {
     ) -> Result<(client::Handle<Watcher>, String), Failure> {
         let mut connecting = Box::pin(connecting);
         let host = || self.hop.host.clone();
-        (self.stages)(Stage::Handshaking { host: host() });
+        self.observer.stage(Stage::Handshaking { host: host() });
         let limit = self.hop.connect_timeout;
         let mut deadline = Instant::now() + limit;
         let mut fingerprint = String::new();
@@ -208,12 +223,12 @@ impl Making<'_> {
                     return Ok((handle, fingerprint));
                 }
                 Some(offer) = offered.recv() => {
-                    (self.stages)(Stage::CheckingHostKey { host: host() });
-                    files.check(self.hop, &offer.key, self.asker).await?;
+                    self.observer.stage(Stage::CheckingHostKey { host: host() });
+                    files.check(self.hop, &offer.key, self.asker, self.observer).await?;
                     fingerprint = known_hosts::fingerprint(&offer.key);
                     // The session may have died while a person thought; `connecting` says so.
                     offer.accept.send(()).ok();
-                    (self.stages)(Stage::Handshaking { host: host() });
+                    self.observer.stage(Stage::Handshaking { host: host() });
                     deadline = Instant::now() + limit;
                 }
                 () = sleep_until(deadline) => return Err(self.silent(switch)),
@@ -358,6 +373,7 @@ pub(super) struct Offer {
 #[derive(Debug)]
 pub(super) struct Watcher {
     offers: mpsc::Sender<Offer>,
+    agreed: Arc<OnceLock<Agreed>>,
     end: Arc<End>,
     taps: Arc<Taps>,
 }
@@ -387,6 +403,23 @@ impl client::Handler for Watcher {
         }
         // A check that fails or is given up drops its end.
         Ok(accepted.await.is_ok())
+    }
+
+    async fn kex_done(
+        &mut self,
+        _: Option<&[u8]>,
+        names: &russh::Names,
+        _: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        // Later exchanges only renew the keys.
+        self.agreed.get_or_init(|| Agreed {
+            kex: names.kex.as_ref().to_owned(),
+            host_key: names.key.to_string(),
+            cipher: names.cipher.as_ref().to_owned(),
+            mac: names.client_mac.as_ref().to_owned(),
+            strict: names.strict_kex(),
+        });
+        Ok(())
     }
 
     async fn disconnected(

@@ -50,6 +50,12 @@ pub(super) fn key(identity: &Identity) -> PublicKey {
     identity.public_key().into_owned()
 }
 
+/// The name of its type: `ssh-ed25519`, `ssh-ed25519-cert-v01@openssh.com`.
+pub(super) fn algorithm(identity: &Identity) -> String {
+    let algorithm = key(identity).algorithm();
+    if is_certificate(identity) { algorithm.to_certificate_type() } else { algorithm.to_string() }
+}
+
 /// Whether both are about the same key.
 pub(super) fn same_key(one: &Identity, other: &Identity) -> bool {
     one.public_key().key_data() == other.public_key().key_data()

@@ -36,12 +36,9 @@ impl Accepted<'_> {
         if key.algorithm().is_rsa() {
             return !self.rsa(identity).is_empty();
         }
-        let name = match identity::is_certificate(identity) {
-            true => key.algorithm().to_certificate_type(),
-            false => key.algorithm().as_str().to_owned(),
-        };
         // DSA is broken, and the library cannot sign with it.
-        !key.algorithm().is_dsa() && (self.0.is_empty() || self.names(&name))
+        !key.algorithm().is_dsa()
+            && (self.0.is_empty() || self.names(&identity::algorithm(identity)))
     }
 
     /// The hash for a signature with an RSA identity; `None` if ours and theirs have none in common.

@@ -19,6 +19,7 @@ use crate::{
         connect::Watcher,
         identity::Identity,
         keyring::{Keyring, WayIn},
+        observe::{Answer, Fact, Observer},
         resolve::{Hop, Method},
         session::End,
     },
@@ -48,8 +49,8 @@ pub(in crate::ssh) struct Context<'a> {
     pub(in crate::ssh) keyring: &'a Keyring,
     /// Who answers questions.
     pub(in crate::ssh) asker: &'a dyn Asker,
-    /// Who is told how far it is.
-    pub(in crate::ssh) stages: &'a (dyn Fn(Stage) + Send + Sync),
+    /// Who is told how far it is, and what came of it.
+    pub(in crate::ssh) observer: &'a dyn Observer,
 }
 
 /// How a login went well.
@@ -125,14 +126,23 @@ impl Login<'_> {
         };
         let mut used: Vec<Method> = Vec::new();
         loop {
+            self.tell(Fact::Methods(offered.iter().map(String::from).collect()));
             let Some(method) = self.next_method(&offered, &used) else { return Ok(Some(offered)) };
-            self.stage(method.name());
             used.push(method);
+            if self.context.hop.batch && method != Method::PublicKey {
+                let answer = Answer::NotTried("nobody may be asked".to_owned());
+                self.tell(Fact::Method { name: method.name(), answer });
+                continue;
+            }
+            self.stage(method.name());
             let verdict = match method {
                 Method::PublicKey => self.keys(offered.clone(), &used).await?,
                 Method::KeyboardInteractive => self.questions(offered.clone()).await?,
                 Method::Password => self.password(offered.clone()).await?,
             };
+            if method != Method::PublicKey {
+                self.tell(Fact::Method { name: method.name(), answer: answer(&verdict) });
+            }
             match verdict {
                 Verdict::In => {
                     self.story.passed.push(method.name());
@@ -155,18 +165,20 @@ impl Login<'_> {
     /// The first of our methods that the server offers and that was not used up.
     pub(super) fn next_method(&self, offered: &MethodSet, used: &[Method]) -> Option<Method> {
         let hop = self.context.hop;
-        hop.methods.iter().copied().find(|method| {
-            let asks = *method != Method::PublicKey;
-            offered.contains(&kind(*method)) && !used.contains(method) && !(asks && hop.batch)
-        })
+        let mut methods = hop.methods.iter().copied();
+        methods.find(|method| offered.contains(&kind(*method)) && !used.contains(method))
     }
 
     fn stage(&self, method: &str) {
-        (self.context.stages)(Stage::Authenticating {
+        self.context.observer.stage(Stage::Authenticating {
             host: self.context.hop.host.clone(),
             user: self.context.hop.user.clone(),
             method: method.to_owned(),
         });
+    }
+
+    pub(super) fn tell(&self, fact: Fact) {
+        self.context.observer.fact(fact);
     }
 
     pub(super) async fn ask(&self, question: Question) -> Option<Secret> {
@@ -254,6 +266,15 @@ impl Context<'_> {
             return None;
         }
         self.asker.ask(question).await
+    }
+}
+
+/// A verdict without the methods that are left.
+pub(super) fn answer(verdict: &Verdict) -> Answer {
+    match verdict {
+        Verdict::In => Answer::Accepted,
+        Verdict::More(_) => Answer::Partly,
+        Verdict::No(_) => Answer::Refused,
     }
 }
 

@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     accepted::{Accepted, ServerRsa},
-    login::{ANSWER_TIMEOUT, Login, USUAL_TRIES, Verdict},
-    order::{By, Candidate, Choice, File, order},
+    login::{ANSWER_TIMEOUT, Login, USUAL_TRIES, Verdict, answer},
+    order::{By, Candidate, Choice, File, LeftOut, order},
     signer::{Hand, Signing, Unlocking},
 };
 use crate::{
@@ -27,6 +27,8 @@ use crate::{
         dial::plain,
         identity::{self, Identity},
         keys::{self, Content, KeyFile, KeyFileError},
+        known_hosts,
+        observe::{self, Answer, Fact},
         resolve::Method,
     },
     tunnel::{Cause, Failure},
@@ -51,7 +53,8 @@ impl Login<'_> {
                 break;
             }
             self.story.unoffered = left - 1;
-            match self.offer(&candidate, &files, agent.as_mut()).await? {
+            let verdict = self.offer(&candidate, &files, agent.as_mut()).await?;
+            match verdict {
                 None => {}
                 Some(Verdict::No(methods)) => offered = methods,
                 Some(verdict) => {
@@ -78,8 +81,14 @@ impl Login<'_> {
         let socket = self.context.hop.agent.as_ref()?;
         let shown = socket.display();
         let agent = match Agent::open(socket, self.handle.agent_session_binding()).await {
-            Ok(agent) => agent,
+            Ok(agent) => {
+                let keys = agent.identities().len();
+                self.tell(Fact::Agent { socket: socket.clone(), keys });
+                agent
+            }
             Err(error) => {
+                let why = plain(&error);
+                self.tell(Fact::AgentFailed { socket: socket.clone(), why });
                 let fix = if error.kind() == ErrorKind::TimedOut {
                     "start the agent again, or do without: -o IdentityAgent=none"
                 } else {
@@ -138,7 +147,7 @@ impl Login<'_> {
         let last = self.context.keyring.server(self.context.route).way_in.blobs;
         let hop = self.context.hop;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (candidates, flaws) = order(&Choice {
+        let (candidates, left_out) = order(&Choice {
             files: &known,
             files_named: hop.identities_named,
             certificates: &certificates,
@@ -148,8 +157,12 @@ impl Login<'_> {
             last: &last,
             now: now.as_secs(),
         });
-        for flaw in flaws {
-            self.story.aside(Failure::new(Cause::Authentication, flaw));
+        for LeftOut { certificate, why } in left_out {
+            let in_agent = held.iter().any(|held| identity::same_key(held, &certificate));
+            let key = described(Some(&certificate), files, in_agent);
+            self.tell(Fact::Key { key, answer: Answer::NotTried(why.to_owned()) });
+            let message = format!("the {} {why}", identity::shown(&certificate));
+            self.story.aside(Failure::new(Cause::Authentication, message));
         }
         candidates
     }
@@ -199,12 +212,46 @@ impl Login<'_> {
     }
 
     fn note_file(&mut self, what: &str, path: &Path, error: &KeyFileError) {
+        let key = observe::Key {
+            algorithm: None,
+            fingerprint: None,
+            file: Some(path.to_owned()),
+            in_agent: false,
+        };
+        self.tell(Fact::Key { key, answer: Answer::NotTried(error.to_string()) });
         let message = format!("the {what} {} {error}", path.display());
         self.story.aside(Failure::new(Cause::Configuration, message).fix(error.fix(path)));
     }
 
-    /// Offers one key; `None` if it could not be offered.
+    /// Offers one key and tells what came of it; `None` if it could not be offered.
     async fn offer(
+        &mut self,
+        candidate: &Candidate,
+        files: &[KeyFile],
+        agent: Option<&mut Agent>,
+    ) -> Result<Option<Verdict>, Failure> {
+        let noted = self.story.notes.len();
+        let verdict = self.try_key(candidate, files, agent).await?;
+        let answer = match &verdict {
+            Some(verdict) => Some(answer(verdict)),
+            // The first note since says why; without one the server has judged it before.
+            None => {
+                let note = self.story.notes.get(noted);
+                note.map(|note| Answer::NotTried(note.failure.message.clone()))
+            }
+        };
+        if let Some(answer) = answer {
+            let in_agent = matches!(candidate.by, By::Agent(_));
+            let mut key = described(candidate.identity.as_ref(), files, in_agent);
+            if let By::File(place) = candidate.by {
+                key.file = files.get(place).map(|file| file.path.clone());
+            }
+            self.tell(Fact::Key { key, answer });
+        }
+        Ok(verdict)
+    }
+
+    async fn try_key(
         &mut self,
         candidate: &Candidate,
         files: &[KeyFile],
@@ -357,6 +404,21 @@ impl Login<'_> {
             ));
         }
         Ok(hash)
+    }
+}
+
+/// A key as reports name it, with the file of its public half.
+fn described(identity: Option<&Identity>, files: &[KeyFile], in_agent: bool) -> observe::Key {
+    let of_it = |file: &&KeyFile| match (identity, &file.public) {
+        (Some(identity), Some(public)) => identity::same_key(identity, public),
+        (Some(_) | None, _) => false,
+    };
+    let blob = identity.and_then(|identity| identity::key(identity).to_bytes().ok());
+    observe::Key {
+        algorithm: identity.map(identity::algorithm),
+        fingerprint: blob.map(|blob| known_hosts::fingerprint(&blob)),
+        file: files.iter().find(of_it).map(|file| file.path.clone()),
+        in_agent,
     }
 }
 

@@ -59,9 +59,17 @@ pub(super) struct Candidate {
     pub(super) by: By,
 }
 
-/// What to offer, in order, and why certificates were left out.
-pub(super) fn order(choice: &Choice<'_>) -> (Vec<Candidate>, Vec<String>) {
-    let mut draft = Draft { choice, found: Vec::new(), flaws: Vec::new() };
+/// A certificate that is not offered.
+#[derive(Debug, Clone)]
+pub(super) struct LeftOut {
+    pub(super) certificate: Identity,
+    /// Why: `has expired` and the like.
+    pub(super) why: &'static str,
+}
+
+/// What to offer, in order, and which certificates not.
+pub(super) fn order(choice: &Choice<'_>) -> (Vec<Candidate>, Vec<LeftOut>) {
+    let mut draft = Draft { choice, found: Vec::new(), left_out: Vec::new() };
     draft.certificates();
     let of_agent = draft.named_in_agent();
     let own = draft.own_files();
@@ -72,16 +80,16 @@ pub(super) fn order(choice: &Choice<'_>) -> (Vec<Candidate>, Vec<String>) {
     };
     let plain: Vec<Candidate> = tiers.into_iter().flatten().collect();
     draft.found.extend(plain);
-    let Draft { found, mut flaws, .. } = draft;
+    let Draft { found, mut left_out, .. } = draft;
     let mut said = HashSet::new();
-    flaws.retain(|flaw| said.insert(flaw.clone()));
-    (last_first(without_repeats(found, choice), choice.last), flaws)
+    left_out.retain(|left_out| said.insert(identity::blob(&left_out.certificate)));
+    (last_first(without_repeats(found, choice), choice.last), left_out)
 }
 
 struct Draft<'a> {
     choice: &'a Choice<'a>,
     found: Vec<Candidate>,
-    flaws: Vec<String>,
+    left_out: Vec<LeftOut>,
 }
 
 impl Draft<'_> {
@@ -98,20 +106,22 @@ impl Draft<'_> {
                 Some(by) => {
                     self.found.push(Candidate { identity: Some(certificate.clone()), by });
                 }
-                None => self
-                    .flaws
-                    .push(format!("the {} has no private key here", identity::shown(certificate))),
+                None => self.leave_out(certificate, "has no private key here"),
             }
         }
     }
 
     /// Whether a certificate may be offered; a note says why not.
     fn is_good(&mut self, certificate: &Identity) -> bool {
-        if let Some(flaw) = identity::flaw(certificate, self.choice.now) {
-            self.flaws.push(format!("the {} {flaw}", identity::shown(certificate)));
-            return false;
+        let flaw = identity::flaw(certificate, self.choice.now);
+        if let Some(why) = flaw {
+            self.leave_out(certificate, why);
         }
-        true
+        flaw.is_none()
+    }
+
+    fn leave_out(&mut self, certificate: &Identity, why: &'static str) {
+        self.left_out.push(LeftOut { certificate: certificate.clone(), why });
     }
 
     /// Who can sign for `certificate`: the agent with the very certificate, the agent with its key,
@@ -332,12 +342,12 @@ mod tests {
         let certificate = [identity(CERTIFICATE)];
         let held = [identity(RSA), identity(ED25519)];
         let choice = Choice { certificates: &certificate, only: true, ..choice(&[], &held) };
-        let (found, flaws) = order(&choice);
-        assert_eq!((found.len(), flaws.len()), (1, 0));
+        let (found, left_out) = order(&choice);
+        assert_eq!((found.len(), left_out.len()), (1, 0));
         assert!(matches!(&found[0].by, By::Agent(held) if !identity::is_certificate(held)));
-        let (found, flaws) = order(&Choice { held: &[], ..choice });
+        let (found, left_out) = order(&Choice { held: &[], ..choice });
         assert!(found.is_empty());
-        assert!(flaws[0].ends_with("has no private key here"), "{flaws:?}");
+        assert_eq!(left_out[0].why, "has no private key here");
     }
 
     #[test]
@@ -349,12 +359,12 @@ mod tests {
             let held = [identity(CERTIFICATE)];
             let choice = Choice { now, ..choice(&files, &held) };
             assert_eq!(offered(&choice), ["file ssh-ed25519"]);
-            let (_, flaws) = order(&choice);
-            assert!(flaws.len() == 1 && flaws[0].ends_with(why), "{flaws:?}");
+            let (_, left_out) = order(&choice);
+            assert!(left_out.len() == 1 && left_out[0].why == why, "{left_out:?}");
         }
         let held = [identity(OF_HOSTS)];
-        let (found, flaws) = order(&choice(&[], &held));
-        assert!(found.is_empty() && flaws[0].ends_with("is for hosts, not for users"));
+        let (found, left_out) = order(&choice(&[], &held));
+        assert!(found.is_empty() && left_out[0].why == "is for hosts, not for users");
     }
 
     #[test]
