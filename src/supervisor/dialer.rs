@@ -100,6 +100,10 @@ pub(crate) fn worded(question: ssh::Question) -> control::Question {
             control::Answer::Hidden,
             format!("{}Passphrase of {}: ", once_more(again), path.display()),
         ),
+        ssh::Question::AddToAgent { path } => (
+            control::Answer::YesNo,
+            format!("Add the key {} to the agent? [yes/no] ", path.display()),
+        ),
         ssh::Question::Password { user, host, again } => {
             (control::Answer::Hidden, format!("{}Password of {user}@{host}: ", once_more(again)))
         }
@@ -107,7 +111,7 @@ pub(crate) fn worded(question: ssh::Question) -> control::Question {
             let kind = if echo { control::Answer::Shown } else { control::Answer::Hidden };
             let lines = [name, instructions].into_iter().filter(|line| !line.is_empty());
             let said: String = lines.map(|line| format!("{host} says: {line}\n")).collect();
-            (kind, format!("{said}{prompt}"))
+            (kind, format!("{said}({host}) {prompt}"))
         }
     };
     control::Question { kind, text }
