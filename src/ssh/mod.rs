@@ -33,6 +33,7 @@ mod stream;
 mod target;
 mod wire;
 
+pub(crate) use algorithms::is_weak;
 pub(crate) use ask::{Asker, Question, Stage};
 pub(crate) use connect::connect;
 pub(crate) use keyring::Keyring;
