@@ -36,7 +36,9 @@ mod wire;
 pub(crate) use ask::{Asker, Question, Stage};
 pub(crate) use connect::connect;
 pub(crate) use keyring::Keyring;
-pub(crate) use resolve::{Environment, Plan, anchor, resolve};
+pub(crate) use observe::{Answer, Fact, Key, Line, Observer, Standing};
+pub(crate) use preferred::Negotiated;
+pub(crate) use resolve::{Environment, Hop, Plan, anchor, resolve};
 pub(crate) use session::{OpenFailure, Session};
 
 #[cfg(test)]
