@@ -24,6 +24,7 @@ mod server;
 mod token;
 mod trial;
 mod wake;
+mod watch;
 
 use serde_json::Value;
 
