@@ -3,6 +3,7 @@
 mod facts;
 mod failures;
 mod host_keys;
+mod key_files;
 mod logins;
 mod real;
 mod streams;
