@@ -7,9 +7,8 @@ use std::{
 };
 
 use russh::{
-    Preferred, SshId, cipher,
+    Names, Preferred, SshId,
     client::{self, DisconnectReason},
-    kex, mac,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -23,9 +22,11 @@ use super::{
     dial::{dial, plain},
     host_key::Files,
     keyring::{Keyring, Server, punishes},
-    known_hosts,
+    known_hosts::{self, OnFile},
     link::{Link, Switch},
-    observe::{Agreed, Fact, Observer},
+    observe::{Fact, Observer},
+    preferred::{Negotiated, preferred, signed_as_agreed, was_asked_for},
+    proxy::Proxy,
     resolve::{Hop, Plan},
     session::{End, Facts, Inner, OpenFailure, Session},
     stream::Taps,
@@ -66,10 +67,7 @@ pub(crate) async fn connect(
         route = format!("{route}>{}", hop.label());
         let making = Making { hop, route: &route, keyring, asker, observer };
         let session = match below {
-            None => {
-                let (stream, took) = dial(hop, observer).await?;
-                making.session(Wire::new(stream), took, None, needed_person).await?
-            }
+            None => making.first().await?,
             Some(jump) => {
                 observer.stage(Stage::Connecting { host: hop.host.clone(), port: hop.port });
                 let started = Instant::now();
@@ -136,6 +134,22 @@ impl Drop for Fuse {
 }
 
 impl Making<'_> {
+    /// The first hop: over TCP, or over what stands in for it.
+    async fn first(&self) -> Result<Session, Failure> {
+        let Some(command) = &self.hop.proxy_command else {
+            let (stream, took) = dial(self.hop, self.observer).await?;
+            return self.session(Wire::new(stream), took, None, false).await;
+        };
+        let (host, port) = (self.hop.host.clone(), self.hop.port);
+        self.observer.stage(Stage::Connecting { host, port });
+        self.observer.fact(Fact::Proxied { command: command.to_string() });
+        let (proxy, witness) = Proxy::start(command)?;
+        match self.session(proxy, Duration::ZERO, None, false).await {
+            Err(failure) => Err(witness.explain(self.hop, failure).await),
+            made => made,
+        }
+    }
+
     /// Handshake and login over an open byte stream.
     async fn session<S>(
         &self,
@@ -149,13 +163,14 @@ impl Making<'_> {
     {
         let remembered = self.keyring.server(self.route);
         let files = Files::read(self.hop).await?;
-        let config = config(&files, took.max(remembered.rtt.unwrap_or_default()));
+        let config = config(self.hop, &files, took.max(remembered.rtt.unwrap_or_default()));
         let (link, switch) = Link::new(stream);
         let mut fuse = Fuse { switch: Arc::clone(&switch), armed: true };
         let (offers, offered) = mpsc::channel(1);
         let (end, taps) = (Arc::new(End::default()), Arc::new(Taps::default()));
         let agreed = Arc::new(OnceLock::new());
         let watcher = Watcher {
+            asked: config.preferred.clone(),
             offers,
             agreed: Arc::clone(&agreed),
             end: Arc::clone(&end),
@@ -166,13 +181,15 @@ impl Making<'_> {
         let banner = switch.banner().unwrap_or_default().to_owned();
         if !banner.is_empty() {
             self.keyring.note_server(self.route, &banner, switch.heard_after());
-            self.observer.fact(Fact::Banner(banner.clone()));
+            let after = switch.heard_after().unwrap_or_default();
+            self.observer.fact(Fact::Banner { text: banner.clone(), after });
         }
         if let Some(agreed) = agreed.get().cloned() {
             self.observer.fact(Fact::Algorithms(agreed));
         }
         let (handle, host_key) =
             shaken.map_err(|failure| self.blame(failure, &switch, &remembered))?;
+        let negotiated = self.agreed(&handle, agreed.get())?;
         let login = auth::Context {
             hop: self.hop,
             route: self.route,
@@ -187,6 +204,7 @@ impl Making<'_> {
         let facts = Facts {
             host_key,
             banner,
+            negotiated,
             method: outcome.method,
             needed_person: needed_person || outcome.needed_person,
             rtt: switch.heard_after().unwrap_or_default(),
@@ -233,6 +251,26 @@ impl Making<'_> {
                 }
                 () = sleep_until(deadline) => return Err(self.silent(switch)),
             }
+        }
+    }
+
+    /// What was agreed on, if the host kept to it.
+    fn agreed(
+        &self,
+        handle: &client::Handle<Watcher>,
+        agreed: Option<&Negotiated>,
+    ) -> Result<Negotiated, Failure> {
+        let signature = handle.agent_session_binding().map(|binding| binding.signature());
+        match (agreed, signature) {
+            (Some(agreed), Some(signature)) if signed_as_agreed(agreed, signature) => {
+                tracing::debug!(%agreed, "agreed on algorithms");
+                Ok(agreed.clone())
+            }
+            _ => Err(Failure::new(
+                Cause::Protocol,
+                format!("{} signed by another algorithm than was agreed on", self.hop.place()),
+            )
+            .fix("update the SSH server over there")),
         }
     }
 
@@ -302,8 +340,8 @@ fn lost(place: &str, why: &str) -> Failure {
     Failure::new(Cause::LinkLost, format!("the connection to {place} broke: {why}"))
 }
 
-/// The library's settings: modern algorithms, the keys on file asked for first.
-fn config(files: &Files, rtt: Duration) -> client::Config {
+/// The library's settings: the hop's algorithms, the keys on file asked for first.
+fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
     let window =
         LONG_TRIPS.iter().find(|(trip, _)| rtt >= *trip).map_or(WINDOW, |(_, window)| *window);
     client::Config {
@@ -315,13 +353,8 @@ fn config(files: &Files, rtt: Duration) -> client::Config {
         },
         window_size: window,
         channel_buffer_size: QUEUE,
-        preferred: Preferred {
-            kex: Cow::Borrowed(KEX),
-            key: Cow::Owned(files.preference()),
-            cipher: Cow::Borrowed(CIPHERS),
-            mac: Cow::Borrowed(MACS),
-            ..Preferred::DEFAULT
-        },
+        // Certificates cannot be checked yet.
+        preferred: preferred(&hop.algorithms, &OnFile { authority: false, ..files.on_file() }),
         // Our own pings notice a dead link; the library's timers are blind while it writes.
         inactivity_timeout: None,
         keepalive_interval: None,
@@ -329,35 +362,6 @@ fn config(files: &Files, rtt: Duration) -> client::Config {
         ..client::Config::default()
     }
 }
-
-/// Key exchanges, the post-quantum one first; the rest are markers of extensions.
-const KEX: &[kex::Name] = &[
-    kex::MLKEM768X25519_SHA256,
-    kex::CURVE25519,
-    kex::CURVE25519_PRE_RFC_8731,
-    kex::ECDH_SHA2_NISTP256,
-    kex::ECDH_SHA2_NISTP384,
-    kex::ECDH_SHA2_NISTP521,
-    kex::DH_GEX_SHA256,
-    kex::DH_G16_SHA512,
-    kex::DH_G14_SHA256,
-    kex::EXTENSION_SUPPORT_AS_CLIENT,
-    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
-];
-
-/// Ciphers, those with hardware behind them first.
-const CIPHERS: &[cipher::Name] = &[
-    cipher::AES_256_GCM,
-    cipher::AES_128_GCM,
-    cipher::CHACHA20_POLY1305,
-    cipher::AES_256_CTR,
-    cipher::AES_192_CTR,
-    cipher::AES_128_CTR,
-];
-
-/// Codes for the ciphers that do not authenticate by themselves.
-const MACS: &[mac::Name] =
-    &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
 
 /// A host key on its way to the check.
 #[derive(Debug)]
@@ -372,8 +376,9 @@ pub(super) struct Offer {
 /// says when and why the session ended.
 #[derive(Debug)]
 pub(super) struct Watcher {
+    asked: Preferred,
     offers: mpsc::Sender<Offer>,
-    agreed: Arc<OnceLock<Agreed>>,
+    agreed: Arc<OnceLock<Negotiated>>,
     end: Arc<End>,
     taps: Arc<Taps>,
 }
@@ -392,8 +397,7 @@ impl client::Handler for Watcher {
         &mut self,
         shown: &russh::keys::PublicKeyOrCertificate,
     ) -> Result<bool, Self::Error> {
-        // Host certificates are not asked for, so none may come.
-        if shown.certificate().is_some() {
+        if !was_asked_for(&self.asked, shown) || shown.certificate().is_some() {
             return Ok(false);
         }
         let (accept, accepted) = oneshot::channel();
@@ -408,17 +412,11 @@ impl client::Handler for Watcher {
     async fn kex_done(
         &mut self,
         _: Option<&[u8]>,
-        names: &russh::Names,
+        names: &Names,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
         // Later exchanges only renew the keys.
-        self.agreed.get_or_init(|| Agreed {
-            kex: names.kex.as_ref().to_owned(),
-            host_key: names.key.to_string(),
-            cipher: names.cipher.as_ref().to_owned(),
-            mac: names.client_mac.as_ref().to_owned(),
-            strict: names.strict_kex(),
-        });
+        self.agreed.get_or_init(|| names.into());
         Ok(())
     }
 

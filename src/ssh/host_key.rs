@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
-
 use super::{
     ask::{Asker, Question},
-    known_hosts::{self, Entry, Name, Source, Verdict},
+    known_hosts::{self, Entry, Name, OnFile, Source, Verdict},
     observe::{Fact, Line, Observer, Standing},
     resolve::{Hop, HostKeyPolicy},
 };
@@ -49,16 +47,9 @@ impl Files {
         }
     }
 
-    /// The signature algorithms to ask for: those of the keys on file first.
-    pub(super) fn preference(&self) -> Vec<Algorithm> {
-        let on_file = known_hosts::algorithms_on_file(&self.sources, &self.name);
-        let is_on_file = |algorithm: &Algorithm| {
-            let kind = if algorithm.clone().is_rsa() { "ssh-rsa" } else { algorithm.as_str() };
-            on_file.iter().any(|known| known == kind)
-        };
-        let (mut first, rest): (Vec<_>, Vec<_>) = modern().into_iter().partition(is_on_file);
-        first.extend(rest);
-        first
+    /// What is on file for the host, so that it can be asked for.
+    pub(super) fn on_file(&self) -> OnFile {
+        known_hosts::on_file(&self.sources, &self.name)
     }
 
     /// Decides about the key that `hop` shows, asking if the policy says so.
@@ -258,16 +249,4 @@ fn refused(verdict: &Verdict, cause: Cause) -> Standing {
 
 fn line_at(entry: &Entry) -> Line {
     Line { path: entry.path.clone(), number: entry.line }
-}
-
-/// The host key algorithms that are still good; no `ssh-rsa`, which signs with SHA-1.
-fn modern() -> Vec<Algorithm> {
-    vec![
-        Algorithm::Ed25519,
-        Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
-        Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
-        Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
-        Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-        Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-    ]
 }

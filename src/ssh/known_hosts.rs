@@ -18,6 +18,8 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 
+use super::pattern;
+
 /// SSH's own port, which known_hosts does not write down.
 const SSH_PORT: u16 = 22;
 /// How much of a file is read.
@@ -126,20 +128,35 @@ pub(crate) fn decide(sources: &[Source], name: &Name, key: &[u8]) -> Verdict {
     }
 }
 
-/// The key types on file for the host, in the order of the files, so that they can be asked for.
-pub(crate) fn algorithms_on_file(sources: &[Source], name: &Name) -> Vec<String> {
+/// What the files could check a host's answer against.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct OnFile {
+    /// The types of its keys, in the order of the files.
+    pub(crate) keys: Vec<String>,
+    /// Whether an authority may vouch for it.
+    pub(crate) authority: bool,
+}
+
+/// What is on file for the host, so that it can be asked for.
+pub(crate) fn on_file(sources: &[Source], name: &Name) -> OnFile {
     let under = |name: &str| {
-        let mut found: Vec<String> = Vec::new();
-        for (_, _, line) in lines(sources) {
-            let fits = line.mark == Mark::Plain && names_host(line.hosts, name);
-            if fits && !found.iter().any(|known| known == line.algorithm) {
-                found.push(line.algorithm.to_owned());
+        let mut found = OnFile::default();
+        for (_, _, line) in lines(sources).filter(|(_, _, line)| names_host(line.hosts, name)) {
+            match line.mark {
+                Mark::Authority => found.authority = true,
+                Mark::Plain if !found.keys.iter().any(|known| known == line.algorithm) => {
+                    found.keys.push(line.algorithm.to_owned());
+                }
+                Mark::Plain | Mark::Revoked => {}
             }
         }
         found
     };
     let found = under(&name.text());
-    if found.is_empty() { name.portless().map(under).unwrap_or_default() } else { found }
+    match name.portless() {
+        Some(plain) if found == OnFile::default() => OnFile { authority: false, ..under(plain) },
+        _ => found,
+    }
 }
 
 /// `SHA256:…` of a key in its SSH wire form, as `ssh-keygen -l` prints it.
@@ -327,11 +344,11 @@ fn names_host(hosts: &str, name: &str) -> bool {
         return hash == hashed(&salt, name);
     }
     let mut found = false;
-    for pattern in hosts.split(',') {
+    for pattern in hosts.to_ascii_lowercase().split(',') {
         match pattern.strip_prefix('!') {
-            Some(pattern) if matches(pattern, name) => return false,
+            Some(pattern) if pattern::matches(pattern, name) => return false,
             Some(_) => {}
-            None => found |= matches(pattern, name),
+            None => found |= pattern::matches(pattern, name),
         }
     }
     found
@@ -341,33 +358,6 @@ fn names_host(hosts: &str, name: &str) -> bool {
 fn hashed(salt: &[u8], name: &str) -> Vec<u8> {
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, salt);
     hmac::sign(&key, name.as_bytes()).as_ref().to_vec()
-}
-
-/// Whether a pattern with `*` and `?` covers `name`, letters of either case alike.
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
-    let (mut at, mut seen) = (0, 0);
-    // Where to go on when the text after the last star turns out not to fit.
-    let mut star: Option<(usize, usize)> = None;
-    while let Some(byte) = name.get(seen) {
-        match pattern.get(at) {
-            Some(b'*') => {
-                star = Some((at + 1, seen));
-                at += 1;
-            }
-            Some(wanted) if *wanted == b'?' || wanted.eq_ignore_ascii_case(byte) => {
-                at += 1;
-                seen += 1;
-            }
-            Some(_) | None => {
-                let Some((after, from)) = star else { return false };
-                star = Some((after, from + 1));
-                at = after;
-                seen = from + 1;
-            }
-        }
-    }
-    pattern.get(at..).unwrap_or_default().iter().all(|byte| *byte == b'*')
 }
 
 #[cfg(test)]
@@ -442,7 +432,7 @@ mod tests {
         ];
         for (host, port, expected) in cases {
             let name = Name::new(host, port, None);
-            assert_eq!(algorithms_on_file(&sources("plain"), &name), expected, "{host}");
+            assert_eq!(on_file(&sources("plain"), &name).keys, expected, "{host}");
         }
     }
 
@@ -454,27 +444,6 @@ mod tests {
             assert_eq!(line.contains("new.example"), salt.is_none());
             let source = Source { path: "x".into(), text: line };
             assert_eq!(decide(&[source], &name, &key("c")), Verdict::Known);
-        }
-    }
-
-    #[test]
-    fn patterns_match_like_those_of_a_shell() {
-        let cases = [
-            ("*", "", true),
-            ("*", "a.b", true),
-            ("a*b*c", "aXbYc", true),
-            ("a*b*c", "aXbYd", false),
-            ("*.a.a", "x.a.a.a", true),
-            ("?", "", false),
-            ("a?", "ab", true),
-            ("A.b", "a.B", true),
-            ("", "", true),
-            ("", "a", false),
-            ("a**", "a", true),
-            ("a", "ab", false),
-        ];
-        for (pattern, name, expected) in cases {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
     }
 

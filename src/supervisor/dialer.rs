@@ -11,6 +11,7 @@ use tracing::debug;
 use super::{
     desk::Desk,
     link::{Dial, Facts, Later, Link, NotOpened, Printed, Stream},
+    token,
 };
 use crate::{
     config::{self, SshOptions},
@@ -87,7 +88,7 @@ impl ssh::Asker for Desk {
 }
 
 /// The question as a person reads it.
-fn worded(question: ssh::Question) -> control::Question {
+pub(crate) fn worded(question: ssh::Question) -> control::Question {
     let (kind, text) = match question {
         ssh::Question::HostKey { host, algorithm, fingerprint } => (
             control::Answer::YesNo,
@@ -118,6 +119,11 @@ fn worded(question: ssh::Question) -> control::Question {
 
 fn once_more(again: bool) -> &'static str {
     if again { "That was not right. " } else { "" }
+}
+
+/// The far gateway's token and the file that held it, read over a login.
+pub(crate) async fn fetch_token(session: &ssh::Session) -> Result<(Secret, String), Problem> {
+    token::read(&SshLink(session.clone())).await
 }
 
 struct SshLink(ssh::Session);

@@ -5,7 +5,7 @@ use russh::keys::HashAlg;
 
 use crate::ssh::{
     identity::{self, Identity},
-    known_hosts,
+    pattern,
 };
 
 /// How the name of a certificate's algorithm ends.
@@ -66,7 +66,7 @@ impl Accepted<'_> {
         for pattern in self.0 {
             for (name, hash) in SAFE_RSA {
                 let name = format!("{name}{suffix}");
-                if known_hosts::matches(pattern, &name) && self.names(&name) {
+                if pattern::matches(pattern, &name) && self.names(&name) {
                     hashes.push(hash);
                 }
             }
@@ -80,9 +80,9 @@ impl Accepted<'_> {
         let mut found = false;
         for pattern in self.0 {
             match pattern.strip_prefix('!') {
-                Some(pattern) if known_hosts::matches(pattern, name) => return false,
+                Some(pattern) if pattern::matches(pattern, name) => return false,
                 Some(_) => {}
-                None => found |= known_hosts::matches(pattern, name),
+                None => found |= pattern::matches(pattern, name),
             }
         }
         found
