@@ -340,3 +340,20 @@ async fn one_failed_login_is_one_connection() {
     assert_eq!(sshd.logged(1, "Connection from").await, 1);
     assert_eq!(sshd.logged(1, "Failed publickey").await, 1);
 }
+
+#[tokio::test]
+async fn a_server_that_hangs_up_on_many_keys_without_a_word_is_no_broken_link() {
+    let lab = Lab::known();
+    lab.server.allow(Login::Key(lab.key.clone()));
+    let mut options = lab.options();
+    options.identities.clear();
+    for number in 0..12 {
+        let path = lab.at(&format!("other{number}"));
+        generate_client_key(&path).unwrap();
+        options.identities.push(path);
+    }
+    let failure = connect(&options, &Script::default()).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Authentication, "{failure}");
+    assert!(failure.message.contains("after too many keys"), "{failure}");
+    assert!(failure.fix.unwrap().contains("IdentitiesOnly"));
+}

@@ -1,6 +1,7 @@
 //! Connections made in tests: a scripted person, the embedded server, an echo behind it.
 
 mod agent;
+mod dropbear;
 mod facts;
 mod failures;
 mod host_keys;
