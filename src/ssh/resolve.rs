@@ -256,6 +256,12 @@ impl Plan {
         self.hops.last().expect("a plan is made with its target")
     }
 
+    /// The last hop, to be changed.
+    #[cfg(test)]
+    pub(crate) fn target_mut(&mut self) -> &mut Hop {
+        self.hops.last_mut().expect("a plan is made with its target")
+    }
+
     /// `user@host:port` of the target.
     pub(crate) fn label(&self) -> String {
         self.target().label()

@@ -10,6 +10,8 @@ use crate::{
 pub(super) struct Story {
     /// What the server refused, for people.
     pub(super) tried: Vec<String>,
+    /// How many refusals the server has counted.
+    pub(super) counted: usize,
     /// What could not be tried, and why.
     pub(super) notes: Vec<Note>,
     /// Methods that the server was content with.

@@ -1,8 +1,12 @@
 //! Connections made in tests: a scripted person, the embedded server, an echo behind it.
 
+mod agent;
+mod dropbear;
 mod facts;
 mod failures;
 mod host_keys;
+mod key_files;
+mod keys_offered;
 mod logins;
 mod real;
 mod streams;
@@ -73,8 +77,11 @@ async fn connect_with(
     script: &Script,
     keyring: &Keyring,
 ) -> Result<Session, Failure> {
-    let plan = plan(options);
-    let connecting = super::connect(&plan, keyring, script, &|_: Stage| {});
+    connect_plan(&plan(options), script, keyring).await
+}
+
+async fn connect_plan(plan: &Plan, script: &Script, keyring: &Keyring) -> Result<Session, Failure> {
+    let connecting = super::connect(plan, keyring, script, &|_: Stage| {});
     timeout(PATIENCE, Box::pin(connecting)).await.expect("connect took too long")
 }
 
