@@ -37,6 +37,7 @@ mod stream;
 mod target;
 mod wire;
 
+pub(crate) use algorithms::is_weak;
 pub(crate) use ask::{Asker, Question, Stage};
 pub(crate) use connect::connect;
 pub(crate) use forwards::Forwards;
