@@ -30,6 +30,7 @@ use super::{
     keyring::Keyring,
     keys::{self, Content, KeyFile, KeyFileError},
     known_hosts,
+    observe::{self, Fact, Observer},
     resolve::{Hop, Method},
     session::End,
 };
@@ -65,7 +66,7 @@ pub(super) async fn login(
     end: &End,
     keyring: &Keyring,
     asker: &dyn Asker,
-    stages: &(dyn Fn(Stage) + Send + Sync),
+    observer: &dyn Observer,
 ) -> Result<(Handle<Watcher>, Outcome), Failure> {
     let mut login = Login {
         hop,
@@ -73,7 +74,7 @@ pub(super) async fn login(
         end,
         keyring,
         asker,
-        stages,
+        observer,
         tried: Vec::new(),
         notes: Vec::new(),
         passed: Vec::new(),
@@ -116,7 +117,7 @@ struct Login<'a> {
     end: &'a End,
     keyring: &'a Keyring,
     asker: &'a dyn Asker,
-    stages: &'a (dyn Fn(Stage) + Send + Sync),
+    observer: &'a dyn Observer,
     /// What the server refused, for people.
     tried: Vec<String>,
     /// Why something could not be tried.
@@ -143,6 +144,7 @@ impl Login<'_> {
         };
         let mut used: Vec<Method> = Vec::new();
         loop {
+            self.observer.fact(Fact::Methods(offered.iter().map(String::from).collect()));
             let next = self
                 .hop
                 .methods
@@ -156,6 +158,7 @@ impl Login<'_> {
                 Method::KeyboardInteractive => self.questions(offered.clone()).await?,
                 Method::Password => self.password(offered.clone()).await?,
             };
+            self.tell_method(method, &verdict);
             match verdict {
                 Verdict::In => {
                     self.passed.push(method.name());
@@ -178,11 +181,24 @@ impl Login<'_> {
     }
 
     fn stage(&self, method: &str) {
-        (self.stages)(Stage::Authenticating {
+        self.observer.stage(Stage::Authenticating {
             host: self.hop.host.clone(),
             user: self.hop.user.clone(),
             method: method.to_owned(),
         });
+    }
+
+    /// Tells what came of a method that keys have not told of already.
+    fn tell_method(&self, method: Method, verdict: &Verdict) {
+        if method == Method::PublicKey {
+            return;
+        }
+        let answer = if self.hop.batch {
+            observe::Answer::NotTried("nobody may be asked".to_owned())
+        } else {
+            answer(verdict)
+        };
+        self.observer.fact(Fact::Method { name: method.name(), answer });
     }
 
     /// Tries every key once.
@@ -193,14 +209,18 @@ impl Login<'_> {
             if candidate.blob().is_some_and(|blob| !self.spent.insert(blob)) {
                 continue;
             }
-            let answer = match (candidate, agent.as_mut()) {
+            let key = candidate.described();
+            let noted = self.notes.len();
+            let verdict = match (candidate, agent.as_mut()) {
                 (Candidate::Agent(identity), Some(agent)) => {
                     self.agent_key(agent, *identity).await?
                 }
                 (Candidate::Agent(_), None) => None,
                 (Candidate::File(file), _) => self.file_key(*file).await?,
             };
-            match answer {
+            let answer = verdict.as_ref().map_or_else(|| self.not_tried(noted), answer);
+            self.observer.fact(Fact::Key { key, answer });
+            match verdict {
                 None => {}
                 Some(Verdict::No(methods)) => offered = methods,
                 Some(verdict) => return Ok(verdict),
@@ -212,11 +232,23 @@ impl Login<'_> {
         Ok(Verdict::No(offered))
     }
 
+    /// Why a key was not tried: the first note since there were `noted`.
+    fn not_tried(&self, noted: usize) -> observe::Answer {
+        let why = self.notes.get(noted).map(|note| note.message.clone());
+        observe::Answer::NotTried(why.unwrap_or_else(|| "only its public half is here".to_owned()))
+    }
+
     async fn agent(&mut self) -> Option<Agent> {
         let socket = self.hop.agent.clone()?;
         match Agent::open(&socket, self.handle.agent_session_binding()).await {
-            Ok(agent) => Some(agent),
+            Ok(agent) => {
+                let keys = agent.identities().len();
+                self.observer.fact(Fact::Agent { socket, keys });
+                Some(agent)
+            }
             Err(error) => {
+                let why = plain(&error);
+                self.observer.fact(Fact::AgentFailed { socket: socket.clone(), why });
                 self.notes.push(
                     Failure::new(
                         Cause::Agent,
@@ -278,6 +310,14 @@ impl Login<'_> {
             Ok(Err(error)) => error,
             Err(_) => return None,
         };
+        let why = observe::Answer::NotTried(error.to_string());
+        let key = observe::Key {
+            algorithm: None,
+            fingerprint: None,
+            file: Some(path.clone()),
+            in_agent: false,
+        };
+        self.observer.fact(Fact::Key { key, answer: why });
         let shown = path.display();
         let fix = match &error {
             KeyFileError::Unprotected(_) => format!("chmod 600 {shown}"),
@@ -646,6 +686,30 @@ impl Candidate {
             Self::Agent(identity) => public_key(identity).to_bytes().ok(),
             Self::File(file) => file.public.as_ref()?.to_bytes().ok(),
         }
+    }
+
+    /// As reports name it.
+    fn described(&self) -> observe::Key {
+        let (public, file) = match self {
+            Self::Agent(identity) => (Some(public_key(identity)), None),
+            Self::File(file) => (file.public.clone(), Some(file.path.clone())),
+        };
+        let blob = public.as_ref().and_then(|key| key.to_bytes().ok());
+        observe::Key {
+            algorithm: public.map(|key| key.algorithm().to_string()),
+            fingerprint: blob.map(|blob| known_hosts::fingerprint(&blob)),
+            file,
+            in_agent: matches!(self, Self::Agent(_)),
+        }
+    }
+}
+
+/// A verdict without the methods that are left.
+fn answer(verdict: &Verdict) -> observe::Answer {
+    match verdict {
+        Verdict::In => observe::Answer::Accepted,
+        Verdict::More(_) => observe::Answer::Partly,
+        Verdict::No(_) => observe::Answer::Refused,
     }
 }
 

@@ -7,8 +7,9 @@ use std::{
 };
 
 use russh::{
-    Names, Preferred, SshId,
+    Preferred, SshId,
     client::{self, DisconnectReason},
+    keys::agent::AgentSessionBinding,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -24,7 +25,8 @@ use super::{
     keyring::{Keyring, Server, punishes},
     known_hosts::{self, OnFile},
     link::{Link, Switch},
-    preferred::{Negotiated, preferred, signed_as_agreed, was_asked_for},
+    observe::{Agreed, Fact, Observer},
+    preferred::{preferred, signed_as_agreed, was_asked_for},
     resolve::{Hop, Plan},
     session::{End, Facts, Inner, OpenFailure, Session},
     stream::Taps,
@@ -55,28 +57,31 @@ pub(crate) async fn connect(
     plan: &Plan,
     keyring: &Keyring,
     asker: &dyn Asker,
-    stages: &(dyn Fn(Stage) + Send + Sync),
+    observer: &dyn Observer,
 ) -> Result<Session, Failure> {
     let mut below: Option<Session> = None;
     let mut needed_person = false;
     let mut route = String::new();
-    for hop in plan.hops() {
+    for (number, hop) in plan.hops().iter().enumerate() {
+        observer.fact(Fact::Hop(number));
         route = format!("{route}>{}", hop.label());
-        let making = Making { hop, route: &route, keyring, asker, stages };
+        let making = Making { hop, route: &route, keyring, asker, observer };
         let session = match below {
             None => {
-                let (stream, took) = dial(hop, stages).await?;
+                let (stream, took) = dial(hop, observer).await?;
                 making.session(Wire::new(stream), took, None, needed_person).await?
             }
             Some(jump) => {
-                stages(Stage::Connecting { host: hop.host.clone(), port: hop.port });
+                observer.stage(Stage::Connecting { host: hop.host.clone(), port: hop.port });
                 let started = Instant::now();
                 let opened = jump.open(&hop.host, hop.port).await;
                 let stream = match opened {
                     Ok(stream) => stream,
                     Err(why) => return Err(not_through(&jump, hop, why).await),
                 };
-                making.session(stream, started.elapsed(), Some(jump), needed_person).await?
+                let took = started.elapsed();
+                observer.fact(Fact::Through { took });
+                making.session(stream, took, Some(jump), needed_person).await?
             }
         };
         needed_person = session.facts().needed_person;
@@ -114,7 +119,7 @@ struct Making<'a> {
     route: &'a str,
     keyring: &'a Keyring,
     asker: &'a dyn Asker,
-    stages: &'a (dyn Fn(Stage) + Send + Sync),
+    observer: &'a dyn Observer,
 }
 
 /// Throws the switch unless the session got ready.
@@ -163,17 +168,21 @@ impl Making<'_> {
         let banner = switch.banner().unwrap_or_default().to_owned();
         if !banner.is_empty() {
             self.keyring.note_server(self.route, &banner, switch.heard_after());
+            self.observer.fact(Fact::Banner(banner.clone()));
+        }
+        if let Some(agreed) = agreed.get().cloned() {
+            self.observer.fact(Fact::Algorithms(agreed));
         }
         let (handle, host_key) =
             shaken.map_err(|failure| self.blame(failure, &switch, &remembered))?;
-        let negotiated = self.agreed(&handle, agreed.get())?;
-        let login = auth::login(self.hop, handle, &end, self.keyring, self.asker, self.stages);
+        self.keeps_to(agreed.get(), &handle)?;
+        let login = auth::login(self.hop, handle, &end, self.keyring, self.asker, self.observer);
         let (handle, outcome) = Box::pin(login).await?;
+        self.observer.fact(Fact::LoggedIn { method: outcome.method.clone() });
         fuse.armed = false;
         let facts = Facts {
             host_key,
             banner,
-            negotiated,
             method: outcome.method,
             needed_person: needed_person || outcome.needed_person,
             rtt: switch.heard_after().unwrap_or_default(),
@@ -199,7 +208,7 @@ impl Making<'_> {
     ) -> Result<(client::Handle<Watcher>, String), Failure> {
         let mut connecting = Box::pin(connecting);
         let host = || self.hop.host.clone();
-        (self.stages)(Stage::Handshaking { host: host() });
+        self.observer.stage(Stage::Handshaking { host: host() });
         let limit = self.hop.connect_timeout;
         let mut deadline = Instant::now() + limit;
         let mut fingerprint = String::new();
@@ -210,12 +219,12 @@ impl Making<'_> {
                     return Ok((handle, fingerprint));
                 }
                 Some(offer) = offered.recv() => {
-                    (self.stages)(Stage::CheckingHostKey { host: host() });
-                    files.check(self.hop, &offer.key, self.asker).await?;
+                    self.observer.stage(Stage::CheckingHostKey { host: host() });
+                    files.check(self.hop, &offer.key, self.asker, self.observer).await?;
                     fingerprint = known_hosts::fingerprint(&offer.key);
                     // The session may have died while a person thought; `connecting` says so.
                     offer.accept.send(()).ok();
-                    (self.stages)(Stage::Handshaking { host: host() });
+                    self.observer.stage(Stage::Handshaking { host: host() });
                     deadline = Instant::now() + limit;
                 }
                 () = sleep_until(deadline) => return Err(self.silent(switch)),
@@ -223,18 +232,15 @@ impl Making<'_> {
         }
     }
 
-    /// What was agreed on, if the host kept to it.
-    fn agreed(
+    /// Fails unless the host signed as was agreed.
+    fn keeps_to(
         &self,
+        agreed: Option<&Agreed>,
         handle: &client::Handle<Watcher>,
-        agreed: Option<&Negotiated>,
-    ) -> Result<Negotiated, Failure> {
-        let signature = handle.agent_session_binding().map(|binding| binding.signature());
+    ) -> Result<(), Failure> {
+        let signature = handle.agent_session_binding().map(AgentSessionBinding::signature);
         match (agreed, signature) {
-            (Some(agreed), Some(signature)) if signed_as_agreed(agreed, signature) => {
-                tracing::debug!(%agreed, "agreed on algorithms");
-                Ok(agreed.clone())
-            }
+            (Some(agreed), Some(signature)) if signed_as_agreed(agreed, signature) => Ok(()),
             _ => Err(Failure::new(
                 Cause::Protocol,
                 format!("{} signed by another algorithm than was agreed on", self.hop.place()),
@@ -347,7 +353,7 @@ pub(super) struct Offer {
 pub(super) struct Watcher {
     asked: Preferred,
     offers: mpsc::Sender<Offer>,
-    agreed: Arc<OnceLock<Negotiated>>,
+    agreed: Arc<OnceLock<Agreed>>,
     end: Arc<End>,
     taps: Arc<Taps>,
 }
@@ -381,10 +387,17 @@ impl client::Handler for Watcher {
     async fn kex_done(
         &mut self,
         _: Option<&[u8]>,
-        names: &Names,
+        names: &russh::Names,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        self.agreed.get_or_init(|| names.into());
+        // Later exchanges only renew the keys.
+        self.agreed.get_or_init(|| Agreed {
+            kex: names.kex.as_ref().to_owned(),
+            host_key: names.key.to_string(),
+            cipher: names.cipher.as_ref().to_owned(),
+            mac: names.client_mac.as_ref().to_owned(),
+            strict: names.strict_kex(),
+        });
         Ok(())
     }
 

@@ -9,7 +9,11 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{ask::Stage, resolve::Hop};
+use super::{
+    ask::Stage,
+    observe::{Fact, Observer},
+    resolve::Hop,
+};
 use crate::{
     config::Family,
     tunnel::{Cause, Failure},
@@ -25,7 +29,7 @@ const MOST_TRIES: usize = 8;
 /// A TCP connection to the first hop, and how long its handshake took.
 pub(crate) async fn dial(
     hop: &Hop,
-    stages: &(dyn Fn(Stage) + Send + Sync),
+    observer: &dyn Observer,
 ) -> Result<(TcpStream, Duration), Failure> {
     let mut last = None;
     for number in 0..hop.connection_attempts.max(1) {
@@ -33,7 +37,7 @@ pub(crate) async fn dial(
         if number > 0 {
             sleep_until(started + FRESH_TRY).await;
         }
-        match dial_once(hop, stages).await {
+        match dial_once(hop, observer).await {
             Ok(stream) => return Ok(stream),
             Err(failure) => last = Some(failure),
         }
@@ -42,15 +46,13 @@ pub(crate) async fn dial(
 }
 
 /// One look-up and one race.
-async fn dial_once(
-    hop: &Hop,
-    stages: &(dyn Fn(Stage) + Send + Sync),
-) -> Result<(TcpStream, Duration), Failure> {
+async fn dial_once(hop: &Hop, observer: &dyn Observer) -> Result<(TcpStream, Duration), Failure> {
     let deadline = Instant::now() + hop.connect_timeout;
-    stages(Stage::Resolving { host: hop.host.clone() });
+    observer.stage(Stage::Resolving { host: hop.host.clone() });
     let addresses = look_up(hop, deadline).await?;
-    stages(Stage::Connecting { host: hop.host.clone(), port: hop.port });
-    let (stream, took) = race(hop, &addresses, deadline).await?;
+    observer.fact(Fact::Addresses(addresses.clone()));
+    observer.stage(Stage::Connecting { host: hop.host.clone(), port: hop.port });
+    let (stream, took) = race(hop, &addresses, deadline, observer).await?;
     stream.set_nodelay(true).map_err(|error| failed(hop, &error))?;
     Ok((stream, took))
 }
@@ -114,6 +116,7 @@ async fn race(
     hop: &Hop,
     addresses: &[SocketAddr],
     deadline: Instant,
+    observer: &dyn Observer,
 ) -> Result<(TcpStream, Duration), Failure> {
     // Dropping the set ends the losers.
     let mut tries: JoinSet<(SocketAddr, Duration, io::Result<TcpStream>)> = JoinSet::new();
@@ -127,8 +130,12 @@ async fn race(
             Some(joined) = tries.join_next() => {
                 let Ok((address, took, outcome)) = joined else { continue };
                 match outcome {
-                    Ok(stream) => return Ok((stream, took)),
+                    Ok(stream) => {
+                        observer.fact(Fact::Connected { address, took });
+                        return Ok((stream, took));
+                    }
                     Err(error) => {
+                        observer.fact(Fact::NotConnected { address, why: plain(&error) });
                         stuck.retain(|other| *other != address);
                         worst = Some(more_telling(worst, error));
                         next = Instant::now();

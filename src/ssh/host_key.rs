@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::{
     ask::{Asker, Question},
     known_hosts::{self, Entry, Name, OnFile, Source, Verdict},
+    observe::{Fact, Line, Observer, Standing},
     resolve::{Hop, HostKeyPolicy},
 };
 use crate::tunnel::{Cause, Failure};
@@ -57,12 +58,25 @@ impl Files {
         hop: &Hop,
         key: &[u8],
         asker: &dyn Asker,
+        observer: &dyn Observer,
     ) -> Result<(), Failure> {
         let fingerprint = known_hosts::fingerprint(key);
         let verdict = known_hosts::decide(&self.sources, &self.name, key);
-        match self.step(hop, &verdict, &fingerprint, key)? {
-            Step::Accept => return Ok(()),
-            Step::AcceptAndRecord => {}
+        let tell = |standing| {
+            let (algorithm, fingerprint) = (kind(key), fingerprint.clone());
+            observer.fact(Fact::HostKey { algorithm, fingerprint, standing });
+        };
+        let step = self.step(hop, &verdict, &fingerprint, key).inspect_err(|failure| {
+            tell(refused(&verdict, failure.cause));
+        })?;
+        match step {
+            Step::Accept => {
+                let line = known_hosts::line_of(&self.sources, &self.name, key);
+                tell(line.map_or(Standing::Pinned, |entry| Standing::OnFile(line_at(&entry))));
+                return Ok(());
+            }
+            Step::AcceptAndRecord if hop.pin.is_some() => tell(Standing::Pinned),
+            Step::AcceptAndRecord => tell(Standing::TakenAsNew),
             Step::Ask => {
                 let question = Question::HostKey {
                     host: self.name.text(),
@@ -71,11 +85,13 @@ impl Files {
                 };
                 let answer = if hop.batch { None } else { asker.ask(question).await };
                 if !answer.is_some_and(|text| text.expose().trim().eq_ignore_ascii_case("yes")) {
+                    tell(Standing::Unknown);
                     return Err(self.unknown(&fingerprint, key));
                 }
+                tell(Standing::TakenByPerson);
             }
         }
-        self.record(hop, key).await
+        self.record(hop, key, observer).await
     }
 
     /// What the verdict means under the hop's policy and pin. Pure.
@@ -107,14 +123,15 @@ impl Files {
     }
 
     /// Writes an accepted key down, in the user's first file.
-    async fn record(&self, hop: &Hop, key: &[u8]) -> Result<(), Failure> {
+    async fn record(&self, hop: &Hop, key: &[u8], observer: &dyn Observer) -> Result<(), Failure> {
         let Some(path) = hop.user_known_hosts.first().cloned() else { return Ok(()) };
         let (name, key, hash) = (self.name.clone(), key.to_vec(), hop.hash_known_hosts);
         let shown = path.display().to_string();
+        let recorded = Fact::HostKeyRecorded(path.clone());
         let writing =
             tokio::task::spawn_blocking(move || known_hosts::record(&path, &name, &key, hash));
         match writing.await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => observer.fact(recorded),
             // As with ssh: the key was accepted, only the next login will ask again.
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the host key could not be written down");
@@ -213,4 +230,23 @@ impl Files {
 /// The type of a key in its SSH wire form, for people.
 fn kind(key: &[u8]) -> String {
     known_hosts::key_type(key).unwrap_or("unknown").to_owned()
+}
+
+/// What a key that was refused is worth.
+fn refused(verdict: &Verdict, cause: Cause) -> Standing {
+    match verdict {
+        Verdict::Revoked(entry) => Standing::Revoked(line_at(entry)),
+        Verdict::Changed(others) => Standing::Changed(others.iter().map(line_at).collect()),
+        Verdict::Known | Verdict::Unknown | Verdict::Authority(_) => {
+            if cause == Cause::HostKeyChanged {
+                Standing::Changed(Vec::new())
+            } else {
+                Standing::Unknown
+            }
+        }
+    }
+}
+
+fn line_at(entry: &Entry) -> Line {
+    Line { path: entry.path.clone(), number: entry.line }
 }

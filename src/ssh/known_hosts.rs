@@ -290,6 +290,22 @@ fn decide_name(sources: &[Source], name: &str, key: &[u8]) -> Verdict {
     }
 }
 
+/// The first line that has `key` on file for the host.
+pub(crate) fn line_of(sources: &[Source], name: &Name, key: &[u8]) -> Option<Entry> {
+    let under = |name: &str| {
+        let found = lines(sources).find(|(_, _, line)| {
+            line.mark == Mark::Plain && line.key == key && names_host(line.hosts, name)
+        });
+        found.map(|(path, number, line)| Entry {
+            path: path.to_owned(),
+            line: number,
+            algorithm: line.algorithm.to_owned(),
+            fingerprint: fingerprint(&line.key),
+        })
+    };
+    under(&name.text()).or_else(|| name.portless().and_then(under))
+}
+
 /// Every readable line with its file and number.
 fn lines(sources: &[Source]) -> impl Iterator<Item = (&Path, usize, Line<'_>)> {
     sources.iter().flat_map(|source| {

@@ -2,7 +2,8 @@
 //!
 //! Reading order: `target` and `resolve` (what to do), `dial` and `link` (bytes), `known_hosts` and
 //! `host_key` (who answers), `agent`, `keys` and `auth` (who we are), `session` and `stream` (what
-//! is made of it); `server` is the other end, for the demo and for tests.
+//! is made of it), `ask` and `observe` (whom it talks to meanwhile); `server` is the other end, for
+//! the demo and for tests.
 
 mod agent;
 mod algorithms;
@@ -16,6 +17,7 @@ mod keyring;
 mod keys;
 mod known_hosts;
 mod link;
+mod observe;
 mod pattern;
 mod preferred;
 mod resolve;

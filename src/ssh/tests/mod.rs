@@ -1,5 +1,6 @@
 //! Connections made in tests: a scripted person, the embedded server, an echo behind it.
 
+mod facts;
 mod failures;
 mod host_keys;
 mod logins;
