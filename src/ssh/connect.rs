@@ -7,9 +7,8 @@ use std::{
 };
 
 use russh::{
-    Preferred, SshId,
+    Names, Preferred, SshId,
     client::{self, DisconnectReason},
-    keys::agent::AgentSessionBinding,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -25,8 +24,9 @@ use super::{
     keyring::{Keyring, Server, punishes},
     known_hosts::{self, OnFile},
     link::{Link, Switch},
-    observe::{Agreed, Fact, Observer},
-    preferred::{preferred, signed_as_agreed, was_asked_for},
+    observe::{Fact, Observer},
+    preferred::{Negotiated, preferred, signed_as_agreed, was_asked_for},
+    proxy::Proxy,
     resolve::{Hop, Plan},
     session::{End, Facts, Inner, OpenFailure, Session},
     stream::Taps,
@@ -67,10 +67,7 @@ pub(crate) async fn connect(
         route = format!("{route}>{}", hop.label());
         let making = Making { hop, route: &route, keyring, asker, observer };
         let session = match below {
-            None => {
-                let (stream, took) = dial(hop, observer).await?;
-                making.session(Wire::new(stream), took, None, needed_person).await?
-            }
+            None => making.first().await?,
             Some(jump) => {
                 observer.stage(Stage::Connecting { host: hop.host.clone(), port: hop.port });
                 let started = Instant::now();
@@ -137,6 +134,22 @@ impl Drop for Fuse {
 }
 
 impl Making<'_> {
+    /// The first hop: over TCP, or over what stands in for it.
+    async fn first(&self) -> Result<Session, Failure> {
+        let Some(command) = &self.hop.proxy_command else {
+            let (stream, took) = dial(self.hop, self.observer).await?;
+            return self.session(Wire::new(stream), took, None, false).await;
+        };
+        let (host, port) = (self.hop.host.clone(), self.hop.port);
+        self.observer.stage(Stage::Connecting { host, port });
+        self.observer.fact(Fact::Proxied { command: command.to_string() });
+        let (proxy, witness) = Proxy::start(command)?;
+        match self.session(proxy, Duration::ZERO, None, false).await {
+            Err(failure) => Err(witness.explain(self.hop, failure).await),
+            made => made,
+        }
+    }
+
     /// Handshake and login over an open byte stream.
     async fn session<S>(
         &self,
@@ -168,14 +181,15 @@ impl Making<'_> {
         let banner = switch.banner().unwrap_or_default().to_owned();
         if !banner.is_empty() {
             self.keyring.note_server(self.route, &banner, switch.heard_after());
-            self.observer.fact(Fact::Banner(banner.clone()));
+            let after = switch.heard_after().unwrap_or_default();
+            self.observer.fact(Fact::Banner { text: banner.clone(), after });
         }
         if let Some(agreed) = agreed.get().cloned() {
             self.observer.fact(Fact::Algorithms(agreed));
         }
         let (handle, host_key) =
             shaken.map_err(|failure| self.blame(failure, &switch, &remembered))?;
-        self.keeps_to(agreed.get(), &handle)?;
+        let negotiated = self.agreed(&handle, agreed.get())?;
         let login = auth::login(self.hop, handle, &end, self.keyring, self.asker, self.observer);
         let (handle, outcome) = Box::pin(login).await?;
         self.observer.fact(Fact::LoggedIn { method: outcome.method.clone() });
@@ -183,6 +197,7 @@ impl Making<'_> {
         let facts = Facts {
             host_key,
             banner,
+            negotiated,
             method: outcome.method,
             needed_person: needed_person || outcome.needed_person,
             rtt: switch.heard_after().unwrap_or_default(),
@@ -232,15 +247,18 @@ impl Making<'_> {
         }
     }
 
-    /// Fails unless the host signed as was agreed.
-    fn keeps_to(
+    /// What was agreed on, if the host kept to it.
+    fn agreed(
         &self,
-        agreed: Option<&Agreed>,
         handle: &client::Handle<Watcher>,
-    ) -> Result<(), Failure> {
-        let signature = handle.agent_session_binding().map(AgentSessionBinding::signature);
+        agreed: Option<&Negotiated>,
+    ) -> Result<Negotiated, Failure> {
+        let signature = handle.agent_session_binding().map(|binding| binding.signature());
         match (agreed, signature) {
-            (Some(agreed), Some(signature)) if signed_as_agreed(agreed, signature) => Ok(()),
+            (Some(agreed), Some(signature)) if signed_as_agreed(agreed, signature) => {
+                tracing::debug!(%agreed, "agreed on algorithms");
+                Ok(agreed.clone())
+            }
             _ => Err(Failure::new(
                 Cause::Protocol,
                 format!("{} signed by another algorithm than was agreed on", self.hop.place()),
@@ -353,7 +371,7 @@ pub(super) struct Offer {
 pub(super) struct Watcher {
     asked: Preferred,
     offers: mpsc::Sender<Offer>,
-    agreed: Arc<OnceLock<Agreed>>,
+    agreed: Arc<OnceLock<Negotiated>>,
     end: Arc<End>,
     taps: Arc<Taps>,
 }
@@ -387,17 +405,11 @@ impl client::Handler for Watcher {
     async fn kex_done(
         &mut self,
         _: Option<&[u8]>,
-        names: &russh::Names,
+        names: &Names,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
         // Later exchanges only renew the keys.
-        self.agreed.get_or_init(|| Agreed {
-            kex: names.kex.as_ref().to_owned(),
-            host_key: names.key.to_string(),
-            cipher: names.cipher.as_ref().to_owned(),
-            mac: names.client_mac.as_ref().to_owned(),
-            strict: names.strict_kex(),
-        });
+        self.agreed.get_or_init(|| names.into());
         Ok(())
     }
 

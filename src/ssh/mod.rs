@@ -1,7 +1,7 @@
 //! One SSH connection: resolve a target, dial, check the host key, authenticate, jump.
 //!
-//! Reading order: `target` and `resolve` (what to do), `dial` and `link` (bytes), `known_hosts` and
-//! `host_key` (who answers), `agent`, `keys` and `auth` (who we are), `session` and `stream` (what
+//! Reading order: `target` and `resolve` (what to do), `dial`, `proxy` and `link` (bytes),
+//! `known_hosts` and `host_key` (who answers), `agent`, `keys` and `auth` (who we are), `session` and `stream` (what
 //! is made of it), `ask` and `observe` (whom it talks to meanwhile); `server` is the other end, for
 //! the demo and for tests.
 
@@ -17,9 +17,11 @@ mod keyring;
 mod keys;
 mod known_hosts;
 mod link;
+mod near;
 mod observe;
 mod pattern;
 mod preferred;
+mod proxy;
 mod resolve;
 pub(crate) mod server;
 mod session;

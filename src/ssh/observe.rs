@@ -3,7 +3,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::ask::Stage;
+use super::{ask::Stage, preferred::Negotiated};
 
 /// Whoever listens while a connection is made. Facts belong to the hop named last.
 pub(crate) trait Observer: Send + Sync {
@@ -53,10 +53,15 @@ pub(crate) enum Fact {
         /// How long it took.
         took: Duration,
     },
-    /// The server's identification: `SSH-2.0-OpenSSH_9.2` and the like.
-    Banner(String),
+    /// The server said who it is.
+    Banner {
+        /// Its identification: `SSH-2.0-OpenSSH_9.2` and the like.
+        text: String,
+        /// How long after the connection it came.
+        after: Duration,
+    },
     /// What the key exchange agreed on.
-    Algorithms(Agreed),
+    Algorithms(Negotiated),
     /// The server proved to hold this host key, and this is what it is worth here.
     HostKey {
         /// `ssh-ed25519` and the like.
@@ -103,21 +108,6 @@ pub(crate) enum Fact {
         /// The methods that did it, with commas.
         method: String,
     },
-}
-
-/// The names that a key exchange agreed on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Agreed {
-    /// Key exchange.
-    pub(crate) kex: String,
-    /// Signature of the host key.
-    pub(crate) host_key: String,
-    /// Cipher, the same both ways.
-    pub(crate) cipher: String,
-    /// Code from us to the server; with a cipher that authenticates by itself it means nothing.
-    pub(crate) mac: String,
-    /// Whether strict key exchange holds (no prefix can be cut off, CVE-2023-48795).
-    pub(crate) strict: bool,
 }
 
 /// A line of a known_hosts file.
@@ -198,7 +188,9 @@ impl fmt::Display for Fact {
             Self::Through { took } => {
                 write!(f, "the hop before connected it in {} ms", took.as_millis())
             }
-            Self::Banner(banner) => write!(f, "banner: {}", banner.escape_debug()),
+            Self::Banner { text, after } => {
+                write!(f, "banner: {} after {} ms", text.escape_debug(), after.as_millis())
+            }
             Self::Algorithms(agreed) => write!(f, "algorithms: {agreed}"),
             Self::HostKey { algorithm, fingerprint, standing } => {
                 write!(f, "host key {algorithm} {fingerprint}: {standing}")
@@ -213,14 +205,6 @@ impl fmt::Display for Fact {
             Self::Method { name, answer } => write!(f, "method {name}: {answer}"),
             Self::LoggedIn { method } => write!(f, "logged in by {method}"),
         }
-    }
-}
-
-impl fmt::Display for Agreed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kex, host_key, cipher, mac, strict } = self;
-        let strict = if *strict { "strict" } else { "not strict" };
-        write!(f, "{kex}, {host_key}, {cipher}, {mac}, {strict}")
     }
 }
 
@@ -280,7 +264,8 @@ mod tests {
 
     #[test]
     fn a_banner_steers_no_terminal() {
-        let fact = Fact::Banner("SSH-2.0-x\u{1b}[2J".to_owned());
+        let text = "SSH-2.0-x\u{1b}[2J".to_owned();
+        let fact = Fact::Banner { text, after: Duration::ZERO };
         assert!(!fact.to_string().contains('\u{1b}'), "{fact}");
     }
 }

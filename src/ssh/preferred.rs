@@ -1,9 +1,9 @@
 //! Turns a hop's algorithm names into what the SSH library asks for, and holds the server to it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use russh::{
-    Preferred, cipher, kex,
+    Names, Preferred, cipher, kex,
     keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate},
     mac,
 };
@@ -11,7 +11,6 @@ use russh::{
 use super::{
     algorithms::{Keyword, or_own},
     known_hosts::OnFile,
-    observe::Agreed,
     resolve::Algorithms,
 };
 
@@ -20,6 +19,47 @@ const CERTIFICATE: &str = "-cert-v01@openssh.com";
 /// Extensions that travel as key exchanges: signature algorithms, and strict key exchange.
 const EXTENSIONS: [kex::Name; 2] =
     [kex::EXTENSION_SUPPORT_AS_CLIENT, kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT];
+
+/// What both sides agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Negotiated {
+    /// The key exchange.
+    pub(crate) kex: String,
+    /// What the host key signs with.
+    pub(crate) host_key: String,
+    /// The cipher, the same both ways.
+    pub(crate) cipher: String,
+    /// The code for ciphers that do not authenticate by themselves.
+    pub(crate) mac: Option<String>,
+    /// Whether sequence numbers start anew (the answer to the Terrapin attack).
+    pub(crate) strict: bool,
+}
+
+impl fmt::Display for Negotiated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kex, host_key, cipher, mac, strict } = self;
+        write!(f, "{kex}, {host_key}, {cipher}")?;
+        if let Some(mac) = mac {
+            write!(f, ", {mac}")?;
+        }
+        if *strict { write!(f, ", strict") } else { Ok(()) }
+    }
+}
+
+impl From<&Names> for Negotiated {
+    fn from(names: &Names) -> Self {
+        let mac = names.client_mac.as_ref();
+        let authenticates = [cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::CHACHA20_POLY1305]
+            .contains(&names.cipher);
+        Self {
+            kex: names.kex.as_ref().to_owned(),
+            host_key: names.key.to_string(),
+            cipher: names.cipher.as_ref().to_owned(),
+            mac: (!authenticates).then(|| mac.to_owned()),
+            strict: names.strict_kex(),
+        }
+    }
+}
 
 /// What to ask the server for: the types of the host keys on file first, certificates only where
 /// an authority is on file that could vouch for them.
@@ -66,8 +106,8 @@ pub(super) fn was_asked_for(preferred: &Preferred, shown: &PublicKeyOrCertificat
 /// Whether the host signed with the agreed algorithm: the library takes SHA-1 from any RSA key.
 ///
 /// `signature` is in its SSH wire form (RFC 4253, section 6.6).
-pub(super) fn signed_as_agreed(agreed: &Agreed, signature: &[u8]) -> bool {
-    super::known_hosts::key_type(signature) == Some(agreed.host_key.as_str())
+pub(super) fn signed_as_agreed(negotiated: &Negotiated, signature: &[u8]) -> bool {
+    super::known_hosts::key_type(signature) == Some(negotiated.host_key.as_str())
 }
 
 /// The library's name of a host key algorithm.
@@ -170,13 +210,17 @@ mod tests {
 
     #[test]
     fn a_signature_of_another_algorithm_is_noticed() {
-        let agreed = Agreed {
+        let agreed = Negotiated {
             kex: "curve25519-sha256".into(),
             host_key: "rsa-sha2-512".into(),
             cipher: "aes256-ctr".into(),
-            mac: "hmac-sha2-256".into(),
+            mac: Some("hmac-sha2-256".into()),
             strict: true,
         };
+        assert_eq!(
+            agreed.to_string(),
+            "curve25519-sha256, rsa-sha2-512, aes256-ctr, hmac-sha2-256, strict"
+        );
         let blob = |name: &str| [&[0, 0, 0, name.len() as u8], name.as_bytes(), b"rest"].concat();
         assert!(signed_as_agreed(&agreed, &blob("rsa-sha2-512")));
         assert!(!signed_as_agreed(&agreed, &blob("ssh-rsa")));

@@ -13,7 +13,10 @@ use std::{
 
 use nix::unistd::{Uid, User};
 
-use super::target::{self, Target};
+use super::{
+    proxy::ProxyCommand,
+    target::{self, Target},
+};
 use crate::{
     config::{Family, SshOptions},
     problem::{Class, Problem},
@@ -172,9 +175,8 @@ pub(crate) struct Hop {
     pub(crate) update_host_keys: UpdateHostKeys,
     /// Which algorithms may be used.
     pub(crate) algorithms: Algorithms,
-    /// The command whose standard input and output stand in for a TCP connection (`ProxyCommand`),
-    /// every token filled in; run by the user's shell.
-    pub(crate) proxy_command: Option<String>,
+    /// The command whose standard input and output stand in for a TCP connection (`ProxyCommand`).
+    pub(crate) proxy_command: Option<ProxyCommand>,
     /// From where to dial.
     pub(crate) bind: Option<Bind>,
     /// Whether the operating system probes the TCP connection (`TCPKeepAlive`).
@@ -206,6 +208,16 @@ impl Hop {
         } else {
             format!("{}@{}:{}", self.user, self.host, self.port)
         }
+    }
+}
+
+#[cfg(test)]
+impl Hop {
+    /// What a bare host name makes without any file or option.
+    pub(crate) fn example(host: &str) -> Self {
+        let environment = Environment { home: "/home/me".into(), user: "me".into(), agent: None };
+        let plan = resolve(host, &SshOptions::default(), &environment);
+        plan.map(|plan| plan.target().clone()).unwrap()
     }
 }
 
