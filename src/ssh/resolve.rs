@@ -171,6 +171,8 @@ pub(crate) struct Hop {
     pub(crate) policy: HostKeyPolicy,
     /// The only key that may be taken, as `SHA256:…`.
     pub(crate) pin: Option<String>,
+    /// Whether the address must not be on file with another key (`CheckHostIP`).
+    pub(crate) check_host_ip: bool,
     /// Whether a server that is known may announce further keys.
     pub(crate) update_host_keys: UpdateHostKeys,
     /// Which algorithms may be used.
@@ -657,6 +659,7 @@ impl<'a> Draft<'a> {
             hash_known_hosts: self.given.hash_known_hosts.unwrap_or(false),
             policy: self.given.policy.unwrap_or(HostKeyPolicy::Ask),
             pin: None,
+            check_host_ip: false,
             update_host_keys: UpdateHostKeys::No,
             algorithms: Algorithms::default(),
             proxy_command: None,
