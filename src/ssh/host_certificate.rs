@@ -1,6 +1,7 @@
 //! Checks the certificate that a host shows against the authorities on file. Pure.
 //!
-//! The format is that of OpenSSH's PROTOCOL.certkeys. That the host holds the certified key is
+//! The format is that of OpenSSH's PROTOCOL.certkeys, names are read as since OpenSSH 10.3: none at
+//! all holds nowhere, and a wildcard is one. That the host holds the certified key is
 //! proved by the key exchange; that somebody vouches for it is proved here.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,7 +47,7 @@ pub(super) enum Flaw {
     /// The authority signed by an algorithm that is not taken.
     #[error("its authority signed with {0}, which is not taken")]
     Algorithm(String),
-    /// It names other hosts, or none: then it holds nowhere, as since OpenSSH 10.3.
+    /// It names other hosts, or none.
     #[error("it is not for this name but for {0}")]
     Name(String),
     /// Its time has not come.

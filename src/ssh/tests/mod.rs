@@ -2,6 +2,7 @@
 
 mod facts;
 mod failures;
+mod host_certificates;
 mod host_keys;
 mod logins;
 mod real;

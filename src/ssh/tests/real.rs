@@ -6,9 +6,9 @@ use super::*;
 use crate::{ssh::OpenFailure, tunnel::Cause};
 
 /// A private sshd with fresh keys; ends with the test.
-struct Sshd {
+pub(super) struct Sshd {
     folder: tempfile::TempDir,
-    port: u16,
+    pub(super) port: u16,
     process: Child,
 }
 
@@ -20,7 +20,7 @@ impl Drop for Sshd {
 }
 
 impl Sshd {
-    async fn start(lines: &[&str]) -> Option<Self> {
+    pub(super) async fn start(lines: &[&str]) -> Option<Self> {
         let program = installed("sshd")?;
         installed("ssh-keygen")?;
         let folder = tempfile::tempdir().unwrap();
@@ -70,11 +70,11 @@ impl Sshd {
         Some(sshd)
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(super) fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn options(&self) -> SshOptions {
+    pub(super) fn options(&self) -> SshOptions {
         options(self.port, &self.at("client_key"), &self.at("known_hosts"))
     }
 }
