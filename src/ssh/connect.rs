@@ -190,8 +190,15 @@ impl Making<'_> {
         let (handle, host_key) =
             shaken.map_err(|failure| self.blame(failure, &switch, &remembered))?;
         let negotiated = self.agreed(&handle, agreed.get())?;
-        let login = auth::login(self.hop, handle, &end, self.keyring, self.asker, self.observer);
-        let (handle, outcome) = Box::pin(login).await?;
+        let login = auth::Context {
+            hop: self.hop,
+            route: self.route,
+            end: &end,
+            keyring: self.keyring,
+            asker: self.asker,
+            observer: self.observer,
+        };
+        let (handle, outcome) = Box::pin(auth::login(login, handle)).await?;
         self.observer.fact(Fact::LoggedIn { method: outcome.method.clone() });
         fuse.armed = false;
         let needed_person = below.as_ref().is_some_and(|below| below.facts().needed_person);

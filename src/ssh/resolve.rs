@@ -125,6 +125,17 @@ pub(crate) enum UpdateHostKeys {
     Yes,
 }
 
+/// How a key that was unlocked from a file is given to the agent (`AddKeysToAgent`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct AddToAgent {
+    /// Whether a person is asked first (`ask`).
+    pub(crate) ask: bool,
+    /// Whether the agent asks before each use (`confirm`).
+    pub(crate) confirm: bool,
+    /// After how many seconds the agent forgets the key.
+    pub(crate) lifetime: Option<u32>,
+}
+
 /// What happens to a host key that is not on file; one that differs from the file is always refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HostKeyPolicy {
@@ -161,6 +172,8 @@ pub(crate) struct Hop {
     pub(crate) agent: Option<PathBuf>,
     /// Whether an unlocked key stays in memory for the next login (not with `--no-remember`).
     pub(crate) remember: bool,
+    /// Whether, and how, the agent gets the keys that are read from files.
+    pub(crate) add_keys_to_agent: Option<AddToAgent>,
     /// Known hosts of the user; new keys go to the first.
     pub(crate) user_known_hosts: Vec<PathBuf>,
     /// Known hosts of the machine; never written.
@@ -647,6 +660,7 @@ impl<'a> Draft<'a> {
             identities_only: self.given.identities_only.unwrap_or(false),
             certificates: Vec::new(),
             remember: true,
+            add_keys_to_agent: None,
             agent: self.given.agent.clone().unwrap_or_else(|| environment.agent.clone()),
             user_known_hosts: self
                 .given

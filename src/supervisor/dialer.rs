@@ -11,6 +11,7 @@ use tracing::debug;
 use super::{
     desk::Desk,
     link::{Dial, Facts, Later, Link, NotOpened, Printed, Stream},
+    token,
 };
 use crate::{
     config::{self, SshOptions},
@@ -87,7 +88,7 @@ impl ssh::Asker for Desk {
 }
 
 /// The question as a person reads it.
-fn worded(question: ssh::Question) -> control::Question {
+pub(crate) fn worded(question: ssh::Question) -> control::Question {
     let (kind, text) = match question {
         ssh::Question::HostKey { host, algorithm, fingerprint } => (
             control::Answer::YesNo,
@@ -99,6 +100,10 @@ fn worded(question: ssh::Question) -> control::Question {
             control::Answer::Hidden,
             format!("{}Passphrase of {}: ", once_more(again), path.display()),
         ),
+        ssh::Question::AddToAgent { path } => (
+            control::Answer::YesNo,
+            format!("Add the key {} to the agent? [yes/no] ", path.display()),
+        ),
         ssh::Question::Password { user, host, again } => {
             (control::Answer::Hidden, format!("{}Password of {user}@{host}: ", once_more(again)))
         }
@@ -106,7 +111,7 @@ fn worded(question: ssh::Question) -> control::Question {
             let kind = if echo { control::Answer::Shown } else { control::Answer::Hidden };
             let lines = [name, instructions].into_iter().filter(|line| !line.is_empty());
             let said: String = lines.map(|line| format!("{host} says: {line}\n")).collect();
-            (kind, format!("{said}{prompt}"))
+            (kind, format!("{said}({host}) {prompt}"))
         }
     };
     control::Question { kind, text }
@@ -114,6 +119,11 @@ fn worded(question: ssh::Question) -> control::Question {
 
 fn once_more(again: bool) -> &'static str {
     if again { "That was not right. " } else { "" }
+}
+
+/// The far gateway's token and the file that held it, read over a login.
+pub(crate) async fn fetch_token(session: &ssh::Session) -> Result<(Secret, String), Problem> {
+    token::read(&SshLink(session.clone())).await
 }
 
 struct SshLink(ssh::Session);

@@ -12,7 +12,7 @@ use tokio::{
     net::UnixStream,
     sync::oneshot,
     task::JoinSet,
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -25,7 +25,7 @@ use super::{
     lane::{Command, hopeless},
     remote::{self, Remote},
     token,
-    wake::{self, Clocks},
+    watch::{Wake, Watch},
 };
 use crate::{
     config::{self, OpenClaw, Paths, Remotes, check_name},
@@ -131,9 +131,7 @@ impl Supervisor {
     pub(super) async fn serve(self: &Arc<Self>, doors: &mut Doors) {
         let mut commands = JoinSet::new();
         let mut idle = Instant::now();
-        let mut clocks = Clocks::read();
-        let mut addresses = wake::addresses();
-        let mut look = Instant::now() + wake::INTERVAL;
+        let mut watch = Watch::start();
         loop {
             tokio::select! {
                 accepted = doors.accept(), if commands.len() < COMMANDS_MOST => match accepted {
@@ -148,19 +146,14 @@ impl Supervisor {
                 },
                 Some(_) = commands.join_next() => idle = Instant::now(),
                 () = self.ending.cancelled() => break,
-                () = sleep_until(look.into()) => {
-                    let now = Clocks::read();
-                    if let Some(slept) = clocks.slept_until(&now) {
-                        self.on_wake(slept).await;
+                notice = watch.next() => {
+                    if let Some(wake) = notice.woke {
+                        self.on_wake(wake).await;
                     }
-                    clocks = now;
+                    if let Some(up) = notice.network {
+                        self.on_network(up).await;
+                    }
                     doors.mend();
-                    let found = wake::addresses();
-                    if found != addresses {
-                        self.on_network(!found.is_empty()).await;
-                        addresses = found;
-                    }
-                    look = Instant::now() + wake::INTERVAL;
                     if self.is_wanted() || !commands.is_empty() {
                         idle = Instant::now();
                     } else if idle.elapsed() > IDLE_LIMIT {
@@ -186,15 +179,18 @@ impl Supervisor {
         !locked(&self.remotes).is_empty() || !locked(&self.trials).is_empty()
     }
 
-    async fn on_wake(&self, slept: Duration) {
-        info!(seconds = slept.as_secs(), "woke");
+    async fn on_wake(&self, wake: Wake) {
+        match wake {
+            Wake::Slept(time) => info!(seconds = time.as_secs(), "woke"),
+            Wake::Continued => info!("woke after a short stop"),
+        }
         for remote in self.at_work() {
             remote.woke().await;
         }
     }
 
     async fn on_network(&self, up: bool) {
-        info!(up, "the machine's addresses changed");
+        info!(up, "the machine's routes or addresses changed");
         for remote in self.at_work() {
             remote.network(up).await;
         }

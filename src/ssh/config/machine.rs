@@ -1,0 +1,181 @@
+//! The real [`World`]: this machine's files, accounts, programs and names. Every call may block.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read as _},
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    os::unix::{
+        fs::MetadataExt as _,
+        process::{CommandExt as _, ExitStatusExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    ifaddrs::getifaddrs,
+    net::if_::InterfaceFlags,
+    sys::signal::{Signal, killpg},
+    unistd::{Pid, Uid, User, gethostname},
+};
+
+use super::world::{Found, Source, World};
+use crate::config::Family;
+
+/// The longest file that is read.
+const LONGEST_FILE: u64 = 4 * 1024 * 1024;
+/// How long a command of `Match exec` may take.
+const EXEC_TIMEOUT: Duration = Duration::from_secs(10);
+/// The shell of `Match exec` where `SHELL` names none.
+const SHELL: &str = "/bin/sh";
+
+/// This machine as one process sees it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Machine {
+    /// Variables that another process has, or has not, in place of ours.
+    variables: BTreeMap<String, Option<String>>,
+}
+
+impl Machine {
+    /// The same machine where `name` is `value`, or not set.
+    #[must_use]
+    pub(crate) fn with_variable(mut self, name: &str, value: Option<String>) -> Self {
+        self.variables.insert(name.to_owned(), value);
+        self
+    }
+}
+
+impl World for Machine {
+    fn read(&self, path: &Path) -> Result<Option<Source>, String> {
+        match read(path) {
+            Ok(source) => Ok(Some(source)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn glob(&self, pattern: &str) -> Result<Vec<PathBuf>, String> {
+        // In the shell's patterns two stars are one.
+        let mut pattern = pattern.to_owned();
+        while pattern.contains("**") {
+            pattern = pattern.replace("**", "*");
+        }
+        let options = glob::MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+        };
+        let paths = glob::glob_with(&pattern, options).map_err(|error| error.to_string())?;
+        Ok(paths.filter_map(Result::ok).collect())
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        match self.variables.get(name) {
+            Some(value) => value.clone(),
+            None if name.is_empty() || name.contains(['=', '\0']) => None,
+            None => std::env::var(name).ok(),
+        }
+    }
+
+    fn succeeds(&self, command: &str) -> Result<bool, String> {
+        let shell = self.variable("SHELL").filter(|shell| !shell.is_empty());
+        let child = Command::new(shell.as_deref().unwrap_or(SHELL))
+            .arg("-c")
+            .arg(command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        within(child, EXEC_TIMEOUT)
+    }
+
+    fn addresses(&self) -> Vec<IpAddr> {
+        let Ok(interfaces) = getifaddrs() else { return Vec::new() };
+        interfaces
+            .filter(|interface| interface.flags.contains(InterfaceFlags::IFF_UP))
+            .filter_map(|interface| {
+                let address = interface.address?;
+                let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+                v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+            })
+            .collect()
+    }
+
+    fn look_up(&self, name: &str, family: Family) -> Option<Found> {
+        let mut addresses = (name, 0).to_socket_addrs().ok()?;
+        let is_wanted = |address: SocketAddr| match family {
+            Family::Any => true,
+            Family::V4 => address.is_ipv4(),
+            Family::V6 => address.is_ipv6(),
+        };
+        // The standard library does not say under which name the answer stands, so no alias is
+        // followed: the name stays as the user's configuration made it.
+        addresses.any(is_wanted).then(Found::default)
+    }
+
+    fn local_host(&self) -> String {
+        gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+    }
+
+    fn home(&self, user: Option<&str>) -> Option<PathBuf> {
+        let entry = match user {
+            Some(name) => User::from_name(name),
+            None => User::from_uid(Uid::current()),
+        };
+        entry.ok().flatten().map(|user| user.dir)
+    }
+
+    fn user(&self) -> String {
+        let entry = User::from_uid(Uid::current()).ok().flatten();
+        entry.map_or_else(|| self.uid().to_string(), |user| user.name)
+    }
+
+    fn uid(&self) -> u32 {
+        Uid::current().as_raw()
+    }
+}
+
+/// What stands in the opened file, and whose it is; a directory holds nothing.
+fn read(path: &Path) -> io::Result<Source> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        return Err(io::Error::other("it is neither a file nor a folder"));
+    }
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let mut bytes = Vec::new();
+    if metadata.is_file() {
+        (&file).take(LONGEST_FILE + 1).read_to_end(&mut bytes)?;
+    }
+    if bytes.len() as u64 > LONGEST_FILE {
+        return Err(io::Error::other(format!("it is longer than {LONGEST_FILE} bytes")));
+    }
+    Ok(Source { bytes, owner: metadata.uid(), mode: metadata.mode() })
+}
+
+/// Whether `child` ends with status 0; one that takes too long is killed with all it started.
+fn within(mut child: Child, limit: Duration) -> Result<bool, String> {
+    let group = i32::try_from(child.id()).map(Pid::from_raw);
+    let (ended, end) = mpsc::channel();
+    let waiter = thread::spawn(move || ended.send(child.wait()));
+    let status = end.recv_timeout(limit);
+    if status.is_err()
+        && let Ok(group) = group
+    {
+        // It may have ended a moment ago, which is as good.
+        killpg(group, Signal::SIGKILL).ok();
+        waiter.join().ok();
+    }
+    match status {
+        Ok(Ok(status)) if status.signal().is_none() => Ok(status.success()),
+        Ok(Ok(_)) => Err("it was killed".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("it took longer than {} seconds", limit.as_secs())),
+    }
+}

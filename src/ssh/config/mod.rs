@@ -1,0 +1,36 @@
+//! ssh_config(5): what a person's configuration says of a host, as `ssh` understands it.
+//!
+//! Reading order: `table` and `keywords` (what there is), `lexer` and `values` (a line), `pattern`,
+//! `criteria` and `tokens` (conditions), `reader` (files), `canonical` (names), `resolve`, `fill` and
+//! `review` (what comes of it), `settings` and `dump` (how it is told), `world` and `machine` (where
+//! it comes from).
+
+mod address;
+mod canonical;
+mod criteria;
+mod dump;
+mod fill;
+mod forward;
+mod jump;
+mod keywords;
+mod lexer;
+mod machine;
+mod names;
+mod pattern;
+mod reader;
+mod resolve;
+mod review;
+mod settings;
+mod table;
+mod tokens;
+mod values;
+mod world;
+
+pub(crate) use forward::{End, Forward};
+pub(crate) use machine::Machine;
+pub(crate) use resolve::{Request, resolve};
+pub(crate) use settings::{Mistake, Note, Origin, Said, Settings};
+pub(crate) use world::World;
+
+#[cfg(test)]
+mod tests;
