@@ -115,7 +115,11 @@ impl Check<'_> {
         };
         let mut steps = vec![resolve_step(&plan, resolving)];
         let said = || plan.hops().iter().map(|hop| hop.said.as_ref());
-        let report = Report { not_honoured: settings::not_honoured(said()), ..report };
+        let mut not_honoured = settings::not_honoured(said());
+        // A forward that is left out is told with the first step.
+        not_honoured
+            .retain(|note| !plan.forwards.left_out.iter().any(|text| text.contains(&note.keyword)));
+        let report = Report { not_honoured, ..report };
         let hops =
             plan.hops().iter().map(|hop| HopLabel { named: hop.named.clone(), label: hop.label() });
         let report = Report { hops: hops.collect(), ..report };
@@ -188,7 +192,7 @@ impl Check<'_> {
             host: hop.host.clone(),
             port: hop.port,
             user: hop.user.clone(),
-            methods: hop.methods.iter().map(|method| method.name()).collect(),
+            switched_off: settings::switched_off(&hop.said),
             batch: hop.batch || !self.can_ask,
             proxied: hop.proxy_command.is_some(),
             settings: settings::said(&hop.said),
