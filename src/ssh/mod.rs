@@ -30,4 +30,6 @@ pub(crate) use resolve::{Environment, Plan, anchor, resolve};
 pub(crate) use session::{OpenFailure, Session};
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -385,6 +385,7 @@ impl<'a> Reader<'a> {
             (Count::Every, _) => return self.add(keyword, said),
             (Count::First, "ProxyJump") => self.jump(said),
             (Count::First, "RekeyLimit") => self.rekey(said),
+            (Count::First, "ForwardAgent") => self.forward_agent(said),
             (Count::First, name) => {
                 if name == "ProxyCommand" && !self.values.contains_key(name) {
                     self.suspect_proxy = !place.trusted;
@@ -448,6 +449,15 @@ impl<'a> Reader<'a> {
                     first.words.extend(said.words.into_iter().skip(1));
                 }
             }
+        }
+    }
+
+    /// Whether an agent is forwarded, and which, are set apart from each other.
+    fn forward_agent(&mut self, said: Said) {
+        let is_flag = |said: &Said| said.words.iter().all(|word| word == "yes" || word == "no");
+        let values = self.values.entry("ForwardAgent").or_default();
+        if values.first().is_none_or(|first| is_flag(first) && !is_flag(&said)) {
+            *values = vec![said];
         }
     }
 

@@ -108,6 +108,8 @@ struct Outcome {
     compared: usize,
     /// Those in which they differ.
     different: Vec<String>,
+    /// Who takes the configuration: `ssh`, and we.
+    takes: (bool, bool),
     /// What must not be.
     wrong: Vec<String>,
 }
@@ -142,10 +144,16 @@ fn agrees_with_the_real_ssh_over_the_corpus() {
     };
     let (different, wrong) = (list(|o| &o.different), list(|o| &o.wrong));
     let agreement = 100.0 * (compared - different.len()) as f64 / compared as f64;
+    let taken = |by: (bool, bool)| outcomes.iter().filter(|outcome| outcome.takes == by).count();
     println!(
-        "{} configurations, {} questions, {compared} values compared: {agreement:.2} % agree",
+        "{} configurations, {} questions, {compared} values compared: {agreement:.2} % agree; {} \
+         taken by both, {} refused by both, {} by us alone, {} by ssh alone",
         configurations.len(),
-        cases.len()
+        cases.len(),
+        taken((true, true)),
+        taken((false, false)),
+        taken((true, false)),
+        taken((false, true))
     );
     println!("{}", different.join("\n"));
     assert!(wrong.is_empty(), "{} cases are wrong:\n{}", wrong.len(), wrong.join("\n"));
@@ -241,7 +249,8 @@ fn cases_of(name: &str, file: &Path) -> Vec<Case> {
 fn ask_both(ssh: &Path, case: &Case) -> Outcome {
     let theirs = ask_ssh(ssh, case);
     let ours = ask_us(case);
-    let mut outcome = Outcome::default();
+    let takes = (theirs.is_ok(), ours.is_ok());
+    let mut outcome = Outcome { takes, ..Outcome::default() };
     let mut wrong = |what: String| outcome.wrong.push(format!("{}: {what}", case.name));
     match (&theirs, &ours) {
         (Ok(theirs), Ok(ours)) => compare(case, theirs, &ours.dump(), &mut outcome),

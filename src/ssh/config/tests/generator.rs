@@ -126,7 +126,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("VerifyHostKeyDNS", &["yes", "no", "ask"]),
     ("Compression", &["yes", "no"]),
     ("RekeyLimit", &["1G", "default 1h", "512K none", "2.5M 90s", "0"]),
-    ("ForwardAgent", &["yes", "no", "~/sock"]),
+    ("ForwardAgent", &["yes", "no", "/dev/null"]),
     ("LogLevel", &["QUIET", "info", "DEBUG", "verbose"]),
     ("RequiredRSASize", &["1024", "3072"]),
     ("AddKeysToAgent", &["yes", "ask", "confirm 1h", "5m", "no"]),
