@@ -1,6 +1,7 @@
 //! Whole configurations over a world that is made up.
 
 mod against_ssh;
+mod documentation;
 mod fuzz;
 mod generator;
 
