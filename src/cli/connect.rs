@@ -46,9 +46,9 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     let saved = Remotes::load(&context.paths)?;
     let order = Order::new(&arguments, &saved, &context.paths)?;
     let given = given(&arguments)?;
-    if let Some(definition) = &order.definition {
-        // A wrong target or option is said before anything is started.
-        ssh::resolve(&definition.target, &definition.ssh, &ssh::Environment::of_process())?;
+    if let Some(definition) = order.definition.clone() {
+        // A wrong target, option or configuration is said before anything is started.
+        warn_of_forwards(context, definition).await?;
     }
     hint_at_files(context, &order);
     if arguments.foreground {
@@ -85,7 +85,7 @@ struct LoggedIn {
 }
 
 /// The secret on the command line.
-fn given(arguments: &Arguments) -> Result<Credential, Problem> {
+pub(super) fn given(arguments: &Arguments) -> Result<Credential, Problem> {
     let token = match (&arguments.token, &arguments.token_file) {
         (Some(token), _) => Some(Secret::new(token)),
         (None, Some(file)) => Some(secret_file(file)?),
@@ -105,14 +105,22 @@ fn secret_file(path: &Path) -> Result<Secret, Problem> {
     Ok(Secret::new(text))
 }
 
+/// Resolves the target, and says which forwards of the ssh configuration are not made.
+async fn warn_of_forwards(context: &Context, definition: config::Remote) -> anyhow::Result<()> {
+    let resolving = tokio::task::spawn_blocking(move || {
+        let environment = ssh::Environment::of_process();
+        let mut plan = ssh::resolve(&definition.target, &definition.ssh, &environment)?;
+        plan.forwards.settle(&definition);
+        Ok::<_, Problem>(plan.forwards.left_out)
+    });
+    for left_out in resolving.await?? {
+        context.output.note(format!("warning: {left_out}"));
+    }
+    Ok(())
+}
+
 /// Says what a person would otherwise wonder about.
 fn hint_at_files(context: &Context, order: &Order) {
-    let home = ssh::Environment::of_process().home;
-    if order.definition.is_some() && home.join(".ssh/config").is_file() {
-        context.output.note(
-            "note: ~/.ssh/config is not read yet; only what stands on the command line counts",
-        );
-    }
     let configured = OpenClaw::load(&context.paths).and_then(|file| file.remote_definition());
     if let (Ok(configured), Some(definition)) = (configured, &order.definition)
         && configured.target != definition.target
@@ -164,7 +172,11 @@ async fn bring_up(
     }
 }
 
-async fn answer(spinner: &Spinner, question: control::Question) -> anyhow::Result<Option<Secret>> {
+/// Puts a question to the person at the terminal.
+pub(super) async fn answer(
+    spinner: &Spinner,
+    question: control::Question,
+) -> anyhow::Result<Option<Secret>> {
     // A person may take as long as they like; the terminal blocks a thread of its own.
     spinner.pause();
     let answer = tokio::task::spawn_blocking(move || ask::question(&question)).await?;
@@ -208,12 +220,7 @@ async fn log_in(
 /// Another gateway than before answers: a person may say that this is right.
 async fn accept_other_gateway(arguments: &Arguments, order: &Order) -> anyhow::Result<()> {
     let name = order.name.clone();
-    let problem = Problem::new(
-        Class::GatewayRefused,
-        format!("another gateway than before answers at remote `{name}`"),
-    )
-    .code("GATEWAY_IDENTITY_CHANGED")
-    .fix(format!("if it was reinstalled on purpose: openclaw remote remove {name}, then connect"));
+    let problem = other_gateway(&name);
     if arguments.batch || !ask::is_possible() {
         return Err(problem.into());
     }
@@ -221,6 +228,24 @@ async fn accept_other_gateway(arguments: &Arguments, order: &Order) -> anyhow::R
         format!("Another gateway than before answers at `{name}`. Was it reinstalled? [y/N] ");
     let yes = tokio::task::spawn_blocking(move || ask::yes(&text, false)).await??;
     if yes { Ok(()) } else { Err(problem.into()) }
+}
+
+/// What it means that another gateway than before answers.
+pub(super) fn other_gateway(name: &str) -> Problem {
+    Problem::new(
+        Class::GatewayRefused,
+        format!("another gateway than before answers at remote `{name}`"),
+    )
+    .code("GATEWAY_IDENTITY_CHANGED")
+    .fix(format!("if it was reinstalled on purpose: openclaw remote remove {name}, then connect"))
+}
+
+/// Where no gateway answers and nothing better is known: look over there.
+pub(super) fn with_look_over_there(problem: Problem, port: u16) -> Problem {
+    if problem.class == Class::GatewayDown && problem.fix.is_none() {
+        return problem.fix(format!("on the far machine: openclaw gateway status --port {port}"));
+    }
+    problem
 }
 
 fn choose(
@@ -297,12 +322,10 @@ async fn attempt(
                 spinner.stage(&problem.message);
                 sleep(STARTING_PAUSE).await;
             }
-            Err(problem) if problem.class == Class::GatewayDown && problem.fix.is_none() => {
+            outcome => {
                 let port = held.opened.remote_port;
-                return Err(problem
-                    .fix(format!("on the far machine: openclaw gateway status --port {port}")));
+                return outcome.map_err(|problem| with_look_over_there(problem, port));
             }
-            outcome => return outcome,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Arguments and printing: one file a command, `output.rs` alone prints.
 
 mod ask;
+mod check;
 mod connect;
 mod demo;
 mod foreground;
@@ -236,7 +237,7 @@ mod tests {
             assert!(!problem.message.contains("supervisor"), "{problem}");
         }
         let problem = wrong("openclaw --json remote");
-        assert!(problem.message.contains("connect, status"), "{problem}");
+        assert!(problem.message.contains("connect, check, status"), "{problem}");
         assert_eq!(problem.fix.as_deref(), Some("openclaw remote --help"));
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{Context, connect, order, output::Tone};
+use super::{Context, check, connect, order, output::Tone};
 use crate::{
     config::{Paths, Remotes, check_name},
     control::{self, Connection, Request, Start},
@@ -28,6 +28,8 @@ pub(super) struct Arguments {
 enum Command {
     /// Bring a remote up, save it and make it the default
     Connect(Box<order::Arguments>),
+    /// Try every step of a connect, and say what came of it; keeps nothing
+    Check(Box<check::Arguments>),
     /// Show how the remotes are
     Status(Named),
     /// List the remotes
@@ -77,6 +79,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
     runtime.block_on(async {
         match arguments.command {
             Command::Connect(arguments) => return connect::run(context, *arguments).await,
+            Command::Check(arguments) => return check::run(context, *arguments).await,
             Command::Status(named) => status(context, named.name).await?,
             Command::List => list(context).await?,
             Command::Use { name } => choose(context, &name)?,

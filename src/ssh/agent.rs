@@ -6,18 +6,21 @@
 use std::{io, path::Path, time::Duration};
 
 use russh::keys::{
-    Certificate, HashAlg, PublicKey,
+    HashAlg, PrivateKey,
     agent::{
-        AgentIdentity, AgentSessionBinding,
+        AgentSessionBinding, Constraint,
         client::{AgentClient, AgentStream},
     },
-    key::parse_public_key,
-    ssh_encoding::Decode,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
     time::{Instant, timeout},
+};
+
+use super::{
+    identity::{self, Identity},
+    resolve::AddToAgent,
 };
 
 /// How long the agent may take for what needs no person.
@@ -36,8 +39,12 @@ const IDENTITIES_ANSWER: u8 = 12;
 /// An open connection to an agent.
 pub(super) struct Agent {
     client: AgentClient<Box<dyn AgentStream + Send + Unpin>>,
-    identities: Vec<AgentIdentity>,
+    identities: Vec<Identity>,
+    /// Whether it took the binding to this session.
+    bound: bool,
     needed_person: bool,
+    /// Whether an answer is overdue: it would be taken for the next one.
+    out_of_step: bool,
 }
 
 impl Agent {
@@ -47,6 +54,7 @@ impl Agent {
         binding: Option<&AgentSessionBinding>,
     ) -> io::Result<Self> {
         match Self::open_bound(socket, binding).await {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(error),
             // Some agents hang up on an extension that they do not know.
             Err(_) if binding.is_some() => Self::open_bound(socket, None).await,
             outcome => outcome,
@@ -56,28 +64,66 @@ impl Agent {
     async fn open_bound(socket: &Path, binding: Option<&AgentSessionBinding>) -> io::Result<Self> {
         let opening = async {
             let mut client = AgentClient::connect(UnixStream::connect(socket).await?);
-            if let Some(binding) = binding {
-                // An agent that does not know the extension refuses it and has no restricted keys.
-                drop(client.bind_session(binding, false).await);
-            }
+            // An agent that does not know the extension refuses it and has no restricted keys.
+            let bound = match binding {
+                Some(binding) => client.bind_session(binding, false).await.is_ok(),
+                None => false,
+            };
             let mut stream = client.into_inner();
             let identities = list(&mut stream).await?;
             let client = AgentClient::connect(stream);
-            Ok(Self { client, identities, needed_person: false })
+            Ok(Self { client, identities, bound, needed_person: false, out_of_step: false })
         };
-        timeout(ANSWER_TIMEOUT, opening)
-            .await
-            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "does not answer")))
+        timeout(ANSWER_TIMEOUT, opening).await.unwrap_or_else(|_| {
+            let why = format!("does not answer within {} s", ANSWER_TIMEOUT.as_secs());
+            Err(io::Error::new(io::ErrorKind::TimedOut, why))
+        })
     }
 
     /// The keys and certificates that can be read, in the agent's order.
-    pub(super) fn identities(&self) -> &[AgentIdentity] {
+    pub(super) fn identities(&self) -> &[Identity] {
         &self.identities
+    }
+
+    /// Whether it looks like a locked agent: OpenSSH's then lists nothing and refuses the rest.
+    pub(super) fn seems_locked(&self) -> bool {
+        self.identities.is_empty() && !self.bound
     }
 
     /// Whether a signature took so long that a person must have been asked.
     pub(super) fn needed_person(&self) -> bool {
         self.needed_person
+    }
+
+    /// `text` with the signature of the key that is held as `held`.
+    pub(super) async fn sign(
+        &mut self,
+        held: &Identity,
+        hash: Option<HashAlg>,
+        text: Vec<u8>,
+    ) -> Result<Vec<u8>, SignError> {
+        if self.out_of_step {
+            return Err(SignError::Late);
+        }
+        let started = Instant::now();
+        let signed = timeout(TOUCH_TIMEOUT, self.client.sign_request(held, hash, text)).await;
+        self.needed_person |= started.elapsed() > NOT_BY_MACHINE;
+        match signed {
+            Ok(signed) => signed.map_err(|_| SignError::Refused),
+            Err(_) => {
+                self.out_of_step = true;
+                Err(SignError::Late)
+            }
+        }
+    }
+
+    /// Gives the agent a key (`AddKeysToAgent`); whether it took it.
+    pub(super) async fn add(&mut self, key: &PrivateKey, how: AddToAgent) -> bool {
+        let confirm = how.confirm.then_some(Constraint::Confirm);
+        let lifetime = how.lifetime.map(|seconds| Constraint::KeyLifetime { seconds });
+        let constraints: Vec<Constraint> = confirm.into_iter().chain(lifetime).collect();
+        let adding = self.client.add_identity(key, &constraints);
+        !self.out_of_step && matches!(timeout(ANSWER_TIMEOUT, adding).await, Ok(Ok(())))
     }
 }
 
@@ -86,8 +132,10 @@ impl Agent {
 pub(super) enum SignError {
     /// The session died.
     Lost,
-    /// The agent refused, or nobody touched the key.
+    /// The agent refused, or a person did.
     Refused,
+    /// The agent did not answer in time: nobody touched the key.
+    Late,
 }
 
 impl From<russh::SendError> for SignError {
@@ -96,32 +144,8 @@ impl From<russh::SendError> for SignError {
     }
 }
 
-impl russh::Signer for Agent {
-    type Error = SignError;
-
-    async fn auth_sign(
-        &mut self,
-        key: &AgentIdentity,
-        hash: Option<HashAlg>,
-        text: Vec<u8>,
-    ) -> Result<Vec<u8>, Self::Error> {
-        let started = Instant::now();
-        let signed = timeout(TOUCH_TIMEOUT, self.client.sign_request(key, hash, text)).await;
-        self.needed_person |= started.elapsed() > NOT_BY_MACHINE;
-        match signed {
-            Ok(Ok(signature)) => Ok(signature),
-            Ok(Err(_)) | Err(_) => Err(SignError::Refused),
-        }
-    }
-}
-
-/// The public key of an identity.
-pub(super) fn public_key(identity: &AgentIdentity) -> PublicKey {
-    identity.public_key().into_owned()
-}
-
 /// Asks for the list and reads every key that can be read.
-async fn list(stream: &mut (dyn AgentStream + Send + Unpin)) -> io::Result<Vec<AgentIdentity>> {
+async fn list(stream: &mut (dyn AgentStream + Send + Unpin)) -> io::Result<Vec<Identity>> {
     stream.write_all(&REQUEST_IDENTITIES).await?;
     let length = stream.read_u32().await?;
     if length > LIST_LIMIT {
@@ -133,7 +157,7 @@ async fn list(stream: &mut (dyn AgentStream + Send + Unpin)) -> io::Result<Vec<A
 }
 
 /// The identities in an answer; `None` if it is none. Pure.
-fn parse(answer: &[u8]) -> Option<Vec<AgentIdentity>> {
+fn parse(answer: &[u8]) -> Option<Vec<Identity>> {
     let (kind, mut rest) = answer.split_first()?;
     if *kind != IDENTITIES_ANSWER {
         return None;
@@ -142,8 +166,8 @@ fn parse(answer: &[u8]) -> Option<Vec<AgentIdentity>> {
     let mut identities = Vec::new();
     for _ in 0..count {
         let blob = text(&mut rest)?;
-        let comment = String::from_utf8_lossy(text(&mut rest)?).into_owned();
-        identities.extend(identity(blob, comment));
+        let comment = String::from_utf8_lossy(text(&mut rest)?);
+        identities.extend(identity::of_blob(blob, &comment));
     }
     Some(identities)
 }
@@ -152,18 +176,6 @@ fn parse(answer: &[u8]) -> Option<Vec<AgentIdentity>> {
 fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = u32::from_be_bytes(rest.split_off(..4)?.try_into().ok()?) as usize;
     rest.split_off(..length)
-}
-
-fn identity(blob: &[u8], comment: String) -> Option<AgentIdentity> {
-    // Refuses blobs that are built to overflow the stack, before the certificate is read.
-    let key = parse_public_key(blob);
-    let kind = super::known_hosts::key_type(blob)?;
-    if kind.ends_with("-cert-v01@openssh.com") {
-        key.ok()?;
-        let certificate = Certificate::decode(&mut &*blob).ok()?;
-        return Some(AgentIdentity::Certificate { certificate, comment });
-    }
-    key.ok().map(|key| AgentIdentity::PublicKey { key, comment })
 }
 
 #[cfg(test)]
@@ -205,8 +217,8 @@ mod tests {
         let identities = parse(&answer(&blobs)).unwrap();
         let usable: Vec<&str> = identities
             .iter()
-            .filter(|held| public_key(held).algorithm() == Algorithm::Ed25519)
-            .map(AgentIdentity::comment)
+            .filter(|held| identity::key(held).algorithm() == Algorithm::Ed25519)
+            .map(Identity::comment)
             .collect();
         assert_eq!(usable, ["good"]);
     }

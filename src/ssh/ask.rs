@@ -32,6 +32,11 @@ pub(crate) enum Question {
         /// Whether an earlier answer was wrong.
         again: bool,
     },
+    /// Whether the agent shall have a key that was just used from its file; `yes` adds it.
+    AddToAgent {
+        /// The file.
+        path: PathBuf,
+    },
     /// The server takes passwords.
     Password {
         /// The account over there.

@@ -2,14 +2,14 @@
 
 use std::{
     borrow::Cow,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
+    net::IpAddr,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+    time::{Duration, SystemTime},
 };
 
 use russh::{
-    Preferred, SshId, cipher,
+    Names, Preferred, SshId,
     client::{self, DisconnectReason},
-    kex, mac,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,10 +21,13 @@ use super::{
     ask::{Asker, Stage},
     auth,
     dial::{dial, plain},
-    host_key::Files,
+    host_key::{Files, Shown},
     keyring::{Keyring, Server, punishes},
     known_hosts,
     link::{Link, Switch},
+    observe::{Fact, Observer},
+    preferred::{Negotiated, preferred, signed_as_agreed, was_asked_for},
+    proxy::Proxy,
     resolve::{Hop, Plan},
     session::{End, Facts, Inner, OpenFailure, Session},
     stream::Taps,
@@ -44,6 +47,9 @@ const QUEUE: usize = 128;
 /// Bytes before new keys are agreed: below every cipher's own bound (2^32 packets or blocks), and
 /// rare, because the library ends a session that receives more than two windows meanwhile.
 const REKEY_BYTES: usize = (1_usize << 30).saturating_mul(16);
+/// The fewest bytes before new keys are agreed, whatever `RekeyLimit` says: below this a session
+/// does little else.
+const REKEY_LEAST: usize = 1 << 20;
 /// Time before new keys are agreed.
 const REKEY_TIME: Duration = Duration::from_secs(6 * 3600);
 
@@ -55,31 +61,29 @@ pub(crate) async fn connect(
     plan: &Plan,
     keyring: &Keyring,
     asker: &dyn Asker,
-    stages: &(dyn Fn(Stage) + Send + Sync),
+    observer: &dyn Observer,
 ) -> Result<Session, Failure> {
     let mut below: Option<Session> = None;
-    let mut needed_person = false;
     let mut route = String::new();
-    for hop in plan.hops() {
+    for (number, hop) in plan.hops().iter().enumerate() {
+        observer.fact(Fact::Hop(number));
         route = format!("{route}>{}", hop.label());
-        let making = Making { hop, route: &route, keyring, asker, stages };
+        let making = Making { hop, route: &route, keyring, asker, observer };
         let session = match below {
-            None => {
-                let (stream, took) = dial(hop, stages).await?;
-                making.session(Wire::new(stream), took, None, needed_person).await?
-            }
+            None => making.first().await?,
             Some(jump) => {
-                stages(Stage::Connecting { host: hop.host.clone(), port: hop.port });
+                observer.stage(Stage::Connecting { host: hop.host.clone(), port: hop.port });
                 let started = Instant::now();
                 let opened = jump.open(&hop.host, hop.port).await;
                 let stream = match opened {
                     Ok(stream) => stream,
                     Err(why) => return Err(not_through(&jump, hop, why).await),
                 };
-                making.session(stream, started.elapsed(), Some(jump), needed_person).await?
+                let took = started.elapsed();
+                observer.fact(Fact::Through { took });
+                making.session(stream, took, None, Some(jump)).await?
             }
         };
-        needed_person = session.facts().needed_person;
         below = Some(session);
     }
     below.ok_or_else(|| Failure::new(Cause::Configuration, "the plan has no hop"))
@@ -114,7 +118,7 @@ struct Making<'a> {
     route: &'a str,
     keyring: &'a Keyring,
     asker: &'a dyn Asker,
-    stages: &'a (dyn Fn(Stage) + Send + Sync),
+    observer: &'a dyn Observer,
 }
 
 /// Throws the switch unless the session got ready.
@@ -132,39 +136,79 @@ impl Drop for Fuse {
 }
 
 impl Making<'_> {
+    /// The first hop: over TCP, or over what stands in for it.
+    async fn first(&self) -> Result<Session, Failure> {
+        let Some(command) = &self.hop.proxy_command else {
+            let (stream, took) = dial(self.hop, self.observer).await?;
+            let address = stream.peer_addr().ok().map(|address| address.ip());
+            return self.session(Wire::new(stream), took, address, None).await;
+        };
+        let (host, port) = (self.hop.host.clone(), self.hop.port);
+        self.observer.stage(Stage::Connecting { host, port });
+        self.observer.fact(Fact::Proxied { command: command.to_string() });
+        let (proxy, witness) = Proxy::start(command)?;
+        match self.session(proxy, Duration::ZERO, None, None).await {
+            Err(failure) => Err(witness.explain(self.hop, failure).await),
+            made => made,
+        }
+    }
+
     /// Handshake and login over an open byte stream.
     async fn session<S>(
         &self,
         stream: S,
         took: Duration,
+        address: Option<IpAddr>,
         below: Option<Session>,
-        needed_person: bool,
     ) -> Result<Session, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let remembered = self.keyring.server(self.route);
-        let files = Files::read(self.hop).await?;
-        let config = config(&files, took.max(remembered.rtt.unwrap_or_default()));
+        let files = Files::read(self.hop, address).await?;
+        let config = config(self.hop, &files, took.max(remembered.rtt.unwrap_or_default()));
         let (link, switch) = Link::new(stream);
         let mut fuse = Fuse { switch: Arc::clone(&switch), armed: true };
         let (offers, offered) = mpsc::channel(1);
         let (end, taps) = (Arc::new(End::default()), Arc::new(Taps::default()));
-        let watcher = Watcher { offers, end: Arc::clone(&end), taps: Arc::clone(&taps) };
+        let agreed = Arc::new(OnceLock::new());
+        let watcher = Watcher {
+            asked: config.preferred.clone(),
+            offers,
+            agreed: Arc::clone(&agreed),
+            end: Arc::clone(&end),
+            taps: Arc::clone(&taps),
+        };
         let connecting = client::connect_stream(Arc::new(config), link, watcher);
         let shaken = self.handshake(connecting, offered, &files, &switch).await;
         let banner = switch.banner().unwrap_or_default().to_owned();
         if !banner.is_empty() {
             self.keyring.note_server(self.route, &banner, switch.heard_after());
+            let after = switch.heard_after().unwrap_or_default();
+            self.observer.fact(Fact::Banner { text: banner.clone(), after });
+        }
+        if let Some(agreed) = agreed.get().cloned() {
+            self.observer.fact(Fact::Algorithms(agreed));
         }
         let (handle, host_key) =
             shaken.map_err(|failure| self.blame(failure, &switch, &remembered))?;
-        let login = auth::login(self.hop, handle, &end, self.keyring, self.asker, self.stages);
-        let (handle, outcome) = Box::pin(login).await?;
+        let negotiated = self.agreed(&handle, agreed.get())?;
+        let login = auth::Context {
+            hop: self.hop,
+            route: self.route,
+            end: &end,
+            keyring: self.keyring,
+            asker: self.asker,
+            observer: self.observer,
+        };
+        let (handle, outcome) = Box::pin(auth::login(login, handle)).await?;
+        self.observer.fact(Fact::LoggedIn { method: outcome.method.clone() });
         fuse.armed = false;
+        let needed_person = below.as_ref().is_some_and(|below| below.facts().needed_person);
         let facts = Facts {
             host_key,
             banner,
+            negotiated,
             method: outcome.method,
             needed_person: needed_person || outcome.needed_person,
             rtt: switch.heard_after().unwrap_or_default(),
@@ -190,7 +234,7 @@ impl Making<'_> {
     ) -> Result<(client::Handle<Watcher>, String), Failure> {
         let mut connecting = Box::pin(connecting);
         let host = || self.hop.host.clone();
-        (self.stages)(Stage::Handshaking { host: host() });
+        self.observer.stage(Stage::Handshaking { host: host() });
         let limit = self.hop.connect_timeout;
         let mut deadline = Instant::now() + limit;
         let mut fingerprint = String::new();
@@ -201,16 +245,36 @@ impl Making<'_> {
                     return Ok((handle, fingerprint));
                 }
                 Some(offer) = offered.recv() => {
-                    (self.stages)(Stage::CheckingHostKey { host: host() });
-                    files.check(self.hop, &offer.key, self.asker).await?;
-                    fingerprint = known_hosts::fingerprint(&offer.key);
+                    self.observer.stage(Stage::CheckingHostKey { host: host() });
+                    files.check(self.hop, &offer.shown, self.asker, self.observer).await?;
+                    fingerprint = known_hosts::fingerprint(&offer.shown.key);
                     // The session may have died while a person thought; `connecting` says so.
                     offer.accept.send(()).ok();
-                    (self.stages)(Stage::Handshaking { host: host() });
+                    self.observer.stage(Stage::Handshaking { host: host() });
                     deadline = Instant::now() + limit;
                 }
                 () = sleep_until(deadline) => return Err(self.silent(switch)),
             }
+        }
+    }
+
+    /// What was agreed on, if the host kept to it.
+    fn agreed(
+        &self,
+        handle: &client::Handle<Watcher>,
+        agreed: Option<&Negotiated>,
+    ) -> Result<Negotiated, Failure> {
+        let signature = handle.agent_session_binding().map(|binding| binding.signature());
+        match (agreed, signature) {
+            (Some(agreed), Some(signature)) if signed_as_agreed(agreed, signature) => {
+                tracing::debug!(%agreed, "agreed on algorithms");
+                Ok(agreed.clone())
+            }
+            _ => Err(Failure::new(
+                Cause::Protocol,
+                format!("{} signed by another algorithm than was agreed on", self.hop.place()),
+            )
+            .fix("update the SSH server over there")),
         }
     }
 
@@ -280,26 +344,23 @@ fn lost(place: &str, why: &str) -> Failure {
     Failure::new(Cause::LinkLost, format!("the connection to {place} broke: {why}"))
 }
 
-/// The library's settings: modern algorithms, the keys on file asked for first.
-fn config(files: &Files, rtt: Duration) -> client::Config {
+/// The library's settings: the hop's algorithms, the keys on file asked for first.
+fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
     let window =
         LONG_TRIPS.iter().find(|(trip, _)| rtt >= *trip).map_or(WINDOW, |(_, window)| *window);
+    let wanted = hop.rekey.bytes.map(|bytes| usize::try_from(bytes).unwrap_or(REKEY_BYTES));
+    // The library ends a session that receives more than two windows between old and new keys.
+    let rekey_bytes = wanted.unwrap_or(REKEY_BYTES).clamp(REKEY_LEAST, REKEY_BYTES);
     client::Config {
         client_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
         limits: russh::Limits {
-            rekey_write_limit: REKEY_BYTES,
-            rekey_read_limit: REKEY_BYTES,
-            rekey_time_limit: REKEY_TIME,
+            rekey_write_limit: rekey_bytes,
+            rekey_read_limit: rekey_bytes,
+            rekey_time_limit: hop.rekey.time.unwrap_or(REKEY_TIME),
         },
         window_size: window,
         channel_buffer_size: QUEUE,
-        preferred: Preferred {
-            kex: Cow::Borrowed(KEX),
-            key: Cow::Owned(files.preference()),
-            cipher: Cow::Borrowed(CIPHERS),
-            mac: Cow::Borrowed(MACS),
-            ..Preferred::DEFAULT
-        },
+        preferred: preferred(&hop.algorithms, &files.on_file()),
         // Our own pings notice a dead link; the library's timers are blind while it writes.
         inactivity_timeout: None,
         keepalive_interval: None,
@@ -308,40 +369,10 @@ fn config(files: &Files, rtt: Duration) -> client::Config {
     }
 }
 
-/// Key exchanges, the post-quantum one first; the rest are markers of extensions.
-const KEX: &[kex::Name] = &[
-    kex::MLKEM768X25519_SHA256,
-    kex::CURVE25519,
-    kex::CURVE25519_PRE_RFC_8731,
-    kex::ECDH_SHA2_NISTP256,
-    kex::ECDH_SHA2_NISTP384,
-    kex::ECDH_SHA2_NISTP521,
-    kex::DH_GEX_SHA256,
-    kex::DH_G16_SHA512,
-    kex::DH_G14_SHA256,
-    kex::EXTENSION_SUPPORT_AS_CLIENT,
-    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
-];
-
-/// Ciphers, those with hardware behind them first.
-const CIPHERS: &[cipher::Name] = &[
-    cipher::AES_256_GCM,
-    cipher::AES_128_GCM,
-    cipher::CHACHA20_POLY1305,
-    cipher::AES_256_CTR,
-    cipher::AES_192_CTR,
-    cipher::AES_128_CTR,
-];
-
-/// Codes for the ciphers that do not authenticate by themselves.
-const MACS: &[mac::Name] =
-    &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
-
 /// A host key on its way to the check.
 #[derive(Debug)]
 pub(super) struct Offer {
-    /// The SSH wire form.
-    key: Vec<u8>,
+    shown: Shown,
     /// Sent to if the key may be used.
     accept: oneshot::Sender<()>,
 }
@@ -350,7 +381,9 @@ pub(super) struct Offer {
 /// says when and why the session ended.
 #[derive(Debug)]
 pub(super) struct Watcher {
+    asked: Preferred,
     offers: mpsc::Sender<Offer>,
+    agreed: Arc<OnceLock<Negotiated>>,
     end: Arc<End>,
     taps: Arc<Taps>,
 }
@@ -369,17 +402,31 @@ impl client::Handler for Watcher {
         &mut self,
         shown: &russh::keys::PublicKeyOrCertificate,
     ) -> Result<bool, Self::Error> {
-        // Host certificates are not asked for, so none may come.
-        if shown.certificate().is_some() {
+        if !was_asked_for(&self.asked, shown) {
             return Ok(false);
         }
         let (accept, accepted) = oneshot::channel();
-        let key = shown.public_key().to_bytes()?;
-        if self.offers.send(Offer { key, accept }).await.is_err() {
+        let shown = Shown {
+            key: shown.public_key().to_bytes()?,
+            certificate: shown.certificate().cloned(),
+            at: SystemTime::now(),
+        };
+        if self.offers.send(Offer { shown, accept }).await.is_err() {
             return Ok(false);
         }
         // A check that fails or is given up drops its end.
         Ok(accepted.await.is_ok())
+    }
+
+    async fn kex_done(
+        &mut self,
+        _: Option<&[u8]>,
+        names: &Names,
+        _: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        // Later exchanges only renew the keys.
+        self.agreed.get_or_init(|| names.into());
+        Ok(())
     }
 
     async fn disconnected(

@@ -4,12 +4,17 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{ask::Stage, resolve::Hop};
+use super::{
+    ask::Stage,
+    near::Near,
+    observe::{Fact, Observer},
+    resolve::Hop,
+};
 use crate::{
     config::Family,
     tunnel::{Cause, Failure},
@@ -25,7 +30,7 @@ const MOST_TRIES: usize = 8;
 /// A TCP connection to the first hop, and how long its handshake took.
 pub(crate) async fn dial(
     hop: &Hop,
-    stages: &(dyn Fn(Stage) + Send + Sync),
+    observer: &dyn Observer,
 ) -> Result<(TcpStream, Duration), Failure> {
     let mut last = None;
     for number in 0..hop.connection_attempts.max(1) {
@@ -33,7 +38,7 @@ pub(crate) async fn dial(
         if number > 0 {
             sleep_until(started + FRESH_TRY).await;
         }
-        match dial_once(hop, stages).await {
+        match dial_once(hop, observer).await {
             Ok(stream) => return Ok(stream),
             Err(failure) => last = Some(failure),
         }
@@ -42,17 +47,43 @@ pub(crate) async fn dial(
 }
 
 /// One look-up and one race.
-async fn dial_once(
-    hop: &Hop,
-    stages: &(dyn Fn(Stage) + Send + Sync),
-) -> Result<(TcpStream, Duration), Failure> {
+async fn dial_once(hop: &Hop, observer: &dyn Observer) -> Result<(TcpStream, Duration), Failure> {
     let deadline = Instant::now() + hop.connect_timeout;
-    stages(Stage::Resolving { host: hop.host.clone() });
-    let addresses = look_up(hop, deadline).await?;
-    stages(Stage::Connecting { host: hop.host.clone(), port: hop.port });
-    let (stream, took) = race(hop, &addresses, deadline).await?;
+    observer.stage(Stage::Resolving { host: hop.host.clone() });
+    let found = look_up(hop, deadline).await?;
+    observer.fact(Fact::Addresses(found.clone()));
+    let near = Near::of(hop.bind.as_ref(), deadline).await?;
+    let ways = ways(hop, &near, &found)?;
+    observer.stage(Stage::Connecting { host: hop.host.clone(), port: hop.port });
+    let (stream, took) = race(hop, &ways, deadline, observer).await?;
     stream.set_nodelay(true).map_err(|error| failed(hop, &error))?;
     Ok((stream, took))
+}
+
+/// One connection that may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    far: SocketAddr,
+    /// The end of ours, if somebody chose one.
+    near: Option<SocketAddr>,
+    keep_alive: bool,
+}
+
+/// The ways to the addresses that the chosen end of ours can reach.
+fn ways(hop: &Hop, near: &Near, found: &[SocketAddr]) -> Result<Vec<Way>, Failure> {
+    let keep_alive = hop.tcp_keep_alive;
+    let ways: Vec<Way> = found
+        .iter()
+        .filter_map(|far| Some(Way { far: *far, near: near.end_for(far)?, keep_alive }))
+        .collect();
+    if ways.is_empty() {
+        return Err(Failure::new(
+            Cause::NoRoute,
+            format!("{} has no address of the kind that {near} has", hop.place()),
+        )
+        .fix("choose another BindAddress or BindInterface, or none"));
+    }
+    Ok(ways)
 }
 
 /// The addresses of the host in the order in which they are tried.
@@ -112,24 +143,29 @@ fn interleave(found: Vec<SocketAddr>, family: Family) -> Vec<SocketAddr> {
 /// The first connection that any address grants before the deadline.
 async fn race(
     hop: &Hop,
-    addresses: &[SocketAddr],
+    ways: &[Way],
     deadline: Instant,
+    observer: &dyn Observer,
 ) -> Result<(TcpStream, Duration), Failure> {
     // Dropping the set ends the losers.
-    let mut tries: JoinSet<(SocketAddr, Duration, io::Result<TcpStream>)> = JoinSet::new();
-    let mut untried = addresses.iter().copied();
-    let mut stuck: Vec<SocketAddr> = Vec::new();
-    let mut again = addresses.iter().copied().cycle();
+    let mut tries: JoinSet<(Way, Duration, io::Result<TcpStream>)> = JoinSet::new();
+    let mut untried = ways.iter().copied();
+    let mut stuck: Vec<Way> = Vec::new();
+    let mut again = ways.iter().copied().cycle();
     let mut worst: Option<io::Error> = None;
     let mut next = Instant::now();
     loop {
         tokio::select! {
             Some(joined) = tries.join_next() => {
-                let Ok((address, took, outcome)) = joined else { continue };
+                let Ok((way, took, outcome)) = joined else { continue };
                 match outcome {
-                    Ok(stream) => return Ok((stream, took)),
+                    Ok(stream) => {
+                        observer.fact(Fact::Connected { address: way.far, took });
+                        return Ok((stream, took));
+                    }
                     Err(error) => {
-                        stuck.retain(|other| *other != address);
+                        observer.fact(Fact::NotConnected { address: way.far, why: plain(&error) });
+                        stuck.retain(|other| *other != way);
                         worst = Some(more_telling(worst, error));
                         next = Instant::now();
                     }
@@ -138,12 +174,12 @@ async fn race(
             () = sleep_until(next), if tries.len() < MOST_TRIES => {
                 let fresh = untried.next();
                 // Only an address that has not answered at all is worth a second try.
-                let address = fresh.or_else(|| {
-                    again.by_ref().take(addresses.len()).find(|other| stuck.contains(other))
+                let way = fresh.or_else(|| {
+                    again.by_ref().take(ways.len()).find(|other| stuck.contains(other))
                 });
-                if let Some(address) = address {
-                    stuck.push(address);
-                    tries.spawn(connect(address));
+                if let Some(way) = way {
+                    stuck.push(way);
+                    tries.spawn(connect(way));
                 }
                 next = Instant::now() + if untried.len() > 0 { NEXT_ADDRESS } else { FRESH_TRY };
             }
@@ -157,10 +193,19 @@ async fn race(
     }
 }
 
-async fn connect(address: SocketAddr) -> (SocketAddr, Duration, io::Result<TcpStream>) {
+async fn connect(way: Way) -> (Way, Duration, io::Result<TcpStream>) {
     let started = Instant::now();
-    let outcome = TcpStream::connect(address).await;
-    (address, started.elapsed(), outcome)
+    let outcome = open(way).await;
+    (way, started.elapsed(), outcome)
+}
+
+async fn open(way: Way) -> io::Result<TcpStream> {
+    let socket = if way.far.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_keepalive(way.keep_alive)?;
+    if let Some(near) = way.near {
+        socket.bind(near)?;
+    }
+    socket.connect(way.far).await
 }
 
 /// Which of two errors says more about the host: a refusal beats silence beats a missing route.
@@ -233,4 +278,106 @@ fn timed_out(hop: &Hop) -> Failure {
 pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh::resolve::Bind;
+
+    fn hop() -> Hop {
+        Hop { connect_timeout: Duration::from_secs(5), ..Hop::example("box") }
+    }
+
+    fn silent(_: Stage) {}
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn way(far: SocketAddr) -> Way {
+        Way { far, near: None, keep_alive: true }
+    }
+
+    /// A listener that answers no further connection, with those that fill its queue.
+    async fn deaf(place: &str) -> (tokio::net::TcpListener, SocketAddr, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(address(place)).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let far = listener.local_addr().unwrap();
+        let mut queue = Vec::new();
+        let brief = Duration::from_millis(100);
+        while let Ok(stream) = tokio::time::timeout(brief, TcpStream::connect(far)).await {
+            queue.push(stream.unwrap());
+            assert!(queue.len() < 64, "the queue of a listener has no end");
+        }
+        (listener, far, queue)
+    }
+
+    #[test]
+    fn families_take_turns_and_the_resolver_chooses_the_first() {
+        let found = ["[::1]:1", "[::2]:1", "[::1]:1", "1.1.1.1:1", "2.2.2.2:1", "3.3.3.3:1"];
+        let found: Vec<SocketAddr> = found.iter().map(|text| address(text)).collect();
+        let shown = |family| {
+            let mixed = interleave(found.clone(), family);
+            mixed.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown(Family::Any), "::1 1.1.1.1 ::2 2.2.2.2 3.3.3.3");
+        assert_eq!(shown(Family::V4), "1.1.1.1 2.2.2.2 3.3.3.3");
+        assert_eq!(shown(Family::V6), "::1 ::2");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_answers_wins_beside_one_that_is_stuck() {
+        let (_listener, stuck, _queue) = deaf("127.0.0.2:0").await;
+        let answering = tokio::net::TcpListener::bind("127.0.0.3:0").await.unwrap();
+        let far = answering.local_addr().unwrap();
+        let started = Instant::now();
+        let deadline = started + Duration::from_secs(5);
+        let (stream, _) = race(&hop(), &[way(stuck), way(far)], deadline, &silent).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), far);
+        assert!(started.elapsed() >= NEXT_ADDRESS, "the first address gets its moment");
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_costs_no_wait_and_silence_ends_at_the_deadline() {
+        let refused = tokio::net::TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let closed = refused.local_addr().unwrap();
+        drop(refused);
+        let answering = tokio::net::TcpListener::bind("127.0.0.3:0").await.unwrap();
+        let far = answering.local_addr().unwrap();
+        let started = Instant::now();
+        let deadline = started + Duration::from_secs(5);
+        race(&hop(), &[way(closed), way(far)], deadline, &silent).await.unwrap();
+        assert!(started.elapsed() < NEXT_ADDRESS, "{:?}", started.elapsed());
+        let (_listener, stuck, _queue) = deaf("127.0.0.2:0").await;
+        let deadline = Instant::now() + Duration::from_millis(300);
+        let failure = race(&hop(), &[way(stuck)], deadline, &silent).await.unwrap_err();
+        assert_eq!(failure.cause, Cause::ConnectTimedOut);
+    }
+
+    #[tokio::test]
+    async fn leaves_from_the_address_that_was_chosen() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let from = |bind: Bind| Hop {
+            bind: Some(bind),
+            host: "127.0.0.1".to_owned(),
+            port,
+            connection_attempts: 1,
+            ..hop()
+        };
+        let dialled = dial(&from(Bind::Address("127.0.0.9".into())), &silent).await;
+        assert_eq!(dialled.unwrap().0.local_addr().unwrap().ip().to_string(), "127.0.0.9");
+        let dialled = dial(&from(Bind::Address("::1".into())), &silent).await;
+        let failure = dialled.unwrap_err();
+        assert_eq!(failure.cause, Cause::NoRoute);
+        assert!(failure.message.contains("::1"), "{failure}");
+        let failure = dial(&from(Bind::Interface("nosuch0".into())), &silent).await.unwrap_err();
+        assert_eq!(failure.cause, Cause::NoRoute);
+        assert!(failure.message.contains("nosuch0"), "{failure}");
+        let dialled = dial(&from(Bind::Interface("lo".into())), &silent).await;
+        assert_eq!(dialled.unwrap().0.local_addr().unwrap().ip().to_string(), "127.0.0.1");
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use russh::keys::PrivateKey;
 
-/// Unlocked keys and what earlier logins showed; clones share it.
+/// Unlocked keys, wiped when they are dropped, and what earlier logins showed; clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Keyring(Arc<Mutex<Memory>>);
 
@@ -28,6 +28,17 @@ pub(crate) struct Server {
     pub(crate) banner: Option<String>,
     /// The shortest time from an open stream to its banner.
     pub(crate) rtt: Option<Duration>,
+    /// What let us in last time.
+    pub(super) way_in: WayIn,
+}
+
+/// The keys and certificates that let us in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct WayIn {
+    /// Their wire forms, in the order in which the server took them.
+    pub(super) blobs: Vec<Vec<u8>>,
+    /// Whether the agent signed.
+    pub(super) by_agent: bool,
 }
 
 impl Keyring {
@@ -57,6 +68,11 @@ impl Keyring {
             (Some(before), Some(now)) => Some(before.min(now)),
             (before, now) => now.or(before),
         };
+    }
+
+    /// Notes what the server called `label` was content with.
+    pub(super) fn note_way_in(&self, label: &str, way_in: WayIn) {
+        self.memory().servers.entry(label.to_owned()).or_default().way_in = way_in;
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

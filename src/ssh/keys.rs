@@ -1,4 +1,6 @@
 //! Private key files: read, judged as `ssh` judges them, unlocked.
+//!
+//! The library's keys are wiped when they are dropped; so are the texts here.
 
 use std::{
     fs, io,
@@ -9,11 +11,18 @@ use std::{
 };
 
 use nix::unistd::Uid;
-use russh::keys::{Algorithm, PrivateKey, PublicKey, decode_secret_key};
+use russh::keys::{Algorithm, PrivateKey, decode_secret_key, ssh_key::Cipher};
 use zeroize::Zeroizing;
+
+use super::{
+    identity::{self, Identity},
+    pem,
+};
 
 /// More than any key file holds.
 const FILE_LIMIT: u64 = 256 * 1024;
+/// How an encrypted key in PKCS#8 begins.
+const PKCS8: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 
 /// A private key file.
 pub(super) struct KeyFile {
@@ -22,7 +31,9 @@ pub(super) struct KeyFile {
     /// When it was last written, to notice another key under the same name.
     pub(super) modified: Option<SystemTime>,
     /// The public half, if it can be known without a passphrase.
-    pub(super) public: Option<PublicKey>,
+    pub(super) public: Option<Identity>,
+    /// The certificate that lies beside it.
+    pub(super) certificate: Option<Identity>,
     /// The key itself, or its text while it is locked.
     pub(super) content: Content,
 }
@@ -35,6 +46,8 @@ pub(super) enum Content {
     Locked(Zeroizing<String>),
     /// Only the public half is here; the agent may hold the rest.
     PublicOnly,
+    /// Nothing that can sign; the agent may hold the key, if its public half is known.
+    Unusable(KeyFileError),
 }
 
 /// Why a key file cannot be used.
@@ -45,57 +58,128 @@ pub(super) enum KeyFileError {
     Missing,
     /// The system refuses it.
     #[error("{}", super::dial::plain(.0))]
-    Unreadable(#[from] io::Error),
+    Unreadable(io::Error),
     /// Others may read it, so it may be known.
     #[error("may be read by others (mode {0:04o})")]
     Unprotected(u32),
     /// Not a private key that is understood.
     #[error("is not a private key that is understood")]
     NotAKey,
+    /// Encrypted in a way that nobody else uses.
+    #[error("is encrypted in a way that is not understood")]
+    OddCipher,
+    /// A type that servers stopped taking.
+    #[error("is a DSA key, which is no longer safe")]
+    Outdated,
     /// The key is in a device.
     #[error("is a security key, which only an agent can use")]
     SecurityKey,
+    /// Not a certificate, where one was named.
+    #[error("is not a certificate")]
+    NotACertificate,
 }
 
-/// Reads the key file at `path`; blocking.
-pub(super) fn load(path: &Path) -> Result<KeyFile, KeyFileError> {
-    let public = read_public(&beside(path));
-    let info = match fs::metadata(path) {
-        Ok(info) => info,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && public.is_some() => {
-            return Ok(KeyFile {
-                path: path.to_owned(),
-                modified: None,
-                public,
-                content: Content::PublicOnly,
-            });
+impl From<io::Error> for KeyFileError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::NotFound {
+            Self::Missing
+        } else {
+            Self::Unreadable(error)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(KeyFileError::Missing),
-        Err(error) => return Err(error.into()),
+    }
+}
+
+impl KeyFileError {
+    /// What to type about `path`.
+    pub(super) fn fix(&self, path: &Path) -> String {
+        let shown = path.display();
+        match self {
+            Self::Unprotected(_) => format!("chmod 600 {shown}"),
+            Self::SecurityKey => format!("ssh-add {shown}"),
+            Self::Missing => "check the path after -i, or IdentityFile and CertificateFile".into(),
+            Self::OddCipher => format!("write it anew: ssh-keygen -p -f {shown}"),
+            Self::Outdated => "make another one: ssh-keygen -t ed25519".into(),
+            Self::NotAKey => format!("look at it: ssh-keygen -l -f {shown}"),
+            Self::NotACertificate => format!("look at it: ssh-keygen -L -f {shown}"),
+            Self::Unreadable(_) => format!("ls -l {shown}"),
+        }
+    }
+}
+
+/// Reads the key file at `path` and what lies beside it; blocking.
+pub(super) fn load(path: &Path) -> KeyFile {
+    let stem = path.to_str().and_then(|text| text.strip_suffix(".pub")).map_or(path, Path::new);
+    let mut file = KeyFile {
+        path: path.to_owned(),
+        modified: None,
+        public: read_identity(&beside(path, ".pub")),
+        certificate: read_identity(&beside(stem, "-cert.pub")).filter(identity::is_certificate),
+        content: Content::PublicOnly,
     };
-    let modified = info.modified().ok();
-    let text = read_text(path)?;
-    if let Ok(public) = text.trim().parse::<PublicKey>() {
-        let content = Content::PublicOnly;
-        return Ok(KeyFile { path: path.to_owned(), modified, public: Some(public), content });
+    if let Err(error) = file.read() {
+        let known = file.public.is_some() && matches!(error, KeyFileError::Missing);
+        file.content = if known { Content::PublicOnly } else { Content::Unusable(error) };
     }
-    // As ssh does: only one's own file can be somebody else's to read by mistake.
-    if info.uid() == Uid::current().as_raw() && info.mode() & 0o077 != 0 {
-        return Err(KeyFileError::Unprotected(info.mode() & 0o777));
+    file
+}
+
+impl KeyFile {
+    /// Reads the file itself, after those beside it.
+    fn read(&mut self) -> Result<(), KeyFileError> {
+        let info = fs::metadata(&self.path)?;
+        self.modified = info.modified().ok();
+        let text = read_text(&self.path)?;
+        if let Some(own) = identity::of_text(&text) {
+            self.public = Some(Identity::from(identity::key(&own)));
+            if identity::is_certificate(&own) {
+                self.certificate = Some(own);
+            }
+            return Ok(());
+        }
+        // As ssh does: only one's own file can be somebody else's to read by mistake.
+        if info.uid() == Uid::current().as_raw() && info.mode() & 0o077 != 0 {
+            return Err(KeyFileError::Unprotected(info.mode() & 0o777));
+        }
+        let (content, inner) = judge(text)?;
+        self.public = inner.or(self.public.take());
+        self.content = content;
+        Ok(())
     }
-    let (content, inner) = judge(text)?;
-    Ok(KeyFile { path: path.to_owned(), modified, public: inner.or(public), content })
+}
+
+/// Reads a certificate that was named by itself; blocking.
+pub(super) fn load_certificate(path: &Path) -> Result<Identity, KeyFileError> {
+    let identity = identity::of_text(&read_text(path)?).filter(identity::is_certificate);
+    identity.ok_or(KeyFileError::NotACertificate)
 }
 
 /// Unlocks the text of a key; blocking, and slow on purpose. `None` if the passphrase is wrong.
-pub(super) fn unlock(text: &str, passphrase: &str) -> Option<Arc<PrivateKey>> {
-    decode_secret_key(text, Some(passphrase)).ok().map(Arc::new)
+pub(super) fn unlock(
+    text: &str,
+    passphrase: &str,
+) -> Result<Option<Arc<PrivateKey>>, KeyFileError> {
+    let unlocked = if pem::is_encrypted(text) {
+        let Some(plain) = pem::decrypt(text, passphrase) else { return Ok(None) };
+        decode_secret_key(&plain, None)
+    } else {
+        decode_secret_key(text, Some(passphrase))
+    };
+    match unlocked {
+        Ok(key) => Ok(Some(Arc::new(key))),
+        Err(error) if is_odd(text, &error) => Err(KeyFileError::OddCipher),
+        Err(_) => Ok(None),
+    }
 }
 
-/// The public key file that belongs to a private one.
-fn beside(path: &Path) -> PathBuf {
+/// Whether no passphrase would help: PKCS#8 names its cipher where the library reads it.
+fn is_odd(text: &str, error: &russh::keys::Error) -> bool {
+    let unread = matches!(error, russh::keys::Error::Der(_));
+    text.contains(PKCS8) && (unread || error.to_string().contains("unsupported"))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".pub");
+    name.push(suffix);
     name.into()
 }
 
@@ -105,30 +189,49 @@ fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-fn read_public(path: &Path) -> Option<PublicKey> {
-    read_text(path).ok()?.trim().parse().ok()
+fn read_identity(path: &Path) -> Option<Identity> {
+    identity::of_text(&read_text(path).ok()?)
 }
 
 /// What a text holds, and the public half if the text shows it.
-fn judge(text: Zeroizing<String>) -> Result<(Content, Option<PublicKey>), KeyFileError> {
+fn judge(text: Zeroizing<String>) -> Result<(Content, Option<Identity>), KeyFileError> {
     if let Ok(key) = PrivateKey::from_openssh(text.as_bytes()) {
-        let public = Some(key.public_key().clone());
-        if matches!(key.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256) {
-            return Err(KeyFileError::SecurityKey);
-        }
-        if key.is_encrypted() {
-            return Ok((Content::Locked(text), public));
-        }
-        return Ok((Content::Ready(Arc::new(key)), public));
+        return judge_openssh(text, key);
     }
-    if text.contains("ENCRYPTED") {
+    if pem::is_encrypted(&text) {
+        let known = pem::is_understood(&text);
+        return if known {
+            Ok((Content::Locked(text), None))
+        } else {
+            Err(KeyFileError::OddCipher)
+        };
+    }
+    if text.contains(PKCS8) {
         return Ok((Content::Locked(text), None));
     }
-    match decode_secret_key(&text, None) {
-        Ok(key) => {
-            let public = Some(key.public_key().clone());
-            Ok((Content::Ready(Arc::new(key)), public))
-        }
-        Err(_) => Err(KeyFileError::NotAKey),
+    if text.contains("-----BEGIN DSA PRIVATE KEY-----") {
+        return Err(KeyFileError::Outdated);
     }
+    let key = decode_secret_key(&text, None).map_err(|_| KeyFileError::NotAKey)?;
+    let public = Identity::from(key.public_key().clone());
+    Ok((Content::Ready(Arc::new(key)), Some(public)))
+}
+
+fn judge_openssh(
+    text: Zeroizing<String>,
+    key: PrivateKey,
+) -> Result<(Content, Option<Identity>), KeyFileError> {
+    let public = Identity::from(key.public_key().clone());
+    let content = if identity::needs_touch(&public) {
+        Content::Unusable(KeyFileError::SecurityKey)
+    } else if key.algorithm() == Algorithm::Dsa {
+        return Err(KeyFileError::Outdated);
+    } else if key.cipher() == Cipher::TdesCbc {
+        Content::Unusable(KeyFileError::OddCipher)
+    } else if key.is_encrypted() {
+        Content::Locked(text)
+    } else {
+        Content::Ready(Arc::new(key))
+    };
+    Ok((content, Some(public)))
 }

@@ -1,32 +1,53 @@
 //! One SSH connection: resolve a target, dial, check the host key, authenticate, jump.
 //!
-//! Reading order: `target` and `resolve` (what to do), `dial` and `link` (bytes), `known_hosts` and
-//! `host_key` (who answers), `agent`, `keys` and `auth` (who we are), `session` and `stream` (what
-//! is made of it); `server` is the other end, for the demo and for tests.
+//! Reading order: `target`, `config` and `resolve` (what to do), `dial`, `proxy` and `link` (bytes),
+//! `algorithms` and `preferred` (how they are hidden), `known_hosts` and `host_key` (who answers),
+//! `agent`, `keys` and `auth` (who we are), `session` and `stream` (what is made of it), `ask` and
+//! `observe` (whom it talks to meanwhile); `server` is the other end, for the demo and for tests.
 
 mod agent;
+mod algorithms;
 mod ask;
 mod auth;
+mod cipher_speed;
 #[allow(dead_code, unused_imports, reason = "what of the settings a plan does not ask for yet")]
 pub(crate) mod config;
 mod connect;
 mod dial;
+mod forwards;
+mod hop;
+mod host_certificate;
 mod host_key;
+mod host_key_refusal;
+mod identity;
 mod keyring;
 mod keys;
 mod known_hosts;
 mod link;
+mod near;
+mod observe;
+mod options;
+mod pattern;
+mod pem;
+mod preferred;
+mod proxy;
 mod resolve;
+mod route;
 pub(crate) mod server;
 mod session;
 mod stream;
 mod target;
 mod wire;
 
+pub(crate) use algorithms::is_weak;
 pub(crate) use ask::{Asker, Question, Stage};
 pub(crate) use connect::connect;
+pub(crate) use forwards::Forwards;
 pub(crate) use keyring::Keyring;
-pub(crate) use resolve::{Environment, Plan, anchor, resolve};
+pub(crate) use observe::{Answer, Fact, Key, Line, Observer, Standing};
+pub(crate) use options::anchor;
+pub(crate) use preferred::Negotiated;
+pub(crate) use resolve::{Environment, Hop, Plan, resolve};
 pub(crate) use session::{OpenFailure, Session};
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     connect::Watcher,
     link::Switch,
+    preferred::Negotiated,
     stream::{Stream, Taps},
 };
 use crate::tunnel::{Cause, Failure};
@@ -41,6 +42,8 @@ pub(crate) struct Facts {
     pub(crate) host_key: String,
     /// The server's identification, `SSH-2.0-OpenSSH_9.2` and the like.
     pub(crate) banner: String,
+    /// What both sides agreed on.
+    pub(crate) negotiated: Negotiated,
     /// The method that let us in.
     pub(crate) method: String,
     /// Whether a person had to do something that a repetition would ask for again.

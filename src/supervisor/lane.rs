@@ -644,15 +644,7 @@ async fn ask_gateway(
     let stream = match opened {
         Ok(Ok(stream)) => stream,
         Ok(Err(NotOpened::Prohibited(reason))) => {
-            return Err(Some(
-                Failure::new(
-                    Cause::ForwardRefused,
-                    format!("the gateway's port {port} is out of reach: {reason}"),
-                )
-                .fix(format!(
-                    "allow it over there: AllowTcpForwarding yes, PermitOpen 127.0.0.1:{port} in sshd_config, and no `restrict` on the key"
-                )),
-            ));
+            return Err(Some(prohibited(port, &reason)));
         }
         Ok(Err(NotOpened::Refused(_))) => {
             return Err(Some(absent(port)));
@@ -666,8 +658,19 @@ async fn ask_gateway(
     answer.map_err(|not| failure_of(not, port))
 }
 
+/// The SSH server's policy forbids the forward to the gateway's port.
+pub(crate) fn prohibited(port: u16, reason: &str) -> Failure {
+    Failure::new(
+        Cause::ForwardRefused,
+        format!("the gateway's port {port} is out of reach: {reason}"),
+    )
+    .fix(format!(
+        "allow it over there: AllowTcpForwarding yes, PermitOpen 127.0.0.1:{port} in sshd_config, and no `restrict` on the key"
+    ))
+}
+
 /// Nothing listens on the gateway's port.
-fn absent(port: u16) -> Failure {
+pub(crate) fn absent(port: u16) -> Failure {
     Failure::new(Cause::GatewayAbsent, format!("nothing listens on port {port} over there"))
         .fix("over there: openclaw gateway run (or name its port with --remote-port)")
 }

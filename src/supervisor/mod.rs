@@ -24,6 +24,7 @@ mod server;
 mod token;
 mod trial;
 mod wake;
+mod watch;
 
 use serde_json::Value;
 
@@ -34,4 +35,6 @@ pub(crate) fn resting(name: &str, definition: &Remote, saved: &Remotes) -> Value
     remote::resting(name, definition, saved.default.as_deref() == Some(name), None)
 }
 
+pub(crate) use dialer::{fetch_token, worded};
+pub(crate) use lane::{absent, prohibited};
 pub(crate) use process::{LOG_PREFIX, Place, Scope, detach, log_file, run, take_place};

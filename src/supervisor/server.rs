@@ -12,7 +12,7 @@ use tokio::{
     net::UnixStream,
     sync::oneshot,
     task::JoinSet,
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -25,7 +25,7 @@ use super::{
     lane::{Command, hopeless},
     remote::{self, Remote},
     token,
-    wake::{self, Clocks},
+    watch::{Wake, Watch},
 };
 use crate::{
     config::{self, OpenClaw, Paths, Remotes, check_name},
@@ -47,7 +47,7 @@ pub(super) const CONFIGURED: &str = "config";
 pub(super) struct Supervisor {
     pub(super) paths: Paths,
     /// The last command's agent.
-    agent: Arc<Mutex<Option<PathBuf>>>,
+    pub(super) agent: Arc<Mutex<Option<PathBuf>>>,
     pub(super) remotes: Mutex<HashMap<String, Arc<Remote>>>,
     /// Remotes that are being connected and not yet kept, with how many commands wait for each.
     pub(super) trials: Mutex<HashMap<String, (Arc<Remote>, usize)>>,
@@ -92,7 +92,8 @@ impl Supervisor {
     async fn start(&self, name: &str, definition: config::Remote) -> Result<Arc<Remote>, Problem> {
         // A remote that has no port yet keeps the one that it gets.
         let definition_moved = definition.local_port == 0;
-        let remote = self.make(name, definition)?;
+        let way = dialer::find(&definition, Arc::clone(&self.agent)).await?;
+        let remote = self.make(name, definition, way);
         remote.bind(None, |port| self.is_reserved(port, name)).await?;
         if definition_moved {
             let port = remote.definition().local_port;
@@ -109,16 +110,18 @@ impl Supervisor {
         Ok(remote)
     }
 
+    /// A remote whose way has been found.
     pub(super) fn make(
         &self,
         name: &str,
         definition: config::Remote,
-    ) -> Result<Arc<Remote>, Problem> {
-        let desk = Arc::default();
-        let (label, dialer) =
-            dialer::make(&definition, Arc::clone(&self.agent), Arc::clone(&desk))?;
+        way: dialer::Way,
+    ) -> Arc<Remote> {
+        for left_out in &way.forwards.left_out {
+            debug!(remote = name, left_out, "a forward of the ssh configuration is not made");
+        }
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        Ok(Arc::new(Remote::new(name, definition, label, &dialer, desk, seed)))
+        Arc::new(Remote::new(name, definition, way, seed))
     }
 
     /// Whether a saved remote other than `name` claims a local port.
@@ -131,9 +134,7 @@ impl Supervisor {
     pub(super) async fn serve(self: &Arc<Self>, doors: &mut Doors) {
         let mut commands = JoinSet::new();
         let mut idle = Instant::now();
-        let mut clocks = Clocks::read();
-        let mut addresses = wake::addresses();
-        let mut look = Instant::now() + wake::INTERVAL;
+        let mut watch = Watch::start();
         loop {
             tokio::select! {
                 accepted = doors.accept(), if commands.len() < COMMANDS_MOST => match accepted {
@@ -148,19 +149,14 @@ impl Supervisor {
                 },
                 Some(_) = commands.join_next() => idle = Instant::now(),
                 () = self.ending.cancelled() => break,
-                () = sleep_until(look.into()) => {
-                    let now = Clocks::read();
-                    if let Some(slept) = clocks.slept_until(&now) {
-                        self.on_wake(slept).await;
+                notice = watch.next() => {
+                    if let Some(wake) = notice.woke {
+                        self.on_wake(wake).await;
                     }
-                    clocks = now;
+                    if let Some(up) = notice.network {
+                        self.on_network(up).await;
+                    }
                     doors.mend();
-                    let found = wake::addresses();
-                    if found != addresses {
-                        self.on_network(!found.is_empty()).await;
-                        addresses = found;
-                    }
-                    look = Instant::now() + wake::INTERVAL;
                     if self.is_wanted() || !commands.is_empty() {
                         idle = Instant::now();
                     } else if idle.elapsed() > IDLE_LIMIT {
@@ -186,15 +182,18 @@ impl Supervisor {
         !locked(&self.remotes).is_empty() || !locked(&self.trials).is_empty()
     }
 
-    async fn on_wake(&self, slept: Duration) {
-        info!(seconds = slept.as_secs(), "woke");
+    async fn on_wake(&self, wake: Wake) {
+        match wake {
+            Wake::Slept(time) => info!(seconds = time.as_secs(), "woke"),
+            Wake::Continued => info!("woke after a short stop"),
+        }
         for remote in self.at_work() {
             remote.woke().await;
         }
     }
 
     async fn on_network(&self, up: bool) {
-        info!(up, "the machine's addresses changed");
+        info!(up, "the machine's routes or addresses changed");
         for remote in self.at_work() {
             remote.network(up).await;
         }
@@ -477,7 +476,8 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        let trial = supervisor.make("vps", definition).unwrap();
+        let way = dialer::find(&definition, Arc::clone(&supervisor.agent)).await.unwrap();
+        let trial = supervisor.make("vps", definition, way);
         locked(&supervisor.trials).insert("vps".to_owned(), (trial, 1));
         for refused in [
             supervisor.disconnect("vps").await,

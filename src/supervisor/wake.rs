@@ -1,8 +1,9 @@
-//! Notices that the machine slept or was paused, that this process was stopped, or that the
-//! machine's addresses changed.
+//! Tells from the clocks that the machine slept or was paused, or that this process was stopped, and
+//! what the network of this machine is.
 
 use std::{
     collections::BTreeSet,
+    fs,
     net::IpAddr,
     time::{Duration, Instant, SystemTime},
 };
@@ -12,8 +13,6 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 
-/// Between two looks at the clocks.
-pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 /// How far the clocks may differ, or a look be late.
 const GAP: Duration = Duration::from_secs(2);
 
@@ -40,19 +39,68 @@ impl Clocks {
         Self { monotonic: Instant::now(), boot, wall: SystemTime::now() }
     }
 
-    /// How long was slept, paused or stopped between `self` and `later`, if at all.
-    pub(super) fn slept_until(&self, later: &Self) -> Option<Duration> {
+    /// How long was slept, paused or stopped between `self` and `later`, if at all; a look was due
+    /// after `period`.
+    pub(super) fn slept_until(&self, later: &Self, period: Duration) -> Option<Duration> {
         let ran = later.monotonic.saturating_duration_since(self.monotonic);
         let booted = later.boot.saturating_sub(self.boot);
         let walled = later.wall.duration_since(self.wall).unwrap_or_default();
-        let late = ran.saturating_sub(INTERVAL);
+        let late = ran.saturating_sub(period);
         let slept = booted.max(walled).saturating_sub(ran).max(late);
         (slept >= GAP).then_some(slept)
     }
 }
 
-/// The machine's addresses apart from loopback and link-local ones.
-pub(super) fn addresses() -> BTreeSet<IpAddr> {
+/// By what ways this machine reaches others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Network {
+    /// Its addresses apart from loopback and link-local ones.
+    addresses: BTreeSet<IpAddr>,
+    /// Its default routes: interface and next hop, as the kernel writes them.
+    defaults: BTreeSet<String>,
+}
+
+impl Network {
+    /// The network now; what cannot be read counts as not there.
+    pub(super) fn read() -> Self {
+        let table = |path| fs::read_to_string(path).unwrap_or_default();
+        let mut defaults = defaults_v4(&table("/proc/thread-self/net/route"));
+        defaults.extend(defaults_v6(&table("/proc/thread-self/net/ipv6_route")));
+        Self { addresses: addresses(), defaults }
+    }
+
+    /// Whether anything but this machine can be reached.
+    pub(super) fn is_up(&self) -> bool {
+        !self.addresses.is_empty()
+    }
+}
+
+/// The default routes in a table as in proc(5), `/proc/net/route`.
+fn defaults_v4(table: &str) -> BTreeSet<String> {
+    let default = |line: &str| {
+        let mut columns = line.split_ascii_whitespace();
+        let (interface, destination) = (columns.next()?, columns.next()?);
+        let gateway = columns.next()?;
+        let mask = columns.nth(4)?;
+        (destination == "00000000" && mask == "00000000").then(|| format!("{interface} {gateway}"))
+    };
+    table.lines().filter_map(default).collect()
+}
+
+/// The default routes in `/proc/net/ipv6_route`; the kernel's own "no route" is on `lo`.
+fn defaults_v6(table: &str) -> BTreeSet<String> {
+    let default = |line: &str| {
+        let mut columns = line.split_ascii_whitespace();
+        let (destination, length) = (columns.next()?, columns.next()?);
+        let gateway = columns.nth(2)?;
+        let interface = columns.nth(4)?;
+        let is_default = length == "00" && destination.bytes().all(|byte| byte == b'0');
+        (is_default && interface != "lo").then(|| format!("{interface} {gateway}"))
+    };
+    table.lines().filter_map(default).collect()
+}
+
+fn addresses() -> BTreeSet<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return BTreeSet::new() };
     let addresses = interfaces.filter_map(|interface| {
         let address = interface.address?;
@@ -76,11 +124,12 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn after(clocks: Clocks, ran: u32, booted: u32, walled: u32) -> Option<Duration> {
-        clocks.slept_until(&Clocks {
+        let later = Clocks {
             monotonic: clocks.monotonic + SECOND * ran,
             boot: clocks.boot + SECOND * booted,
             wall: clocks.wall + SECOND * walled,
-        })
+        };
+        clocks.slept_until(&later, SECOND)
     }
 
     #[test]
@@ -97,6 +146,23 @@ mod tests {
     fn a_wall_clock_set_back_is_no_sleep() {
         let clocks = Clocks::read();
         let later = Clocks { wall: clocks.wall - SECOND * 3600, ..clocks };
-        assert_eq!(clocks.slept_until(&later), None);
+        assert_eq!(clocks.slept_until(&later, SECOND), None);
+    }
+
+    #[test]
+    fn reads_the_default_routes() {
+        let v4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\n\
+            eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+            eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+        assert_eq!(defaults_v4(v4), BTreeSet::from(["eth0 010200C0".to_owned()]));
+        let (zero, hop) = ("0".repeat(32), format!("fe80{}1", "0".repeat(27)));
+        let v6 = format!(
+            "{zero} 00 {zero} 00 {hop} 00000400 00000001 00000000 00000003 wlan0\n\
+             {zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200 lo\n\
+             fe80{} 40 {zero} 00 {zero} 00000100 00000001 00000000 00000001 wlan0\n",
+            "0".repeat(28)
+        );
+        assert_eq!(defaults_v6(&v6), BTreeSet::from([format!("wlan0 {hop}")]));
+        assert_eq!(defaults_v4("nonsense\n\n"), BTreeSet::new());
     }
 }

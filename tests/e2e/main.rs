@@ -5,6 +5,7 @@
 mod support;
 
 mod bad_input;
+mod check;
 mod connect;
 mod demo;
 mod healing;

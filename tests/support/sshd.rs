@@ -69,8 +69,17 @@ impl Sshd {
 
     /// The SHA256 fingerprint of its host key.
     pub(crate) fn fingerprint(&self) -> String {
+        self.fingerprint_of("host_key.pub")
+    }
+
+    /// The SHA256 fingerprint of [`Sshd::key`].
+    pub(crate) fn client_fingerprint(&self) -> String {
+        self.fingerprint_of("client_key.pub")
+    }
+
+    fn fingerprint_of(&self, name: &str) -> String {
         let mut command = Command::new("ssh-keygen");
-        command.arg("-lf").arg(self.path("host_key.pub"));
+        command.arg("-lf").arg(self.path(name));
         let output = run_to_end(command, Duration::from_secs(10));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.split_whitespace().nth(1).expect("a fingerprint").to_owned()

@@ -1,7 +1,13 @@
 //! Connections made in tests: a scripted person, the embedded server, an echo behind it.
 
+mod agent;
+mod dropbear;
+mod facts;
 mod failures;
+mod host_certificates;
 mod host_keys;
+mod key_files;
+mod keys_offered;
 mod logins;
 mod real;
 mod streams;
@@ -72,8 +78,11 @@ async fn connect_with(
     script: &Script,
     keyring: &Keyring,
 ) -> Result<Session, Failure> {
-    let plan = plan(options);
-    let connecting = super::connect(&plan, keyring, script, &|_: Stage| {});
+    connect_plan(&plan(options), script, keyring).await
+}
+
+async fn connect_plan(plan: &Plan, script: &Script, keyring: &Keyring) -> Result<Session, Failure> {
+    let connecting = super::connect(plan, keyring, script, &|_: Stage| {});
     timeout(PATIENCE, Box::pin(connecting)).await.expect("connect took too long")
 }
 
@@ -132,6 +141,17 @@ impl Lab {
         options(self.port(), &self.at("client_key"), &self.at("known_hosts"))
     }
 
+    /// The options for the same server behind `jump`, which lets our key in.
+    fn behind(&self, jump: &Self) -> SshOptions {
+        jump.server.allow(Login::Key(self.key.clone()));
+        let block = block("jump", jump.port(), &self.at("client_key"), &self.at("known_hosts"));
+        SshOptions {
+            jumps: vec!["jump".to_owned()],
+            config_file: Some(config_file(self.folder.path(), &[block])),
+            ..self.options()
+        }
+    }
+
     /// The options with one more, which comes first and so wins.
     fn with(&self, key: &str, value: &str) -> SshOptions {
         let mut options = self.options();
@@ -150,8 +170,26 @@ fn options(port: u16, key: &Path, known_hosts: &Path) -> SshOptions {
             ("GlobalKnownHostsFile".into(), "none".into()),
             ("IdentityAgent".into(), "none".into()),
         ],
+        config_file: Some("none".into()),
         ..SshOptions::default()
     }
+}
+
+/// The block of a configuration file for a server on 127.0.0.1; like [`options`].
+fn block(name: &str, port: u16, key: &Path, known_hosts: &Path) -> String {
+    format!(
+        "Host {name}\n HostName 127.0.0.1\n Port {port}\n IdentityFile {}\n IdentityAgent none\n \
+         UserKnownHostsFile {}\n GlobalKnownHostsFile none\n",
+        key.display(),
+        known_hosts.display()
+    )
+}
+
+/// A configuration file of these blocks in `folder`.
+fn config_file(folder: &Path, blocks: &[String]) -> PathBuf {
+    let path = folder.join("ssh_config");
+    fs::write(&path, blocks.concat()).unwrap();
+    path
 }
 
 /// A forward to `port` on the far side's loopback.
@@ -181,7 +219,7 @@ fn closed_port() -> u16 {
 }
 
 /// Whether `program` is installed; fails the test instead where peers are required.
-fn installed(program: &str) -> Option<PathBuf> {
+pub(super) fn installed(program: &str) -> Option<PathBuf> {
     let found = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
         .iter()
         .map(|folder| Path::new(folder).join(program))
@@ -197,7 +235,7 @@ fn installed(program: &str) -> Option<PathBuf> {
     found
 }
 
-fn keygen(path: &Path, kind: &str, passphrase: &str) {
+pub(super) fn keygen(path: &Path, kind: &str, passphrase: &str) {
     let done = Command::new("ssh-keygen")
         .args(["-q", "-t", kind, "-N", passphrase, "-f"])
         .arg(path)

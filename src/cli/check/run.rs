@@ -1,0 +1,195 @@
+//! Runs a check: resolves, makes the hops, asks the gateway, and prints what came of it.
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use super::{
+    notes::{Clock, Person, Recorder},
+    report::{HopLabel, Kind, Report, Step, Verdict},
+    steps::{End, HopPlan, News, of_hops},
+    text::Style,
+    visit::{Visit, Visited},
+};
+use crate::{
+    cli::{
+        Context, ask,
+        connect::given,
+        order::{self, Order, refuse_unsupported},
+        output::Spinner,
+    },
+    client::Credential,
+    config::{OpenClaw, Remote, Remotes},
+    problem::Problem,
+    ssh::{self, Environment, Keyring},
+    tunnel::{Cause, Failure},
+};
+
+/// Arguments of `remote check`.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(in crate::cli) struct Arguments {
+    #[command(flatten)]
+    order: order::Arguments,
+}
+
+/// Runs `remote check`; the exit code is that of the step that failed.
+pub(in crate::cli) async fn run(
+    context: &Context,
+    arguments: Arguments,
+) -> anyhow::Result<ExitCode> {
+    let arguments = arguments.order;
+    refuse_unsupported(&arguments)?;
+    OpenClaw::load(&context.paths)?;
+    let saved = Remotes::load(&context.paths)?;
+    let order = Order::new(&arguments, &saved, &context.paths)?;
+    let definition = match order.definition {
+        Some(definition) => definition,
+        None => saved.named_or_configured(&context.paths, &order.name)?,
+    };
+    let check = Check {
+        context,
+        given: given(&arguments)?,
+        can_ask: !arguments.batch && ask::is_possible(),
+        is_saved: saved.remotes.get(&order.name) == Some(&definition),
+        name: order.name,
+        definition,
+        arguments,
+    };
+    let report = check.report().await?;
+    check.print(&report)
+}
+
+/// A check that is under way.
+struct Check<'a> {
+    context: &'a Context,
+    arguments: order::Arguments,
+    name: String,
+    definition: Remote,
+    given: Credential,
+    can_ask: bool,
+    is_saved: bool,
+}
+
+/// The hops when they are made or have failed.
+struct Connected {
+    steps: Vec<Step>,
+    session: Result<ssh::Session, Problem>,
+}
+
+impl Check<'_> {
+    async fn report(&self) -> anyhow::Result<Report> {
+        let clock = Clock::start();
+        let report = Report {
+            target: self.definition.target.clone(),
+            remote: self.is_saved.then(|| self.name.clone()),
+            ..Report::default()
+        };
+        let environment = Environment::of_process();
+        let resolved = ssh::resolve(&self.definition.target, &self.definition.ssh, &environment);
+        let resolving = Some(clock.now());
+        let plan = match resolved {
+            Ok(plan) => plan,
+            Err(problem) => {
+                let step = Step::failed(Kind::Resolve, resolving, "wrong, see below");
+                return Ok(Report { steps: vec![step], ..report }.failed(problem, clock.now()));
+            }
+        };
+        let mut steps = vec![Step::ok(Kind::Resolve, resolving, "the command line alone counts")];
+        let hops =
+            plan.hops().iter().map(|hop| HopLabel { named: hop.named.clone(), label: hop.label() });
+        let report = Report { hops: hops.collect(), ..report };
+        let spinner = self.context.output.spinner();
+        let connected = self.connect(&plan, &clock, &spinner).await;
+        steps.extend(connected.steps);
+        let session = match connected.session {
+            Ok(session) => session,
+            Err(problem) => return Ok(Report { steps, ..report }.failed(problem, clock.now())),
+        };
+        let visit = Visit {
+            context: self.context,
+            arguments: &self.arguments,
+            name: &self.name,
+            is_saved: self.is_saved,
+            remote_port: self.definition.remote_port,
+            given: self.given.clone(),
+            can_ask: self.can_ask,
+            session: &session,
+            clock: &clock,
+            spinner: &spinner,
+        };
+        let visited = visit.run().await;
+        session.close().await;
+        let Visited { steps: behind, problem } = visited?;
+        steps.extend(behind);
+        let report = Report { steps, took: clock.now(), ..report };
+        Ok(match problem {
+            Some(problem) => report.failed(problem, clock.now()),
+            None => report,
+        })
+    }
+
+    /// Makes every hop, each in one connection, as `remote connect` does.
+    async fn connect(&self, plan: &ssh::Plan, clock: &Clock, spinner: &Spinner) -> Connected {
+        let recorder = Recorder::new(clock, spinner);
+        let person = Person { clock, spinner, is_there: self.can_ask };
+        let keyring = Keyring::default();
+        let connecting = Box::pin(ssh::connect(plan, &keyring, &person, &recorder));
+        let limit = Duration::from_secs(self.arguments.timeout);
+        let outcome = tokio::select! {
+            outcome = connecting => outcome,
+            () = clock.reaches(limit) => Err(Failure::new(
+                Cause::ConnectTimedOut,
+                format!("not done within {} s", limit.as_secs()),
+            )
+            .fix("more time: --timeout SECONDS")),
+        };
+        let news: Vec<News> = recorder.news();
+        let end = End { at: clock.now(), failure: outcome.as_ref().err() };
+        let hops: Vec<HopPlan> = plan.hops().iter().map(|hop| self.planned(hop)).collect();
+        let steps = of_hops(&hops, &news, end);
+        Connected { steps, session: outcome.map_err(Problem::from) }
+    }
+
+    fn planned(&self, hop: &ssh::Hop) -> HopPlan {
+        HopPlan {
+            host: hop.host.clone(),
+            port: hop.port,
+            user: hop.user.clone(),
+            methods: hop.methods.iter().map(|method| method.name()).collect(),
+            batch: hop.batch || !self.can_ask,
+            proxied: hop.proxy_command.is_some(),
+            settings: Vec::new(),
+        }
+    }
+
+    fn print(&self, report: &Report) -> anyhow::Result<ExitCode> {
+        let output = &self.context.output;
+        if output.is_json() {
+            output.value(&report.json())?;
+        } else {
+            let home = Environment::of_process().home;
+            let paint = |tone, text: &str| output.paint(tone, text);
+            let style = Style { paint: &paint, home: Path::new(&home) };
+            for line in report.lines(style) {
+                output.line(line);
+            }
+        }
+        let code = report.problem.as_ref().map(|problem| problem.class.exit_code());
+        Ok(code.map_or(ExitCode::SUCCESS, ExitCode::from))
+    }
+}
+
+impl Report {
+    /// The report of a check that ended early, with the steps that it did not reach.
+    fn failed(mut self, problem: Problem, took: Duration) -> Self {
+        let behind = [Kind::Forward, Kind::Gateway, Kind::Secret];
+        let hop = [Kind::Name, Kind::Connect, Kind::Server, Kind::HostKey, Kind::Login];
+        let missing = if self.hops.is_empty() { hop.as_slice() } else { &[] };
+        for kind in missing.iter().chain(&behind) {
+            if !self.steps.iter().any(|step| step.kind == *kind) {
+                self.steps.push(Step::not_reached(*kind, None));
+            }
+        }
+        debug_assert!(self.steps.iter().any(|step| step.verdict == Verdict::Failed));
+        Self { problem: Some(problem), took, ..self }
+    }
+}

@@ -1,0 +1,321 @@
+//! The steps behind the last hop: the forward, the gateway, its secret. Saves nothing.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{
+    notes::Clock,
+    report::{Kind, Line, Step},
+    steps::answers_in,
+};
+use crate::{
+    cli::{
+        Context, ask,
+        connect::{other_gateway, with_look_over_there},
+        order::Arguments,
+        output::Spinner,
+        status::tenths,
+    },
+    client::{
+        self, Credential, EVERYTHING, Gateway, Login, NotAnswered, Place, Rule, Source, Sources,
+        Target, choose_credential,
+    },
+    config::{Credentials, OpenClaw},
+    control::Opened,
+    problem::{Class, Problem},
+    ssh::{OpenFailure, Session},
+    supervisor,
+    tunnel::Failure,
+};
+
+/// How long a gateway may take to let us in, at least.
+const SHORTEST_LOGIN: Duration = Duration::from_secs(2);
+/// How long a gateway may take for its first word where no secret can be sent.
+const CHALLENGE: Duration = Duration::from_secs(5);
+
+/// A look at what is behind a session.
+pub(super) struct Visit<'a> {
+    pub(super) context: &'a Context,
+    pub(super) arguments: &'a Arguments,
+    pub(super) name: &'a str,
+    pub(super) is_saved: bool,
+    pub(super) remote_port: u16,
+    pub(super) given: Credential,
+    pub(super) can_ask: bool,
+    pub(super) session: &'a Session,
+    pub(super) clock: &'a Clock,
+    pub(super) spinner: &'a Spinner,
+}
+
+/// What was found, as far as it went.
+pub(super) struct Visited {
+    pub(super) steps: Vec<Step>,
+    pub(super) problem: Option<Problem>,
+}
+
+/// The secret, and how people know it.
+struct Offer {
+    credential: Credential,
+    source: String,
+}
+
+/// What a gateway that let us in said.
+struct Welcome {
+    version: String,
+    protocol: Value,
+    identity: Option<String>,
+    trip: Option<Duration>,
+}
+
+impl Visited {
+    fn failed(steps: Vec<Step>, problem: Problem) -> Self {
+        Self { steps, problem: Some(problem) }
+    }
+}
+
+impl Visit<'_> {
+    /// Goes as far as it gets.
+    pub(super) async fn run(&self) -> anyhow::Result<Visited> {
+        let port = self.remote_port;
+        self.spinner.stage(&format!("opening the forward to port {port}"));
+        let begun = self.clock.now();
+        let opened = self.session.open("127.0.0.1", port).await;
+        let took = Some(self.clock.now().saturating_sub(begun));
+        let place = |step: Step| step.with("host", "127.0.0.1").with("port", port);
+        let allowed = place(Step::ok(Kind::Forward, took, format!("to 127.0.0.1 port {port}")));
+        let stream = match opened {
+            Ok(stream) => stream,
+            Err(OpenFailure::Refused(_)) => {
+                let step = Step::failed(Kind::Gateway, None, "nothing listens there");
+                let problem = supervisor::absent(port).into();
+                return Ok(Visited::failed(vec![allowed, step], problem));
+            }
+            Err(failure) => {
+                let (text, problem) = self.no_forward(failure).await;
+                let step = place(Step::failed(Kind::Forward, took, text));
+                return Ok(Visited::failed(vec![step], problem));
+            }
+        };
+        self.spinner.stage("asking the gateway");
+        let begun = self.clock.now();
+        let offer = match self.choose() {
+            Ok(credential) => self.described(credential),
+            Err(problem) => {
+                // Nothing may be sent; whether a gateway is there can be seen all the same.
+                let answer = client::challenge(stream, CHALLENGE).await;
+                let took = Some(self.clock.now().saturating_sub(begun));
+                return Ok(self.withheld(allowed, answer, took, problem));
+            }
+        };
+        let offer = if self.arguments.fetch_token && offer.credential.source != Source::Given {
+            match self.fetch().await {
+                Ok(offer) => offer,
+                Err(problem) => {
+                    let step = Step::failed(Kind::Secret, None, "cannot be read over this login");
+                    let gateway = Step::not_reached(Kind::Gateway, None);
+                    return Ok(Visited::failed(vec![allowed, gateway, step], problem));
+                }
+            }
+        } else {
+            offer
+        };
+        let mut steps = vec![allowed];
+        let mut outcome = self.log_in(stream, &offer).await;
+        let mut offer = offer;
+        if let Err(problem) = &outcome
+            && problem.class == Class::GatewayRefused
+            && offer.credential.is_empty()
+            && let Some(other) = self.ask_for_one().await?
+        {
+            offer = other;
+            outcome = match self.session.open("127.0.0.1", port).await {
+                Ok(stream) => self.log_in(stream, &offer).await,
+                Err(failure) => Err(self.no_forward(failure).await.1),
+            };
+        }
+        let took = Some(self.clock.now().saturating_sub(begun));
+        let problem = self.judge(outcome, &offer, took, &mut steps)?;
+        Ok(Visited { steps, problem })
+    }
+
+    /// Why there is no forward, in a few words and in full.
+    async fn no_forward(&self, failure: OpenFailure) -> (String, Problem) {
+        let port = self.remote_port;
+        match failure {
+            OpenFailure::Prohibited => {
+                let full = supervisor::prohibited(port, &failure.to_string());
+                ("the server's policy forbids it".to_owned(), full.into())
+            }
+            OpenFailure::SessionLost => {
+                let failure: Failure = self.session.closed().await;
+                ("the connection broke".to_owned(), failure.into())
+            }
+            OpenFailure::Silent | OpenFailure::Refused(_) => {
+                let problem = Problem::new(Class::Unreachable, failure.to_string());
+                ("the server does not answer".to_owned(), problem)
+            }
+        }
+    }
+
+    /// The first secret that there is for this gateway, given what the login proved.
+    fn choose(&self) -> Result<Credential, Problem> {
+        let saved = Credentials::load(&self.context.paths)?;
+        let file = OpenClaw::load(&self.context.paths)?;
+        let target = Target { rule: Rule::Remote, place: Place::Remote(self.name.to_owned()) };
+        let host_key = Some(self.session.facts().host_key.clone());
+        let opened = Opened { host_key, remote_port: self.remote_port };
+        let sources = Sources {
+            given: self.given.clone(),
+            environment: Credential::from_environment(),
+            saved: saved.remotes.get(self.name),
+            gateway: Some(&file.gateway),
+            own_token: None,
+        };
+        choose_credential(&target, Some(&opened), sources)
+    }
+
+    fn described(&self, credential: Credential) -> Offer {
+        let arguments = self.arguments;
+        let file = arguments.token_file.as_ref().or(arguments.password_file.as_ref());
+        let source = match (credential.source, file) {
+            _ if credential.is_empty() => Source::None.to_string(),
+            (Source::Given, Some(file)) if arguments.token.is_none() => file.display().to_string(),
+            (source, _) => source.to_string(),
+        };
+        Offer { credential, source }
+    }
+
+    async fn fetch(&self) -> Result<Offer, Problem> {
+        let (token, file) = supervisor::fetch_token(self.session).await?;
+        let credential = Credential::new(Some(token), None, Source::Given);
+        Ok(Offer { credential, source: format!("{file} over there, read over this login") })
+    }
+
+    /// Asks whether to read the secret over the login, as `remote connect` does.
+    async fn ask_for_one(&self) -> anyhow::Result<Option<Offer>> {
+        if !self.can_ask || self.context.output.is_json() {
+            return Ok(None);
+        }
+        self.spinner.pause();
+        let question = "The gateway wants its token. Read it over this login? [Y/n] ";
+        let asking = tokio::task::spawn_blocking(move || ask::yes(question, true));
+        let yes = self.clock.wait_for(asking).await??;
+        self.spinner.resume();
+        Ok(if yes { Some(self.fetch().await?) } else { None })
+    }
+
+    async fn log_in<S>(&self, stream: S, offer: &Offer) -> Result<Welcome, Problem>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let limit = Duration::from_secs(self.arguments.timeout);
+        let patience = limit.saturating_sub(self.clock.now()).max(SHORTEST_LOGIN);
+        let login = Login {
+            url: "ws://127.0.0.1/",
+            name: self.name,
+            credential: &offer.credential,
+            scopes: EVERYTHING,
+        };
+        let gateway = Gateway::log_in(stream, login, Instant::now() + patience).await?;
+        let asked = Instant::now();
+        let identity = gateway.identity(patience).await?;
+        let welcome = Welcome {
+            version: gateway.hello.server.version.clone(),
+            protocol: gateway.hello.protocol.into(),
+            trip: identity.is_some().then(|| asked.elapsed()),
+            identity,
+        };
+        gateway.close().await;
+        Ok(welcome)
+    }
+
+    /// The steps of a login that was tried, and the problem if it failed.
+    fn judge(
+        &self,
+        outcome: Result<Welcome, Problem>,
+        offer: &Offer,
+        took: Option<Duration>,
+        steps: &mut Vec<Step>,
+    ) -> anyhow::Result<Option<Problem>> {
+        let source = |step: Step| step.with("source", offer.source.as_str());
+        let welcome = match outcome {
+            Ok(welcome) => welcome,
+            Err(problem) if problem.class == Class::GatewayRefused => {
+                steps.push(Step::ok(Kind::Gateway, took, "answers"));
+                let (text, problem) = if offer.credential.is_empty() {
+                    ("there is none, and the gateway wants one".to_owned(), self.missing(problem))
+                } else {
+                    (format!("{}: refused", offer.source), problem)
+                };
+                steps.push(source(Step::failed(Kind::Secret, None, text)).with("accepted", false));
+                return Ok(Some(problem));
+            }
+            Err(problem) => {
+                steps.push(Step::failed(Kind::Gateway, took, "no gateway answers"));
+                return Ok(Some(with_look_over_there(problem, self.remote_port)));
+            }
+        };
+        let mut step = Step::ok(Kind::Gateway, took, welcome.text())
+            .with("version", welcome.version.as_str())
+            .with("protocol", welcome.protocol.clone())
+            .with("rttMs", welcome.trip.map(tenths));
+        let saved = Credentials::load(&self.context.paths)?;
+        let known = saved.remotes.get(self.name).and_then(|saved| saved.gateway.clone());
+        let is_other = known.is_some() && welcome.identity.is_some() && known != welcome.identity;
+        if is_other {
+            step = Step { text: "another gateway than before answers".to_owned(), ..step };
+            step.verdict = super::report::Verdict::Failed;
+            step.lines.push(Line::plain(welcome.text()));
+        }
+        steps.push(step);
+        let text = if offer.credential.is_empty() {
+            "none, and none is wanted".to_owned()
+        } else {
+            format!("{}: accepted", offer.source)
+        };
+        steps.push(source(Step::ok(Kind::Secret, None, text)).with("accepted", true));
+        Ok(is_other.then(|| other_gateway(self.name)))
+    }
+
+    /// The steps where a secret is saved that belongs elsewhere.
+    fn withheld(
+        &self,
+        forward: Step,
+        answer: Result<(), NotAnswered>,
+        took: Option<Duration>,
+        problem: Problem,
+    ) -> Visited {
+        match answer {
+            Ok(()) => {
+                let gateway = Step::ok(Kind::Gateway, took, "answers");
+                let secret = Step::failed(Kind::Secret, None, "not sent").with("accepted", false);
+                Visited::failed(vec![forward, gateway, secret], problem)
+            }
+            Err(why) => {
+                let gateway = Step::failed(Kind::Gateway, took, "no gateway answers");
+                let problem = Problem::new(Class::GatewayDown, why.to_string());
+                let problem = with_look_over_there(problem, self.remote_port);
+                Visited::failed(vec![forward, gateway], problem)
+            }
+        }
+    }
+
+    /// What to type where the gateway wants a secret and there is none.
+    fn missing(&self, problem: Problem) -> Problem {
+        if self.is_saved {
+            return problem.fix(format!("openclaw remote connect {} --fetch-token", self.name));
+        }
+        problem.fix(
+            "--token-file FILE; with `connect` also --fetch-token, which reads it over this login",
+        )
+    }
+}
+
+impl Welcome {
+    fn text(&self) -> String {
+        let trip = self.trip.map(|trip| format!(", {}", answers_in(trip))).unwrap_or_default();
+        format!("openclaw {}, protocol {}{trip}", self.version, self.protocol)
+    }
+}

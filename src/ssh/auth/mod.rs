@@ -1,0 +1,15 @@
+//! Logs in: keys of the agent and of files, then questions and passwords if a person is there.
+//!
+//! Reading order: `accepted` and `order` (which keys, and in which order), `login` (method after
+//! method), `offer` and `signer` (key after key), `questions` (what a person answers), `refusal` (what is said in the
+//! end).
+
+mod accepted;
+mod login;
+mod offer;
+mod order;
+mod questions;
+mod refusal;
+mod signer;
+
+pub(super) use login::{Context, login};
