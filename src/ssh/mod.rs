@@ -14,6 +14,8 @@ mod cipher_speed;
 pub(crate) mod config;
 mod connect;
 mod dial;
+mod forwards;
+mod hop;
 mod host_key;
 mod identity;
 mod keyring;
@@ -22,23 +24,28 @@ mod known_hosts;
 mod link;
 mod near;
 mod observe;
+mod options;
 mod pattern;
 mod pem;
 mod preferred;
 mod proxy;
 mod resolve;
+mod route;
 pub(crate) mod server;
 mod session;
 mod stream;
 mod target;
 mod wire;
 
+pub(crate) use algorithms::is_weak;
 pub(crate) use ask::{Asker, Question, Stage};
 pub(crate) use connect::connect;
+pub(crate) use forwards::Forwards;
 pub(crate) use keyring::Keyring;
 pub(crate) use observe::{Answer, Fact, Key, Line, Observer, Standing};
+pub(crate) use options::anchor;
 pub(crate) use preferred::Negotiated;
-pub(crate) use resolve::{Environment, Hop, Plan, anchor, resolve};
+pub(crate) use resolve::{Environment, Hop, Plan, resolve};
 pub(crate) use session::{OpenFailure, Session};
 
 #[cfg(test)]

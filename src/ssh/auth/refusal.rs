@@ -156,14 +156,9 @@ fn listed(methods: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::SshOptions,
-        ssh::{Environment, resolve},
-    };
 
     fn hop() -> Hop {
-        let environment = Environment { home: "/home/me".into(), user: "me".into(), agent: None };
-        resolve("box", &SshOptions::default(), &environment).unwrap().target().clone()
+        Hop::example("box")
     }
 
     fn offers() -> Vec<String> {

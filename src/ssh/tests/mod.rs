@@ -140,6 +140,17 @@ impl Lab {
         options(self.port(), &self.at("client_key"), &self.at("known_hosts"))
     }
 
+    /// The options for the same server behind `jump`, which lets our key in.
+    fn behind(&self, jump: &Self) -> SshOptions {
+        jump.server.allow(Login::Key(self.key.clone()));
+        let block = block("jump", jump.port(), &self.at("client_key"), &self.at("known_hosts"));
+        SshOptions {
+            jumps: vec!["jump".to_owned()],
+            config_file: Some(config_file(self.folder.path(), &[block])),
+            ..self.options()
+        }
+    }
+
     /// The options with one more, which comes first and so wins.
     fn with(&self, key: &str, value: &str) -> SshOptions {
         let mut options = self.options();
@@ -158,8 +169,26 @@ fn options(port: u16, key: &Path, known_hosts: &Path) -> SshOptions {
             ("GlobalKnownHostsFile".into(), "none".into()),
             ("IdentityAgent".into(), "none".into()),
         ],
+        config_file: Some("none".into()),
         ..SshOptions::default()
     }
+}
+
+/// The block of a configuration file for a server on 127.0.0.1; like [`options`].
+fn block(name: &str, port: u16, key: &Path, known_hosts: &Path) -> String {
+    format!(
+        "Host {name}\n HostName 127.0.0.1\n Port {port}\n IdentityFile {}\n IdentityAgent none\n \
+         UserKnownHostsFile {}\n GlobalKnownHostsFile none\n",
+        key.display(),
+        known_hosts.display()
+    )
+}
+
+/// A configuration file of these blocks in `folder`.
+fn config_file(folder: &Path, blocks: &[String]) -> PathBuf {
+    let path = folder.join("ssh_config");
+    fs::write(&path, blocks.concat()).unwrap();
+    path
 }
 
 /// A forward to `port` on the far side's loopback.

@@ -174,8 +174,13 @@ async fn a_wrong_key_and_too_many_keys() {
 #[tokio::test]
 async fn jumps_through_a_real_server_to_itself() {
     let Some(sshd) = Sshd::start(&[]).await else { return };
-    let mut options = sshd.options();
-    options.jumps = vec![format!("127.0.0.1:{}", sshd.port); 2];
+    let (key, known_hosts) = (sshd.at("client_key"), sshd.at("known_hosts"));
+    let blocks = ["one", "two"].map(|name| block(name, sshd.port, &key, &known_hosts));
+    let options = SshOptions {
+        jumps: vec!["one".to_owned(), "two".to_owned()],
+        config_file: Some(config_file(sshd.folder.path(), &blocks)),
+        ..sshd.options()
+    };
     let session = connect(&options, &Script::default()).await.unwrap();
     shout(&mut open(&session, echo().await).await).await;
 }
