@@ -354,10 +354,8 @@ async fn a_login_that_needed_a_code_is_not_repeated_without_a_person() {
             ],
         },
     }));
-    let desk = Arc::new(crate::supervisor::desk::Desk::default());
-    let (_, dialer) =
-        crate::supervisor::dialer::make(&definition.unwrap(), Arc::default(), Arc::clone(&desk))
-            .unwrap();
+    let way = crate::supervisor::dialer::find(&definition.unwrap(), Arc::default()).await.unwrap();
+    let (desk, dialer) = (way.desk, way.dialer);
     let options = Options { proof: ProofKind::Ssh, seed: 1 };
     let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
     let mut lane = Lane::start(tracing::Span::none(), options, destination, LONG, dialer);
