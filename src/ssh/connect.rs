@@ -2,8 +2,9 @@
 
 use std::{
     borrow::Cow,
+    net::IpAddr,
     sync::{Arc, OnceLock, atomic::AtomicBool},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use russh::{
@@ -20,9 +21,9 @@ use super::{
     ask::{Asker, Stage},
     auth,
     dial::{dial, plain},
-    host_key::Files,
+    host_key::{Files, Shown},
     keyring::{Keyring, Server, punishes},
-    known_hosts::{self, OnFile},
+    known_hosts,
     link::{Link, Switch},
     observe::{Fact, Observer},
     preferred::{Negotiated, preferred, signed_as_agreed, was_asked_for},
@@ -63,7 +64,6 @@ pub(crate) async fn connect(
     observer: &dyn Observer,
 ) -> Result<Session, Failure> {
     let mut below: Option<Session> = None;
-    let mut needed_person = false;
     let mut route = String::new();
     for (number, hop) in plan.hops().iter().enumerate() {
         observer.fact(Fact::Hop(number));
@@ -81,10 +81,9 @@ pub(crate) async fn connect(
                 };
                 let took = started.elapsed();
                 observer.fact(Fact::Through { took });
-                making.session(stream, took, Some(jump), needed_person).await?
+                making.session(stream, took, None, Some(jump)).await?
             }
         };
-        needed_person = session.facts().needed_person;
         below = Some(session);
     }
     below.ok_or_else(|| Failure::new(Cause::Configuration, "the plan has no hop"))
@@ -141,13 +140,14 @@ impl Making<'_> {
     async fn first(&self) -> Result<Session, Failure> {
         let Some(command) = &self.hop.proxy_command else {
             let (stream, took) = dial(self.hop, self.observer).await?;
-            return self.session(Wire::new(stream), took, None, false).await;
+            let address = stream.peer_addr().ok().map(|address| address.ip());
+            return self.session(Wire::new(stream), took, address, None).await;
         };
         let (host, port) = (self.hop.host.clone(), self.hop.port);
         self.observer.stage(Stage::Connecting { host, port });
         self.observer.fact(Fact::Proxied { command: command.to_string() });
         let (proxy, witness) = Proxy::start(command)?;
-        match self.session(proxy, Duration::ZERO, None, false).await {
+        match self.session(proxy, Duration::ZERO, None, None).await {
             Err(failure) => Err(witness.explain(self.hop, failure).await),
             made => made,
         }
@@ -158,14 +158,14 @@ impl Making<'_> {
         &self,
         stream: S,
         took: Duration,
+        address: Option<IpAddr>,
         below: Option<Session>,
-        needed_person: bool,
     ) -> Result<Session, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let remembered = self.keyring.server(self.route);
-        let files = Files::read(self.hop).await?;
+        let files = Files::read(self.hop, address).await?;
         let config = config(self.hop, &files, took.max(remembered.rtt.unwrap_or_default()));
         let (link, switch) = Link::new(stream);
         let mut fuse = Fuse { switch: Arc::clone(&switch), armed: true };
@@ -204,6 +204,7 @@ impl Making<'_> {
         let (handle, outcome) = Box::pin(auth::login(login, handle)).await?;
         self.observer.fact(Fact::LoggedIn { method: outcome.method.clone() });
         fuse.armed = false;
+        let needed_person = below.as_ref().is_some_and(|below| below.facts().needed_person);
         let facts = Facts {
             host_key,
             banner,
@@ -245,8 +246,8 @@ impl Making<'_> {
                 }
                 Some(offer) = offered.recv() => {
                     self.observer.stage(Stage::CheckingHostKey { host: host() });
-                    files.check(self.hop, &offer.key, self.asker, self.observer).await?;
-                    fingerprint = known_hosts::fingerprint(&offer.key);
+                    files.check(self.hop, &offer.shown, self.asker, self.observer).await?;
+                    fingerprint = known_hosts::fingerprint(&offer.shown.key);
                     // The session may have died while a person thought; `connecting` says so.
                     offer.accept.send(()).ok();
                     self.observer.stage(Stage::Handshaking { host: host() });
@@ -359,8 +360,7 @@ fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
         },
         window_size: window,
         channel_buffer_size: QUEUE,
-        // Certificates cannot be checked yet.
-        preferred: preferred(&hop.algorithms, &OnFile { authority: false, ..files.on_file() }),
+        preferred: preferred(&hop.algorithms, &files.on_file()),
         // Our own pings notice a dead link; the library's timers are blind while it writes.
         inactivity_timeout: None,
         keepalive_interval: None,
@@ -372,8 +372,7 @@ fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
 /// A host key on its way to the check.
 #[derive(Debug)]
 pub(super) struct Offer {
-    /// The SSH wire form.
-    key: Vec<u8>,
+    shown: Shown,
     /// Sent to if the key may be used.
     accept: oneshot::Sender<()>,
 }
@@ -403,12 +402,16 @@ impl client::Handler for Watcher {
         &mut self,
         shown: &russh::keys::PublicKeyOrCertificate,
     ) -> Result<bool, Self::Error> {
-        if !was_asked_for(&self.asked, shown) || shown.certificate().is_some() {
+        if !was_asked_for(&self.asked, shown) {
             return Ok(false);
         }
         let (accept, accepted) = oneshot::channel();
-        let key = shown.public_key().to_bytes()?;
-        if self.offers.send(Offer { key, accept }).await.is_err() {
+        let shown = Shown {
+            key: shown.public_key().to_bytes()?,
+            certificate: shown.certificate().cloned(),
+            at: SystemTime::now(),
+        };
+        if self.offers.send(Offer { shown, accept }).await.is_err() {
             return Ok(false);
         }
         // A check that fails or is given up drops its end.

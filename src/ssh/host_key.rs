@@ -1,9 +1,14 @@
-//! Checks the key that a host shows: files, policy, pin, and at last a person.
+//! Checks the key that a host shows: files, certificate, policy, pin, and at last a person.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf, time::SystemTime};
+
+use russh::keys::Certificate;
 
 use super::{
+    algorithms::{Keyword, or_own},
     ask::{Asker, Question},
+    host_certificate::{self, Demands, Flaw, Vouched, vouched},
+    host_key_refusal::Refusal,
     known_hosts::{self, Entry, Name, OnFile, Source, Verdict},
     observe::{Fact, Line, Observer, Standing},
     resolve::{Hop, HostKeyPolicy},
@@ -14,30 +19,56 @@ use crate::tunnel::{Cause, Failure};
 #[derive(Debug, Clone)]
 pub(super) struct Files {
     name: Name,
+    /// The name of the address itself, where it must not contradict (`CheckHostIP`).
+    address: Option<Name>,
     sources: Vec<Source>,
 }
 
+/// What a host showed, having proved that it holds the key.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    /// The key in its SSH wire form, also that inside a certificate.
+    pub(super) key: Vec<u8>,
+    /// The certificate.
+    pub(super) certificate: Option<Certificate>,
+    /// When.
+    pub(super) at: SystemTime,
+}
+
+/// Why a host key was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It is on file, on this line, or was written down since a person named or took it.
+    OnFile(Option<Entry>),
+    /// Nobody made sure of this very key: a certificate or the policy let it in.
+    Lent,
+}
+
 /// What to do with a key that the files do not refuse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
-    Accept,
+    Accept(Entry),
     AcceptAndRecord,
     Ask,
 }
 
 impl Files {
-    /// Reads the files of `hop`; one that cannot be read is a failure, not an empty file.
-    pub(super) async fn read(hop: &Hop) -> Result<Self, Failure> {
+    /// Reads the files of `hop`, dialled at `address` if that is known; a file that cannot be read
+    /// is a failure, not an empty file.
+    pub(super) async fn read(hop: &Hop, address: Option<IpAddr>) -> Result<Self, Failure> {
         let paths: Vec<PathBuf> =
             hop.user_known_hosts.iter().chain(&hop.global_known_hosts).cloned().collect();
         let name = Name::new(&hop.host, hop.port, hop.host_key_alias.as_deref());
+        let address = address
+            .filter(|address| hop.check_host_ip && !address.is_loopback())
+            .map(|address| Name::new(&address.to_string(), hop.port, None));
         let reading = tokio::task::spawn_blocking(move || {
             let read =
                 |path: &PathBuf| known_hosts::read(path).map_err(|error| (path.clone(), error));
             paths.iter().map(read).collect::<Result<Vec<_>, _>>()
         });
         match reading.await {
-            Ok(Ok(sources)) => Ok(Self { name, sources }),
+            Ok(Ok(sources)) => Ok(Self { name, address, sources }),
             Ok(Err((path, error))) => Err(Failure::new(
                 Cause::Configuration,
                 format!("cannot read the host keys in {}: {error}", path.display()),
@@ -52,31 +83,57 @@ impl Files {
         known_hosts::on_file(&self.sources, &self.name)
     }
 
-    /// Decides about the key that `hop` shows, asking if the policy says so.
+    /// Under which name the host stands there.
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The files as they were read.
+    pub(super) fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// Decides about what `hop` shows, asking if the policy says so.
     pub(super) async fn check(
         &self,
         hop: &Hop,
-        key: &[u8],
+        shown: &Shown,
         asker: &dyn Asker,
         observer: &dyn Observer,
-    ) -> Result<(), Failure> {
-        let fingerprint = known_hosts::fingerprint(key);
-        let verdict = known_hosts::decide(&self.sources, &self.name, key);
+    ) -> Result<Trust, Failure> {
+        let (key, fingerprint) = (&shown.key, known_hosts::fingerprint(&shown.key));
         let tell = |standing| {
             let (algorithm, fingerprint) = (kind(key), fingerprint.clone());
             observer.fact(Fact::HostKey { algorithm, fingerprint, standing });
         };
-        let step = self.step(hop, &verdict, &fingerprint, key).inspect_err(|failure| {
-            tell(refused(&verdict, failure.cause));
-        })?;
-        match step {
-            Step::Accept => {
-                let line = known_hosts::line_of(&self.sources, &self.name, key);
-                tell(line.map_or(Standing::Pinned, |entry| Standing::OnFile(line_at(&entry))));
-                return Ok(());
+        let verdict = self.verdict(shown);
+        let flaw = match self.vouched(hop, shown, &verdict) {
+            Vouched::Yes(entry) => {
+                self.pinned(hop, &fingerprint).inspect_err(|_| tell(Standing::Changed(vec![])))?;
+                let certificate = shown.certificate.as_ref();
+                let identity = certificate.map(|it| it.key_id().to_owned()).unwrap_or_default();
+                tell(Standing::Certified { authority: line_at(&entry), identity });
+                return Ok(Trust::Lent);
             }
-            Step::AcceptAndRecord if hop.pin.is_some() => tell(Standing::Pinned),
-            Step::AcceptAndRecord => tell(Standing::TakenAsNew),
+            Vouched::Flawed(entry, flaw) => Some((entry, flaw)),
+            Vouched::ByStranger => None,
+        };
+        let step = self
+            .step(hop, &verdict, flaw.as_ref(), key)
+            .inspect_err(|failure| tell(refused(&verdict, failure.cause)))?;
+        let trust = match step {
+            Step::Accept(entry) => {
+                tell(Standing::OnFile(line_at(&entry)));
+                return Ok(Trust::OnFile(Some(entry)));
+            }
+            Step::AcceptAndRecord if hop.pin.is_some() => {
+                tell(Standing::Pinned);
+                Trust::OnFile(None)
+            }
+            Step::AcceptAndRecord => {
+                tell(Standing::TakenAsNew);
+                Trust::Lent
+            }
             Step::Ask => {
                 let question = Question::HostKey {
                     host: self.name.text(),
@@ -86,12 +143,35 @@ impl Files {
                 let answer = if hop.batch { None } else { asker.ask(question).await };
                 if !answer.is_some_and(|text| text.expose().trim().eq_ignore_ascii_case("yes")) {
                     tell(Standing::Unknown);
-                    return Err(self.unknown(&fingerprint, key));
+                    return Err(self.refusal(key).unknown());
                 }
                 tell(Standing::TakenByPerson);
+                Trust::OnFile(None)
             }
+        };
+        self.record(hop, key, observer).await;
+        Ok(trust)
+    }
+
+    /// What the files say of the key, and of the authority behind it if one vouches. Pure.
+    fn verdict(&self, shown: &Shown) -> Verdict {
+        let signer = shown.certificate.as_ref().and_then(host_certificate::signer);
+        let keys: Vec<&[u8]> =
+            [Some(shown.key.as_slice()), signer.as_deref()].into_iter().flatten().collect();
+        known_hosts::revocation(&self.sources, &self.name, &keys)
+            .unwrap_or_else(|| known_hosts::decide(&self.sources, &self.name, &shown.key))
+    }
+
+    /// Whether an authority on file vouches for the host. Pure.
+    fn vouched(&self, hop: &Hop, shown: &Shown, verdict: &Verdict) -> Vouched {
+        let Some(certificate) = &shown.certificate else { return Vouched::ByStranger };
+        if matches!(verdict, Verdict::Revoked(_) | Verdict::Unreadable { .. }) {
+            return Vouched::ByStranger;
         }
-        self.record(hop, key, observer).await
+        let signatures = or_own(Keyword::CaSignature, &hop.algorithms.ca_signature);
+        let demands = Demands { host: self.name.host(), now: shown.at, signatures: &signatures };
+        let authorities = known_hosts::authorities(&self.sources, &self.name);
+        vouched(certificate, &authorities, &demands)
     }
 
     /// What the verdict means under the hop's policy and pin. Pure.
@@ -99,32 +179,59 @@ impl Files {
         &self,
         hop: &Hop,
         verdict: &Verdict,
-        fingerprint: &str,
+        flaw: Option<&(Entry, Flaw)>,
         key: &[u8],
     ) -> Result<Step, Failure> {
+        let refusal = self.refusal(key);
         match verdict {
-            Verdict::Revoked(entry) => return Err(self.revoked(entry, fingerprint)),
-            Verdict::Changed(others) => return Err(self.changed(others, fingerprint, key)),
-            Verdict::Known | Verdict::Unknown | Verdict::Authority(_) => {}
+            Verdict::Revoked(entry) => return Err(refusal.revoked(entry)),
+            Verdict::Unreadable { path, line } => return Err(refusal.unreadable(path, *line)),
+            Verdict::Changed(others) => return Err(refusal.changed(others)),
+            Verdict::Known(_) | Verdict::Unknown | Verdict::Authority(_) => {}
         }
-        if let Some(pin) = &hop.pin
-            && pin != fingerprint
-        {
-            return Err(self.not_the_pinned(pin, fingerprint));
-        }
-        match (verdict, hop.policy) {
-            (Verdict::Known, _) => Ok(Step::Accept),
-            (_, _) if hop.pin.is_some() => Ok(Step::AcceptAndRecord),
-            (_, HostKeyPolicy::Ask) => Ok(Step::Ask),
-            (Verdict::Authority(entry), _) => Err(self.wants_certificate(entry, fingerprint)),
-            (_, HostKeyPolicy::AcceptNew) => Ok(Step::AcceptAndRecord),
-            (_, HostKeyPolicy::Strict) => Err(self.unknown(fingerprint, key)),
+        self.pinned(hop, &known_hosts::fingerprint(key))?;
+        self.at_address(key)?;
+        match (verdict, flaw, hop.policy) {
+            (Verdict::Known(entry), _, _) => Ok(Step::Accept(entry.clone())),
+            (_, _, _) if hop.pin.is_some() => Ok(Step::AcceptAndRecord),
+            (_, Some((entry, flaw)), _) => Err(refusal.flawed(entry, flaw)),
+            (_, _, HostKeyPolicy::Ask) => Ok(Step::Ask),
+            (Verdict::Authority(entry), _, _) => Err(refusal.wants_certificate(entry)),
+            (_, _, HostKeyPolicy::AcceptNew) => Ok(Step::AcceptAndRecord),
+            (_, _, HostKeyPolicy::Strict) => Err(refusal.unknown()),
         }
     }
 
+    /// Fails unless the key is the only one that may be taken, where one is named.
+    fn pinned(&self, hop: &Hop, fingerprint: &str) -> Result<(), Failure> {
+        match &hop.pin {
+            Some(pin) if pin != fingerprint => {
+                Err(Refusal::new(&self.name, fingerprint, "").not_the_pinned(pin))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Fails if another key is on file for the address, where that counts.
+    fn at_address(&self, key: &[u8]) -> Result<(), Failure> {
+        let Some(address) = &self.address else { return Ok(()) };
+        let fingerprint = known_hosts::fingerprint(key);
+        let refusal = Refusal::new(address, &fingerprint, &kind(key));
+        match known_hosts::decide(&self.sources, address, key) {
+            Verdict::Revoked(entry) => Err(refusal.revoked(&entry)),
+            Verdict::Unreadable { path, line } => Err(refusal.unreadable(&path, line)),
+            Verdict::Changed(others) => Err(refusal.changed(&others)),
+            Verdict::Known(_) | Verdict::Unknown | Verdict::Authority(_) => Ok(()),
+        }
+    }
+
+    fn refusal(&self, key: &[u8]) -> Refusal {
+        Refusal::new(&self.name, &known_hosts::fingerprint(key), &kind(key))
+    }
+
     /// Writes an accepted key down, in the user's first file.
-    async fn record(&self, hop: &Hop, key: &[u8], observer: &dyn Observer) -> Result<(), Failure> {
-        let Some(path) = hop.user_known_hosts.first().cloned() else { return Ok(()) };
+    async fn record(&self, hop: &Hop, key: &[u8], observer: &dyn Observer) {
+        let Some(path) = hop.user_known_hosts.first().cloned() else { return };
         let (name, key, hash) = (self.name.clone(), key.to_vec(), hop.hash_known_hosts);
         let shown = path.display().to_string();
         let recorded = Fact::HostKeyRecorded(path.clone());
@@ -139,91 +246,6 @@ impl Files {
             }
             Err(error) => tracing::warn!(%error, "writing the host key down was ended"),
         }
-        Ok(())
-    }
-
-    fn unknown(&self, fingerprint: &str, key: &[u8]) -> Failure {
-        Failure::new(
-            Cause::HostKeyUnknown,
-            format!(
-                "the host key of {} is not on file; it shows {} {fingerprint}",
-                self.name.text(),
-                kind(key)
-            ),
-        )
-        .fix(format!(
-            "compare it with what the host itself prints \
-             (ssh-keygen -l -f /etc/ssh/ssh_host_ed25519_key.pub), then add \
-             --accept-host-key {fingerprint}"
-        ))
-    }
-
-    fn wants_certificate(&self, entry: &Entry, fingerprint: &str) -> Failure {
-        Failure::new(
-            Cause::HostKeyUnknown,
-            format!(
-                "{} should prove itself by a certificate ({} line {}), which is not understood \
-                 yet; its key {fingerprint} is not on file",
-                self.name.text(),
-                entry.path.display(),
-                entry.line
-            ),
-        )
-        .fix(format!("make sure of the key, then add --accept-host-key {fingerprint}"))
-    }
-
-    fn not_the_pinned(&self, pin: &str, fingerprint: &str) -> Failure {
-        Failure::new(
-            Cause::HostKeyChanged,
-            format!(
-                "{} shows the host key {fingerprint}, not the {pin} of --accept-host-key",
-                self.name.text()
-            ),
-        )
-        .fix("find out which host answers before trying again")
-    }
-
-    fn revoked(&self, entry: &Entry, fingerprint: &str) -> Failure {
-        Failure::new(
-            Cause::HostKeyRevoked,
-            format!(
-                "the host key {fingerprint} of {} is marked as revoked ({} line {})",
-                self.name.text(),
-                entry.path.display(),
-                entry.line
-            ),
-        )
-        .fix("do not connect; ask whoever runs the host for its new key")
-    }
-
-    fn changed(&self, others: &[Entry], fingerprint: &str, key: &[u8]) -> Failure {
-        let on_file: Vec<String> = others
-            .iter()
-            .map(|entry| {
-                format!(
-                    "{} {} ({} line {})",
-                    entry.algorithm,
-                    entry.fingerprint,
-                    entry.path.display(),
-                    entry.line
-                )
-            })
-            .collect();
-        let file = others.first().map(|entry| entry.path.display().to_string()).unwrap_or_default();
-        Failure::new(
-            Cause::HostKeyChanged,
-            format!(
-                "the host key of {} has changed, or somebody listens in: on file is {}, it shows \
-                 {} {fingerprint}",
-                self.name.text(),
-                on_file.join(", "),
-                kind(key)
-            ),
-        )
-        .fix(format!(
-            "only if you know why it changed (StrictHostKeyChecking=no does not help here): ssh-keygen -R '{}' -f {file}",
-            self.name.text()
-        ))
     }
 }
 
@@ -236,8 +258,11 @@ fn kind(key: &[u8]) -> String {
 fn refused(verdict: &Verdict, cause: Cause) -> Standing {
     match verdict {
         Verdict::Revoked(entry) => Standing::Revoked(line_at(entry)),
+        Verdict::Unreadable { path, line } => {
+            Standing::Revoked(Line { path: path.clone(), number: *line })
+        }
         Verdict::Changed(others) => Standing::Changed(others.iter().map(line_at).collect()),
-        Verdict::Known | Verdict::Unknown | Verdict::Authority(_) => {
+        Verdict::Known(_) | Verdict::Unknown | Verdict::Authority(_) => {
             if cause == Cause::HostKeyChanged {
                 Standing::Changed(Vec::new())
             } else {

@@ -4,6 +4,7 @@ mod agent;
 mod dropbear;
 mod facts;
 mod failures;
+mod host_certificates;
 mod host_keys;
 mod key_files;
 mod keys_offered;
@@ -219,7 +220,7 @@ fn closed_port() -> u16 {
 }
 
 /// Whether `program` is installed; fails the test instead where peers are required.
-fn installed(program: &str) -> Option<PathBuf> {
+pub(super) fn installed(program: &str) -> Option<PathBuf> {
     let found = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
         .iter()
         .map(|folder| Path::new(folder).join(program))
@@ -235,7 +236,7 @@ fn installed(program: &str) -> Option<PathBuf> {
     found
 }
 
-fn keygen(path: &Path, kind: &str, passphrase: &str) {
+pub(super) fn keygen(path: &Path, kind: &str, passphrase: &str) {
     let done = Command::new("ssh-keygen")
         .args(["-q", "-t", kind, "-N", passphrase, "-f"])
         .arg(path)
