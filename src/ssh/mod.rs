@@ -2,8 +2,9 @@
 //!
 //! Reading order: `target`, `config` and `resolve` (what to do), `dial`, `proxy` and `link` (bytes),
 //! `algorithms` and `preferred` (how they are hidden), `known_hosts` and `host_key` (who answers),
-//! `agent`, `keys` and `auth` (who we are), `session` and `stream` (what is made of it), `ask` and
-//! `observe` (whom it talks to meanwhile); `server` is the other end, for the demo and for tests.
+//! `identity`, `agent`, `keys` and `auth` (who we are), `session` and `stream` (what is made of it),
+//! `ask` and `observe` (whom it talks to meanwhile); `server` is the other end, for the demo and for
+//! tests.
 
 mod agent;
 mod algorithms;

@@ -10,6 +10,7 @@ mod key_files;
 mod keys_offered;
 mod logins;
 mod real;
+mod security_keys;
 mod streams;
 
 use std::{
