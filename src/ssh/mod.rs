@@ -29,6 +29,7 @@ mod pem;
 mod preferred;
 mod proxy;
 mod resolve;
+mod rotation;
 pub(crate) mod server;
 mod session;
 mod stream;

@@ -236,6 +236,14 @@ impl Hop {
     }
 }
 
+#[cfg(test)]
+impl Plan {
+    /// The last hop, to be changed.
+    pub(crate) fn target_mut(&mut self) -> &mut Hop {
+        self.hops.last_mut().unwrap()
+    }
+}
+
 /// How to reach a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {

@@ -1,11 +1,13 @@
 //! Connections made in tests: a scripted person, the embedded server, an echo behind it.
 
+mod crypto;
 mod facts;
 mod failures;
 mod host_certificates;
 mod host_keys;
 mod logins;
 mod real;
+mod rotation;
 mod streams;
 
 use std::{
