@@ -46,9 +46,9 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     let saved = Remotes::load(&context.paths)?;
     let order = Order::new(&arguments, &saved, &context.paths)?;
     let given = given(&arguments)?;
-    if let Some(definition) = &order.definition {
-        // A wrong target or option is said before anything is started.
-        ssh::resolve(&definition.target, &definition.ssh, &ssh::Environment::of_process())?;
+    if let Some(definition) = order.definition.clone() {
+        // A wrong target, option or configuration is said before anything is started.
+        warn_of_forwards(context, definition).await?;
     }
     hint_at_files(context, &order);
     if arguments.foreground {
@@ -105,14 +105,22 @@ fn secret_file(path: &Path) -> Result<Secret, Problem> {
     Ok(Secret::new(text))
 }
 
+/// Resolves the target, and says which forwards of the ssh configuration are not made.
+async fn warn_of_forwards(context: &Context, definition: config::Remote) -> anyhow::Result<()> {
+    let resolving = tokio::task::spawn_blocking(move || {
+        let environment = ssh::Environment::of_process();
+        let mut plan = ssh::resolve(&definition.target, &definition.ssh, &environment)?;
+        plan.forwards.settle(&definition);
+        Ok::<_, Problem>(plan.forwards.left_out)
+    });
+    for left_out in resolving.await?? {
+        context.output.note(format!("warning: {left_out}"));
+    }
+    Ok(())
+}
+
 /// Says what a person would otherwise wonder about.
 fn hint_at_files(context: &Context, order: &Order) {
-    let home = ssh::Environment::of_process().home;
-    if order.definition.is_some() && home.join(".ssh/config").is_file() {
-        context.output.note(
-            "note: ~/.ssh/config is not read yet; only what stands on the command line counts",
-        );
-    }
     let configured = OpenClaw::load(&context.paths).and_then(|file| file.remote_definition());
     if let (Ok(configured), Some(definition)) = (configured, &order.definition)
         && configured.target != definition.target

@@ -1,6 +1,6 @@
 //! What `remote connect` is told: its arguments, and the definition that they make.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use super::remote::LOCAL;
 use crate::{
@@ -9,8 +9,6 @@ use crate::{
     ssh,
 };
 
-/// From the gateway's port to that of its browser control.
-const BROWSER_CONTROL: u16 = 2;
 /// The gateway's port where nothing else is said.
 pub(super) const GATEWAY_PORT: u16 = 18789;
 /// The name of the remote that stands in `openclaw.json`.
@@ -30,7 +28,8 @@ pub(super) struct Arguments {
     /// Jump hosts, comma-separated: `[user@]host[:port],…`
     #[arg(short = 'J', value_name = "HOPS")]
     pub(super) jump: Option<String>,
-    /// Another ssh configuration file (not read yet)
+    /// Read this ssh configuration file instead of ~/.ssh/config and the machine's; `none` for no
+    /// file
     #[arg(short = 'F', value_name = "FILE")]
     pub(super) config_file: Option<PathBuf>,
     /// An option as in ssh_config, Key=Value; may be repeated
@@ -92,6 +91,9 @@ pub(super) struct Arguments {
     /// Never ask a person
     #[arg(long)]
     pub(super) batch: bool,
+    /// Forget a key that was unlocked: the next login asks for its passphrase again
+    #[arg(long)]
+    pub(super) no_remember: bool,
     /// How long to try, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) timeout: u64,
@@ -118,12 +120,6 @@ pub(super) fn refuse_unsupported(arguments: &Arguments) -> Result<(), Problem> {
         return refused(
             "-A is refused: a forwarded agent lets the far host log in as you elsewhere",
             "use -J to go through a host without lending it your agent",
-        );
-    }
-    if arguments.config_file.is_some() {
-        return refused(
-            "-F: ssh_config files are not read yet",
-            "give the options on the command line: -p, -i, -J, -l, -o",
         );
     }
     if !arguments.remote_forward.is_empty() {
@@ -224,7 +220,8 @@ fn definition(
         options.identities.clone_from(&arguments.identity);
     }
     if let Some(hops) = &arguments.jump {
-        options.jumps = hops.split(',').filter(|hop| *hop != "none").map(str::to_owned).collect();
+        // `none` stays: it says that the ssh configuration's jumps do not count.
+        options.jumps = hops.split(',').map(str::to_owned).collect();
     }
     if !arguments.option.is_empty() {
         options.options =
@@ -235,6 +232,8 @@ fn definition(
         (_, true) => Family::V6,
         _ => options.family,
     };
+    options.config_file = arguments.config_file.clone().or(options.config_file.take());
+    options.no_remember |= arguments.no_remember;
     options.host_key_pin = arguments.accept_host_key.clone().or(options.host_key_pin.take());
     let folder = std::env::current_dir().map_err(|error| {
         Problem::new(Class::Usage, format!("the current folder is not there: {error}"))
@@ -249,7 +248,7 @@ fn definition(
             .collect::<Result<Vec<_>, _>>()?;
         // What people type today, `-L 18789:127.0.0.1:18789`, is the forward that we make anyway.
         let (own, further): (Vec<_>, Vec<_>) =
-            forwards.into_iter().partition(|forward| leads_to_gateway(forward, remote.remote_port));
+            forwards.into_iter().partition(|forward| forward.leads_to_gateway(remote.remote_port));
         local_port = local_port.or(own.first().map(|forward| forward.port));
         remote.forwards = further;
     }
@@ -260,29 +259,23 @@ fn definition(
     Ok(remote)
 }
 
-fn leads_to_gateway(forward: &Forward, remote_port: u16) -> bool {
-    forward.host_port == remote_port
-        && forward.bind.is_none()
-        && matches!(forward.host.as_str(), "localhost" | "127.0.0.1" | "::1")
-}
-
-/// The gateway's companion port for browser control is operator access, and never forwarded.
+/// The gateway's companion port for browser control is operator access, and never forwarded; the
+/// gateway itself is for this machine.
 fn check_destinations(remote: &Remote) -> Result<(), Problem> {
-    let Some(control) = remote.remote_port.checked_add(BROWSER_CONTROL) else { return Ok(()) };
-    let is_near = |host: &str| {
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-    };
-    match remote.forwards.iter().find(|f| f.host_port == control && is_near(&f.host)) {
-        None => Ok(()),
-        Some(forward) => Err(Problem::new(
-            Class::Usage,
-            format!(
-                "-L {}:{}:{control}: the gateway's browser control is as good as its owner's login, and is not forwarded",
-                forward.port, forward.host
-            ),
-        )
-        .fix("leave that -L out; the gateway itself needs none")),
+    let gateway = remote.remote_port;
+    for forward in &remote.forwards {
+        let why = if forward.leads_to_browser_control(gateway) {
+            "the gateway's browser control is as good as its owner's login, and is not forwarded"
+        } else if forward.opens_gateway(gateway) {
+            "would open the gateway to everybody on the network"
+        } else {
+            continue;
+        };
+        let Forward { port, host, host_port, .. } = forward;
+        return Err(Problem::new(Class::Usage, format!("-L {port}:{host}:{host_port}: {why}"))
+            .fix("leave that -L out; the gateway itself needs none"));
     }
+    Ok(())
 }
 
 /// Whether each local port leads to one place.
@@ -425,13 +418,13 @@ mod tests {
     #[test]
     fn the_forward_that_people_type_today_is_ours() {
         let own = parse_forward("18789:127.0.0.1:18789").unwrap();
-        assert!(leads_to_gateway(&own, 18789));
-        assert!(!leads_to_gateway(&own, 19000));
-        assert!(!leads_to_gateway(&parse_forward("1:db:18789").unwrap(), 18789));
+        assert!(own.leads_to_gateway(18789));
+        assert!(!own.leads_to_gateway(19000));
+        assert!(!parse_forward("1:db:18789").unwrap().leads_to_gateway(18789));
     }
 
     #[test]
-    fn never_forwards_the_browser_control() {
+    fn never_forwards_the_browser_control_nor_opens_the_gateway() {
         let remote = |spec: &str| Remote {
             target: "me@vps".to_owned(),
             ssh: SshOptions::default(),
@@ -440,7 +433,13 @@ mod tests {
             forwards: vec![parse_forward(spec).unwrap()],
             wanted: true,
         };
-        for refused in ["1:127.0.0.1:18791", "1:localhost:18791", "1:[::1]:18791"] {
+        for refused in [
+            "1:127.0.0.1:18791",
+            "1:localhost:18791",
+            "1:[::1]:18791",
+            "*:1:localhost:18789",
+            "0.0.0.0:1:127.0.0.1:18789",
+        ] {
             assert_eq!(check_destinations(&remote(refused)).unwrap_err().class, Class::Usage);
         }
         check_destinations(&remote("1:db:18791")).unwrap();

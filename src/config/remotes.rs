@@ -1,6 +1,6 @@
 //! `rs/remotes.json`: our remotes and the default one.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,8 @@ use crate::problem::{Class, Problem};
 
 /// The remote that `gateway.remote` in `openclaw.json` stands for.
 pub(crate) const CONFIG_REMOTE: &str = "config";
+/// From the gateway's port to that of its browser control.
+const BROWSER_CONTROL: u16 = 2;
 /// The longest name of a remote, bytes.
 const LONGEST_NAME: usize = 64;
 
@@ -61,6 +63,12 @@ pub(crate) struct SshOptions {
     pub(crate) family: Family,
     /// `--accept-host-key`: the last hop's key as `SHA256:…`.
     pub(crate) host_key_pin: Option<String>,
+    /// `-F`, absolute; `none` stands for no file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) config_file: Option<PathBuf>,
+    /// `--no-remember`: keys that a person unlocks are forgotten after the login.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) no_remember: bool,
 }
 
 /// Which addresses to dial.
@@ -88,6 +96,47 @@ pub(crate) struct Forward {
     pub(crate) host: String,
     /// Its port.
     pub(crate) host_port: u16,
+}
+
+impl Forward {
+    /// Whether it leads from this machine alone to the gateway at `port`: the forward that is made
+    /// anyway.
+    pub(crate) fn leads_to_gateway(&self, port: u16) -> bool {
+        self.host_port == port
+            && self.bind.as_deref().is_none_or(is_loopback)
+            && is_loopback(&self.host)
+    }
+
+    /// Whether it leads to the browser control of the gateway at `port`, which is operator access
+    /// and never forwarded.
+    pub(crate) fn leads_to_browser_control(&self, port: u16) -> bool {
+        port.checked_add(BROWSER_CONTROL) == Some(self.host_port) && is_loopback(&self.host)
+    }
+
+    /// Whether it would let every machine of the network reach the gateway at `port`.
+    pub(crate) fn opens_gateway(&self, port: u16) -> bool {
+        self.host_port == port && is_loopback(&self.host) && self.is_everywhere()
+    }
+
+    /// Whether it listens on every address of this machine.
+    fn is_everywhere(&self) -> bool {
+        let is_unspecified =
+            |bind: &str| bind.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+        self.bind.as_deref().is_some_and(|bind| bind == "*" || is_unspecified(bind))
+    }
+
+    /// Whether both would listen at one place.
+    pub(crate) fn collides(&self, bind: Option<&str>, port: u16) -> bool {
+        let normal = |bind: Option<&str>| {
+            bind.filter(|bind| !matches!(*bind, "127.0.0.1" | "::1")).map(str::to_owned)
+        };
+        self.port == port && normal(self.bind.as_deref()) == normal(bind)
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl Remotes {

@@ -200,6 +200,12 @@ impl Keyword {
     }
 }
 
+/// Whether a name counts only where a list holds it: it is used as it was asked for, and weak.
+pub(crate) fn is_weak(name: &str) -> bool {
+    let tables = Keyword::ALL.into_iter().map(Keyword::table);
+    tables.flatten().any(|(known, grade)| *known == name && *grade == Weak)
+}
+
 /// Every name that OpenSSH knows for the keyword.
 pub(crate) fn all(keyword: Keyword) -> Vec<&'static str> {
     keyword.table().iter().map(|(name, _)| *name).collect()
@@ -384,6 +390,18 @@ mod tests {
         assert_eq!(kex, "mlkem768x25519-sha256,curve25519-sha256,curve25519-sha256@libssh.org");
         let kept = chosen(Keyword::Kex, "-!curve25519-sha256,*25519*");
         assert!(kept.starts_with("curve25519-sha256,ecdh"), "{kept}");
+    }
+
+    #[test]
+    fn weak_ones_are_known_as_such() {
+        for (name, expected) in [
+            ("hmac-sha1", true),
+            ("diffie-hellman-group1-sha1", true),
+            ("aes256-gcm@openssh.com", false),
+            ("ssh-ed25519", false),
+        ] {
+            assert_eq!(is_weak(name), expected, "{name}");
+        }
     }
 
     #[test]

@@ -51,6 +51,9 @@ const QUEUE: usize = 128;
 /// Bytes before new keys are agreed: below every cipher's own bound (2^32 packets or blocks), and
 /// rare, because the library ends a session that receives more than two windows meanwhile.
 const REKEY_BYTES: usize = (1_usize << 30).saturating_mul(16);
+/// The fewest bytes before new keys are agreed, whatever `RekeyLimit` says: below this a session
+/// does little else.
+const REKEY_LEAST: usize = 1 << 20;
 /// Time before new keys are agreed.
 const REKEY_TIME: Duration = Duration::from_secs(6 * 3600);
 
@@ -384,12 +387,15 @@ fn lost(place: &str, why: &str) -> Failure {
 fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
     let window =
         LONG_TRIPS.iter().find(|(trip, _)| rtt >= *trip).map_or(WINDOW, |(_, window)| *window);
+    let wanted = hop.rekey.bytes.map(|bytes| usize::try_from(bytes).unwrap_or(REKEY_BYTES));
+    // The library ends a session that receives more than two windows between old and new keys.
+    let rekey_bytes = wanted.unwrap_or(REKEY_BYTES).clamp(REKEY_LEAST, REKEY_BYTES);
     client::Config {
         client_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
         limits: russh::Limits {
-            rekey_write_limit: REKEY_BYTES,
-            rekey_read_limit: REKEY_BYTES,
-            rekey_time_limit: REKEY_TIME,
+            rekey_write_limit: rekey_bytes,
+            rekey_read_limit: rekey_bytes,
+            rekey_time_limit: hop.rekey.time.unwrap_or(REKEY_TIME),
         },
         window_size: window,
         channel_buffer_size: QUEUE,

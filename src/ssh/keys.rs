@@ -11,7 +11,7 @@ use std::{
 };
 
 use nix::unistd::Uid;
-use russh::keys::{Algorithm, PrivateKey, decode_secret_key};
+use russh::keys::{Algorithm, PrivateKey, decode_secret_key, ssh_key::Cipher};
 use zeroize::Zeroizing;
 
 use super::{
@@ -21,6 +21,8 @@ use super::{
 
 /// More than any key file holds.
 const FILE_LIMIT: u64 = 256 * 1024;
+/// How an encrypted key in PKCS#8 begins.
+const PKCS8: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 
 /// A private key file.
 pub(super) struct KeyFile {
@@ -152,13 +154,27 @@ pub(super) fn load_certificate(path: &Path) -> Result<Identity, KeyFileError> {
 }
 
 /// Unlocks the text of a key; blocking, and slow on purpose. `None` if the passphrase is wrong.
-pub(super) fn unlock(text: &str, passphrase: &str) -> Option<Arc<PrivateKey>> {
-    let key = if pem::is_encrypted(text) {
-        decode_secret_key(&pem::decrypt(text, passphrase)?, None)
+pub(super) fn unlock(
+    text: &str,
+    passphrase: &str,
+) -> Result<Option<Arc<PrivateKey>>, KeyFileError> {
+    let unlocked = if pem::is_encrypted(text) {
+        let Some(plain) = pem::decrypt(text, passphrase) else { return Ok(None) };
+        decode_secret_key(&plain, None)
     } else {
         decode_secret_key(text, Some(passphrase))
     };
-    key.ok().map(Arc::new)
+    match unlocked {
+        Ok(key) => Ok(Some(Arc::new(key))),
+        Err(error) if is_odd(text, &error) => Err(KeyFileError::OddCipher),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Whether no passphrase would help: PKCS#8 names its cipher where the library reads it.
+fn is_odd(text: &str, error: &russh::keys::Error) -> bool {
+    let unread = matches!(error, russh::keys::Error::Der(_));
+    text.contains(PKCS8) && (unread || error.to_string().contains("unsupported"))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -190,7 +206,7 @@ fn judge(text: Zeroizing<String>) -> Result<(Content, Option<Identity>), KeyFile
             Err(KeyFileError::OddCipher)
         };
     }
-    if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
+    if text.contains(PKCS8) {
         return Ok((Content::Locked(text), None));
     }
     if text.contains("-----BEGIN DSA PRIVATE KEY-----") {
@@ -210,6 +226,8 @@ fn judge_openssh(
         Content::Unusable(KeyFileError::SecurityKey)
     } else if key.algorithm() == Algorithm::Dsa {
         return Err(KeyFileError::Outdated);
+    } else if key.cipher() == Cipher::TdesCbc {
+        Content::Unusable(KeyFileError::OddCipher)
     } else if key.is_encrypted() {
         Content::Locked(text)
     } else {

@@ -55,12 +55,29 @@ pub(crate) enum Login {
     Anybody,
     /// The owner of this public key (one line, as in an `id_ed25519.pub`).
     Key(String),
-    /// The owner of this public key, who then answers one question with this text.
+    /// Whoever answers these rounds of questions, after showing this public key if there is one.
     #[cfg_attr(not(test), expect(dead_code, reason = "only tests log in like this"))]
-    KeyThenCode(String, String),
+    Rounds {
+        /// The line of a public key.
+        key: Option<String>,
+        /// What is asked.
+        rounds: Vec<Round>,
+    },
     /// Whoever knows this password.
     #[cfg_attr(not(test), expect(dead_code, reason = "only tests log in like this"))]
     Password(String),
+    /// The owner of this public key, or whoever knows this password.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests log in like this"))]
+    KeyOrPassword(String, String),
+}
+
+/// One round of questions (RFC 4256).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Round {
+    /// What is said with it.
+    pub(crate) instructions: &'static str,
+    /// The questions, whether the answer is shown, and the answers.
+    pub(crate) prompts: Vec<(&'static str, bool, &'static str)>,
 }
 
 /// How a server starts.
@@ -211,8 +228,10 @@ impl Shared {
         let methods: &[MethodKind] = match &*lock(&self.login) {
             Login::Nobody | Login::Key(_) => &[MethodKind::PublicKey],
             Login::Anybody => &[MethodKind::None, MethodKind::PublicKey],
-            Login::KeyThenCode(..) => &[MethodKind::PublicKey, MethodKind::KeyboardInteractive],
+            Login::Rounds { key: None, .. } => &[MethodKind::KeyboardInteractive],
+            Login::Rounds { .. } => &[MethodKind::PublicKey, MethodKind::KeyboardInteractive],
             Login::Password(_) => &[MethodKind::Password],
+            Login::KeyOrPassword(..) => &[MethodKind::PublicKey, MethodKind::Password],
         };
         server::Config {
             methods: MethodSet::from(methods),
@@ -265,7 +284,8 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     }
     drop(valve);
     let config = Arc::new(shared.config());
-    let visitor = Visitor { shared, tasks: JoinSet::new(), ended: cut.forwards, key_shown: false };
+    let visitor =
+        Visitor { shared, tasks: JoinSet::new(), ended: cut.forwards, key_shown: false, round: 0 };
     let outcome = match server::run_stream(config, link, visitor).await {
         Ok(running) => running.await,
         Err(error) => Err(error),
@@ -386,25 +406,49 @@ struct Visitor {
     tasks: JoinSet<()>,
     ended: CancellationToken,
     key_shown: bool,
+    /// Which round of questions is being answered.
+    round: usize,
 }
 
 impl Visitor {
     fn owns(&self, key: &PublicKey) -> bool {
         match &*lock(&self.shared.login) {
-            Login::Key(line) | Login::KeyThenCode(line, _) => {
+            Login::Key(line)
+            | Login::Rounds { key: Some(line), .. }
+            | Login::KeyOrPassword(line, _) => {
                 line.parse::<PublicKey>().is_ok_and(|known| known.key_data() == key.key_data())
             }
             Login::Anybody => true,
-            Login::Nobody | Login::Password(_) => false,
+            Login::Nobody | Login::Rounds { key: None, .. } | Login::Password(_) => false,
         }
     }
 
-    fn code(&self) -> Option<String> {
+    /// The rounds of questions, once the key that they follow was shown.
+    fn rounds(&self) -> Option<Vec<Round>> {
         match &*lock(&self.shared.login) {
-            Login::KeyThenCode(_, code) => Some(code.clone()),
-            Login::Nobody | Login::Anybody | Login::Key(_) | Login::Password(_) => None,
+            Login::Rounds { key, rounds } if key.is_none() || self.key_shown => {
+                Some(rounds.clone())
+            }
+            Login::Rounds { .. }
+            | Login::Nobody
+            | Login::Anybody
+            | Login::Key(_)
+            | Login::Password(_)
+            | Login::KeyOrPassword(..) => None,
         }
     }
+
+    /// Whether a key alone is not enough.
+    fn wants_more(&self) -> bool {
+        matches!(&*lock(&self.shared.login), Login::Rounds { .. })
+    }
+}
+
+/// A refusal after which the method may be tried again.
+fn again(method: MethodKind) -> Auth {
+    // Named again, since a refused method is not offered a second time otherwise.
+    let again = Some(MethodSet::from(&[method][..]));
+    Auth::Reject { proceed_with_methods: again, partial_success: false }
 }
 
 impl server::Handler for Visitor {
@@ -416,14 +460,11 @@ impl server::Handler for Visitor {
     }
 
     async fn auth_password(&mut self, _: &str, password: &str) -> Result<Auth, Self::Error> {
-        let right =
-            matches!(&*lock(&self.shared.login), Login::Password(known) if known == password);
-        if right {
-            return Ok(Auth::Accept);
-        }
-        // Named again, since a refused method is not offered a second time otherwise.
-        let again = Some(MethodSet::from(&[MethodKind::Password][..]));
-        Ok(Auth::Reject { proceed_with_methods: again, partial_success: false })
+        let right = match &*lock(&self.shared.login) {
+            Login::Password(known) | Login::KeyOrPassword(_, known) => known == password,
+            Login::Nobody | Login::Anybody | Login::Key(_) | Login::Rounds { .. } => false,
+        };
+        Ok(if right { Auth::Accept } else { again(MethodKind::Password) })
     }
 
     async fn auth_publickey_offered(
@@ -442,7 +483,7 @@ impl server::Handler for Visitor {
         if !self.owns(key.public_key) {
             return Ok(Auth::reject());
         }
-        if self.code().is_none() {
+        if !self.wants_more() {
             return Ok(Auth::Accept);
         }
         self.key_shown = true;
@@ -458,16 +499,26 @@ impl server::Handler for Visitor {
         _: &str,
         response: Option<server::Response<'a>>,
     ) -> Result<Auth, Self::Error> {
-        let Some(code) = self.code().filter(|_| self.key_shown) else { return Ok(Auth::reject()) };
-        let Some(mut response) = response else {
-            return Ok(Auth::Partial {
-                name: "".into(),
-                instructions: "".into(),
-                prompts: vec![("Code: ".into(), false)].into(),
-            });
-        };
-        let right = response.next().is_some_and(|answer| answer.as_ref() == code.as_bytes());
-        Ok(if right { Auth::Accept } else { Auth::reject() })
+        let Some(rounds) = self.rounds() else { return Ok(Auth::reject()) };
+        match response {
+            None => self.round = 0,
+            Some(response) => {
+                let asked = rounds.get(self.round).map(|round| round.prompts.as_slice());
+                let expected = asked.unwrap_or_default().iter().map(|(_, _, answer)| *answer);
+                let given: Vec<Vec<u8>> = response.map(|answer| answer.to_vec()).collect();
+                if !expected.map(str::as_bytes).eq(given.iter().map(Vec::as_slice)) {
+                    return Ok(again(MethodKind::KeyboardInteractive));
+                }
+                self.round += 1;
+            }
+        }
+        let Some(round) = rounds.get(self.round) else { return Ok(Auth::Accept) };
+        let prompts = round.prompts.iter().map(|(prompt, echo, _)| ((*prompt).into(), *echo));
+        Ok(Auth::Partial {
+            name: "".into(),
+            instructions: round.instructions.into(),
+            prompts: prompts.collect::<Vec<_>>().into(),
+        })
     }
 
     async fn channel_open_direct_tcpip(

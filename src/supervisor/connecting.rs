@@ -15,8 +15,9 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
+    dialer,
     lane::State,
-    remote::{self, Remote},
+    remote::Remote,
     server::{CONFIGURED, Supervisor, configured, locked, say},
     trial::{Verdict, judge},
 };
@@ -111,17 +112,19 @@ impl Supervisor {
     /// that is the same, or a new one on trial.
     async fn begin(&self, ask: &Ask) -> Result<Trial, Problem> {
         check_name(&ask.name)?;
-        let _changing = self.changing.lock().await;
         let definition = self.definition(ask)?;
+        // Reading the configuration may take a while, and nobody else waits for it.
+        let way = dialer::find(&definition, Arc::clone(&self.agent)).await?;
+        let _changing = self.changing.lock().await;
         let running = locked(&self.remotes).get(&ask.name).cloned();
         if let Some(remote) = &running
-            && remote::is_same(&remote.definition(), &definition)
+            && remote.is_same(&definition, &way)
         {
             return Ok(Trial { remote: Arc::clone(remote), is_new: false });
         }
         let mut waiting = locked(&self.trials).get(&ask.name).map(|(remote, _)| remote.clone());
         if let Some(remote) = &waiting
-            && !remote::is_same(&remote.definition(), &definition)
+            && !remote.is_same(&definition, &way)
         {
             return Err(Problem::new(
                 Class::Usage,
@@ -130,7 +133,7 @@ impl Supervisor {
             .fix("wait for it, or end it"));
         }
         if waiting.is_none() {
-            let remote = self.make(&ask.name, definition)?;
+            let remote = self.make(&ask.name, definition, way);
             remote.bind(running.as_deref(), |port| self.is_reserved(port, &ask.name)).await?;
             waiting = Some(remote);
         }

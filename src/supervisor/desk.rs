@@ -21,6 +21,12 @@ impl Desk {
         receiver
     }
 
+    /// Whether somebody could answer now.
+    pub(super) fn is_attended(&self) -> bool {
+        let person = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        person.as_ref().is_some_and(|person| !person.is_closed())
+    }
+
     /// Asks; `None` if nobody is there, or declines, or leaves.
     pub(super) async fn ask(&self, question: Question) -> Option<Secret> {
         let person = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;

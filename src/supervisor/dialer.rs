@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::{
@@ -16,11 +17,14 @@ use super::{
 use crate::{
     config::{self, SshOptions},
     control,
-    problem::Problem,
+    problem::{Class, Problem},
     secret::Secret,
     ssh::{self, Environment, Keyring, OpenFailure},
     tunnel::{Cause, Failure},
 };
+
+/// How long resolving may take: `Match exec` runs commands, canonical names are looked up.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where the last command's agent is.
 pub(super) type Agent = Arc<Mutex<Option<PathBuf>>>;
@@ -36,28 +40,54 @@ struct SshDialer {
     desk: Arc<Desk>,
 }
 
-/// A dialer for `definition`; class `usage` or `config` if its target or options are wrong.
-pub(super) fn make(
-    definition: &config::Remote,
-    agent: Agent,
-    desk: Arc<Desk>,
-) -> Result<(Label, Arc<dyn Dial>), Problem> {
+/// The way to a remote, as it stands in its definition and the ssh configuration now.
+pub(super) struct Way {
+    pub(super) label: Label,
+    pub(super) dialer: Arc<dyn Dial>,
+    pub(super) desk: Arc<Desk>,
+    /// What the configuration forwards beside the gateway.
+    pub(super) forwards: ssh::Forwards,
+    /// The port that the configuration wants for the gateway.
+    pub(super) port: Option<u16>,
+}
+
+/// The way to `definition`; class `usage` or `config` if its target, its options or the ssh
+/// configuration is wrong.
+pub(super) async fn find(definition: &config::Remote, agent: Agent) -> Result<Way, Problem> {
+    let desk = Arc::default();
     let dialer = SshDialer {
         target: definition.target.clone(),
         options: definition.ssh.clone(),
         agent,
         keyring: Keyring::default(),
-        desk,
+        desk: Arc::clone(&desk),
     };
-    let plan = dialer.plan()?;
-    Ok(((plan.label(), plan.via()), Arc::new(dialer)))
+    let mut plan = dialer.plan().await?;
+    let label = (plan.label(), plan.via());
+    let port = plan.forwards.settle(definition);
+    Ok(Way { label, dialer: Arc::new(dialer), desk, forwards: plan.forwards, port })
 }
 
 impl SshDialer {
-    /// Resolved anew for each attempt: files and the agent may have changed.
-    fn plan(&self) -> Result<ssh::Plan, Problem> {
+    /// Resolved anew for each attempt: files, the agent and who could answer may have changed.
+    async fn plan(&self) -> Result<ssh::Plan, Problem> {
         let agent = self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        ssh::resolve(&self.target, &self.options, &Environment::of_process().with_agent(agent))
+        let is_batch = !self.desk.is_attended();
+        let (target, options) = (self.target.clone(), self.options.clone());
+        let resolving = tokio::task::spawn_blocking(move || {
+            let environment = Environment::of_process().with_agent(agent).with_batch(is_batch);
+            ssh::resolve(&target, &options, &environment)
+        });
+        match timeout(RESOLVE_LIMIT, resolving).await {
+            Ok(Ok(plan)) => plan,
+            Ok(Err(_)) => Err(Problem::new(Class::Internal, "resolving the target failed")),
+            Err(_) => {
+                let limit = RESOLVE_LIMIT.as_secs();
+                let what = format!("reading the ssh configuration took more than {limit} s");
+                Err(Problem::new(Class::Config, what)
+                    .fix("look for slow `Match exec` commands and name look-ups in it"))
+            }
+        }
     }
 }
 
@@ -67,7 +97,7 @@ impl Dial for SshDialer {
         stage: &'a (dyn Fn(String) + Send + Sync),
     ) -> Later<'a, Result<Arc<dyn Link>, Failure>> {
         Box::pin(async move {
-            let plan = self.plan().map_err(|problem| Failure {
+            let plan = self.plan().await.map_err(|problem| Failure {
                 cause: Cause::Configuration,
                 message: problem.message,
                 fix: problem.fix,

@@ -117,11 +117,9 @@ fn addresses(bind: Option<&str>) -> Result<Vec<IpAddr>, Problem> {
         None | Some("localhost") => {
             Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)])
         }
-        Some("*" | "") => Err(Problem::new(
-            Class::Usage,
-            "a forward that listens on every address opens the gateway to the network",
-        )
-        .fix("name the address: -L ADDRESS:PORT:HOST:HOSTPORT")),
+        // IPv6's takes IPv4 connections as well.
+        Some("*" | "") if has_ipv6() => Ok(vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED)]),
+        Some("*" | "") => Ok(vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)]),
         Some(address) => match address.trim_matches(['[', ']']).parse() {
             Ok(address) => Ok(vec![address]),
             Err(_) => Err(Problem::new(
@@ -130,6 +128,11 @@ fn addresses(bind: Option<&str>) -> Result<Vec<IpAddr>, Problem> {
             )),
         },
     }
+}
+
+/// Whether the machine knows IPv6 at all.
+fn has_ipv6() -> bool {
+    tokio::net::TcpSocket::new_v6().is_ok()
 }
 
 async fn accept(listener: TcpListener, outlet: Outlet) {

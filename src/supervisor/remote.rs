@@ -13,11 +13,12 @@ use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
+use tracing::warn;
 
 use super::{
     desk::Desk,
+    dialer::Way,
     lane::{Command, Destination, Lane, State, word},
-    link::Dial,
     path::clock,
     port::Port,
 };
@@ -25,6 +26,7 @@ use crate::{
     config,
     control::Opened,
     problem::Problem,
+    ssh,
     tunnel::{Failure, Options, Phase, ProofKind, Wish},
 };
 
@@ -50,7 +52,12 @@ pub(super) struct Remote {
     /// Whether the first hop is this machine itself.
     is_near: bool,
     gateway: Lane,
+    /// Those of the definition, then those of the ssh configuration.
     forwards: Vec<(config::Forward, Lane)>,
+    /// What the ssh configuration said of forwards when the remote was made.
+    configured: ssh::Forwards,
+    /// Ports of the ssh configuration's forwards that could not be bound.
+    unbound: Mutex<Vec<(Address, Problem)>>,
     ports: Mutex<Vec<(Address, Port)>>,
     /// Where questions go.
     pub(super) desk: Arc<Desk>,
@@ -66,8 +73,8 @@ fn is_near((target, via): &(String, Vec<String>)) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Two definitions that mean the same path.
-pub(super) fn is_same(old: &config::Remote, new: &config::Remote) -> bool {
+/// Two definitions that say the same.
+fn is_same(old: &config::Remote, new: &config::Remote) -> bool {
     let port = if new.local_port == 0 { old.local_port } else { new.local_port };
     let new = config::Remote { local_port: port, wanted: old.wanted, ..new.clone() };
     *old == new
@@ -75,24 +82,22 @@ pub(super) fn is_same(old: &config::Remote, new: &config::Remote) -> bool {
 
 impl Remote {
     /// Makes the lanes; nothing is bound and nothing dialled yet.
-    pub(super) fn new(
-        name: &str,
-        definition: config::Remote,
-        label: (String, Vec<String>),
-        dialer: &Arc<dyn Dial>,
-        desk: Arc<Desk>,
-        seed: u64,
-    ) -> Self {
+    pub(super) fn new(name: &str, mut definition: config::Remote, way: Way, seed: u64) -> Self {
+        let Way { label, dialer, desk, forwards: configured, port } = way;
+        if definition.local_port == 0 {
+            definition.local_port = port.unwrap_or(0);
+        }
         let span = tracing::info_span!("remote", name);
         let destination =
             Destination { host: "127.0.0.1".to_owned(), port: definition.remote_port };
         let options = Options { proof: ProofKind::Gateway, seed };
-        let gateway = Lane::start(span.clone(), options, destination, HOLD, Arc::clone(dialer));
-        let forwards = definition.forwards.iter().zip(1..).map(|(forward, index)| {
+        let gateway = Lane::start(span.clone(), options, destination, HOLD, Arc::clone(&dialer));
+        let all = definition.forwards.iter().chain(&configured.local);
+        let forwards = all.zip(1..).map(|(forward, index)| {
             let span = tracing::info_span!(parent: &span, "forward", port = forward.port);
             let destination = Destination { host: forward.host.clone(), port: forward.host_port };
             let options = Options { proof: ProofKind::Ssh, seed: seed.wrapping_add(index) };
-            let lane = Lane::start(span, options, destination, HOLD, Arc::clone(dialer));
+            let lane = Lane::start(span, options, destination, HOLD, Arc::clone(&dialer));
             (forward.clone(), lane)
         });
         let forwards = forwards.collect();
@@ -103,10 +108,18 @@ impl Remote {
             label,
             gateway,
             forwards,
+            configured,
+            unbound: Mutex::new(Vec::new()),
             ports: Mutex::new(Vec::new()),
             desk,
             said: Mutex::new(None),
         }
+    }
+
+    /// Whether `definition`, found to lead that way, means what is at work here.
+    pub(super) fn is_same(&self, definition: &config::Remote, way: &Way) -> bool {
+        is_same(&self.definition(), definition)
+            && (&self.label, &self.configured) == (&way.label, &way.forwards)
     }
 
     /// The definition, with the local port in use.
@@ -132,8 +145,18 @@ impl Remote {
                 continue;
             }
             let port = match &address {
-                (None, 0) => Port::bind_free(FIRST_PORT, &is_reserved, &outlet).await?,
-                (bind, number) => Port::bind(bind.as_deref(), *number, outlet).await?,
+                (None, 0) => Port::bind_free(FIRST_PORT, &is_reserved, &outlet).await,
+                (bind, number) => Port::bind(bind.as_deref(), *number, outlet).await,
+            };
+            let port = match port {
+                Ok(port) => port,
+                // As with ssh: a forward of the configuration is no reason not to connect.
+                Err(problem) if self.is_optional(&address) => {
+                    warn!(port = address.1, "a LocalForward of the ssh configuration is not made");
+                    locked(&self.unbound).push((address, problem));
+                    continue;
+                }
+                Err(problem) => return Err(problem),
             };
             if address.1 == 0 {
                 locked(&self.definition).local_port = port.number;
@@ -142,6 +165,12 @@ impl Remote {
         }
         locked(&self.ports).extend(bound);
         Ok(())
+    }
+
+    /// Whether an address that cannot be bound is no failure.
+    fn is_optional(&self, address: &Address) -> bool {
+        let is_it = |forward: &config::Forward| *address == (forward.bind.clone(), forward.port);
+        !self.configured.all_or_nothing && self.configured.local.iter().any(is_it)
     }
 
     /// Takes over the ports that both have; the rest of `old`'s are freed.
@@ -287,10 +316,16 @@ impl Remote {
             .iter()
             .map(|(forward, lane)| {
                 let state = lane.state.borrow();
+                let address = (forward.bind.clone(), forward.port);
+                let unbound = locked(&self.unbound);
+                let unbound = unbound.iter().find(|(other, _)| *other == address);
                 json!({
                     "bind": forward.bind, "port": forward.port, "host": forward.host,
                     "hostPort": forward.host_port, "phase": word(state.phase),
-                    "failure": state.failure.as_ref().map(failure),
+                    "failure": match unbound {
+                        Some((_, problem)) => json!(problem),
+                        None => json!(state.failure.as_ref().map(failure)),
+                    },
                 })
             })
             .collect();
@@ -321,8 +356,9 @@ pub(super) fn resting(
 ) -> Value {
     let phase = if problem.is_some() { Phase::Blocked } else { Phase::Down };
     let port = definition.local_port;
+    let via: Vec<&String> = definition.ssh.jumps.iter().filter(|jump| *jump != "none").collect();
     json!({
-        "name": name, "target": definition.target, "via": definition.ssh.jumps,
+        "name": name, "target": definition.target, "via": via,
         "default": is_default,
         "phase": word(phase), "since": null,
         "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,

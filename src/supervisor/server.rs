@@ -47,7 +47,7 @@ pub(super) const CONFIGURED: &str = "config";
 pub(super) struct Supervisor {
     pub(super) paths: Paths,
     /// The last command's agent.
-    agent: Arc<Mutex<Option<PathBuf>>>,
+    pub(super) agent: Arc<Mutex<Option<PathBuf>>>,
     pub(super) remotes: Mutex<HashMap<String, Arc<Remote>>>,
     /// Remotes that are being connected and not yet kept, with how many commands wait for each.
     pub(super) trials: Mutex<HashMap<String, (Arc<Remote>, usize)>>,
@@ -92,7 +92,8 @@ impl Supervisor {
     async fn start(&self, name: &str, definition: config::Remote) -> Result<Arc<Remote>, Problem> {
         // A remote that has no port yet keeps the one that it gets.
         let definition_moved = definition.local_port == 0;
-        let remote = self.make(name, definition)?;
+        let way = dialer::find(&definition, Arc::clone(&self.agent)).await?;
+        let remote = self.make(name, definition, way);
         remote.bind(None, |port| self.is_reserved(port, name)).await?;
         if definition_moved {
             let port = remote.definition().local_port;
@@ -109,16 +110,18 @@ impl Supervisor {
         Ok(remote)
     }
 
+    /// A remote whose way has been found.
     pub(super) fn make(
         &self,
         name: &str,
         definition: config::Remote,
-    ) -> Result<Arc<Remote>, Problem> {
-        let desk = Arc::default();
-        let (label, dialer) =
-            dialer::make(&definition, Arc::clone(&self.agent), Arc::clone(&desk))?;
+        way: dialer::Way,
+    ) -> Arc<Remote> {
+        for left_out in &way.forwards.left_out {
+            debug!(remote = name, left_out, "a forward of the ssh configuration is not made");
+        }
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        Ok(Arc::new(Remote::new(name, definition, label, &dialer, desk, seed)))
+        Arc::new(Remote::new(name, definition, way, seed))
     }
 
     /// Whether a saved remote other than `name` claims a local port.
@@ -473,7 +476,8 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        let trial = supervisor.make("vps", definition).unwrap();
+        let way = dialer::find(&definition, Arc::clone(&supervisor.agent)).await.unwrap();
+        let trial = supervisor.make("vps", definition, way);
         locked(&supervisor.trials).insert("vps".to_owned(), (trial, 1));
         for refused in [
             supervisor.disconnect("vps").await,

@@ -41,6 +41,8 @@ const STABLE: Duration = Duration::from_secs(5);
 const WAIT_HELD: Duration = Duration::from_secs(4);
 /// The wait when the server may be punishing this address.
 const WAIT_PENALTY: Duration = Duration::from_secs(15);
+/// What is said about that wait.
+const PUNISHED: &str = "; the next attempt waits 15 s, in case it punishes this address";
 
 /// What the user wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +200,8 @@ pub(crate) struct Tunnel {
     failure: Option<Failure>,
     /// Closes before the banner in a row.
     closed_early: u32,
+    /// Until when the server may be punishing this address.
+    punished_until: Option<Instant>,
     /// When the last replacement whose login the server saw was begun.
     replaced: Option<Instant>,
     /// When the next replacement may be dialled after one that did not reach the server.
@@ -231,6 +235,7 @@ impl Tunnel {
             blocked: None,
             failure: None,
             closed_early: 0,
+            punished_until: None,
             replaced: None,
             replace_after: None,
             slow: false,
@@ -381,7 +386,8 @@ impl Tunnel {
         let first = self.held == 0 && count > 0;
         self.held = count;
         if first && let Some(retry) = &mut self.retry {
-            *retry = (*retry).min(now + WAIT_HELD);
+            let soon = now + WAIT_HELD;
+            *retry = (*retry).min(self.punished_until.map_or(soon, |until| until.max(soon)));
         }
     }
 
@@ -389,6 +395,7 @@ impl Tunnel {
     fn hurry(&mut self, now: Instant) {
         self.backoff.reset();
         self.closed_early = 0;
+        self.punished_until = None;
         if self.current.is_none() && self.wanted != Wish::Down && self.blocked.is_none() {
             self.retry = Some(now);
         }
@@ -602,10 +609,14 @@ impl Tunnel {
     fn on_ended(&mut self, number: Number, failure: Failure, now: Instant) {
         if self.replacement.as_ref().is_some_and(|attempt| attempt.number == number) {
             let reached = self.replacement.take().is_some_and(|attempt| attempt.has_session());
-            self.replace_after = match failure.cause.is_transient() && !reached {
-                true => Some(now + self.backoff.next_wait().min(WAIT_HELD)),
-                false => Some(now + REPLACEMENT_INTERVAL),
+            let wait = if matches!(failure.cause, Cause::ClosedBeforeBanner { .. }) {
+                self.wait(failure.cause, now)
+            } else if failure.cause.is_transient() && !reached {
+                self.backoff.next_wait().min(WAIT_HELD)
+            } else {
+                REPLACEMENT_INTERVAL
             };
+            self.replace_after = Some(now + wait);
             return;
         }
         if self.current.as_ref().is_none_or(|attempt| attempt.number != number) {
@@ -622,21 +633,30 @@ impl Tunnel {
             return;
         }
         if failure.cause.is_transient() {
-            self.retry = Some(now + self.wait(failure.cause));
+            self.retry = Some(now + self.wait(failure.cause, now));
+            if let (Some(_), Some(failure)) = (self.punished_until, &mut self.failure) {
+                failure.message.push_str(PUNISHED);
+            }
         } else {
             self.give_up(failure);
         }
     }
 
     /// The wait after an attempt that failed for `cause`.
-    fn wait(&mut self, cause: Cause) -> Duration {
+    fn wait(&mut self, cause: Cause, now: Instant) -> Duration {
         let wait = self.backoff.next_wait();
+        self.punished_until = None;
         let Cause::ClosedBeforeBanner { penalty } = cause else {
             self.closed_early = 0;
             return if self.held > 0 { wait.min(WAIT_HELD) } else { wait };
         };
         self.closed_early += 1;
-        if penalty || self.closed_early > 1 { wait.max(WAIT_PENALTY) } else { wait }
+        // A server that restarts looks the same the first time.
+        if !penalty && self.closed_early < 2 {
+            return wait;
+        }
+        self.punished_until = Some(now + WAIT_PENALTY);
+        wait.max(WAIT_PENALTY)
     }
 
     fn give_up(&mut self, failure: Failure) {

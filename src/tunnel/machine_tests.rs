@@ -381,8 +381,27 @@ fn waits_out_a_possible_penalty() {
     let closed = |penalty| Failure::new(Cause::ClosedBeforeBanner { penalty }, "closed");
     assert_eq!(sim.news(1, News::Ended(closed(false))), [Action::Dial(Number(2))]);
     sim.news(2, News::Ended(closed(false)));
+    let said = sim.tunnel.failure().map(|failure| failure.message.clone()).unwrap_or_default();
+    assert!(said.contains("the next attempt waits 15 s"), "{said}");
+    assert_eq!(sim.event(Event::Held(1)), [], "a held connection does not shorten it");
     assert_eq!(sim.pass(WAIT_PENALTY - ms(1)), [], "the second in a row may be one");
     assert_eq!(sim.pass(ms(1)), [Action::Dial(Number(3))]);
+    sim.news(3, News::Ended(Failure::new(Cause::Refused, "refused")));
+    let said = sim.tunnel.failure().map(|failure| failure.message.clone());
+    assert_eq!(said.as_deref(), Some("refused"));
+}
+
+#[test]
+fn waits_out_a_possible_penalty_of_a_replacement() {
+    let mut sim = live();
+    sim.event(Event::Woke);
+    sim.pass(ms(1000));
+    assert_eq!(sim.last, Number(2));
+    let closed = Failure::new(Cause::ClosedBeforeBanner { penalty: true }, "closed");
+    sim.news(2, News::Ended(closed));
+    let dials = |actions: &[Action]| actions.iter().any(|it| matches!(it, Action::Dial(_)));
+    assert!(!dials(&sim.pass(WAIT_PENALTY - ms(1))));
+    assert!(dials(&sim.pass(ms(60_000))));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod login;
 mod notes;
 mod report;
 mod run;
+mod settings;
 mod steps;
 mod text;
 mod visit;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cli::output::milliseconds,
-    ssh::{Fact, Negotiated, Stage, Standing},
+    ssh::{Fact, Negotiated, Stage, Standing, is_weak},
     tunnel::{Cause, Failure},
 };
 
@@ -53,40 +53,43 @@ pub(super) struct End<'a> {
 }
 
 /// The keywords behind a step.
-fn keywords(kind: Kind) -> &'static [&'static str] {
+pub(super) fn keywords(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Name => &["hostname", "addressfamily"],
+        Kind::Name => &["HostName", "AddressFamily"],
         Kind::Connect => &[
-            "port",
-            "proxyjump",
-            "proxycommand",
-            "bindaddress",
-            "bindinterface",
-            "connecttimeout",
-            "connectionattempts",
+            "Port",
+            "ProxyJump",
+            "ProxyCommand",
+            "BindAddress",
+            "BindInterface",
+            "ConnectTimeout",
+            "ConnectionAttempts",
+            "TCPKeepAlive",
         ],
-        Kind::Server => &["kexalgorithms", "ciphers", "macs", "hostkeyalgorithms"],
+        Kind::Server => &["KexAlgorithms", "Ciphers", "MACs", "hostkeyalgorithms"],
         Kind::HostKey => &[
-            "stricthostkeychecking",
-            "userknownhostsfile",
-            "globalknownhostsfile",
-            "hostkeyalias",
-            "hashknownhosts",
-            "updatehostkeys",
+            "StrictHostKeyChecking",
+            "UserKnownHostsFile",
+            "GlobalKnownHostsFile",
+            "HostKeyAlias",
+            "HashKnownHosts",
+            "UpdateHostKeys",
+            "CheckHostIP",
+            "CASignatureAlgorithms",
         ],
         Kind::Login => &[
-            "user",
-            "identityfile",
-            "identitiesonly",
-            "identityagent",
-            "certificatefile",
-            "pubkeyauthentication",
-            "pubkeyacceptedalgorithms",
-            "passwordauthentication",
-            "kbdinteractiveauthentication",
-            "preferredauthentications",
-            "numberofpasswordprompts",
-            "batchmode",
+            "User",
+            "IdentityFile",
+            "IdentitiesOnly",
+            "IdentityAgent",
+            "CertificateFile",
+            "PubkeyAuthentication",
+            "PubkeyAcceptedAlgorithms",
+            "PasswordAuthentication",
+            "KbdInteractiveAuthentication",
+            "PreferredAuthentications",
+            "NumberOfPasswordPrompts",
+            "BatchMode",
         ],
         Kind::Resolve | Kind::Forward | Kind::Gateway | Kind::Secret => &[],
     }
@@ -253,7 +256,7 @@ impl Walk<'_> {
 
     fn connect(&self) -> Step {
         let seen = self.seen;
-        let mut step = Step::not_reached(Kind::Connect, None).with("port", self.hop.port);
+        let mut step = Step::not_reached(Kind::Connect, None).with("Port", self.hop.port);
         let failed: Vec<Value> = seen
             .missed
             .iter()
@@ -300,6 +303,13 @@ impl Walk<'_> {
             let before = seen.way.as_ref().map(|(at, _)| *at).unwrap_or_default();
             step.took = Some(at.saturating_sub(before));
             step.lines.push(Line::plain(algorithms(agreed)));
+            let weak = weak(agreed);
+            if !weak.is_empty() {
+                let text =
+                    format!("weak, and used because your options ask for it: {}", weak.join(", "));
+                step.lines.push(Line { verdict: Some(Verdict::Failed), text });
+            }
+            step = step.with("weak", weak);
             step = step
                 .with("kex", agreed.kex.as_str())
                 .with("hostKeyAlgorithm", agreed.host_key.as_str())
@@ -335,6 +345,10 @@ impl Walk<'_> {
             .with("recordedIn", seen.recorded.clone());
         step.took = took;
         step.lines.push(Line::plain(shown));
+        if let Standing::Certified { identity, .. } = standing {
+            step.lines.push(Line::plain(format!("certificate `{identity}`")));
+            step = step.with("certificate", identity.as_str());
+        }
         step.lines
             .extend(seen.recorded.iter().map(|path| Line::plain(format!("written to {path}"))));
         let verdict = if is_bad { Verdict::Failed } else { Verdict::Ok };
@@ -343,7 +357,7 @@ impl Walk<'_> {
 
     fn login(&self) -> Step {
         let seen = self.seen;
-        let step = Step::not_reached(Kind::Login, None).with("user", self.hop.user.as_str());
+        let step = Step::not_reached(Kind::Login, None).with("User", self.hop.user.as_str());
         let outcome = match &seen.logged_in {
             Some(_) => login::Outcome::In,
             None => login::Outcome::NotIn,
@@ -365,6 +379,13 @@ fn algorithms(agreed: &Negotiated) -> String {
     let mac = agreed.mac.as_ref().map(|mac| format!(", mac {mac}")).unwrap_or_default();
     let strict = if agreed.strict { "strict" } else { "not strict" };
     format!("kex {} ({strict}), cipher {}{mac}", agreed.kex, agreed.cipher)
+}
+
+/// The names among them that are only used where the configuration asks for them.
+fn weak(agreed: &Negotiated) -> Vec<String> {
+    let names =
+        [Some(&agreed.kex), Some(&agreed.host_key), Some(&agreed.cipher), agreed.mac.as_ref()];
+    names.into_iter().flatten().filter(|name| is_weak(name)).cloned().collect()
 }
 
 fn lines_of(standing: &Standing) -> Vec<&crate::ssh::Line> {

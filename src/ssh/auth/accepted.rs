@@ -43,19 +43,16 @@ impl Accepted<'_> {
 
     /// The hash for a signature with an RSA identity; `None` if ours and theirs have none in common.
     pub(super) fn hash(self, identity: &Identity, server: ServerRsa) -> Option<Option<HashAlg>> {
-        let ours = self.rsa(identity);
         let fits = |hash: &Option<HashAlg>| match server {
-            ServerRsa::Silent => true,
+            // Who takes the best of SHA-2 takes the other as well; of SHA-1 nothing is known.
+            ServerRsa::Silent | ServerRsa::Best(Some(HashAlg::Sha512)) => true,
             ServerRsa::Best(None) => hash.is_none(),
-            // Who takes the best of SHA-2 takes the other as well.
-            ServerRsa::Best(Some(HashAlg::Sha512)) => hash.is_some(),
-            ServerRsa::Best(best) => *hash == best,
+            ServerRsa::Best(best) => *hash == best || hash.is_none(),
         };
-        let mut fitting: Vec<_> = ours.into_iter().filter(fits).collect();
-        if server == ServerRsa::Silent {
-            // Before OpenSSH 7.2 nothing is said, and SHA-1 all there is, if the user insists on it.
-            fitting.sort_by_key(Option::is_some);
-        }
+        let mut fitting: Vec<_> = self.rsa(identity).into_iter().filter(fits).collect();
+        // Before OpenSSH 7.2 nothing is said, and SHA-1 all there is: for whoever insists on it.
+        let old_first = server == ServerRsa::Silent;
+        fitting.sort_by_key(|hash| hash.is_some() == old_first);
         fitting.first().copied()
     }
 
@@ -142,6 +139,8 @@ mod tests {
         assert_eq!(accepted.hash(&rsa, best), Some(Some(HashAlg::Sha512)));
         assert_eq!(accepted.hash(&rsa, ServerRsa::Silent), Some(None));
         assert_eq!(accepted.hash(&rsa, ServerRsa::Best(None)), Some(None));
+        let only = list(&["ssh-rsa"]);
+        assert_eq!(Accepted(&only).hash(&rsa, best), Some(None));
         let everything = list(&["*"]);
         assert_eq!(Accepted(&everything).hash(&rsa, ServerRsa::Best(None)), None);
     }

@@ -124,10 +124,17 @@ impl Login<'_> {
             Verdict::In => return Ok(None),
             Verdict::More(methods) | Verdict::No(methods) => methods,
         };
+        // It was no more than the question for the methods.
+        self.story.counted = 0;
         let mut used: Vec<Method> = Vec::new();
         loop {
             self.tell(Fact::Methods(offered.iter().map(String::from).collect()));
-            let Some(method) = self.next_method(&offered, &used) else { return Ok(Some(offered)) };
+            // The keys that were put off come last, if the server is still there.
+            let put_off = self.story.unoffered > 0 && offered.contains(&MethodKind::PublicKey);
+            let next = self.next_method(&offered, &used);
+            let Some(method) = next.or(put_off.then_some(Method::PublicKey)) else {
+                return Ok(Some(offered));
+            };
             used.push(method);
             if self.context.hop.batch && method != Method::PublicKey {
                 let answer = Answer::NotTried("nobody may be asked".to_owned());
@@ -210,6 +217,7 @@ impl Login<'_> {
                 Ok(Verdict::More(remaining_methods))
             }
             AuthResult::Failure { remaining_methods, partial_success: false } => {
+                self.story.counted += 1;
                 let over = self.context.end.is_over() || self.handle.is_closed();
                 if over || remaining_methods.is_empty() {
                     return Err(self.lost().await);
@@ -228,7 +236,7 @@ impl Login<'_> {
         }
         let said = failure.message.to_lowercase().contains("too many authentication failures");
         // Not every server says so before it hangs up.
-        if said || self.story.tried.len() >= USUAL_TRIES {
+        if said || self.story.counted + 1 >= USUAL_TRIES {
             return self.story.thrown_out(self.context.hop);
         }
         failure

@@ -41,6 +41,7 @@ impl Login<'_> {
         mut offered: MethodSet,
         used: &[Method],
     ) -> Result<Verdict, Failure> {
+        self.story.unoffered = 0;
         let mut agent = self.agent().await;
         let files = self.files().await;
         let held = agent.as_ref().map(|agent| agent.identities().to_vec()).unwrap_or_default();
@@ -72,7 +73,7 @@ impl Login<'_> {
     /// Whether one more refusal would end the login while there is another way in.
     fn must_stop(&self, total: usize, offered: &MethodSet, used: &[Method]) -> bool {
         total > USUAL_TRIES
-            && self.story.tried.len() + 1 >= USUAL_TRIES
+            && self.story.counted + 1 >= USUAL_TRIES
             && self.next_method(offered, used).is_some()
     }
 

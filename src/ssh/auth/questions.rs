@@ -59,7 +59,12 @@ impl Login<'_> {
                 }
                 KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success } => {
                     let result = AuthResult::Failure { remaining_methods, partial_success };
-                    return Ok((self.verdict(result).await?, answered));
+                    let verdict = self.verdict(result).await?;
+                    if !answered && !partial_success {
+                        // There was no question: nothing of ours was refused.
+                        self.story.tried.pop();
+                    }
+                    return Ok((verdict, answered));
                 }
                 KeyboardInteractiveAuthResponse::InfoRequest { name, instructions, prompts } => {
                     (name, instructions, prompts)

@@ -10,6 +10,8 @@ use crate::{
 pub(super) struct Story {
     /// What the server refused, for people.
     pub(super) tried: Vec<String>,
+    /// How many refusals the server has counted.
+    pub(super) counted: usize,
     /// What could not be tried, and why.
     pub(super) notes: Vec<Note>,
     /// Methods that the server was content with.
@@ -154,14 +156,9 @@ fn listed(methods: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::SshOptions,
-        ssh::{Environment, resolve},
-    };
 
     fn hop() -> Hop {
-        let environment = Environment { home: "/home/me".into(), user: "me".into(), agent: None };
-        resolve("box", &SshOptions::default(), &environment).unwrap().target().clone()
+        Hop::example("box")
     }
 
     fn offers() -> Vec<String> {

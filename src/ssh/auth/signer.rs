@@ -148,11 +148,19 @@ impl<'a> Unlocking<'a> {
             let text = text.clone();
             let unlocking =
                 tokio::task::spawn_blocking(move || keys::unlock(&text, passphrase.expose()));
-            if let Ok(Some(key)) = unlocking.await {
-                if self.context.hop.remember {
-                    self.context.keyring.keep(&self.file.path, self.file.modified, &key);
+            match unlocking.await {
+                Ok(Ok(Some(key))) => {
+                    if self.context.hop.remember {
+                        self.context.keyring.keep(&self.file.path, self.file.modified, &key);
+                    }
+                    return Ok(Unlocked { key, typed: true });
                 }
-                return Ok(Unlocked { key, typed: true });
+                Ok(Err(error)) => {
+                    let message = format!("the key {} {error}", self.file.path.display());
+                    let fix = error.fix(&self.file.path);
+                    return Err(Failure::new(Cause::Configuration, message).fix(fix));
+                }
+                Ok(Ok(None)) | Err(_) => {}
             }
         }
         Err(self.locked("stays locked: the passphrase was wrong three times"))

@@ -30,7 +30,7 @@ pub(crate) use forward::{End, Forward};
 pub(crate) use machine::Machine;
 pub(crate) use resolve::{Request, resolve};
 pub(crate) use settings::{Mistake, Note, Origin, Said, Settings};
-pub(crate) use world::World;
+pub(crate) use world::{Found, Source, World};
 
 #[cfg(test)]
 mod tests;

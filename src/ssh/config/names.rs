@@ -71,12 +71,29 @@ const KEYS: &[&str] = &[
     "rsa-sha2-512",
     "rsa-sha2-256",
 ];
-const OTHER_KEYS: &[&str] = &[
+/// All of them, in the order in which a pattern picks them.
+const ALL_KEYS: &[&str] = &[
+    "ssh-ed25519",
+    "ssh-ed25519-cert-v01@openssh.com",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ssh-ed25519-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp521",
+    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
     "webauthn-sk-ecdsa-sha2-nistp256@openssh.com",
     "ssh-dss",
     "ssh-dss-cert-v01@openssh.com",
     "ssh-rsa",
     "ssh-rsa-cert-v01@openssh.com",
+    "rsa-sha2-256",
+    "rsa-sha2-256-cert-v01@openssh.com",
+    "rsa-sha2-512",
+    "rsa-sha2-512-cert-v01@openssh.com",
 ];
 const AUTHORITIES: &[&str] = &[
     "ssh-ed25519",
@@ -101,19 +118,15 @@ impl Family {
         }
     }
 
-    /// What it knows besides.
-    fn others(self) -> &'static [&'static str] {
-        match self {
-            Self::Cipher => OLD_CIPHERS,
-            Self::Mac => OLD_MACS,
-            Self::Kex => OTHER_KEX,
-            Self::Key | Self::Authority => OTHER_KEYS,
-        }
-    }
-
+    /// What it knows: all of it for those that take patterns, and so in the order of patterns.
     fn known(self) -> impl Iterator<Item = &'static str> {
-        let defaults = if self == Self::Authority { KEYS } else { self.defaults() };
-        defaults.iter().chain(self.others()).copied()
+        let (some, more) = match self {
+            Self::Cipher => (CIPHERS, OLD_CIPHERS),
+            Self::Mac => (MACS, OLD_MACS),
+            Self::Kex => (KEX, OTHER_KEX),
+            Self::Key | Self::Authority => (ALL_KEYS, &[][..]),
+        };
+        some.iter().chain(more).copied()
     }
 
     fn takes_patterns(self) -> bool {

@@ -32,6 +32,10 @@ const CLEARED: &[&str] = &[
     "SecurityKeyProvider",
 ];
 
+/// Keywords that say how names are completed.
+const SETTLED_FIRST: &[&str] =
+    &["CanonicalizeHostname", "CanonicalizeMaxDots", "CanonicalizeFallbackLocal"];
+
 /// What is asked of a configuration.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Request<'a> {
@@ -120,6 +124,10 @@ fn files(reader: &mut Reader<'_>, request: &Request<'_>) {
 
 /// Settles which host is dialled, and reads the files once more where somebody asked for it.
 fn complete(reader: &mut Reader<'_>, request: &Request<'_>) -> Result<(), Mistake> {
+    // Settled before the second pass, which could not be asked for otherwise.
+    for keyword in KEYWORDS.iter().filter(|keyword| SETTLED_FIRST.contains(&keyword.name)) {
+        by_default(&mut reader.values, keyword.name, keyword.default);
+    }
     let origin = origin(reader, "HostName");
     let named = reader.dialled().map_err(|what| Mistake::new(&origin, "HostName", what))?;
     let family = canonical::family(reader);

@@ -61,8 +61,8 @@ const TTY: Choices = &[
 ];
 const SESSION: Choices = &[("none", "none"), ("subsystem", "subsystem"), ("default", "default")];
 const LEVELS: Choices = &[
-    ("QUIET", "quiet"),
     ("SILENT", "quiet"),
+    ("QUIET", "quiet"),
     ("FATAL", "fatal"),
     ("ERROR", "error"),
     ("INFO", "info"),

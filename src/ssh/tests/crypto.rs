@@ -1,12 +1,9 @@
 //! What is agreed on with servers that nobody here wrote, and with old ones.
 
-use std::process::{Child, Stdio};
-
-use super::{real::Sshd, *};
+use super::{dropbear::Dropbear, real::Sshd, *};
 use crate::{
     ssh::{
         algorithms::{Keyword, choose, own},
-        observe::{Fact, Observer},
         preferred::Negotiated,
         resolve::Algorithms,
     },
@@ -108,88 +105,19 @@ async fn what_is_weak_works_only_where_it_is_asked_for_by_name() {
     }
 }
 
-/// Debian's dropbear with fresh keys; ends with the test.
-struct Dropbear {
-    folder: tempfile::TempDir,
-    port: u16,
-    process: Child,
-}
-
-impl Drop for Dropbear {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-impl Dropbear {
-    /// A server whose host key is on file.
-    async fn start() -> Option<Self> {
-        let (program, maker) = (installed("dropbear")?, installed("dropbearkey")?);
-        let folder = tempfile::tempdir().unwrap();
-        let key = folder.path().join("host_key");
-        let made = Command::new(maker).args(["-t", "ed25519", "-f"]).arg(&key).output().unwrap();
-        let text = String::from_utf8(made.stdout).unwrap();
-        let public = text.lines().find(|line| line.starts_with("ssh-ed25519 ")).unwrap();
-        let port = closed_port();
-        let line = format!("[127.0.0.1]:{port} {public}\n");
-        fs::write(folder.path().join("known_hosts"), line).unwrap();
-        let mut process = Command::new(program)
-            .args(["-F", "-E", "-s", "-p", &format!("127.0.0.1:{port}"), "-P"])
-            .arg(folder.path().join("pid"))
-            .arg("-r")
-            .arg(&key)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = process.stderr.take().unwrap();
-        let this = Self { folder, port, process };
-        // It says this once it listens.
-        let ready = tokio::task::spawn_blocking(move || {
-            use std::io::BufRead;
-            let mut lines = std::io::BufReader::new(stderr).lines();
-            let found = lines.any(|line| line.is_ok_and(|line| line.contains("Not backgrounding")));
-            std::thread::spawn(move || lines.count());
-            found
-        });
-        assert!(within(ready).await.unwrap(), "dropbear did not start");
-        Some(this)
-    }
-}
-
-/// Keeps what was agreed on, also of a connection that fails later.
-#[derive(Default)]
-struct Book(Mutex<Option<Negotiated>>);
-
-impl Observer for Book {
-    fn stage(&self, _: Stage) {}
-
-    fn fact(&self, fact: Fact) {
-        if let Fact::Algorithms(agreed) = fact {
-            *self.0.lock().unwrap() = Some(agreed);
-        }
-    }
-}
-
 #[tokio::test]
 async fn dropbear_agrees_on_something_good_and_its_key_is_checked() {
     let Some(server) = Dropbear::start().await else { return };
-    let at = |name: &str| server.folder.path().join(name);
-    // No key of ours is allowed there: getting as far as the login is what this is about.
-    generate_client_key(&at("client_key")).unwrap();
-    let options = options(server.port, &at("client_key"), &at("known_hosts"));
-    let (plan, keyring, script) = (plan(&options), Keyring::default(), Script::default());
-    let book = Book::default();
-    let connecting = crate::ssh::connect(&plan, &keyring, &script, &book);
-    let failure = within(Box::pin(connecting)).await.unwrap_err();
-    assert_eq!(failure.cause, Cause::Authentication, "{failure}");
-    let agreed = book.0.into_inner().unwrap().unwrap();
+    keygen(&server.at("client"), "ed25519", "");
+    server.allow("client");
+    let options = server.options("client");
+    let agreed = agree(&options, &[]).await.unwrap();
     assert!(own(Keyword::Kex).contains(&agreed.kex), "{agreed}");
     assert!(own(Keyword::Ciphers).contains(&agreed.cipher), "{agreed}");
     assert_eq!(agreed.host_key, "ssh-ed25519");
     let lab = Lab::start();
     let line = lab.server.known_hosts_line(server.port);
-    fs::write(at("known_hosts"), line + "\n").unwrap();
+    fs::write(server.at("known_hosts"), line + "\n").unwrap();
     let failure = agree(&options, &[]).await.unwrap_err();
     assert_eq!(failure.cause, Cause::HostKeyChanged, "{failure}");
 }

@@ -1,7 +1,7 @@
 //! Who we log in as, with what, and who is asked.
 
-use super::*;
-use crate::tunnel::Cause;
+use super::{agent::OwnAgent, real::Sshd, *};
+use crate::{ssh::server::Round, tunnel::Cause};
 
 fn passphrase(lab: &Lab, again: bool) -> Question {
     Question::Passphrase { path: lab.at("locked"), again }
@@ -128,10 +128,15 @@ async fn a_password_is_asked_for_only_where_somebody_is_there() {
     assert_eq!((failure.cause, script.asked().len()), (Cause::Authentication, 3));
 }
 
+fn key_then_code(lab: &Lab) -> Login {
+    let code = Round { instructions: "", prompts: vec![("Code: ", false, "123456")] };
+    Login::Rounds { key: Some(lab.key.clone()), rounds: vec![code] }
+}
+
 #[tokio::test]
 async fn a_key_and_then_a_code() {
     let lab = Lab::known();
-    lab.server.allow(Login::KeyThenCode(lab.key.clone(), "123456".into()));
+    lab.server.allow(key_then_code(&lab));
     let script = Script::of(&["123456"]);
     let session = connect(&lab.options(), &script).await.unwrap();
     assert_eq!(session.facts().method, "publickey,keyboard-interactive");
@@ -144,46 +149,6 @@ async fn a_key_and_then_a_code() {
     assert_eq!(failure.cause, Cause::Authentication);
     let failure = connect(&lab.options(), &Script::default()).await.unwrap_err();
     assert_eq!(failure.cause, Cause::NeedsPerson);
-}
-
-/// A private ssh-agent; ends with the test.
-struct OwnAgent(std::process::Child, PathBuf);
-
-impl Drop for OwnAgent {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl OwnAgent {
-    fn start(folder: &Path) -> Option<Self> {
-        use std::io::BufRead;
-        let program = installed("ssh-agent")?;
-        installed("ssh-add")?;
-        let socket = folder.join("agent");
-        let mut process = Command::new(program)
-            .args(["-D", "-a"])
-            .arg(&socket)
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        // It prints its variables once the socket is there.
-        let mut line = String::new();
-        std::io::BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.contains("SSH_AUTH_SOCK"), "{line}");
-        Some(Self(process, socket))
-    }
-
-    fn add(&self, key: &Path) {
-        let mut command = Command::new("ssh-add");
-        let done = command.arg("-q").arg(key).env("SSH_AUTH_SOCK", &self.1).status().unwrap();
-        assert!(done.success());
-    }
-
-    fn options(&self, lab: &Lab) -> SshOptions {
-        lab.with("IdentityAgent", &self.1.display().to_string())
-    }
 }
 
 #[tokio::test]
@@ -220,4 +185,175 @@ async fn an_agent_that_is_gone_is_named_when_nothing_else_works() {
     let failure = connect(&options, &Script::default()).await.unwrap_err();
     assert_eq!(failure.cause, Cause::Agent);
     assert!(failure.fix.unwrap().contains("ssh-add"));
+}
+
+#[tokio::test]
+async fn rounds_of_questions_and_of_none_are_answered_in_turn() {
+    let lab = Lab::known();
+    let rounds = vec![
+        Round { instructions: "Welcome\u{1b}[2J", prompts: vec![] },
+        Round {
+            instructions: "First",
+            prompts: vec![("Name: ", true, "me"), ("Pin: ", false, "12")],
+        },
+        Round { instructions: "", prompts: vec![("Code: ", false, "34")] },
+        Round { instructions: "Bye", prompts: vec![] },
+    ];
+    lab.server.allow(Login::Rounds { key: None, rounds });
+    let script = Script::of(&["me", "12", "34"]);
+    let session = connect(&lab.options(), &script).await.unwrap();
+    assert_eq!(session.facts().method, "keyboard-interactive");
+    let asked: Vec<(String, String, bool)> = script
+        .asked()
+        .into_iter()
+        .map(|question| match question {
+            Question::Interactive { instructions, prompt, echo, .. } => {
+                (instructions, prompt, echo)
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected =
+        [("Welcome[2J\nFirst", "Name: ", true), ("", "Pin: ", false), ("", "Code: ", false)];
+    let expected = expected.map(|(said, prompt, echo)| (said.into(), prompt.into(), echo));
+    assert_eq!(asked, expected);
+}
+
+#[tokio::test]
+async fn wrong_answers_may_be_mended_three_times() {
+    let lab = Lab::known();
+    lab.server.allow(key_then_code(&lab));
+    let script = Script::of(&["1", "2", "123456"]);
+    connect(&lab.options(), &script).await.unwrap();
+    assert_eq!(script.asked().len(), 3);
+    let script = Script::of(&["1", "2", "3", "123456"]);
+    let failure = connect(&lab.options(), &script).await.unwrap_err();
+    assert_eq!((failure.cause, script.asked().len()), (Cause::Authentication, 3));
+    let script = Script::of(&["1", "123456"]);
+    let once = lab.with("NumberOfPasswordPrompts", "1");
+    let failure = connect(&once, &script).await.unwrap_err();
+    assert_eq!((failure.cause, script.asked().len()), (Cause::Authentication, 1));
+}
+
+#[tokio::test]
+async fn a_code_is_never_sent_twice() {
+    let lab = Lab::known();
+    lab.server.allow(key_then_code(&lab));
+    let keyring = Keyring::default();
+    let script = Script::of(&["123456"]);
+    let session = connect_with(&lab.options(), &script, &keyring).await.unwrap();
+    assert!(session.facts().needed_person, "so nothing is dialled beside it on suspicion");
+    lab.server.drop_sessions();
+    within(session.closed()).await;
+    let nobody = Script::default();
+    let failure = connect_with(&lab.options(), &nobody, &keyring).await.unwrap_err();
+    assert_eq!((failure.cause, nobody.asked().len()), (Cause::NeedsPerson, 1));
+    assert!(!failure.cause.is_transient());
+    assert!(failure.message.contains("nobody is there"), "{failure}");
+}
+
+#[tokio::test]
+async fn in_batch_mode_nothing_is_asked() {
+    let lab = Lab::known();
+    let empty = vec![Round { instructions: "Hello", prompts: vec![] }];
+    for login in [key_then_code(&lab), Login::Rounds { key: None, rounds: empty }] {
+        lab.server.allow(login);
+        let script = Script::of(&["123456"]);
+        let failure = connect(&lab.with("BatchMode", "yes"), &script).await.unwrap_err();
+        assert_eq!((failure.cause, script.asked().len()), (Cause::Authentication, 0));
+        assert!(failure.message.contains("it offers keyboard-interactive"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_shall_not_be_remembered_is_asked_for_again() {
+    let Some(lab) = locked() else { return };
+    let mut plan = plan(&with_key(&lab, "locked"));
+    plan.target_mut().remember = false;
+    let keyring = Keyring::default();
+    let script = Script::of(&["secret"]);
+    let session = connect_plan(&plan, &script, &keyring).await.unwrap();
+    assert!(session.facts().needed_person, "a reconnect would need a person");
+    let nobody = Script::default();
+    let failure = connect_plan(&plan, &nobody, &keyring).await.unwrap_err();
+    assert_eq!(
+        (failure.cause, nobody.asked()),
+        (Cause::NeedsPerson, vec![passphrase(&lab, false)])
+    );
+}
+
+#[tokio::test]
+async fn a_passphrase_is_wrong_three_times_at_most() {
+    let Some(lab) = locked() else { return };
+    let script = Script::of(&["a", "b", "c", "secret"]);
+    let failure = connect(&with_key(&lab, "locked"), &script).await.unwrap_err();
+    assert_eq!((failure.cause, script.asked().len()), (Cause::NeedsPerson, 3));
+    assert!(failure.message.contains("wrong three times"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_locked_key_without_its_public_half_is_unlocked_first() {
+    if installed("ssh-keygen").is_none() {
+        return;
+    }
+    let lab = Lab::known();
+    let words = ["-q", "-t", "ecdsa", "-m", "PEM", "-N", "secret", "-f"];
+    assert!(
+        Command::new("ssh-keygen").args(words).arg(lab.at("locked")).status().unwrap().success()
+    );
+    lab.server.allow(Login::Key(fs::read_to_string(lab.at("locked.pub")).unwrap()));
+    fs::remove_file(lab.at("locked.pub")).unwrap();
+    let keyring = Keyring::default();
+    let script = Script::of(&["secret"]);
+    connect_with(&with_key(&lab, "locked"), &script, &keyring).await.unwrap();
+    assert_eq!(script.asked(), [passphrase(&lab, false)]);
+    let again = Script::default();
+    connect_with(&with_key(&lab, "locked"), &again, &keyring).await.unwrap();
+    assert_eq!(again.asked(), []);
+}
+
+#[tokio::test]
+async fn a_full_agent_leaves_a_try_for_the_password() {
+    let lab = Lab::known();
+    let Some(agent) = OwnAgent::start(lab.folder.path()) else { return };
+    for number in 0..9 {
+        let path = lab.at(&format!("other{number}"));
+        generate_client_key(&path).unwrap();
+        agent.add(&path);
+    }
+    lab.server.allow(Login::KeyOrPassword(lab.key.clone(), "right".into()));
+    let mut options = agent.options(&lab);
+    options.identities = vec![lab.at("nowhere")];
+    let script = Script::of(&["right"]);
+    let session = connect(&options, &script).await.unwrap();
+    assert_eq!((session.facts().method.as_str(), script.asked().len()), ("password", 1));
+}
+
+#[tokio::test]
+async fn one_failed_login_is_one_connection() {
+    let Some(sshd) = Sshd::start(&[]).await else { return };
+    generate_client_key(&sshd.at("stranger")).unwrap();
+    let options = SshOptions { identities: vec![sshd.at("stranger")], ..sshd.options() };
+    let failure = connect(&options, &Script::default()).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Authentication);
+    assert!(failure.message.contains("it offers publickey; refused: "), "{failure}");
+    assert_eq!(sshd.logged(1, "Connection from").await, 1);
+    assert_eq!(sshd.logged(1, "Failed publickey").await, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_up_on_many_keys_without_a_word_is_no_broken_link() {
+    let lab = Lab::known();
+    lab.server.allow(Login::Key(lab.key.clone()));
+    let mut options = lab.options();
+    options.identities.clear();
+    for number in 0..12 {
+        let path = lab.at(&format!("other{number}"));
+        generate_client_key(&path).unwrap();
+        options.identities.push(path);
+    }
+    let failure = connect(&options, &Script::default()).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Authentication, "{failure}");
+    assert!(failure.message.contains("after too many keys"), "{failure}");
+    assert!(failure.fix.unwrap().contains("IdentitiesOnly"));
 }

@@ -1,10 +1,14 @@
 //! Connections made in tests: a scripted person, the embedded server, an echo behind it.
 
+mod agent;
 mod crypto;
+mod dropbear;
 mod facts;
 mod failures;
 mod host_certificates;
 mod host_keys;
+mod key_files;
+mod keys_offered;
 mod logins;
 mod real;
 mod rotation;
@@ -76,8 +80,11 @@ async fn connect_with(
     script: &Script,
     keyring: &Keyring,
 ) -> Result<Session, Failure> {
-    let plan = plan(options);
-    let connecting = super::connect(&plan, keyring, script, &|_: Stage| {});
+    connect_plan(&plan(options), script, keyring).await
+}
+
+async fn connect_plan(plan: &Plan, script: &Script, keyring: &Keyring) -> Result<Session, Failure> {
+    let connecting = super::connect(plan, keyring, script, &|_: Stage| {});
     timeout(PATIENCE, Box::pin(connecting)).await.expect("connect took too long")
 }
 
@@ -136,6 +143,17 @@ impl Lab {
         options(self.port(), &self.at("client_key"), &self.at("known_hosts"))
     }
 
+    /// The options for the same server behind `jump`, which lets our key in.
+    fn behind(&self, jump: &Self) -> SshOptions {
+        jump.server.allow(Login::Key(self.key.clone()));
+        let block = block("jump", jump.port(), &self.at("client_key"), &self.at("known_hosts"));
+        SshOptions {
+            jumps: vec!["jump".to_owned()],
+            config_file: Some(config_file(self.folder.path(), &[block])),
+            ..self.options()
+        }
+    }
+
     /// The options with one more, which comes first and so wins.
     fn with(&self, key: &str, value: &str) -> SshOptions {
         let mut options = self.options();
@@ -154,8 +172,26 @@ fn options(port: u16, key: &Path, known_hosts: &Path) -> SshOptions {
             ("GlobalKnownHostsFile".into(), "none".into()),
             ("IdentityAgent".into(), "none".into()),
         ],
+        config_file: Some("none".into()),
         ..SshOptions::default()
     }
+}
+
+/// The block of a configuration file for a server on 127.0.0.1; like [`options`].
+fn block(name: &str, port: u16, key: &Path, known_hosts: &Path) -> String {
+    format!(
+        "Host {name}\n HostName 127.0.0.1\n Port {port}\n IdentityFile {}\n IdentityAgent none\n \
+         UserKnownHostsFile {}\n GlobalKnownHostsFile none\n",
+        key.display(),
+        known_hosts.display()
+    )
+}
+
+/// A configuration file of these blocks in `folder`.
+fn config_file(folder: &Path, blocks: &[String]) -> PathBuf {
+    let path = folder.join("ssh_config");
+    fs::write(&path, blocks.concat()).unwrap();
+    path
 }
 
 /// A forward to `port` on the far side's loopback.

@@ -2,6 +2,8 @@
 
 use std::process::{Child, Stdio};
 
+use tokio::sync::watch;
+
 use super::*;
 use crate::{ssh::OpenFailure, tunnel::Cause};
 
@@ -10,6 +12,7 @@ pub(super) struct Sshd {
     folder: tempfile::TempDir,
     pub(super) port: u16,
     process: Child,
+    log: watch::Receiver<Vec<String>>,
 }
 
 impl Drop for Sshd {
@@ -32,7 +35,8 @@ impl Sshd {
         let port = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
-             StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\nMaxStartups 200\n",
+             StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\nMaxStartups 200\n\
+             LogLevel VERBOSE\n",
             at("host_key").display(),
             at("authorized_keys").display()
         );
@@ -40,7 +44,8 @@ impl Sshd {
             config.push_str(line);
             config.push('\n');
         }
-        config.push_str("PasswordAuthentication no\nAllowTcpForwarding yes\n");
+        config.push_str("PasswordAuthentication no\nKbdInteractiveAuthentication no\n");
+        config.push_str("AllowTcpForwarding yes\n");
         fs::write(at("sshd_config"), config).unwrap();
         // Debian's sshd wants this folder when it runs as root; others need not have it.
         fs::create_dir_all("/run/sshd").ok();
@@ -52,16 +57,19 @@ impl Sshd {
             .unwrap();
         // "Server listening on" is the line to wait for.
         let stderr = process.stderr.take().unwrap();
+        let (sink, log) = watch::channel(Vec::new());
         let ready = tokio::task::spawn_blocking(move || {
             use std::io::BufRead;
-            let mut lines = std::io::BufReader::new(stderr).lines();
-            let found = lines.any(|line| line.is_ok_and(|line| line.contains("listening on")));
+            let mut lines = std::io::BufReader::new(stderr).lines().map_while(Result::ok);
+            let found = lines.any(|line| line.contains("listening on"));
             // Reads on, so that sshd never blocks on a full pipe.
-            std::thread::spawn(move || lines.count());
+            std::thread::spawn(move || {
+                lines.for_each(|line| sink.send_modify(|log| log.push(line)))
+            });
             found
         });
         let ready = timeout(PATIENCE, ready).await.unwrap().unwrap();
-        let sshd = Self { folder, port, process };
+        let sshd = Self { folder, port, process, log };
         assert!(ready, "sshd did not start");
         let host_key = fs::read_to_string(sshd.at("host_key.pub")).unwrap();
         let mut words = host_key.split(' ');
@@ -72,6 +80,19 @@ impl Sshd {
 
     pub(super) fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// How many lines of its log hold `words`, once so many logins went well or badly.
+    pub(super) async fn logged(&self, logins: usize, words: &str) -> usize {
+        let count = |log: &Vec<String>, words: &[&str]| {
+            log.iter().filter(|line| words.iter().any(|words| line.contains(words))).count()
+        };
+        let ends = ["Accepted publickey", "authenticating user"];
+        let mut log = self.log.clone();
+        let waiting = timeout(PATIENCE, log.wait_for(|log| count(log, &ends) >= logins));
+        let over = waiting.await.is_ok_and(|log| log.is_ok());
+        assert!(over, "not {logins} logins: {:#?}", *self.log.borrow());
+        count(&self.log.borrow(), &[words])
     }
 
     pub(super) fn options(&self) -> SshOptions {
@@ -153,8 +174,13 @@ async fn a_wrong_key_and_too_many_keys() {
 #[tokio::test]
 async fn jumps_through_a_real_server_to_itself() {
     let Some(sshd) = Sshd::start(&[]).await else { return };
-    let mut options = sshd.options();
-    options.jumps = vec![format!("127.0.0.1:{}", sshd.port); 2];
+    let (key, known_hosts) = (sshd.at("client_key"), sshd.at("known_hosts"));
+    let blocks = ["one", "two"].map(|name| block(name, sshd.port, &key, &known_hosts));
+    let options = SshOptions {
+        jumps: vec!["one".to_owned(), "two".to_owned()],
+        config_file: Some(config_file(sshd.folder.path(), &blocks)),
+        ..sshd.options()
+    };
     let session = connect(&options, &Script::default()).await.unwrap();
     shout(&mut open(&session, echo().await).await).await;
 }

@@ -181,9 +181,7 @@ async fn a_write_that_was_given_up_never_becomes_other_bytes() {
 async fn jumps_through_a_host_with_a_check_and_a_login_at_each() {
     let target = Lab::known();
     let jump = Lab::start();
-    jump.server.allow(Login::Key(target.key.clone()));
-    let mut options = target.options();
-    options.jumps = vec![format!("127.0.0.1:{}", jump.port())];
+    let options = target.behind(&jump);
     // The jump host's key is new: it is asked about like any other.
     let script = Script::of(&["yes"]);
     let session = connect(&options, &script).await.unwrap();
@@ -207,9 +205,7 @@ async fn jumps_through_a_host_with_a_check_and_a_login_at_each() {
 async fn the_end_of_the_jump_host_is_the_end_of_the_session() {
     let target = Lab::known();
     let jump = Lab::start();
-    jump.server.allow(Login::Key(target.key.clone()));
-    let mut options = target.options();
-    options.jumps = vec![format!("127.0.0.1:{}", jump.port())];
+    let options = target.behind(&jump);
     let session = connect(&options, &Script::of(&["yes"])).await.unwrap();
     let mut stream = open(&session, echo().await).await;
     shout(&mut stream).await;

@@ -1,5 +1,8 @@
 //! Whole configurations over a world that is made up.
 
+mod against_ssh;
+mod generator;
+
 use std::{
     collections::BTreeMap,
     net::IpAddr,
