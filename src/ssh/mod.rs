@@ -33,6 +33,7 @@ mod pem;
 mod preferred;
 mod proxy;
 mod resolve;
+mod rotation;
 mod route;
 pub(crate) mod server;
 mod session;
