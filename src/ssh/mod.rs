@@ -49,7 +49,7 @@ pub(crate) use keyring::Keyring;
 pub(crate) use observe::{Answer, Fact, Key, Line, Observer, Standing};
 pub(crate) use options::anchor;
 pub(crate) use preferred::Negotiated;
-pub(crate) use resolve::{Environment, Hop, Plan, resolve};
+pub(crate) use resolve::{Environment, Hop, Plan, resolve, settings};
 pub(crate) use session::{OpenFailure, Session};
 
 #[cfg(test)]
