@@ -159,7 +159,7 @@ impl Bench {
     async fn new() -> Self {
         let (dial, dials) = mpsc::channel(8);
         let (opens, opened) = mpsc::channel(8);
-        let options = Options { proof: ProofKind::Gateway, seed: 1 };
+        let options = Options { proof: ProofKind::Gateway, alive: None, seed: 1 };
         let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
         let hold = Duration::from_secs(30);
         let lane =
