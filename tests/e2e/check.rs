@@ -173,10 +173,18 @@ fn each_hop_has_its_steps_and_one_connection() {
     }
     let scene = Scene::new();
     let jump = Sshd::start(&[]);
-    jump.allow_key_of(&scene.sshd);
-    scene.sshd.know(&jump.known_hosts_line(jump.port()));
     let hop = format!("{}:{}", jump.target(), jump.port());
-    let report = check(&scene).args(["--json", "-J", &hop]).run().exits(0).json();
+    let blocks = jump.block("jump") + &scene.sshd.block("myhost");
+    let config = scene.laptop.write("ssh_config", &blocks);
+    let checked = || {
+        openclaw(&scene.laptop)
+            .args(["remote", "check", "--batch", "-F"])
+            .arg(&config)
+            .args(["--remote-port", &scene.gateway.port().to_string(), "--token-file"])
+            .arg(scene.gateway.token_file())
+            .args(["-J", "jump", "myhost"])
+    };
+    let report = checked().arg("--json").run().exits(0).json();
     assert_eq!(
         marks(&report),
         "+resolve +name1 +connect1 +server1 +host_key1 +login1 \
@@ -185,7 +193,7 @@ fn each_hop_has_its_steps_and_one_connection() {
     assert_eq!(report["hops"][0]["target"], hop, "{report:#}");
     assert_eq!(detail(&report, "connect")["throughHop"], 1, "{report:#}");
     assert_eq!((connections(&jump), connections(&scene.sshd)), (1, 1));
-    let ran = check(&scene).args(["-J", &hop]).run().exits(0);
+    let ran = checked().run().exits(0);
     assert!(ran.stdout.contains("hop 2 of 2"), "{ran}");
 }
 
