@@ -73,8 +73,8 @@ pub(crate) async fn connect(
         observer.fact(Fact::Hop(number));
         route = format!("{route}>{}", hop.label());
         let making = Making { hop, route: &route, keyring, asker, observer };
-        let session = match below {
-            None => making.first().await?,
+        let made = match below {
+            None => making.first().await,
             Some(jump) => {
                 observer.stage(Stage::Connecting { host: hop.host.clone(), port: hop.port });
                 let started = Instant::now();
@@ -85,12 +85,26 @@ pub(crate) async fn connect(
                 };
                 let took = started.elapsed();
                 observer.fact(Fact::Through { took });
-                making.session(stream, took, None, Some(jump)).await?
+                making.session(stream, took, None, Some(jump)).await
             }
         };
-        below = Some(session);
+        let is_jump = number + 1 < plan.hops().len();
+        below =
+            Some(made.map_err(|failure| if is_jump { of_jump(hop, failure) } else { failure })?);
     }
     below.ok_or_else(|| Failure::new(Cause::Configuration, "the plan has no hop"))
+}
+
+/// What to do about a jump host that lets nobody in: the options of the command do not mean it.
+fn of_jump(hop: &Hop, failure: Failure) -> Failure {
+    if failure.cause != Cause::Authentication {
+        return failure;
+    }
+    failure.fix(format!(
+        "as with ssh, -i and -o mean the target alone: name the key of the jump host in \
+         ~/.ssh/config (Host {}, IdentityFile FILE), or ssh-add it",
+        hop.named
+    ))
 }
 
 /// Why the next hop cannot be reached through the last.

@@ -159,7 +159,7 @@ impl Bench {
     async fn new() -> Self {
         let (dial, dials) = mpsc::channel(8);
         let (opens, opened) = mpsc::channel(8);
-        let options = Options { proof: ProofKind::Gateway, seed: 1 };
+        let options = Options { proof: ProofKind::Gateway, alive: None, seed: 1 };
         let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
         let hold = Duration::from_secs(30);
         let lane =
@@ -356,7 +356,7 @@ async fn a_login_that_needed_a_code_is_not_repeated_without_a_person() {
     }));
     let way = crate::supervisor::dialer::find(&definition.unwrap(), Arc::default()).await.unwrap();
     let (desk, dialer) = (way.desk, way.dialer);
-    let options = Options { proof: ProofKind::Ssh, seed: 1 };
+    let options = Options { proof: ProofKind::Ssh, alive: None, seed: 1 };
     let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
     let mut lane = Lane::start(tracing::Span::none(), options, destination, LONG, dialer);
     let mut person = desk.sit();
