@@ -17,7 +17,6 @@ mod keep;
 mod keywords;
 mod lexer;
 mod machine;
-mod names;
 mod numbers;
 mod pattern;
 mod reader;
