@@ -33,6 +33,7 @@ mod preferred;
 mod proxy;
 mod resolve;
 mod route;
+mod rsa_size;
 pub(crate) mod server;
 mod session;
 mod stream;

@@ -30,6 +30,7 @@ use crate::{
         known_hosts,
         observe::{self, Answer, Fact},
         resolve::Method,
+        rsa_size,
     },
     tunnel::{Cause, Failure},
 };
@@ -273,6 +274,9 @@ impl Login<'_> {
             },
         };
         let shown = hand.shown(&identity);
+        if self.is_too_short(&identity, &shown) {
+            return Ok(None);
+        }
         let Some(hash) = self.hash(&identity, &shown).await? else { return Ok(None) };
         if !self.is_fresh(&identity) {
             return Ok(None);
@@ -288,6 +292,17 @@ impl Login<'_> {
             }
         }
         Ok(verdict)
+    }
+
+    /// Whether a key is shorter than the configuration allows; a note says so.
+    fn is_too_short(&mut self, identity: &Identity, shown: &str) -> bool {
+        let key = identity::key(identity).to_bytes().unwrap_or_default();
+        let flaw = rsa_size::flaw(self.context.hop, &key);
+        if let Some(flaw) = &flaw {
+            let message = format!("{shown} {flaw}");
+            self.story.aside(Failure::new(Cause::Authentication, message));
+        }
+        flaw.is_some()
     }
 
     /// Who signs for a candidate.
