@@ -10,7 +10,6 @@ mod algorithms;
 mod ask;
 mod auth;
 mod cipher_speed;
-#[allow(dead_code, unused_imports, reason = "what of the settings a plan does not ask for yet")]
 pub(crate) mod config;
 mod connect;
 mod dial;

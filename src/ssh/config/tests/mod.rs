@@ -92,7 +92,7 @@ impl World for Fake {
     }
 
     fn glob(&self, wanted: &str) -> Result<Vec<PathBuf>, String> {
-        let is_wanted = |path: &&PathBuf| pattern::matches(path.to_str().unwrap_or(""), wanted);
+        let is_wanted = |path: &&PathBuf| pattern::matches(wanted, path.to_str().unwrap_or(""));
         Ok(self.files.keys().filter(is_wanted).cloned().collect())
     }
 
