@@ -13,6 +13,8 @@ pub(crate) struct Forwards {
     pub(crate) local: Vec<Forward>,
     /// Whether one that cannot be made is a failure (`ExitOnForwardFailure`).
     pub(crate) all_or_nothing: bool,
+    /// Whether `GatewayPorts` opens forwards that name no address of this machine.
+    gateway_ports: bool,
     /// What cannot be made, each with its place and the reason: sentences for people.
     pub(crate) left_out: Vec<String>,
 }
@@ -20,13 +22,16 @@ pub(crate) struct Forwards {
 /// The forwards of the target's `settings`; class `config` if some cannot be made and
 /// `ExitOnForwardFailure` is set.
 pub(super) fn of(settings: &Settings) -> Result<Forwards, Problem> {
-    let mut forwards =
-        Forwards { all_or_nothing: settings.is_yes("ExitOnForwardFailure"), ..Forwards::default() };
+    let mut forwards = Forwards {
+        all_or_nothing: settings.is_yes("ExitOnForwardFailure"),
+        gateway_ports: settings.is_yes("GatewayPorts"),
+        ..Forwards::default()
+    };
     if settings.is_yes("ClearAllForwardings") {
         return Ok(forwards);
     }
     for (forward, origin) in settings.forwards("LocalForward") {
-        match local(&forward.listen, forward.connect.as_ref(), settings.is_yes("GatewayPorts")) {
+        match local(&forward.listen, forward.connect.as_ref(), forwards.gateway_ports) {
             Some(forward) => forwards.local.push(forward),
             None => forwards.leave_out("LocalForward with a socket", "is not built yet", &origin),
         }
@@ -60,6 +65,13 @@ impl Forwards {
             .into_iter()
             .partition(|forward| forward.leads_to_gateway(gateway));
         let port = own.first().map(|forward| forward.port);
+        for typed in remote.forwards.iter().filter(|it| self.gateway_ports && it.bind.is_none()) {
+            let (port, host, host_port) = (typed.port, &typed.host, typed.host_port);
+            self.left_out.push(format!(
+                "GatewayPorts: -L {port}:{host}:{host_port} listens for this machine alone; for \
+                 others write -L '*:{port}:{host}:{host_port}'"
+            ));
+        }
         let ours = if remote.local_port == 0 { port } else { Some(remote.local_port) };
         for forward in further {
             let at = (forward.bind.as_deref(), forward.port);

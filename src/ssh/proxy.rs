@@ -243,7 +243,9 @@ impl Keeper {
         {
             return Outcome::of(status);
         }
+        // As ssh does; and since some start us with hangups ignored, which is inherited:
         self.group.signal(Signal::SIGHUP);
+        self.group.signal(Signal::SIGTERM);
         if timeout(HANGUP, child.wait()).await.is_err() {
             self.group.signal(Signal::SIGKILL);
             let _buried = timeout(HANGUP, child.wait()).await;
@@ -346,7 +348,9 @@ fn describe(
             let cause = if is_missing { Cause::Configuration } else { Cause::Refused };
             (cause, ended(status))
         }
-        Some(Outcome::Ended(_)) => (failure.cause, "ended without an error".to_owned()),
+        Some(Outcome::Ended(_)) => {
+            (failure.cause, "ended without an error before the handshake was done".to_owned())
+        }
         Some(Outcome::Stopped) | None if failure.cause == Cause::HandshakeTimedOut => {
             let limit = hop.connect_timeout.as_secs();
             (failure.cause, format!("brought no answer of an SSH server within {limit} s"))
@@ -420,9 +424,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let alive = folder.path().join("alive");
         nix::unistd::mkfifo(&alive, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        // Two processes that ignore the hangup, and hold a pipe open for as long as they live.
+        // Two processes that ignore being asked to end, and hold a pipe open for as long as they live.
         let line = format!(
-            "sh -c 'trap \"\" HUP; exec 3>{}; sleep 1000 & echo ready; wait'",
+            "sh -c 'trap \"\" HUP TERM; exec 3>{}; sleep 1000 & echo ready; wait'",
             alive.display()
         );
         let (mut proxy, mut witness) = Proxy::start(&command(&line)).unwrap();

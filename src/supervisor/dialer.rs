@@ -1,6 +1,7 @@
 //! The seam filled with SSH: dials a remote's plan, and asks through its desk.
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -47,6 +48,10 @@ pub(super) struct Way {
     pub(super) desk: Arc<Desk>,
     /// What the configuration forwards beside the gateway.
     pub(super) forwards: ssh::Forwards,
+    /// Whether the first dial may need no network: to this machine, or by a command.
+    pub(super) is_near: bool,
+    /// How often a silent server is asked for a sign of life, if somebody said (`ServerAliveInterval`).
+    pub(super) alive: Option<Duration>,
     /// The port that the configuration wants for the gateway.
     pub(super) port: Option<u16>,
 }
@@ -64,8 +69,18 @@ pub(super) async fn find(definition: &config::Remote, agent: Agent) -> Result<Wa
     };
     let mut plan = dialer.plan().await?;
     let label = (plan.label(), plan.via());
+    let is_near = plan.hops().first().is_some_and(is_near);
+    let alive = plan.alive_interval.filter(|interval| !interval.is_zero());
     let port = plan.forwards.settle(definition);
-    Ok(Way { label, dialer: Arc::new(dialer), desk, forwards: plan.forwards, port })
+    let (dialer, forwards) = (Arc::new(dialer), plan.forwards);
+    Ok(Way { label, dialer, desk, forwards, is_near, alive, port })
+}
+
+/// Whether a first hop may be reached without a network.
+fn is_near(hop: &ssh::Hop) -> bool {
+    hop.proxy_command.is_some()
+        || hop.host == "localhost"
+        || hop.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl SshDialer {
@@ -126,6 +141,18 @@ pub(crate) fn worded(question: ssh::Question) -> control::Question {
                 "{host} is not known here yet. Its {algorithm} host key has the fingerprint\n  {fingerprint}\nIs it the right one? [yes/no] "
             ),
         ),
+        ssh::Question::MoreHostKeys { host, more, gone } => {
+            let list = |what: &str, keys: Vec<String>| -> String {
+                keys.iter().map(|key| format!("  {what} {key}\n")).collect()
+            };
+            let (more, gone) = (list("new ", more), list("gone", gone));
+            (
+                control::Answer::YesNo,
+                format!(
+                    "{host} has proved that its host keys have changed:\n{more}{gone}Note that in known_hosts? [yes/no] "
+                ),
+            )
+        }
         ssh::Question::Passphrase { path, again } => (
             control::Answer::Hidden,
             format!("{}Passphrase of {}: ", once_more(again), path.display()),

@@ -1,7 +1,6 @@
 //! One remote at work: its lanes, its ports, and what `remote status` says of it.
 
 use std::{
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
@@ -49,7 +48,7 @@ pub(super) struct Remote {
     definition: Mutex<config::Remote>,
     /// `user@host:port` and the hops before it, for people.
     label: (String, Vec<String>),
-    /// Whether the first hop is this machine itself.
+    /// Whether the first dial may need no network.
     is_near: bool,
     gateway: Lane,
     /// Those of the definition, then those of the ssh configuration.
@@ -65,14 +64,6 @@ pub(super) struct Remote {
     said: Mutex<Option<Value>>,
 }
 
-/// Whether the first hop is this machine itself.
-fn is_near((target, via): &(String, Vec<String>)) -> bool {
-    let first = via.first().unwrap_or(target);
-    let host = first.rsplit_once('@').map_or(first.as_str(), |(_, host)| host);
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host).trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 /// Two definitions that say the same.
 fn is_same(old: &config::Remote, new: &config::Remote) -> bool {
     let port = if new.local_port == 0 { old.local_port } else { new.local_port };
@@ -83,20 +74,20 @@ fn is_same(old: &config::Remote, new: &config::Remote) -> bool {
 impl Remote {
     /// Makes the lanes; nothing is bound and nothing dialled yet.
     pub(super) fn new(name: &str, mut definition: config::Remote, way: Way, seed: u64) -> Self {
-        let Way { label, dialer, desk, forwards: configured, port } = way;
+        let Way { label, dialer, desk, forwards: configured, is_near, alive, port } = way;
         if definition.local_port == 0 {
             definition.local_port = port.unwrap_or(0);
         }
         let span = tracing::info_span!("remote", name);
         let destination =
             Destination { host: "127.0.0.1".to_owned(), port: definition.remote_port };
-        let options = Options { proof: ProofKind::Gateway, seed };
+        let options = Options { proof: ProofKind::Gateway, alive, seed };
         let gateway = Lane::start(span.clone(), options, destination, HOLD, Arc::clone(&dialer));
         let all = definition.forwards.iter().chain(&configured.local);
         let forwards = all.zip(1..).map(|(forward, index)| {
             let span = tracing::info_span!(parent: &span, "forward", port = forward.port);
             let destination = Destination { host: forward.host.clone(), port: forward.host_port };
-            let options = Options { proof: ProofKind::Ssh, seed: seed.wrapping_add(index) };
+            let options = Options { proof: ProofKind::Ssh, alive, seed: seed.wrapping_add(index) };
             let lane = Lane::start(span, options, destination, HOLD, Arc::clone(&dialer));
             (forward.clone(), lane)
         });
@@ -104,7 +95,7 @@ impl Remote {
         Self {
             name: Mutex::new(name.to_owned()),
             definition: Mutex::new(definition),
-            is_near: is_near(&label),
+            is_near,
             label,
             gateway,
             forwards,

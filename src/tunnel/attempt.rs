@@ -119,12 +119,12 @@ impl Attempt {
     }
 
     /// When the next ping is due, or the one under way counts as unanswered; inbound bytes extend
-    /// both.
-    pub(super) fn ping_deadline(&self) -> Option<Instant> {
+    /// both. While nobody waits there are `idle` between two pings.
+    pub(super) fn ping_deadline(&self, idle: Duration) -> Option<Instant> {
         if !self.has_session() || self.parked || self.suspect.is_some() {
             return None;
         }
-        let interval = if self.awaited { PING_AWAITED } else { PING_IDLE };
+        let interval = if self.awaited { PING_AWAITED } else { idle };
         Some(match self.pinged {
             Some(sent) => sent.max(self.heard) + self.patience(),
             None => self.heard + interval,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Cause, Failure, Number, Proof, ProofKind,
-    attempt::{Attempt, Stage},
+    attempt::{Attempt, PING_IDLE, Stage},
 };
 use crate::backoff::Backoff;
 
@@ -166,6 +166,8 @@ pub(crate) enum Action {
 pub(crate) struct Options {
     /// What proves it: a gateway's answer, or the SSH session itself.
     pub(crate) proof: ProofKind,
+    /// Between two pings while nobody waits, if somebody chose it.
+    pub(crate) alive: Option<Duration>,
     /// Decides all jitter.
     pub(crate) seed: u64,
 }
@@ -305,7 +307,7 @@ impl Tunnel {
                 },
             };
             let silence = attempt.suspect.map(|since| since + self.silence(attempt));
-            [attempt.ping_deadline(), proof, silence].into_iter().flatten().min()
+            [attempt.ping_deadline(self.idle()), proof, silence].into_iter().flatten().min()
         });
         let of_draining = self.draining.iter().filter_map(|draining| draining.until);
         let retry = self.retry.filter(|_| self.may_dial());
@@ -745,9 +747,15 @@ impl Tunnel {
         }
     }
 
+    /// Between two pings while nobody waits.
+    fn idle(&self) -> Duration {
+        self.options.alive.unwrap_or(PING_IDLE)
+    }
+
     fn ping_or_suspect(&mut self, number: Number, now: Instant, actions: &mut Vec<Action>) {
+        let idle = self.idle();
         let Some(attempt) = self.attempt(number) else { return };
-        if attempt.ping_deadline().is_none_or(|at| at > now) {
+        if attempt.ping_deadline(idle).is_none_or(|at| at > now) {
             return;
         }
         if attempt.pinged.is_none() {

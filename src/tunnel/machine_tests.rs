@@ -39,7 +39,7 @@ struct Sim {
 impl Sim {
     fn new(proof: ProofKind) -> Self {
         Self {
-            tunnel: Tunnel::new(Options { proof, seed: 7 }),
+            tunnel: Tunnel::new(Options { proof, alive: None, seed: 7 }),
             now: start(),
             alive: BTreeSet::new(),
             draining: BTreeSet::new(),
@@ -200,6 +200,17 @@ fn inbound_bytes_extend_the_deadline() {
     }
     assert_eq!(sim.tunnel.phase(), Phase::Live);
     assert_eq!(sim.last, Number(1));
+}
+
+#[test]
+fn an_interval_that_somebody_chose_takes_the_place_of_ours() {
+    let mut sim = live();
+    let next = |sim: &Sim| sim.tunnel.deadline().map(|at| at - sim.now);
+    assert_eq!(next(&sim), Some(PING_IDLE));
+    sim.tunnel.options.alive = Some(ms(30_000));
+    assert_eq!(next(&sim), Some(ms(30_000)));
+    sim.news(1, News::Awaited);
+    assert_eq!(next(&sim), Some(ms(1_000)));
 }
 
 #[test]

@@ -14,14 +14,19 @@ fn a_jump_host_leads_on() {
     }
     let scene = Scene::new();
     let jump = Sshd::start(&[]);
-    jump.allow_key_of(&scene.sshd);
-    scene.sshd.know(&jump.known_hosts_line(jump.port()));
+    // As with ssh, the jump host's known hosts come from a file, its key here from the agent.
+    let known = jump.known_hosts().display().to_string();
+    let config = format!("Host 127.0.0.1\n  UserKnownHostsFile {known}\n");
+    let config = scene.laptop.write("ssh_config", &config);
     let hop = format!("{}:{}", jump.target(), jump.port());
-    let agent = Agent::with(&scene.sshd.key());
+    let agent = Agent::with(&jump.key());
+    let known = format!("UserKnownHostsFile={}", scene.sshd.known_hosts().display());
     let status = scene
-        .dialling()
+        .dialling_by_file(&config)
         .env("SSH_AUTH_SOCK", agent.socket())
-        .args(["--json", "--name", "vps", "-J", &hop])
+        .args(["--json", "--name", "vps", "-J", &hop, "-o", &known, "-i"])
+        .arg(scene.sshd.key())
+        .args(["-p", &scene.sshd.port().to_string()])
         .arg(scene.sshd.target())
         .run()
         .exits(0)

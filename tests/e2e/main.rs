@@ -13,5 +13,6 @@ mod hops;
 mod manners;
 mod service;
 mod slow_gateway;
+mod ssh_config;
 mod stage;
 mod supervisor;

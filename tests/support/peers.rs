@@ -11,6 +11,8 @@ pub(crate) enum Peer {
     Autossh,
     /// The reference gateway and CLI, installed by `tests/peers/install`.
     OpenClaw,
+    /// `nc`, which leads its input and output to a port.
+    Netcat,
     /// `script`, which runs a program on a terminal of its own.
     Script,
 }
@@ -21,6 +23,7 @@ impl Peer {
             Self::OpenSsh => sshd().is_some() && found("ssh").is_some(),
             Self::Autossh => found("autossh").is_some(),
             Self::OpenClaw => folder().join("openclaw/node_modules/openclaw").is_dir(),
+            Self::Netcat => found("nc").is_some(),
             Self::Script => found("script").is_some(),
         }
     }
@@ -30,6 +33,7 @@ impl Peer {
             Self::OpenSsh => "apt-get install openssh-server",
             Self::Autossh => "apt-get install autossh",
             Self::OpenClaw => "tests/peers/install",
+            Self::Netcat => "apt-get install netcat-openbsd",
             Self::Script => "apt-get install bsdutils",
         }
     }

@@ -62,6 +62,17 @@ impl Scene {
         way_in(self.sshd.port(), &self.sshd.key(), &self.sshd.known_hosts())
     }
 
+    /// `remote connect --batch` by an ssh configuration file, complete but for the target.
+    pub(crate) fn dialling_by_file(&self, config: &Path) -> Run {
+        openclaw(&self.laptop)
+            .args(["remote", "connect", "--batch", "-F"])
+            .arg(config)
+            .arg("--token-file")
+            .arg(self.gateway.token_file())
+            .args(["--remote-port", &self.gateway.port().to_string()])
+            .limit(Duration::from_secs(90))
+    }
+
     /// Connects a remote named `vps` and fails unless it is live.
     pub(crate) fn connect(&self) -> Ran {
         self.dialling().args(["--json", "--name", "vps"]).arg(self.sshd.target()).run().exits(0)
@@ -82,9 +93,11 @@ pub(crate) fn dialling(sshd: &Sshd, port: u16, token_file: &Path) -> Vec<OsStrin
     words
 }
 
-/// The ssh options that lead to a port with a key and a known_hosts file.
+/// The ssh options that lead to a port with a key and a known_hosts file, and no configuration of
+/// the person who runs the tests.
 pub(crate) fn way_in(port: u16, key: &Path, known_hosts: &Path) -> [OsString; 6] {
     let mut known = OsString::from("UserKnownHostsFile=");
     known.push(known_hosts);
-    ["-p".into(), port.to_string().into(), "-i".into(), key.into(), "-o".into(), known]
+    let port = format!("-p{port}").into();
+    ["-Fnone".into(), port, "-i".into(), key.into(), "-o".into(), known]
 }

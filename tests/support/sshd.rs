@@ -104,6 +104,20 @@ impl Sshd {
         self.allow_line(&public);
     }
 
+    /// The block of an ssh configuration file that leads to it as `name`, with its own key and known
+    /// hosts.
+    pub(crate) fn block(&self, name: &str) -> String {
+        format!(
+            "Host {name}\n  HostName 127.0.0.1\n  Port {}\n  User {}\n  IdentityFile {}\n  \
+             IdentitiesOnly yes\n  IdentityAgent none\n  UserKnownHostsFile {}\n  \
+             GlobalKnownHostsFile none\n",
+            self.port,
+            user(),
+            self.key().display(),
+            self.known_hosts().display()
+        )
+    }
+
     /// The known_hosts line for its host key, as seen through `port`.
     pub(crate) fn known_hosts_line(&self, port: u16) -> String {
         let public = fs::read_to_string(self.path("host_key.pub")).expect("a public key");

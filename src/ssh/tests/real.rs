@@ -273,3 +273,16 @@ async fn rsa_keys_shorter_than_the_user_asks_for_are_neither_taken_nor_offered()
     assert_eq!(failure.cause, Cause::Authentication, "{failure}");
     assert!(failure.message.contains("3072 bits"), "{failure}");
 }
+
+#[tokio::test]
+async fn a_server_that_offers_nothing_we_have_is_told_by_what_it_offers() {
+    for (line, offer) in [
+        ("HostbasedAuthentication yes", "it offers hostbased"),
+        ("HostbasedAuthentication no", "it offers nothing"),
+    ] {
+        let Some(sshd) = Sshd::start(&["PubkeyAuthentication no", line]).await else { return };
+        let failure = connect(&sshd.options(), &Script::default()).await.unwrap_err();
+        assert_eq!(failure.cause, Cause::Authentication, "{failure}");
+        assert!(failure.message.contains(offer), "{failure}");
+    }
+}
