@@ -11,7 +11,6 @@ mod algorithms;
 mod ask;
 mod auth;
 mod cipher_speed;
-#[allow(dead_code, unused_imports, reason = "what of the settings a plan does not ask for yet")]
 pub(crate) mod config;
 mod connect;
 mod dial;
@@ -35,6 +34,7 @@ mod proxy;
 mod resolve;
 mod rotation;
 mod route;
+mod rsa_size;
 pub(crate) mod server;
 mod session;
 mod stream;

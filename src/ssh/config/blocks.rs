@@ -49,7 +49,7 @@ impl Reader<'_> {
                 Some(wanted) => (true, wanted),
                 None => (false, word.as_str()),
             };
-            if pattern::matches(&self.host, wanted) {
+            if pattern::matches(wanted, &self.host) {
                 *active = !negated;
                 if negated {
                     return Ok(());

@@ -57,7 +57,7 @@ impl Reader<'_> {
         for word in &said.words {
             match word.strip_prefix('-') {
                 Some(gone) => values
-                    .retain(|value| !value.words.iter().any(|name| pattern::matches(name, gone))),
+                    .retain(|value| !value.words.iter().any(|name| pattern::matches(gone, name))),
                 None => values.push(Said { words: vec![word.clone()], ..said.clone() }),
             }
         }

@@ -1,6 +1,7 @@
 //! What a keyword of ssh_config(5) is: its kind of value, its default, and what we do about it.
 
 pub(super) use super::table::KEYWORDS;
+use crate::ssh::algorithms;
 
 /// One keyword: a row of the table that the reader, `-G` and the documentation are made from.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ pub(super) enum Kind {
     /// Bytes, and perhaps a time.
     Rekey,
     /// Names of algorithms.
-    Algorithms(Family),
+    Algorithms(algorithms::Keyword),
     /// A forward.
     Forward(Direction),
     /// A socket: a path, or a name from the environment.
@@ -110,21 +111,6 @@ pub(super) enum Kind {
     Timeouts,
     /// Whatever stands there.
     Anything,
-}
-
-/// What a list of algorithms is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
-    /// `Ciphers`.
-    Cipher,
-    /// `MACs`.
-    Mac,
-    /// `KexAlgorithms`.
-    Kex,
-    /// Public keys and their signatures.
-    Key,
-    /// Signatures of certificate authorities.
-    Authority,
 }
 
 /// Which way a forward goes.

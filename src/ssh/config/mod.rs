@@ -17,7 +17,6 @@ mod keep;
 mod keywords;
 mod lexer;
 mod machine;
-mod names;
 mod numbers;
 mod pattern;
 mod reader;
@@ -29,11 +28,13 @@ mod tokens;
 mod values;
 mod world;
 
-pub(crate) use forward::{End, Forward};
+pub(crate) use forward::End;
 pub(crate) use machine::Machine;
 pub(crate) use resolve::{Request, resolve};
-pub(crate) use settings::{Mistake, Note, Origin, Said, Settings};
-pub(crate) use world::{Found, Source, World};
+pub(crate) use settings::{Mistake, Origin, Settings};
+pub(crate) use world::World;
+#[cfg(test)]
+pub(crate) use world::{Found, Source};
 
 #[cfg(test)]
 mod tests;

@@ -1,35 +1,11 @@
-//! Patterns of ssh_config(5): `*`, `?`, lists with negation, and networks. Pure.
+//! Lists of patterns with negation, and of networks, as ssh_config(5) has them. Pure.
 
 use std::net::IpAddr;
 
+pub(super) use crate::ssh::pattern::matches;
+
 /// The longest pattern of a list that OpenSSH looks at, bytes.
 const LONGEST: usize = 1022;
-
-/// Whether `text` matches `pattern`: `*` stands for anything, `?` for one byte.
-pub(super) fn matches(text: &str, pattern: &str) -> bool {
-    let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
-    let (mut at, mut look) = (0, 0);
-    // Where the last star stands, and how much it stands for so far.
-    let mut star = None;
-    while let Some(byte) = text.get(at) {
-        match pattern.get(look) {
-            Some(b'*') => {
-                star = Some((look, at));
-                look += 1;
-            }
-            Some(b'?') => (at, look) = (at + 1, look + 1),
-            Some(wanted) if wanted == byte => (at, look) = (at + 1, look + 1),
-            Some(_) | None => match star {
-                Some((from, taken)) => {
-                    star = Some((from, taken + 1));
-                    (at, look) = (taken + 1, from + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.iter().skip(look).all(|byte| *byte == b'*')
-}
 
 /// How a list of patterns judges a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +29,7 @@ pub(super) fn judge(text: &str, patterns: &str) -> Verdict {
         if pattern.len() > LONGEST {
             return Verdict::Unknown;
         }
-        if matches(text, pattern) {
+        if matches(pattern, text) {
             if negated {
                 return Verdict::Excluded;
             }
@@ -129,28 +105,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_and_question_marks_match_as_in_ssh() {
-        for (text, pattern, expected) in [
-            ("", "", true),
-            ("", "*", true),
-            ("", "?", false),
-            ("a", "", false),
-            ("host.example.com", "*.example.com", true),
-            ("example.com", "*.example.com", false),
-            ("abcabc", "*abc", true),
-            ("abcabd", "*abc", false),
-            ("10.0.0.1", "10.0.?.1", true),
-            ("10.0.12.1", "10.0.?.1", false),
-            ("axbyc", "a*b*c", true),
-            ("Box", "box", false),
-        ] {
-            assert_eq!(matches(text, pattern), expected, "{text} {pattern}");
-        }
-    }
-
-    #[test]
     fn a_pattern_full_of_stars_takes_no_time() {
-        assert!(!matches(&"a".repeat(5000), &format!("{}b", "*a".repeat(500))));
+        assert!(!matches(&format!("{}b", "*a".repeat(500)), &"a".repeat(5000)));
     }
 
     #[test]

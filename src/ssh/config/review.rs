@@ -1,13 +1,13 @@
 //! What of a configuration is not honoured: what is only noted, and what refuses the host.
 
 use super::{
-    keywords::{Family, KEYWORDS, Keyword, Treatment},
-    names,
+    keywords::{KEYWORDS, Keyword, Kind, Treatment},
     reader::Reader,
     resolve::origin,
     settings::{Mistake, Note, Origin, Said, Values},
+    values,
 };
-use crate::ssh::target;
+use crate::ssh::{algorithms, target};
 
 /// Writes what refuses the host into the reader's mistakes; the notes are the rest.
 pub(super) fn review(reader: &mut Reader<'_>, filled: &Values) -> Vec<Note> {
@@ -62,11 +62,6 @@ fn weakens(keyword: &Keyword, said: &Said, filled: &Values) -> bool {
         "ProxyUseFdpass" => {
             said.words.iter().any(|word| word == "yes") && filled.contains_key("ProxyCommand")
         }
-        "CASignatureAlgorithms" => said.words.iter().any(|list| {
-            let family = Family::Authority;
-            names::expand(list, family)
-                .is_ok_and(|names| !family.defaults().iter().all(|name| names.contains(name)))
-        }),
         _ => true,
     }
 }
@@ -133,14 +128,15 @@ fn attempts_are_some(reader: &mut Reader<'_>) {
     }
 }
 
-/// A list that leaves nothing is no list.
+/// A list that leaves nothing that we have reaches no host.
 fn algorithms_are_left(reader: &mut Reader<'_>) {
-    for keyword in KEYWORDS {
-        let super::keywords::Kind::Algorithms(family) = keyword.kind else { continue };
-        if let Some(list) = reader.word(keyword.name)
-            && let Err(what) = names::expand(list, family)
+    for keyword in KEYWORDS.iter().filter(|keyword| keyword.treatment == Treatment::Used) {
+        let Kind::Algorithms(list) = keyword.kind else { continue };
+        if let Some(text) = reader.word(keyword.name)
+            && let Err(why) = algorithms::choose(list, text)
         {
             let origin = origin(reader, keyword.name);
+            let what = values::without_name(&why, list);
             reader.mistake(Mistake::new(&origin, keyword.name, what));
         }
     }

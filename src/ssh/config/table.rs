@@ -1,7 +1,8 @@
 //! Every keyword of ssh_config(5), OpenSSH 9.2 to 10, with what we do about it: the one table that the
 //! reader, `-G` and `docs/ssh_config.md` come from.
 
-use super::keywords::{Choices, Count, Direction, Family, Keyword, Kind, Treatment};
+use super::keywords::{Choices, Count, Direction, Keyword, Kind, Treatment};
+use crate::ssh::algorithms::Keyword as List;
 use Treatment::{Ignored, Obsolete, Refused, Reported, Used};
 
 const FAMILIES: Choices = &[("inet", "inet"), ("inet6", "inet6"), ("any", "any")];
@@ -282,13 +283,7 @@ pub(super) static KEYWORDS: &[Keyword] = &[
         &[],
         "Whether further keys that a known server proves to hold are written down.",
     ),
-    first(
-        "CheckHostIP",
-        Kind::Flag,
-        Reported(&["no"]),
-        &["no"],
-        "The key on file for the name decides; the address is not looked up as well.",
-    ),
+    first("CheckHostIP", Kind::Flag, Used, &["no"], "Whether the key must not contradict the one on file for the address."),
     first(
         "VerifyHostKeyDNS",
         Kind::Choice(ASK),
@@ -319,17 +314,10 @@ pub(super) static KEYWORDS: &[Keyword] = &[
         "The list of revoked host keys is not read: the host is refused. `@revoked` lines in \
          known hosts are honoured.",
     ),
-    first(
-        "CASignatureAlgorithms",
-        Kind::Algorithms(Family::Authority),
-        Refused(&[]),
-        &[],
-        "Which signatures a certificate authority may use cannot be narrowed: the host is \
-         refused where the list leaves out any of the usual ones.",
-    ),
+    first("CASignatureAlgorithms", Kind::Algorithms(List::CaSignature), Used, &[], "Which signatures an authority may use in the certificate of a host, with `+`, `-` and `^`."),
     first(
         "HostKeyAlgorithms",
-        Kind::Algorithms(Family::Key),
+        Kind::Algorithms(List::HostKey),
         Used,
         &[],
         "Which host keys are accepted, best first, with `+`, `-` and `^`.",
@@ -380,13 +368,7 @@ pub(super) static KEYWORDS: &[Keyword] = &[
         &[],
         "The agent's socket, `SSH_AUTH_SOCK`, `$NAME` or `none`.",
     ),
-    first(
-        "AddKeysToAgent",
-        Kind::AddKeys,
-        Reported(&["no"]),
-        &["no"],
-        "Keys that were unlocked stay with us, in memory; they are not handed to the agent.",
-    ),
+    first("AddKeysToAgent", Kind::AddKeys, Used, &["no"], "Whether the agent gets the keys that were unlocked from files."),
     first(
         "UseKeychain",
         Kind::Flag,
@@ -421,7 +403,7 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     ),
     first(
         "PubkeyAcceptedAlgorithms",
-        Kind::Algorithms(Family::Key),
+        Kind::Algorithms(List::PublicKey),
         Used,
         &[],
         "Which signatures our keys may make, with `+`, `-` and `^`.",
@@ -445,7 +427,7 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     ),
     first(
         "HostbasedAcceptedAlgorithms",
-        Kind::Algorithms(Family::Key),
+        Kind::Algorithms(List::HostKey),
         Ignored,
         &[],
         "Logging in by host is not supported.",
@@ -527,33 +509,26 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     ),
     first(
         "Ciphers",
-        Kind::Algorithms(Family::Cipher),
+        Kind::Algorithms(List::Ciphers),
         Used,
         &[],
         "Which ciphers may be used, best first, with `+`, `-` and `^`.",
     ),
     first(
         "MACs",
-        Kind::Algorithms(Family::Mac),
+        Kind::Algorithms(List::Macs),
         Used,
         &[],
         "Which message authentication codes may be used, with `+`, `-` and `^`.",
     ),
     first(
         "KexAlgorithms",
-        Kind::Algorithms(Family::Kex),
+        Kind::Algorithms(List::Kex),
         Used,
         &[],
         "Which key exchanges may be used, best first, with `+`, `-` and `^`.",
     ),
-    first(
-        "Compression",
-        Kind::Choice(PLAIN),
-        Used,
-        &["no"],
-        "Is taken, and the connection stays uncompressed: a tunnel that shares one \
-         compression between streams leaks.",
-    ),
+    first("Compression", Kind::Choice(PLAIN), Reported(&["no"]), &["no"], "Nothing is compressed: streams that share one compression tell of each other."),
     first(
         "RekeyLimit",
         Kind::Rekey,
@@ -586,17 +561,9 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     ),
     first("VersionAddendum", Kind::Rest, Ignored, &[], "Our version says nothing but what we are."),
     first("WarnWeakCrypto", Kind::Anything, Ignored, &[], "What is weak is said by `check`."),
-    first(
-        "LocalForward",
-        Kind::Forward(Direction::Local),
-        Used,
-        &[],
-        "Further forwards to here; one that leads to the gateway's own port is the forward \
-         that we make anyway.",
-    )
-    .every(),
-    first("RemoteForward", Kind::Forward(Direction::Remote), Used, &[], "Forwards from there.")
-        .every(),
+    first("LocalForward", Kind::Forward(Direction::Local), Used, &[], "Further forwards between ports, not between sockets. One that leads to the gateway's own port \
+         is the forward that we make anyway.").every(),
+    first("RemoteForward", Kind::Forward(Direction::Remote), Reported(&[]), &[], "Not built yet: run `ssh -R` beside us.").every(),
     first(
         "DynamicForward",
         Kind::Forward(Direction::Dynamic),
@@ -750,13 +717,7 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     first("SendEnv", Kind::Environment, Ignored, &[], "No shell is run that could see variables.")
         .every(),
     first("SetEnv", Kind::Assignments, Ignored, &[], "No shell is run that could see variables."),
-    first(
-        "LogLevel",
-        Kind::Choice(LEVELS),
-        Used,
-        &["info"],
-        "Is taken; `-v` and the log files of `remote logs` say more.",
-    ),
+    first("LogLevel", Kind::Choice(LEVELS), Ignored, &["info"], "`-v` and `remote logs` say how much is told."),
     first("LogVerbose", Kind::Words(1000), Ignored, &[], "Names places in ssh's own source."),
     first(
         "SyslogFacility",

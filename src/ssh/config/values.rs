@@ -4,9 +4,10 @@ use super::{
     forward::Forward,
     jump,
     keywords::{Choices, Direction, Kind},
-    lexer, names,
+    lexer,
     numbers::{mask, number, port, scaled, seconds},
 };
+use crate::ssh::algorithms::{self, Keyword as List};
 
 /// The fewest bytes of `RekeyLimit`.
 const FEWEST_BYTES: u64 = 16;
@@ -114,7 +115,7 @@ fn one(kind: Kind, word: &str) -> Result<Vec<String>, String> {
         Kind::Number => number(word).map(|n| n.to_string()).ok_or_else(|| wrong(word, "a number")),
         Kind::Time if word == "none" => return Ok(Vec::new()),
         Kind::Time => seconds_text(word),
-        Kind::Algorithms(family) => names::check(word, family).map(|()| word.to_owned()),
+        Kind::Algorithms(list) => algorithms(word, list),
         Kind::Socket => socket(word),
         Kind::FlagOrSocket => flag(word).map_or_else(|| socket(word), |flag| Ok(flag.to_owned())),
         Kind::Persist => persist(word),
@@ -146,6 +147,19 @@ fn one(kind: Kind, word: &str) -> Result<Vec<String>, String> {
 
 fn wrong(word: &str, what: &str) -> String {
     format!("`{}` is not {what}", word.escape_debug())
+}
+
+fn algorithms(word: &str, list: List) -> Result<String, String> {
+    match algorithms::check(list, word) {
+        Ok(()) => Ok(word.to_owned()),
+        Err(why) => Err(without_name(&why, list)),
+    }
+}
+
+/// The keyword is told with its place already.
+pub(super) fn without_name(why: &str, list: List) -> String {
+    let rest = why.strip_prefix(list.name()).unwrap_or(why);
+    rest.trim_start_matches([':', ' ']).to_owned()
 }
 
 fn flag(word: &str) -> Option<&'static str> {

@@ -14,10 +14,13 @@ use std::{
 };
 
 use super::{super::keywords, generator};
-use crate::ssh::config::{
-    Machine, Mistake, Request, Settings,
-    keywords::{KEYWORDS, Kind, Treatment},
-    resolve,
+use crate::ssh::{
+    algorithms,
+    config::{
+        Machine, Mistake, Request, Settings,
+        keywords::{KEYWORDS, Keyword, Kind, Treatment},
+        resolve,
+    },
 };
 
 /// How many configurations the corpus has at least.
@@ -125,13 +128,20 @@ fn agrees_with_the_real_ssh_over_the_corpus() {
         cases.iter().map(|case| &case.file).collect();
     assert!(configurations.len() >= FEWEST, "only {} configurations", configurations.len());
 
+    let nothing = Case {
+        name: String::new(),
+        file: "none".into(),
+        arguments: vec!["box".to_owned()],
+        expected: Expected::Agreement,
+    };
+    let defaults = by_keyword(&ask_ssh(&ssh, &nothing).unwrap());
     let outcomes = Mutex::new(Vec::new());
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = ask_both(&ssh, case);
+                    let outcome = ask_both(&ssh, case, &defaults);
                     outcomes.lock().unwrap().push(outcome);
                 }
             });
@@ -251,14 +261,17 @@ fn cases_of(name: &str, file: &Path) -> Vec<Case> {
     questions.into_iter().map(case).collect()
 }
 
-fn ask_both(ssh: &Path, case: &Case) -> Outcome {
+fn ask_both(ssh: &Path, case: &Case, defaults: &Values) -> Outcome {
     let theirs = ask_ssh(ssh, case);
     let ours = ask_us(case);
     let takes = (theirs.is_ok(), ours.is_ok());
     let mut outcome = Outcome { takes, ..Outcome::default() };
     let mut wrong = |what: String| outcome.wrong.push(format!("{}: {what}", case.name));
     match (&theirs, &ours) {
-        (Ok(theirs), Ok(ours)) => compare(case, theirs, &ours.dump(), &mut outcome),
+        (Ok(theirs), Ok(ours)) => {
+            let expected = Expectation { dump: by_keyword(&ours.dump()), settings: ours, defaults };
+            compare(case, &by_keyword(theirs), &expected, &mut outcome);
+        }
         (Ok(_), Err(mistakes)) => {
             if !matches!(case.expected, Expected::OursRefuses | Expected::OursMayRefuse) {
                 wrong(format!("only we refuse: {}", super::sentences(mistakes)));
@@ -328,15 +341,56 @@ fn ask_us(case: &Case) -> Result<Settings, Vec<Mistake>> {
     resolve(&request, &Machine::default())
 }
 
-fn compare(case: &Case, theirs: &str, ours: &str, outcome: &mut Outcome) {
-    let (theirs, ours) = (by_keyword(theirs), by_keyword(ours));
+/// Values by keyword in lower case, in their order.
+type Values = BTreeMap<String, Vec<String>>;
+
+/// What we make of a configuration.
+struct Expectation<'a> {
+    dump: Values,
+    settings: &'a Settings,
+    /// What `ssh` does without any configuration.
+    defaults: &'a Values,
+}
+
+impl Expectation<'_> {
+    /// What `ssh` should say. Our lists of algorithms start from our own, so what was understood of
+    /// a list is applied to those of `ssh`.
+    fn of(&self, keyword: &Keyword, name: &str) -> Vec<String> {
+        let Kind::Algorithms(list) = keyword.kind else {
+            return self.dump.get(name).cloned().unwrap_or_default();
+        };
+        let default = self.defaults.get(name).cloned().unwrap_or_default();
+        match self.settings.word(name) {
+            None => default,
+            Some(text) => {
+                let default: Vec<&str> = default.iter().flat_map(|list| list.split(',')).collect();
+                vec![sorted(&algorithms::expand(list, text, &default).join(","), text)]
+            }
+        }
+    }
+}
+
+/// A list that patterns were filled into, in one order: that of their tables is not that of ours.
+fn sorted(list: &str, text: &str) -> String {
+    if text.starts_with('-') || !text.contains(['*', '?']) {
+        return list.to_owned();
+    }
+    let mut names: Vec<&str> = list.split(',').collect();
+    names.sort_unstable();
+    names.join(",")
+}
+
+fn compare(case: &Case, theirs: &Values, ours: &Expectation<'_>, outcome: &mut Outcome) {
     for keyword in KEYWORDS {
         let name = keyword.name.to_ascii_lowercase();
-        let none = Vec::new();
-        let (their, our) = (theirs.get(&name).unwrap_or(&none), ours.get(&name).unwrap_or(&none));
+        let mut their = theirs.get(&name).cloned().unwrap_or_default();
+        if let (Kind::Algorithms(_), Some(text)) = (keyword.kind, ours.settings.word(&name)) {
+            their.iter_mut().for_each(|list| *list = sorted(list, text));
+        }
+        let our = ours.of(keyword, &name);
         let is_security = SECURITY.contains(&name.as_str());
         let is_ours = keyword.treatment == Treatment::Used || is_security;
-        if !is_ours || is_known(&name, their, our, &theirs) {
+        if !is_ours || is_known(&name, &their, &our, theirs) {
             continue;
         }
         outcome.compared += their.len().max(our.len()).max(1);
@@ -356,12 +410,7 @@ fn compare(case: &Case, theirs: &str, ours: &str, outcome: &mut Outcome) {
 }
 
 /// Differences between OpenSSH as released and Debian's, and what `ssh -G` prints by mistake.
-fn is_known(
-    name: &str,
-    their: &[String],
-    our: &[String],
-    theirs: &BTreeMap<String, Vec<String>>,
-) -> bool {
+fn is_known(name: &str, their: &[String], our: &[String], theirs: &Values) -> bool {
     let said = |keyword: &str| theirs.get(keyword).map_or(&[][..], Vec::as_slice);
     let is_debians_batch = name == "serveraliveinterval"
         && their == ["300"]
@@ -379,8 +428,8 @@ fn is_known(
     is_debians_batch || is_twice || (is_structure && name != "host")
 }
 
-fn by_keyword(dump: &str) -> BTreeMap<String, Vec<String>> {
-    let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
+fn by_keyword(dump: &str) -> Values {
+    let mut values = Values::new();
     for line in dump.lines() {
         let (keyword, value) = line.split_once(' ').unwrap_or((line, ""));
         values.entry(keyword.to_ascii_lowercase()).or_default().push(value.to_owned());
