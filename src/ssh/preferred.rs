@@ -146,7 +146,9 @@ mod tests {
             Keyword::Kex => Algorithms { kex: names, ..Algorithms::default() },
             Keyword::Ciphers => Algorithms { ciphers: names, ..Algorithms::default() },
             Keyword::Macs => Algorithms { macs: names, ..Algorithms::default() },
-            _ => Algorithms { host_key: names, ..Algorithms::default() },
+            Keyword::HostKey | Keyword::PublicKey | Keyword::CaSignature => {
+                Algorithms { host_key: names, ..Algorithms::default() }
+            }
         }
     }
 
@@ -179,7 +181,7 @@ mod tests {
                 Keyword::Kex => asked.kex.len() - EXTENSIONS.len(),
                 Keyword::Ciphers => asked.cipher.len(),
                 Keyword::Macs => asked.mac.len(),
-                _ => asked.key.len(),
+                Keyword::HostKey | Keyword::PublicKey | Keyword::CaSignature => asked.key.len(),
             };
             assert_eq!(count, list.split(',').count(), "{list}");
         }
