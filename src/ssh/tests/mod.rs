@@ -12,6 +12,7 @@ mod keys_offered;
 mod logins;
 mod real;
 mod rotation;
+mod security_keys;
 mod streams;
 
 use std::{
