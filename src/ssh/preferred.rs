@@ -216,6 +216,17 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_a_type_that_was_not_asked_for_is_noticed() {
+        let key =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDqzxTaiggEUUYyrUfcHgXE+t7GM42MjaavVKtsTRhCJ";
+        let shown: PublicKeyOrCertificate =
+            russh::keys::PublicKey::from_openssh(key).unwrap().into();
+        let asked = |list| preferred(&wanted(Keyword::HostKey, list), &OnFile::default());
+        assert!(was_asked_for(&asked("ssh-ed25519"), &shown));
+        assert!(!was_asked_for(&asked("rsa-sha2-512,ecdsa*"), &shown));
+    }
+
+    #[test]
     fn a_signature_of_another_algorithm_is_noticed() {
         let agreed = Negotiated {
             kex: "curve25519-sha256".into(),
