@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     net::IpAddr,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
@@ -15,9 +15,9 @@ use russh::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tokio_util::task::TaskTracker;
 
 use super::{
     algorithms::{Keyword, usable},
@@ -213,7 +213,7 @@ impl Making<'_> {
         }
         let (handle, host_key, trust) =
             shaken.map_err(|failure| self.blame(failure, &switch, &remembered))?;
-        let negotiated = self.agreed(&handle, agreed.get())?;
+        self.keeps_to(agreed.get(), &handle)?;
         let login = auth::Context {
             hop: self.hop,
             route: self.route,
@@ -225,7 +225,7 @@ impl Making<'_> {
         let (handle, outcome) = Box::pin(auth::login(login, handle)).await?;
         self.observer.fact(Fact::LoggedIn { method: outcome.method.clone() });
         let handle = Arc::new(handle);
-        let chores = TaskTracker::new();
+        let mut chores = JoinSet::new();
         let rotating = Rotating::new(self.hop, files.name(), &host_key, kinds);
         if let (Trust::Own, Some(rotating)) = (trust, rotating) {
             if self.hop.update_host_keys == UpdateHostKeys::Ask {
@@ -239,7 +239,6 @@ impl Making<'_> {
         let facts = Facts {
             host_key: known_hosts::fingerprint(&host_key),
             banner,
-            negotiated,
             method: outcome.method,
             needed_person: needed_person || outcome.needed_person,
             rtt: switch.heard_after().unwrap_or_default(),
@@ -251,7 +250,7 @@ impl Making<'_> {
             end,
             facts,
             below,
-            chores,
+            chores: Mutex::new(chores),
             killed: AtomicBool::new(false),
         }))
     }
@@ -292,18 +291,15 @@ impl Making<'_> {
         }
     }
 
-    /// What was agreed on, if the host kept to it.
-    fn agreed(
+    /// Fails unless the host signed as was agreed.
+    fn keeps_to(
         &self,
-        handle: &client::Handle<Watcher>,
         agreed: Option<&Negotiated>,
-    ) -> Result<Negotiated, Failure> {
+        handle: &client::Handle<Watcher>,
+    ) -> Result<(), Failure> {
         let signature = handle.agent_session_binding().map(|binding| binding.signature());
         match (agreed, signature) {
-            (Some(agreed), Some(signature)) if signed_as_agreed(agreed, signature) => {
-                tracing::debug!(%agreed, "agreed on algorithms");
-                Ok(agreed.clone())
-            }
+            (Some(agreed), Some(signature)) if signed_as_agreed(agreed, signature) => Ok(()),
             _ => Err(Failure::new(
                 Cause::Protocol,
                 format!("{} signed by another algorithm than was agreed on", self.hop.place()),
