@@ -231,6 +231,14 @@ pub(crate) fn or_own(keyword: Keyword, given: &[String]) -> Vec<String> {
     if given.is_empty() { own(keyword) } else { given.to_vec() }
 }
 
+/// Of the names that a server offers those that a list could ask us to use.
+pub(crate) fn usable(keyword: Keyword, offered: &[String]) -> Vec<&str> {
+    let is_usable = |name: &&str| {
+        keyword.table().iter().any(|(known, grade)| known == name && *grade != Missing)
+    };
+    offered.iter().map(String::as_str).filter(is_usable).collect()
+}
+
 /// Whether `list` is one that `ssh` would take for the keyword; the error says what is wrong.
 pub(crate) fn check(keyword: Keyword, list: &str) -> Result<(), String> {
     let (sign, rest) = split(list);

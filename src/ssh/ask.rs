@@ -25,6 +25,16 @@ pub(crate) enum Question {
         /// `SHA256:…`.
         fingerprint: String,
     },
+    /// A host that is known has other keys than those on file, and has proved it; `yes` has the file
+    /// changed.
+    MoreHostKeys {
+        /// As known_hosts would name it.
+        host: String,
+        /// Keys to add, each as type and `SHA256:…`.
+        more: Vec<String>,
+        /// Keys that the host has no longer.
+        gone: Vec<String>,
+    },
     /// A private key file is encrypted.
     Passphrase {
         /// The file.

@@ -8,27 +8,31 @@ use std::{
 };
 
 use russh::{
-    Names, Preferred, SshId,
+    AlgorithmKind, Names, Preferred, SshId,
     client::{self, DisconnectReason},
+    keys::PublicKey,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
+use tokio_util::task::TaskTracker;
 
 use super::{
+    algorithms::{Keyword, usable},
     ask::{Asker, Stage},
     auth,
     dial::{dial, plain},
-    host_key::{Files, Shown},
+    host_key::{Files, Shown, Trust},
     keyring::{Keyring, Server, punishes},
     known_hosts,
     link::{Link, Switch},
     observe::{Fact, Observer},
-    preferred::{Negotiated, preferred, signed_as_agreed, was_asked_for},
+    preferred::{Negotiated, kinds, preferred, signed_as_agreed, was_asked_for},
     proxy::Proxy,
-    resolve::{Hop, Plan},
+    resolve::{Hop, Plan, UpdateHostKeys},
+    rotation::Rotating,
     session::{End, Facts, Inner, OpenFailure, Session},
     stream::Taps,
     wire::Wire,
@@ -186,9 +190,12 @@ impl Making<'_> {
         let (offers, offered) = mpsc::channel(1);
         let (end, taps) = (Arc::new(End::default()), Arc::new(Taps::default()));
         let agreed = Arc::new(OnceLock::new());
+        let (announces, mut announced) = mpsc::channel(1);
+        let kinds = kinds(&config.preferred);
         let watcher = Watcher {
             asked: config.preferred.clone(),
             offers,
+            announces,
             agreed: Arc::clone(&agreed),
             end: Arc::clone(&end),
             taps: Arc::clone(&taps),
@@ -204,7 +211,7 @@ impl Making<'_> {
         if let Some(agreed) = agreed.get().cloned() {
             self.observer.fact(Fact::Algorithms(agreed));
         }
-        let (handle, host_key) =
+        let (handle, host_key, trust) =
             shaken.map_err(|failure| self.blame(failure, &switch, &remembered))?;
         let negotiated = self.agreed(&handle, agreed.get())?;
         let login = auth::Context {
@@ -217,10 +224,20 @@ impl Making<'_> {
         };
         let (handle, outcome) = Box::pin(auth::login(login, handle)).await?;
         self.observer.fact(Fact::LoggedIn { method: outcome.method.clone() });
+        let handle = Arc::new(handle);
+        let chores = TaskTracker::new();
+        let rotating = Rotating::new(self.hop, files.name(), &host_key, kinds);
+        if let (Trust::Own, Some(rotating)) = (trust, rotating) {
+            if self.hop.update_host_keys == UpdateHostKeys::Ask {
+                rotating.ask(&handle, &mut announced, self.asker, self.observer).await;
+            } else {
+                chores.spawn(rotating.follow(Arc::clone(&handle), announced, Arc::clone(&end)));
+            }
+        }
         fuse.armed = false;
         let needed_person = below.as_ref().is_some_and(|below| below.facts().needed_person);
         let facts = Facts {
-            host_key,
+            host_key: known_hosts::fingerprint(&host_key),
             banner,
             negotiated,
             method: outcome.method,
@@ -228,40 +245,43 @@ impl Making<'_> {
             rtt: switch.heard_after().unwrap_or_default(),
         };
         Ok(Session::new(Inner {
-            handle: Arc::new(handle),
+            handle,
             switch,
             taps,
             end,
             facts,
             below,
+            chores,
             killed: AtomicBool::new(false),
         }))
     }
 
-    /// Banner and key exchange, with the host key decided in between; also the key's fingerprint.
+    /// Banner and key exchange, with the host key decided in between; also the key (in its SSH wire
+    /// form) and why it was accepted.
     async fn handshake(
         &self,
         connecting: impl Future<Output = Result<client::Handle<Watcher>, russh::Error>> + Send,
         mut offered: mpsc::Receiver<Offer>,
         files: &Files,
         switch: &Switch,
-    ) -> Result<(client::Handle<Watcher>, String), Failure> {
+    ) -> Result<(client::Handle<Watcher>, Vec<u8>, Trust), Failure> {
         let mut connecting = Box::pin(connecting);
         let host = || self.hop.host.clone();
         self.observer.stage(Stage::Handshaking { host: host() });
         let limit = self.hop.connect_timeout;
         let mut deadline = Instant::now() + limit;
-        let mut fingerprint = String::new();
+        let (mut host_key, mut trust) = (Vec::new(), Trust::Lent);
         loop {
             tokio::select! {
                 connected = &mut connecting => {
                     let handle = connected.map_err(|error| self.broken(&error))?;
-                    return Ok((handle, fingerprint));
+                    return Ok((handle, host_key, trust));
                 }
                 Some(offer) = offered.recv() => {
                     self.observer.stage(Stage::CheckingHostKey { host: host() });
-                    files.check(self.hop, &offer.shown, self.asker, self.observer).await?;
-                    fingerprint = known_hosts::fingerprint(&offer.shown.key);
+                    trust =
+                        files.check(self.hop, &offer.shown, self.asker, self.observer).await?;
+                    host_key = offer.shown.key;
                     // The session may have died while a person thought; `connecting` says so.
                     offer.accept.send(()).ok();
                     self.observer.stage(Stage::Handshaking { host: host() });
@@ -310,13 +330,7 @@ impl Making<'_> {
         use russh::Error::{Disconnect, HUP, IO, NoCommonAlgo, SendError, Version};
         let place = self.hop.place();
         if let NoCommonAlgo { kind, theirs, .. } = error {
-            let kind = format!("{kind:?}").to_lowercase();
-            let offer = theirs.join(", ");
-            return Failure::new(
-                Cause::Protocol,
-                format!("{place} has no {kind} algorithm that is still safe; it offers {offer}"),
-            )
-            .fix("update the SSH server over there");
+            return nothing_in_common(&place, kind, theirs);
         }
         if let IO(error) = error {
             return lost(&place, &plain(error));
@@ -351,6 +365,31 @@ impl Making<'_> {
             format!("{place} closed the connection before saying anything: {why}"),
         )
         .fix("wait a minute, then look into the SSH server's log over there")
+    }
+}
+
+/// The server offers nothing of a kind that may be used.
+fn nothing_in_common(place: &str, kind: &AlgorithmKind, theirs: &[String]) -> Failure {
+    let (what, keyword) = match kind {
+        AlgorithmKind::Kex => ("key exchange", Some(Keyword::Kex)),
+        AlgorithmKind::Key => ("host key algorithm", Some(Keyword::HostKey)),
+        AlgorithmKind::Cipher => ("cipher", Some(Keyword::Ciphers)),
+        AlgorithmKind::Mac => ("MAC", Some(Keyword::Macs)),
+        AlgorithmKind::Compression => ("compression", None),
+    };
+    let offer = theirs.join(", ").escape_debug().to_string();
+    let failure = Failure::new(
+        Cause::Protocol,
+        format!("{place} has no {what} that may be used; it offers {offer}"),
+    );
+    let usable = keyword.map(|keyword| (keyword.name(), usable(keyword, theirs)));
+    match usable {
+        Some((keyword, usable)) if !usable.is_empty() => failure.fix(format!(
+            "update the SSH server over there; until then -o {keyword}=+{} takes what it has, \
+             weak as it may be",
+            usable.join(",")
+        )),
+        Some(_) | None => failure.fix("update the SSH server over there"),
     }
 }
 
@@ -397,6 +436,7 @@ pub(super) struct Offer {
 pub(super) struct Watcher {
     asked: Preferred,
     offers: mpsc::Sender<Offer>,
+    announces: mpsc::Sender<Vec<PublicKey>>,
     agreed: Arc<OnceLock<Negotiated>>,
     end: Arc<End>,
     taps: Arc<Taps>,
@@ -440,6 +480,16 @@ impl client::Handler for Watcher {
     ) -> Result<(), Self::Error> {
         // Later exchanges only renew the keys.
         self.agreed.get_or_init(|| names.into());
+        Ok(())
+    }
+
+    async fn openssh_ext_host_keys_announced(
+        &mut self,
+        keys: Vec<PublicKey>,
+        _: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        // Only the first list counts, and only where somebody waits for it.
+        drop(self.announces.try_send(keys));
         Ok(())
     }
 

@@ -36,11 +36,11 @@ pub(super) struct Shown {
 }
 
 /// Why a host key was accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// It is on file, on this line, or was written down since a person named or took it.
-    OnFile(Option<Entry>),
-    /// Nobody made sure of this very key: a certificate or the policy let it in.
+    /// It was on file, or a person took it.
+    Own,
+    /// Nobody made sure of this very key: a certificate, a pin or the policy let it in.
     Lent,
 }
 
@@ -88,11 +88,6 @@ impl Files {
         &self.name
     }
 
-    /// The files as they were read.
-    pub(super) fn sources(&self) -> &[Source] {
-        &self.sources
-    }
-
     /// Decides about what `hop` shows, asking if the policy says so.
     pub(super) async fn check(
         &self,
@@ -124,11 +119,11 @@ impl Files {
         let trust = match step {
             Step::Accept(entry) => {
                 tell(Standing::OnFile(line_at(&entry)));
-                return Ok(Trust::OnFile(Some(entry)));
+                return Ok(Trust::Own);
             }
             Step::AcceptAndRecord if hop.pin.is_some() => {
                 tell(Standing::Pinned);
-                Trust::OnFile(None)
+                Trust::Lent
             }
             Step::AcceptAndRecord => {
                 tell(Standing::TakenAsNew);
@@ -146,7 +141,7 @@ impl Files {
                     return Err(self.refusal(key).unknown());
                 }
                 tell(Standing::TakenByPerson);
-                Trust::OnFile(None)
+                Trust::Own
             }
         };
         self.record(hop, key, observer).await;

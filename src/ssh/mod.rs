@@ -2,8 +2,9 @@
 //!
 //! Reading order: `target`, `config` and `resolve` (what to do), `dial`, `proxy` and `link` (bytes),
 //! `algorithms` and `preferred` (how they are hidden), `known_hosts` and `host_key` (who answers),
-//! `agent`, `keys` and `auth` (who we are), `session` and `stream` (what is made of it), `ask` and
-//! `observe` (whom it talks to meanwhile); `server` is the other end, for the demo and for tests.
+//! `identity`, `agent`, `keys` and `auth` (who we are), `session` and `stream` (what is made of it),
+//! `ask` and `observe` (whom it talks to meanwhile); `server` is the other end, for the demo and for
+//! tests.
 
 mod agent;
 mod algorithms;
@@ -32,6 +33,7 @@ mod pem;
 mod preferred;
 mod proxy;
 mod resolve;
+mod rotation;
 mod route;
 pub(crate) mod server;
 mod session;
@@ -47,8 +49,10 @@ pub(crate) use keyring::Keyring;
 pub(crate) use observe::{Answer, Fact, Key, Line, Observer, Standing};
 pub(crate) use options::anchor;
 pub(crate) use preferred::Negotiated;
-pub(crate) use resolve::{Environment, Hop, Plan, resolve};
+pub(crate) use resolve::{Environment, Hop, Plan, resolve, settings};
 pub(crate) use session::{OpenFailure, Session};
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -94,6 +94,11 @@ pub(super) fn preferred(wanted: &Algorithms, on_file: &OnFile) -> Preferred {
     }
 }
 
+/// The types of the plain keys that are asked for.
+pub(super) fn kinds(preferred: &Preferred) -> Vec<String> {
+    preferred.key.iter().map(|algorithm| kind_of(algorithm).to_owned()).collect()
+}
+
 /// Whether the server shows a key of a type that was asked for: the library takes any.
 pub(super) fn was_asked_for(preferred: &Preferred, shown: &PublicKeyOrCertificate) -> bool {
     let (asked, kind) = match shown.certificate() {

@@ -302,9 +302,21 @@ pub(crate) fn resolve(
     options: &SshOptions,
     environment: &Environment,
 ) -> Result<Plan, Problem> {
+    resolve_in(target, options, environment, &machine(environment))
+}
+
+/// What the configuration says of `target` alone, as `ssh -G` does; as [`resolve`] otherwise.
+pub(crate) fn settings(
+    target: &str,
+    options: &SshOptions,
+    environment: &Environment,
+) -> Result<Settings, Problem> {
+    route::settings(&harmless(target, options)?, options, environment, &machine(environment))
+}
+
+fn machine(environment: &Environment) -> config::Machine {
     let agent = environment.agent.as_ref().map(|path| path.to_string_lossy().into_owned());
-    let machine = config::Machine::default().with_variable("SSH_AUTH_SOCK", agent);
-    resolve_in(target, options, environment, &machine)
+    config::Machine::default().with_variable("SSH_AUTH_SOCK", agent)
 }
 
 /// The same in a world that a test made.
@@ -314,15 +326,7 @@ pub(super) fn resolve_in(
     environment: &Environment,
     world: &dyn World,
 ) -> Result<Plan, Problem> {
-    let mut wrong = options::mistakes(options);
-    let target = match Target::parse(target) {
-        Ok(target) if wrong.is_empty() => target,
-        Ok(_) => return Err(usage(&wrong)),
-        Err(why) => {
-            wrong.insert(0, why);
-            return Err(usage(&wrong));
-        }
-    };
+    let target = harmless(target, options)?;
     let hops = route::hops(&target, options, environment, world)?;
     let Some(last) = hops.last() else {
         return Err(Problem::new(Class::Internal, "a plan without a hop"));
@@ -337,6 +341,19 @@ pub(super) fn resolve_in(
         forwards: forwards::of(&said)?,
         hops,
     })
+}
+
+/// The target taken apart; class `usage` if it or an option could do harm.
+fn harmless(target: &str, options: &SshOptions) -> Result<Target, Problem> {
+    let mut wrong = options::mistakes(options);
+    match Target::parse(target) {
+        Ok(target) if wrong.is_empty() => Ok(target),
+        Ok(_) => Err(usage(&wrong)),
+        Err(why) => {
+            wrong.insert(0, why);
+            Err(usage(&wrong))
+        }
+    }
 }
 
 fn usage(wrong: &[String]) -> Problem {

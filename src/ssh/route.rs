@@ -27,17 +27,22 @@ pub(super) fn hops(
     world: &dyn World,
 ) -> Result<Vec<Hop>, Problem> {
     let router = Router { options, environment, world };
-    let asked = Asked {
-        host: target.host.clone(),
-        user: options::user(options, target),
-        port: options::port(options, target),
-        keywords: options::keywords(options),
-    };
-    let mut hops = router.lead(&asked, &mut Vec::new())?;
+    let mut hops = router.lead(&Asked::target(target, options), &mut Vec::new())?;
     if let Some(last) = hops.last_mut() {
         last.pin.clone_from(&options.host_key_pin);
     }
     Ok(hops)
+}
+
+/// What the configuration says of `target` alone, however one gets there.
+pub(super) fn settings(
+    target: &Target,
+    options: &SshOptions,
+    environment: &Environment,
+    world: &dyn World,
+) -> Result<Settings, Problem> {
+    let router = Router { options, environment, world };
+    router.settings(&Asked::target(target, options)).map_err(|mistakes| listed(&mistakes))
 }
 
 /// A host to resolve.
@@ -49,6 +54,16 @@ struct Asked {
 }
 
 impl Asked {
+    /// The target, with the options of the command.
+    fn target(target: &Target, options: &SshOptions) -> Self {
+        Self {
+            host: target.host.clone(),
+            user: options::user(options, target),
+            port: options::port(options, target),
+            keywords: options::keywords(options),
+        }
+    }
+
     /// The jump host at the end of `list`; those before it lead to it.
     fn jump(list: &str) -> Result<Self, String> {
         let (before, last) = match list.rsplit_once(',') {

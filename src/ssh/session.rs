@@ -14,7 +14,7 @@ use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     connect::Watcher,
@@ -128,6 +128,8 @@ pub(super) struct Inner {
     pub(super) facts: Facts,
     /// The session of the jump host that carries this one and nothing else.
     pub(super) below: Option<Session>,
+    /// What runs beside the streams; ends with the session.
+    pub(super) chores: TaskTracker,
     pub(super) killed: AtomicBool,
 }
 
@@ -242,6 +244,13 @@ impl Session {
     /// on it, pings included: no sign of a dead link.
     pub(crate) fn is_parked(&self) -> bool {
         self.0.switch.unattended().is_some_and(|time| time > PARKED)
+    }
+
+    /// Waits until nothing runs beside the streams.
+    #[cfg(test)]
+    pub(crate) async fn settled(&self) {
+        self.0.chores.close();
+        self.0.chores.wait().await;
     }
 
     /// How many streams are open.

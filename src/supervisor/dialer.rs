@@ -141,6 +141,18 @@ pub(crate) fn worded(question: ssh::Question) -> control::Question {
                 "{host} is not known here yet. Its {algorithm} host key has the fingerprint\n  {fingerprint}\nIs it the right one? [yes/no] "
             ),
         ),
+        ssh::Question::MoreHostKeys { host, more, gone } => {
+            let list = |what: &str, keys: Vec<String>| -> String {
+                keys.iter().map(|key| format!("  {what} {key}\n")).collect()
+            };
+            let (more, gone) = (list("new ", more), list("gone", gone));
+            (
+                control::Answer::YesNo,
+                format!(
+                    "{host} has proved that its host keys have changed:\n{more}{gone}Note that in known_hosts? [yes/no] "
+                ),
+            )
+        }
         ssh::Question::Passphrase { path, again } => (
             control::Answer::Hidden,
             format!("{}Passphrase of {}: ", once_more(again), path.display()),

@@ -1,4 +1,4 @@
-//! A lane over scripted sessions, on tokio's stopped clock.
+//! A lane over scripted sessions, on tokio's stopped clock, and one over a real login.
 
 use std::sync::{
     Mutex,
@@ -326,4 +326,62 @@ async fn a_disconnect_turns_everybody_away() {
     let reply = timeout(LONG, control::read::<Reply>(&mut local)).await.unwrap().unwrap();
     assert!(matches!(reply, Reply::Failed(_)), "{reply:?}");
     bench.phase(Phase::Down).await;
+}
+
+#[tokio::test]
+async fn a_login_that_needed_a_code_is_not_repeated_without_a_person() {
+    use crate::ssh::server;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let key = server::generate_client_key(&folder.path().join("key")).unwrap();
+    let code = server::Round { instructions: "", prompts: vec![("Code: ", false, "123456")] };
+    let login = server::Login::Rounds { key: Some(key), rounds: vec![code] };
+    let options = server::Options { login, ..server::Options::default() };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = server::Embedded::start(listener, options).unwrap();
+    let port = server.address().port();
+    std::fs::write(at("known_hosts"), server.known_hosts_line(port)).unwrap();
+    let definition = serde_json::from_value(serde_json::json!({
+        "target": format!("127.0.0.1:{port}"),
+        "remotePort": 18789,
+        "localPort": 18789,
+        "ssh": {
+            "identities": [at("key")],
+            "options": [
+                ["UserKnownHostsFile", at("known_hosts")],
+                ["GlobalKnownHostsFile", "none"],
+                ["IdentityAgent", "none"],
+            ],
+        },
+    }));
+    let way = crate::supervisor::dialer::find(&definition.unwrap(), Arc::default()).await.unwrap();
+    let (desk, dialer) = (way.desk, way.dialer);
+    let options = Options { proof: ProofKind::Ssh, alive: None, seed: 1 };
+    let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
+    let mut lane = Lane::start(tracing::Span::none(), options, destination, LONG, dialer);
+    let mut person = desk.sit();
+    lane.tell(Command::Wish(Wish::Up)).await;
+    let mut reached = async |lane: &mut Lane, phase: Phase| {
+        let reached = lane.state.wait_for(|state| state.phase == phase);
+        timeout(LONG, reached).await.expect("the phase is reached").unwrap().clone()
+    };
+    let answer = async |person: &mut mpsc::Receiver<crate::supervisor::desk::Asked>| {
+        let (question, answer) = timeout(LONG, person.recv()).await.unwrap().unwrap();
+        assert!(question.text.ends_with("(127.0.0.1) Code: "), "{}", question.text);
+        answer.send(Some(crate::secret::Secret::new("123456"))).unwrap();
+    };
+    answer(&mut person).await;
+    let live = reached(&mut lane, Phase::Live).await;
+    assert!(live.facts.is_some_and(|facts| facts.needs_person));
+    // The person has gone when the connection breaks.
+    drop(person);
+    server.drop_sessions();
+    let blocked = reached(&mut lane, Phase::Blocked).await;
+    let failure = blocked.failure.unwrap();
+    assert_eq!(failure.cause, Cause::NeedsPerson, "{failure}");
+    assert_eq!(blocked.attempts, 1, "one connection found out, and no other follows");
+    let mut person = desk.sit();
+    lane.tell(Command::Wish(Wish::Up)).await;
+    answer(&mut person).await;
+    reached(&mut lane, Phase::Live).await;
 }

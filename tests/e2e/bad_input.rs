@@ -145,6 +145,10 @@ fn a_wrong_key() {
     let way = Way::new(&[]);
     let error = way.fails(way.dialling_with(&way.sshd.stranger_key()), 4, "ssh_auth");
     fix(&error);
+    let message = error["message"].as_str().unwrap_or_default();
+    assert!(message.contains("it offers publickey; refused: "), "{error:#}");
+    let log = way.sshd.log();
+    assert_eq!(log.matches("Connection from ").count(), 1, "one attempt, and no other: {log}");
 }
 
 #[test]

@@ -1,17 +1,17 @@
 //! `remote check`: every step with its verdict, the exit code of the one that failed, nothing kept.
 
-use std::{ffi::OsString, fs, path::Path, time::Duration};
+use std::{ffi::OsString, fs, path::Path, process::Command, time::Duration};
 
 use serde_json::{Value, json};
 
 use crate::support::{
     Home, Peer, Ran, ReferenceGateway, Run, Scene, Sshd, Terminal, free_port, listens, openclaw,
-    present, way_in,
+    present, run_to_end, way_in,
 };
 
 /// `remote check` by a way in, complete but for gateway, secret and target.
 fn checking(home: &Home, way: [OsString; 6]) -> Run {
-    openclaw(home).args(["remote", "check", "--batch"]).args(way)
+    openclaw(home).args(["remote", "check", "--batch", "-F", "none"]).args(way)
 }
 
 /// `remote check` of a scene's gateway, with its secret.
@@ -173,18 +173,28 @@ fn each_hop_has_its_steps_and_one_connection() {
     }
     let scene = Scene::new();
     let jump = Sshd::start(&[]);
+    jump.allow_key_of(&scene.sshd);
+    scene.sshd.know(&jump.known_hosts_line(jump.port()));
     let hop = format!("{}:{}", jump.target(), jump.port());
-    let blocks = jump.block("jump") + &scene.sshd.block("myhost");
-    let config = scene.laptop.write("ssh_config", &blocks);
-    let checked = || {
+    let text = format!(
+        "Host inner\n  HostName 127.0.0.1\n  Port {}\n  ProxyJump outer\n  DynamicForward 1080\n\
+         Host outer\n  HostName 127.0.0.1\n  Port {}\n  Compression yes\n  SetEnv A=hunter2\n\
+         Host *\n  User {}\n  IdentityFile {}\n  UserKnownHostsFile {}\n",
+        scene.sshd.port(),
+        jump.port(),
+        scene.sshd.target().split('@').next().expect("a user"),
+        scene.sshd.key().display(),
+        scene.sshd.known_hosts().display(),
+    );
+    let file = scene.laptop.write("ssh_config", &text);
+    let run = || {
         openclaw(&scene.laptop)
-            .args(["remote", "check", "--batch", "-F"])
-            .arg(&config)
+            .args(["remote", "check", "--batch", "inner", "-F"])
+            .arg(&file)
             .args(["--remote-port", &scene.gateway.port().to_string(), "--token-file"])
             .arg(scene.gateway.token_file())
-            .args(["-J", "jump", "myhost"])
     };
-    let report = checked().arg("--json").run().exits(0).json();
+    let report = run().arg("--json").run().exits(0).json();
     assert_eq!(
         marks(&report),
         "+resolve +name1 +connect1 +server1 +host_key1 +login1 \
@@ -193,8 +203,16 @@ fn each_hop_has_its_steps_and_one_connection() {
     assert_eq!(report["hops"][0]["target"], hop, "{report:#}");
     assert_eq!(detail(&report, "connect")["throughHop"], 1, "{report:#}");
     assert_eq!((connections(&jump), connections(&scene.sshd)), (1, 1));
-    let ran = checked().run().exits(0);
-    assert!(ran.stdout.contains("hop 2 of 2"), "{ran}");
+    let port = &report["steps"][2]["settings"][0];
+    assert_eq!((&port["keyword"], &port["origin"]["line"]), (&json!("Port"), &json!(8)));
+    assert_eq!(port["origin"]["path"], json!(file), "{port:#}");
+    let left_out = &detail(&report, "resolve")["forwardsLeftOut"];
+    assert!(left_out.to_string().contains("DynamicForward"), "{left_out:#}");
+    assert_eq!(report["notHonoured"][0]["keyword"], "SetEnv", "{report:#}");
+    let ran = run().run().exits(0);
+    assert!(ran.stdout.contains("hop 2 of 2: inner"), "{ran}");
+    assert!(ran.stdout.contains(&format!("Port {}", jump.port())), "{ran}");
+    assert!(!ran.stdout.contains("hunter2"), "{ran}");
 }
 
 #[test]
@@ -223,7 +241,7 @@ fn a_host_key_that_a_person_takes_is_written_down_as_by_connect() {
     let scene = Scene::new();
     let known_hosts = scene.laptop.write("known_hosts", "");
     let run = openclaw(&scene.laptop)
-        .args(["remote", "check"])
+        .args(["remote", "check", "-F", "none"])
         .args(way_in(scene.sshd.port(), &scene.sshd.key(), &known_hosts))
         .args(["--remote-port", &scene.gateway.port().to_string()])
         .arg(scene.sshd.target())
@@ -289,7 +307,8 @@ fn a_wrong_key_is_told_with_the_servers_methods_after_one_connection() {
     assert_eq!(detail["methods"][0]["method"], "password", "{detail:#}");
     assert_eq!(detail["methods"][0]["answer"], "not_tried", "{detail:#}");
     let ran = run().run().exits(4);
-    assert!(ran.stdout.contains("not tried  password: switched off"), "{ran}");
+    let reason = "not tried  password: PasswordAuthentication is no, the command line";
+    assert!(ran.stdout.contains(reason), "{ran}");
 }
 
 #[test]
@@ -366,7 +385,7 @@ fn a_host_that_does_not_answer_and_one_that_does_not_exist() {
 #[test]
 fn a_wrong_option_fails_at_the_first_step() {
     let home = Home::new();
-    let run = || openclaw(&home).args(["remote", "check", "-o", "Port=0", "vps"]);
+    let run = || openclaw(&home).args(["remote", "check", "-F", "none", "-o", "Port=0", "vps"]);
     let report = fails(run, 2, "usage");
     assert!(marks(&report).starts_with("!resolve -name -connect"), "{report:#}");
     left_nothing(&home);
@@ -423,4 +442,91 @@ fn the_reference_gateway_is_behind_it() {
         .json();
     assert!(marks(&report).ends_with("+forward +gateway +secret"), "{report:#}");
     assert_eq!(detail(&report, "gateway")["protocol"], 4, "{report:#}");
+}
+
+#[test]
+fn a_wrong_configuration_is_told_with_its_line() {
+    let home = Home::new();
+    let file = home.write("ssh_config", "Host *\n  Prot 22\n");
+    let run = || openclaw(&home).args(["remote", "check", "vps", "-F"]).arg(&file);
+    let report = fails(run, 2, "config");
+    assert!(marks(&report).starts_with("!resolve -name -connect"), "{report:#}");
+    let message = report["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("ssh_config line 2") && message.contains("Prot"), "{message}");
+}
+
+/// What both programs print about `host`, with a configuration and options; some lines only
+/// Debian's `ssh` has, and one it spells in its own way.
+fn both_resolve(home: &Home, text: &str, words: &[&str]) -> (Vec<String>, Vec<String>) {
+    let file = home.write("ssh_config", text);
+    let mut command = Command::new("ssh");
+    command.arg("-G").arg("-F").arg(&file).args(words);
+    let theirs = run_to_end(command, Duration::from_secs(20));
+    assert!(theirs.status.success(), "{theirs:?}");
+    let theirs = String::from_utf8_lossy(&theirs.stdout).into_owned();
+    let ours = openclaw(home).args(["remote", "check", "-G", "-F"]).arg(&file).args(words);
+    let ours = ours.run().exits(0).stdout;
+    let lines = |text: &str| {
+        let lines = text.lines().filter(|line| !line.starts_with("gssapi"));
+        let mut lines: Vec<String> = lines.map(lower_keyword).collect();
+        lines.sort();
+        lines
+    };
+    (lines(&ours), lines(&theirs))
+}
+
+fn lower_keyword(line: &str) -> String {
+    let (keyword, value) = line.split_once(' ').unwrap_or((line, ""));
+    format!("{} {value}", keyword.to_ascii_lowercase())
+}
+
+#[test]
+fn the_resolved_configuration_is_that_of_ssh() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let home = Home::new();
+    let cases: [(&str, &[&str]); 14] = [
+        ("", &["box"]),
+        ("Host box\n HostName 10.0.0.1\n Port 2222\n User me\n", &["box"]),
+        ("Host box\n HostName %h.example\nHost *.example\n Port 1\n", &["box"]),
+        ("Host * !box\n Port 1\nHost b?x\n Port 2\n", &["me@box"]),
+        ("Match host box user me\n Port 7\nMatch all\n Port 8\n", &["me@box"]),
+        ("IdentityFile ~/.ssh/a\nIdentityFile \"~/.ssh/b c\"\nIdentitiesOnly yes\n", &["box"]),
+        ("ProxyJump a@one:1,[::1]:2\nServerAliveInterval 5m\n", &["box"]),
+        ("ProxyCommand nc -x %r@%h %p\nUserKnownHostsFile ~/k1 /k2\n", &["-p", "99", "box"]),
+        (
+            "Ciphers ^aes128-ctr\nMACs -hmac-sha1*\nKexAlgorithms +diffie-hellman-group14-sha1\n",
+            &["box"],
+        ),
+        ("StrictHostKeyChecking accept-new\nHashKnownHosts yes\nUpdateHostKeys ask\n", &["box"]),
+        (
+            "LocalForward 18789 127.0.0.1:18789\nRemoteForward 1 [::1]:2\nDynamicForward 9\n",
+            &["box"],
+        ),
+        (
+            "PreferredAuthentications password\nBatchMode yes\nConnectTimeout 3\n",
+            &["-l", "you", "box"],
+        ),
+        ("Tag x\n", &["-o", "IgnoreUnknown=Tag", "-o", "AddressFamily=inet6", "box"]),
+        ("CanonicalizeHostname no\nRekeyLimit 1G 1h\nControlMaster auto\n", &["-4", "box"]),
+    ];
+    for (text, words) in cases {
+        let (ours, theirs) = both_resolve(&home, text, words);
+        assert_eq!(ours, theirs, "{text}\n{words:?}");
+    }
+}
+
+#[test]
+fn the_resolved_configuration_in_json_has_places() {
+    let home = Home::new();
+    let file = home.write("ssh_config", "Host box\n  Port 2222\n");
+    let run = openclaw(&home).args(["remote", "check", "--json", "-G", "-l", "me", "box", "-F"]);
+    let value = run.arg(&file).run().exits(0).json();
+    let origin = json!({"kind": "file", "path": file, "line": 2});
+    assert_eq!(value["port"], json!([{"value": "2222", "origin": origin}]));
+    let typed = json!({"kind": "command_line"});
+    assert_eq!(value["user"], json!([{"value": "me", "origin": typed}]));
+    assert_eq!(value["compression"][0]["origin"]["kind"], "default");
+    left_nothing(&home);
 }

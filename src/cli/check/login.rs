@@ -114,10 +114,11 @@ impl Logins {
 /// Why a method that the server takes was not tried.
 fn untried(name: &str, hop: &HopPlan, outcome: Outcome) -> String {
     let known = ["publickey", "keyboard-interactive", "password"];
+    let switched_off = hop.switched_off.iter().find(|(method, _)| *method == name);
     if !known.contains(&name) {
         "not known here".to_owned()
-    } else if !hop.methods.contains(&name) {
-        "switched off by the configuration".to_owned()
+    } else if let Some((_, why)) = switched_off {
+        why.clone()
     } else if outcome == Outcome::In {
         "not needed".to_owned()
     } else if name == "publickey" {

@@ -4,7 +4,8 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use super::{
     notes::{Clock, Person, Recorder},
-    report::{HopLabel, Kind, Report, Step, Verdict},
+    report::{HopLabel, Kind, Line, Report, Step, Verdict},
+    settings,
     steps::{End, HopPlan, News, of_hops},
     text::Style,
     visit::{Visit, Visited},
@@ -27,6 +28,9 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(in crate::cli) struct Arguments {
+    /// Connect to nothing: print the resolved configuration as `ssh -G` does
+    #[arg(short = 'G')]
+    resolve_only: bool,
     #[command(flatten)]
     order: order::Arguments,
 }
@@ -36,7 +40,7 @@ pub(in crate::cli) async fn run(
     context: &Context,
     arguments: Arguments,
 ) -> anyhow::Result<ExitCode> {
-    let arguments = arguments.order;
+    let Arguments { order: arguments, resolve_only } = arguments;
     refuse_unsupported(&arguments)?;
     OpenClaw::load(&context.paths)?;
     let saved = Remotes::load(&context.paths)?;
@@ -45,6 +49,9 @@ pub(in crate::cli) async fn run(
         Some(definition) => definition,
         None => saved.named_or_configured(&context.paths, &order.name)?,
     };
+    if resolve_only {
+        return print_settings(context, definition).await;
+    }
     let check = Check {
         context,
         given: given(&arguments)?,
@@ -56,6 +63,20 @@ pub(in crate::cli) async fn run(
     };
     let report = check.report().await?;
     check.print(&report)
+}
+
+/// Prints what the configuration comes to, in the format of `ssh -G`.
+async fn print_settings(context: &Context, definition: Remote) -> anyhow::Result<ExitCode> {
+    let resolving = tokio::task::spawn_blocking(move || {
+        ssh::settings(&definition.target, &definition.ssh, &Environment::of_process())
+    });
+    let resolved = resolving.await??;
+    if context.output.is_json() {
+        context.output.value(&settings::json(&resolved))?;
+    } else {
+        context.output.page(&resolved.dump());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A check that is under way.
@@ -83,8 +104,7 @@ impl Check<'_> {
             remote: self.is_saved.then(|| self.name.clone()),
             ..Report::default()
         };
-        let environment = Environment::of_process();
-        let resolved = ssh::resolve(&self.definition.target, &self.definition.ssh, &environment);
+        let resolved = self.resolve().await?;
         let resolving = Some(clock.now());
         let plan = match resolved {
             Ok(plan) => plan,
@@ -93,7 +113,13 @@ impl Check<'_> {
                 return Ok(Report { steps: vec![step], ..report }.failed(problem, clock.now()));
             }
         };
-        let mut steps = vec![Step::ok(Kind::Resolve, resolving, "the command line alone counts")];
+        let mut steps = vec![resolve_step(&plan, resolving)];
+        let said = || plan.hops().iter().map(|hop| hop.said.as_ref());
+        let mut not_honoured = settings::not_honoured(said());
+        // A forward that is left out is told with the first step.
+        not_honoured
+            .retain(|note| !plan.forwards.left_out.iter().any(|text| text.contains(&note.keyword)));
+        let report = Report { not_honoured, ..report };
         let hops =
             plan.hops().iter().map(|hop| HopLabel { named: hop.named.clone(), label: hop.label() });
         let report = Report { hops: hops.collect(), ..report };
@@ -127,6 +153,18 @@ impl Check<'_> {
         })
     }
 
+    /// The plan as `remote connect` would make it.
+    async fn resolve(&self) -> anyhow::Result<Result<ssh::Plan, Problem>> {
+        let definition = self.definition.clone();
+        let environment = Environment::of_process().with_batch(!self.can_ask);
+        let resolving = tokio::task::spawn_blocking(move || {
+            let mut plan = ssh::resolve(&definition.target, &definition.ssh, &environment)?;
+            plan.forwards.settle(&definition);
+            Ok(plan)
+        });
+        Ok(resolving.await?)
+    }
+
     /// Makes every hop, each in one connection, as `remote connect` does.
     async fn connect(&self, plan: &ssh::Plan, clock: &Clock, spinner: &Spinner) -> Connected {
         let recorder = Recorder::new(clock, spinner);
@@ -154,10 +192,10 @@ impl Check<'_> {
             host: hop.host.clone(),
             port: hop.port,
             user: hop.user.clone(),
-            methods: hop.methods.iter().map(|method| method.name()).collect(),
+            switched_off: settings::switched_off(&hop.said),
             batch: hop.batch || !self.can_ask,
             proxied: hop.proxy_command.is_some(),
-            settings: Vec::new(),
+            settings: settings::said(&hop.said),
         }
     }
 
@@ -176,6 +214,18 @@ impl Check<'_> {
         let code = report.problem.as_ref().map(|problem| problem.class.exit_code());
         Ok(code.map_or(ExitCode::SUCCESS, ExitCode::from))
     }
+}
+
+/// The step that ends with a plan.
+fn resolve_step(plan: &ssh::Plan, took: Option<Duration>) -> Step {
+    let files = settings::files(plan.hops().iter().map(|hop| hop.said.as_ref()));
+    let mut step = Step::ok(Kind::Resolve, took, settings::in_words(&files))
+        .with("files", files.keys().map(|path| path.display().to_string()).collect::<Vec<_>>())
+        .with("forwardsLeftOut", plan.forwards.left_out.clone());
+    let lines = plan.forwards.left_out.iter();
+    step.lines =
+        lines.map(|text| Line { verdict: Some(Verdict::NotReached), text: text.clone() }).collect();
+    step
 }
 
 impl Report {

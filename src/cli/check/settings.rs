@@ -47,6 +47,26 @@ fn origin(origin: &config::Origin) -> Option<Origin> {
     }
 }
 
+/// The ways to log in that the configuration does not allow, each with the reason.
+pub(super) fn switched_off(settings: &config::Settings) -> Vec<(&'static str, String)> {
+    let ways = [
+        ("publickey", "PubkeyAuthentication"),
+        ("keyboard-interactive", "KbdInteractiveAuthentication"),
+        ("password", "PasswordAuthentication"),
+    ];
+    let preferred = settings.word("PreferredAuthentications").unwrap_or_default();
+    let at = |keyword: &str| settings.origin(keyword).map(ToString::to_string).unwrap_or_default();
+    let reason = |(method, keyword): (&'static str, &str)| {
+        if settings.word(keyword) == Some("no") {
+            return Some((method, format!("{keyword} is no, {}", at(keyword))));
+        }
+        let keyword = "PreferredAuthentications";
+        let is_left_out = !preferred.is_empty() && !preferred.split(',').any(|it| it == method);
+        is_left_out.then(|| (method, format!("not in {keyword}, {}", at(keyword))))
+    };
+    ways.into_iter().filter_map(reason).collect()
+}
+
 /// What is on file for any hop and has no effect, each line once.
 pub(super) fn not_honoured<'a>(
     hops: impl Iterator<Item = &'a config::Settings>,
@@ -173,6 +193,21 @@ mod tests {
         assert_eq!(found, expected);
         let text = in_words(&files([&settings].into_iter()));
         assert_eq!(text, format!("5 values from {}", file.display()));
+    }
+
+    #[test]
+    fn a_way_that_is_switched_off_says_where() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
+        let text = "PasswordAuthentication no\nPreferredAuthentications publickey,password\n";
+        let off = switched_off(&settings(&file, text, &[]));
+        let at = |line| format!("{} line {line}", file.display());
+        let expected = [
+            ("keyboard-interactive", format!("not in PreferredAuthentications, {}", at(2))),
+            ("password", format!("PasswordAuthentication is no, {}", at(1))),
+        ];
+        assert_eq!(off, expected);
+        assert_eq!(switched_off(&settings(&file, "", &[])), []);
     }
 
     #[test]

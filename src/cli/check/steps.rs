@@ -35,8 +35,8 @@ pub(super) struct HopPlan {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) user: String,
-    /// The ways to log in that the configuration allows.
-    pub(super) methods: Vec<&'static str>,
+    /// The ways to log in that the configuration does not allow, each with the reason.
+    pub(super) switched_off: Vec<(&'static str, String)>,
     /// Whether nobody may be asked.
     pub(super) batch: bool,
     /// Whether a command stands in for the connection.
@@ -517,7 +517,7 @@ mod tests {
             host: host(),
             port: 22,
             user: "me".to_owned(),
-            methods: vec!["publickey", "password"],
+            switched_off: vec![("keyboard-interactive", "it is off".to_owned())],
             ..HopPlan::default()
         }
     }
@@ -654,7 +654,7 @@ mod tests {
                 &format!("not tried  {shown}: is not there"),
                 &format!("refused    {shown}"),
                 "not tried  password: nobody may be asked",
-                "not tried  keyboard-interactive: switched off by the configuration",
+                "not tried  keyboard-interactive: it is off",
                 "not tried  gssapi-with-mic: not known here",
             ]
         );

@@ -59,10 +59,7 @@ impl Story {
         );
         match self.notes.iter().find(|note| note.decisive) {
             Some(note) => Failure { message, ..note.failure.clone() },
-            None => Failure::new(Cause::NeedsPerson, message).fix(format!(
-                "openclaw remote connect {} on a terminal, or use a key",
-                hop.label()
-            )),
+            None => Failure::new(Cause::NeedsPerson, message).fix(on_a_terminal(hop)),
         }
     }
 
@@ -81,8 +78,19 @@ impl Story {
         let message = self.told(hop, offered);
         match decisive {
             Some(note) => Failure { message, ..note.failure.clone() },
+            None if self.lacks_person(hop, offered) => {
+                Failure::new(Cause::NeedsPerson, format!("{message}; nobody may be asked"))
+                    .fix(on_a_terminal(hop))
+            }
             None => Failure::new(Cause::Authentication, message).fix(self.fix(hop)),
         }
+    }
+
+    /// Whether the server is content with the keys and wants answers that nobody may be asked for.
+    fn lacks_person(&self, hop: &Hop, offered: &[String]) -> bool {
+        let has = |name: &str| offered.iter().any(|method| method == name);
+        let asks = has("keyboard-interactive") || has("password");
+        hop.batch && asks && (!self.passed.is_empty() || !has("publickey"))
     }
 
     /// What to say when the server ended the login itself because of `tried`.
@@ -148,6 +156,10 @@ impl Story {
 
 /// The advice against too many keys.
 const NAME_THE_KEY: &str = "name the right key: -i FILE -o IdentitiesOnly=yes";
+
+fn on_a_terminal(hop: &Hop) -> String {
+    format!("openclaw remote connect {} on a terminal, or use a key", hop.label())
+}
 
 fn listed(methods: &[String]) -> String {
     if methods.is_empty() { "nothing".to_owned() } else { methods.join(", ") }
@@ -227,6 +239,19 @@ mod tests {
         let failure = story.needs_person(&hop(), "wants a password");
         assert_eq!((failure.cause, failure.fix.as_deref()), (Cause::Agent, Some("ssh-add -X")));
         assert_eq!(failure.message.matches("is locked").count(), 1, "{failure}");
+    }
+
+    #[test]
+    fn a_second_factor_that_nobody_may_be_asked_for_needs_a_person() {
+        let hop = Hop { batch: true, ..hop() };
+        let asks = ["keyboard-interactive".to_owned()];
+        let story = Story { passed: vec!["publickey"], ..Story::default() };
+        let failure = story.refusal(&hop, &asks);
+        assert_eq!(failure.cause, Cause::NeedsPerson, "{failure}");
+        assert!(failure.fix.unwrap().contains("on a terminal"));
+        assert_eq!(Story::default().refusal(&hop, &asks).cause, Cause::NeedsPerson);
+        let wrong_key = Story { tried: vec!["k1".into()], ..Story::default() };
+        assert_eq!(wrong_key.refusal(&hop, &offers()).cause, Cause::Authentication);
     }
 
     #[test]

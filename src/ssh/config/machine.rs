@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Read as _},
-    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    net::{IpAddr, SocketAddr},
     os::unix::{
         fs::MetadataExt as _,
         process::{CommandExt as _, ExitStatusExt as _},
@@ -16,8 +16,10 @@ use std::{
     time::Duration,
 };
 
+use dns_lookup::AddrInfoHints;
 use nix::{
     ifaddrs::getifaddrs,
+    libc::AI_CANONNAME,
     net::if_::InterfaceFlags,
     sys::signal::{Signal, killpg},
     unistd::{Pid, Uid, User, gethostname},
@@ -108,15 +110,17 @@ impl World for Machine {
     }
 
     fn look_up(&self, name: &str, family: Family) -> Option<Found> {
-        let mut addresses = (name, 0).to_socket_addrs().ok()?;
-        let is_wanted = |address: SocketAddr| match family {
+        let hints = AddrInfoHints { flags: AI_CANONNAME, ..AddrInfoHints::default() };
+        let is_wanted = |address: &SocketAddr| match family {
             Family::Any => true,
             Family::V4 => address.is_ipv4(),
             Family::V6 => address.is_ipv6(),
         };
-        // The standard library does not say under which name the answer stands, so no alias is
-        // followed: the name stays as the user's configuration made it.
-        addresses.any(is_wanted).then(Found::default)
+        let answers = dns_lookup::getaddrinfo(Some(name), None, Some(hints)).ok()?;
+        let answers: Vec<_> = answers.filter_map(Result::ok).collect();
+        let canonical = answers.iter().find_map(|answer| answer.canonname.clone());
+        let is_known = answers.iter().any(|answer| is_wanted(&answer.sockaddr));
+        is_known.then_some(Found { canonical })
     }
 
     fn local_host(&self) -> String {
@@ -177,5 +181,94 @@ fn within(mut child: Child, limit: Duration) -> Result<bool, String> {
         Ok(Ok(_)) => Err("it was killed".to_owned()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("it took longer than {} seconds", limit.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn files_come_with_their_owner_and_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
+        fs::write(&file, "Port 1\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        let machine = Machine::default();
+        let source = machine.read(&file).unwrap().unwrap();
+        assert_eq!((source.bytes.as_slice(), source.mode & 0o7777), (&b"Port 1\n"[..], 0o640));
+        assert_eq!(source.owner, machine.uid());
+        assert_eq!(machine.read(&folder.path().join("none")), Ok(None));
+        assert!(machine.read(folder.path()).unwrap().unwrap().bytes.is_empty());
+        assert!(machine.read(Path::new("/dev/zero")).is_err());
+        fs::write(&file, vec![b' '; LONGEST_FILE as usize + 1]).unwrap();
+        assert!(machine.read(&file).is_err_and(|why| why.contains("longer")));
+    }
+
+    #[test]
+    fn wildcards_find_what_a_shell_finds() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b.conf", "a.conf", ".hidden.conf", "c.other"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let found = |pattern: &str| -> Vec<String> {
+            let pattern = format!("{}/{pattern}", folder.path().display());
+            let paths = Machine::default().glob(&pattern).unwrap();
+            let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+            paths.into_iter().map(name).collect()
+        };
+        assert_eq!(found("*.conf"), ["a.conf", "b.conf"]);
+        assert_eq!(found("**.conf"), ["a.conf", "b.conf"]);
+        assert_eq!(found("[bc].*"), ["b.conf", "c.other"]);
+        assert_eq!(found("c.other"), ["c.other"]);
+        assert!(found("none").is_empty());
+    }
+
+    #[test]
+    fn commands_answer_and_those_that_hang_are_killed_with_all_they_started() {
+        let machine = Machine::default();
+        assert_eq!(machine.succeeds("exit 0"), Ok(true));
+        assert_eq!(machine.succeeds("echo loud; exit 3"), Ok(false));
+        assert!(machine.succeeds("kill -9 $$").is_err());
+        let shell = machine.with_variable("SHELL", Some("/none".into()));
+        assert!(shell.succeeds("exit 0").is_err());
+
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "sleep 600 & wait"])
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut output = child.stdout.take().unwrap();
+        let answer = within(child, Duration::from_millis(50));
+        assert!(answer.is_err_and(|why| why.contains("longer")));
+        // The pipe ends once nobody of them is left.
+        let (ended, end) = mpsc::channel();
+        thread::spawn(move || ended.send(output.read_to_end(&mut Vec::new()).is_ok()));
+        assert_eq!(end.recv_timeout(Duration::from_secs(30)), Ok(true), "something still runs");
+    }
+
+    #[test]
+    fn variables_of_another_process_replace_ours() {
+        let machine = Machine::default().with_variable("PATH", None);
+        assert_eq!(machine.variable("PATH"), None);
+        assert_eq!(
+            machine.with_variable("PATH", Some("x".into())).variable("PATH").as_deref(),
+            Some("x")
+        );
+        assert_eq!(Machine::default().variable("A=B"), None);
+    }
+
+    #[test]
+    fn the_machine_knows_itself() {
+        let machine = Machine::default();
+        assert!(machine.addresses().iter().any(IpAddr::is_loopback));
+        assert!(machine.look_up("localhost", Family::Any).is_some());
+        assert_eq!(machine.look_up("no-such-host.invalid", Family::Any), None);
+        assert!(machine.home(Some("root")).is_some());
+        assert_eq!(machine.home(Some("nobody has this name")), None);
+        assert!(!machine.user().is_empty() && !machine.local_host().is_empty());
     }
 }

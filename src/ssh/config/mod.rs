@@ -1,21 +1,24 @@
 //! ssh_config(5): what a person's configuration says of a host, as `ssh` understands it.
 //!
 //! Reading order: `table` and `keywords` (what there is), `lexer` and `values` (a line), `pattern`,
-//! `criteria` and `tokens` (conditions), `reader` (files), `canonical` (names), `resolve`, `fill` and
+//! `criteria` and `tokens` (conditions), `reader`, `blocks` and `keep` (files), `canonical` (names), `resolve`, `fill` and
 //! `review` (what comes of it), `settings` and `dump` (how it is told), `world` and `machine` (where
 //! it comes from).
 
 mod address;
+mod blocks;
 mod canonical;
 mod criteria;
 mod dump;
 mod fill;
 mod forward;
 mod jump;
+mod keep;
 mod keywords;
 mod lexer;
 mod machine;
 mod names;
+mod numbers;
 mod pattern;
 mod reader;
 mod resolve;

@@ -6,10 +6,9 @@ use std::{
 };
 
 use super::{
-    criteria::{self, Criterion},
-    keywords::{self, Count, Keyword, Kind},
+    keywords::{self, Kind},
     lexer, pattern,
-    settings::{Mistake, Origin, Said, Values},
+    settings::{Mistake, Origin, Values},
     tokens::{self, Facts},
     values,
     world::{Source, World},
@@ -19,12 +18,8 @@ use super::{
 const DEEPEST: usize = 16;
 /// How many files a configuration may be made of.
 const MOST_FILES: usize = 4096;
-/// How many values a cumulative keyword may have.
-const MOST_VALUES: usize = 100;
 /// Others may not write to a file with these bits.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
-/// Where relative includes of the machine's file are.
-const MACHINE_FOLDER: &str = "/etc/ssh";
 /// The account that may own a file beside the user.
 const ROOT: u32 = 0;
 
@@ -36,8 +31,9 @@ pub(super) struct Reading {
     /// Whether owner and permissions are checked.
     pub(super) checked: bool,
     /// Whether the block that includes it does not hold: it is read for its mistakes alone.
-    never: bool,
-    depth: usize,
+    pub(super) never: bool,
+    /// How many files lead to it.
+    pub(super) depth: usize,
 }
 
 impl Reading {
@@ -48,14 +44,14 @@ impl Reading {
 }
 
 /// The line that is read.
-struct Place<'a> {
-    reading: Reading,
-    origin: Origin,
+pub(super) struct Place<'a> {
+    pub(super) reading: Reading,
+    pub(super) origin: Origin,
     /// Whether nobody else could have written it.
-    trusted: bool,
+    pub(super) trusted: bool,
     /// The keyword as it was written.
-    keyword: &'a str,
-    rest: &'a str,
+    pub(super) keyword: &'a str,
+    pub(super) rest: &'a str,
 }
 
 /// Reads for one host.
@@ -125,7 +121,8 @@ impl<'a> Reader<'a> {
         self.read(path, reading, &mut active)
     }
 
-    fn read(&mut self, path: &Path, reading: Reading, active: &mut bool) -> bool {
+    /// The same, `active` being whether the lines before its first block hold.
+    pub(super) fn read(&mut self, path: &Path, reading: Reading, active: &mut bool) -> bool {
         if self.halted {
             return true;
         }
@@ -235,220 +232,6 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         Err("is no keyword of ssh_config; `IgnoreUnknown` above it would pass over it".to_owned())
-    }
-
-    fn structure(
-        &mut self,
-        keyword: &Keyword,
-        place: &Place<'_>,
-        active: &mut bool,
-    ) -> Result<(), String> {
-        if place.origin == Origin::CommandLine {
-            return Err("has no meaning on the command line".to_owned());
-        }
-        let words = lexer::words(place.rest).map_err(|bad| bad.to_string())?;
-        match keyword.name {
-            "Host" => self.host_block(&words, place, active),
-            "Match" => self.match_block(&words, place, active),
-            _ => self.include(&words, place, *active),
-        }
-    }
-
-    fn host_block(
-        &self,
-        words: &[String],
-        place: &Place<'_>,
-        active: &mut bool,
-    ) -> Result<(), String> {
-        *active = false;
-        for word in words {
-            if word.is_empty() {
-                return Err("holds an empty pattern".to_owned());
-            }
-            if place.reading.never {
-                return Ok(());
-            }
-            let (negated, wanted) = match word.strip_prefix('!') {
-                Some(wanted) => (true, wanted),
-                None => (false, word.as_str()),
-            };
-            if pattern::matches(&self.host, wanted) {
-                *active = !negated;
-                if negated {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn match_block(
-        &mut self,
-        words: &[String],
-        place: &Place<'_>,
-        active: &mut bool,
-    ) -> Result<(), String> {
-        let tests = criteria::parse(words)?;
-        self.wants_final |= tests.iter().any(|test| test.criterion == Criterion::Final);
-        let mut holds = !place.reading.never;
-        for test in &tests {
-            if holds {
-                holds = self.holds(&test.criterion, place)? != test.negated;
-            }
-        }
-        *active = holds;
-        Ok(())
-    }
-
-    fn holds(&self, criterion: &Criterion, place: &Place<'_>) -> Result<bool, String> {
-        let user = || self.word("User").map_or_else(|| self.world.user(), str::to_owned);
-        let host = || Ok::<_, String>(self.dialled()?.to_lowercase());
-        Ok(match criterion {
-            Criterion::All => true,
-            Criterion::Final | Criterion::Canonical => self.is_final,
-            Criterion::Host(patterns) => pattern::includes(&patterns.to_lowercase(), &host()?),
-            Criterion::OriginalHost(patterns) => {
-                pattern::includes(&patterns.to_lowercase(), &self.asked.to_lowercase())
-            }
-            Criterion::User(patterns) => pattern::includes(patterns, &user()),
-            Criterion::LocalUser(patterns) => pattern::includes(patterns, &self.world.user()),
-            Criterion::LocalNetwork(networks) => pattern::any_in(networks, &self.world.addresses()),
-            Criterion::Word { patterns, is } => {
-                let is = is.unwrap_or_else(|| self.word("Tag").unwrap_or_default());
-                if is.is_empty() { patterns.is_empty() } else { pattern::includes(patterns, is) }
-            }
-            Criterion::Exec(command) => self.succeeds(command, place)?,
-        })
-    }
-
-    fn succeeds(&self, command: &str, place: &Place<'_>) -> Result<bool, String> {
-        if !place.trusted {
-            return Err(
-                "runs a command, and the file does not belong to you or root, or others can \
-                        write it"
-                    .to_owned(),
-            );
-        }
-        let command = self.facts()?.fill(command, tokens::USUAL, tokens::Reader::Shell)?;
-        self.world
-            .succeeds(&command)
-            .map_err(|why| format!("the command `{}` failed to run: {why}", command.escape_debug()))
-    }
-
-    fn include(&mut self, words: &[String], place: &Place<'_>, active: bool) -> Result<(), String> {
-        let mut found = Vec::new();
-        for word in words {
-            if word.is_empty() {
-                return Err("holds an empty path".to_owned());
-            }
-            found.extend(self.world.glob(&self.anchored(word, place)?)?);
-        }
-        let reading = Reading {
-            checked: true,
-            never: place.reading.never || !active,
-            depth: place.reading.depth + 1,
-            ..place.reading
-        };
-        for path in found {
-            let mut inside = active;
-            self.read(&path, reading, &mut inside);
-        }
-        Ok(())
-    }
-
-    /// The absolute pattern of an include.
-    fn anchored(&self, word: &str, place: &Place<'_>) -> Result<String, String> {
-        let variable = |name: &str| self.world.variable(name);
-        let word =
-            self.facts()?.fill_all(word, tokens::USUAL, tokens::Reader::Us, Some(&variable))?;
-        if word.starts_with('~') && !place.reading.users_own {
-            return Err("the machine's file has no home for `~`".to_owned());
-        }
-        let path = match (word.starts_with(['/', '~']), place.reading.users_own) {
-            (true, _) => word,
-            (false, true) => format!("~/.ssh/{word}"),
-            (false, false) => format!("{MACHINE_FOLDER}/{word}"),
-        };
-        tokens::tilde(&path, |user| home(self.world, user))
-    }
-
-    /// Keeps a value by the rules of its keyword.
-    fn take(
-        &mut self,
-        keyword: &Keyword,
-        words: Vec<String>,
-        place: &Place<'_>,
-    ) -> Result<(), String> {
-        let said = Said { words, origin: place.origin.clone(), users_own: place.reading.users_own };
-        match (keyword.count, keyword.name) {
-            (Count::Every, "SendEnv") => self.send(&said),
-            (Count::Every, _) => return self.add(keyword, said),
-            (Count::First, "ProxyJump") => self.jump(said),
-            (Count::First, "RekeyLimit") => self.rekey(said),
-            (Count::First, name) => {
-                if name == "ProxyCommand" && !self.values.contains_key(name) {
-                    self.suspect_proxy = !place.trusted;
-                }
-                self.values.entry(name).or_insert_with(|| vec![said]);
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, keyword: &Keyword, said: Said) -> Result<(), String> {
-        let is_forward = matches!(keyword.kind, Kind::Forward(_));
-        let values = self.values.entry(keyword.name).or_default();
-        let is_same = |other: &Said| {
-            other.words == said.words && (is_forward || other.users_own == said.users_own)
-        };
-        if values.iter().any(is_same) {
-            return Ok(());
-        }
-        if values.len() >= MOST_VALUES && !is_forward {
-            return Err(format!("stands there more than {MOST_VALUES} times"));
-        }
-        values.push(said);
-        Ok(())
-    }
-
-    /// `SendEnv` takes back what a word with `-` in front matches.
-    fn send(&mut self, said: &Said) {
-        let values = self.values.entry("SendEnv").or_default();
-        for word in &said.words {
-            match word.strip_prefix('-') {
-                Some(gone) => values
-                    .retain(|value| !value.words.iter().any(|name| pattern::matches(name, gone))),
-                None => values.push(Said { words: vec![word.clone()], ..said.clone() }),
-            }
-        }
-    }
-
-    /// Whichever of `ProxyJump` and `ProxyCommand` comes first counts, but `ProxyJump none` leaves
-    /// room for a command.
-    fn jump(&mut self, said: Said) {
-        if self.values.contains_key("ProxyJump") {
-            return;
-        }
-        if said.words.first().is_some_and(|word| word == "none") {
-            self.values.insert("ProxyJump", vec![said]);
-        } else if !self.values.contains_key("ProxyCommand") {
-            let none = Said { words: vec!["none".to_owned()], ..said.clone() };
-            self.values.insert("ProxyCommand", vec![none]);
-            self.values.insert("ProxyJump", vec![said]);
-        }
-    }
-
-    /// The bytes and the time of `RekeyLimit` are set apart from each other.
-    fn rekey(&mut self, said: Said) {
-        let values = self.values.entry("RekeyLimit").or_default();
-        match values.first_mut() {
-            None => values.push(said),
-            Some(first) => {
-                if first.words.len() == 1 {
-                    first.words.extend(said.words.into_iter().skip(1));
-                }
-            }
-        }
     }
 
     /// The first word of what was said so far.

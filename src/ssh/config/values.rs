@@ -5,10 +5,9 @@ use super::{
     jump,
     keywords::{Choices, Direction, Kind},
     lexer, names,
+    numbers::{mask, number, port, scaled, seconds},
 };
 
-/// The most seconds of a time, and the largest number.
-const LARGEST: u64 = i32::MAX as u64;
 /// The fewest bytes of `RekeyLimit`.
 const FEWEST_BYTES: u64 = 16;
 /// Traffic classes of `IPQoS` by name.
@@ -165,44 +164,6 @@ fn choice(word: &str, choices: Choices) -> Result<String, String> {
     })
 }
 
-/// A number as strtonum(3) takes it: blanks in front and a plus sign are fine.
-fn number(word: &str) -> Option<u64> {
-    let digits = word.trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
-    let digits = digits.strip_prefix('+').unwrap_or(digits);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse().ok().filter(|number| *number <= LARGEST)
-}
-
-fn port(word: &str) -> Option<String> {
-    let port = number(word).filter(|port| (1..=65535).contains(port));
-    port.map(|port| port.to_string())
-}
-
-/// Seconds of a time such as `90`, `1h30m` or `2w`.
-pub(super) fn seconds(word: &str) -> Option<u64> {
-    let mut total: u64 = 0;
-    let mut rest = word;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let (digits, after) = rest.split_at_checked(end)?;
-        let unit = after.chars().next();
-        let factor = match unit.map(|c| c.to_ascii_lowercase()) {
-            None | Some('s') => 1,
-            Some('m') => 60,
-            Some('h') => 60 * 60,
-            Some('d') => 24 * 60 * 60,
-            Some('w') => 7 * 24 * 60 * 60,
-            Some(_) => return None,
-        };
-        let part = digits.parse::<u64>().ok()?.checked_mul(factor)?;
-        total = total.checked_add(part).filter(|total| *total <= LARGEST)?;
-        rest = after.get(unit.map_or(0, char::len_utf8)..)?;
-    }
-    (!word.is_empty()).then_some(total)
-}
-
 fn seconds_text(word: &str) -> Result<String, String> {
     seconds(word).map(|s| s.to_string()).ok_or_else(|| wrong(word, "a time such as 10 or 1m30s"))
 }
@@ -244,27 +205,6 @@ fn rekey(words: &[&str]) -> Result<Vec<String>, String> {
     }
     let time = time.map(|time| seconds_text(time)).transpose()?;
     Ok(std::iter::once(limit.to_string()).chain(time).collect())
-}
-
-/// A number of bytes with a unit, and perhaps a fraction before it.
-fn scaled(word: &str) -> Option<u64> {
-    let (digits, shift) = match word.char_indices().next_back()? {
-        (at, unit) if unit.is_ascii_alphabetic() => {
-            (word.get(..at)?, "bkmgtpe".find(unit.to_ascii_lowercase())? * 10)
-        }
-        _ => (word, 0),
-    };
-    let digits = digits.trim_start().strip_prefix('+').unwrap_or(digits.trim_start());
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let is_number = |text: &str| text.len() <= 18 && text.bytes().all(|b| b.is_ascii_digit());
-    if !is_number(whole) || !is_number(fraction) || digits.is_empty() {
-        return None;
-    }
-    let parsed = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u128>().ok() };
-    let unit = 1_u128 << shift;
-    let parts = parsed(fraction)?.checked_mul(unit)? / 10_u128.checked_pow(fraction.len() as u32)?;
-    let bytes = parsed(whole)?.checked_mul(unit)?.checked_add(parts)?;
-    u64::try_from(bytes).ok().filter(|bytes| i64::try_from(*bytes).is_ok())
 }
 
 fn forward(words: &[&str], direction: Direction) -> Result<Vec<String>, String> {
@@ -421,12 +361,6 @@ fn device(word: &str) -> Option<String> {
     };
     let (local, remote) = word.split_once(':').unwrap_or((word, "any"));
     Some(format!("{}:{}", one(local)?, one(remote)?))
-}
-
-fn mask(word: &str) -> Option<String> {
-    let digits: String = word.chars().take_while(|c| ('0'..='7').contains(c)).collect();
-    let mask = u32::from_str_radix(&digits, 8).ok().filter(|mask| *mask <= 0o777)?;
-    Some(format!("0{mask:o}"))
 }
 
 fn keystrokes(word: &str) -> Option<String> {

@@ -163,6 +163,11 @@ pub(crate) fn keys_on_file(sources: &[Source], name: &str) -> Vec<Known> {
         .collect()
 }
 
+/// Whether `key` stands in any line for any host.
+pub(crate) fn is_anywhere(sources: &[Source], key: &[u8]) -> bool {
+    all(sources).any(|(_, _, line)| line.key.is_some_and(|on_file| on_file.blob == key))
+}
+
 /// What the files say under exactly this name, revocations apart.
 fn decide_name(sources: &[Source], name: &str, key: &[u8]) -> Verdict {
     let mut others = Vec::new();

@@ -7,7 +7,8 @@ mod line;
 mod write;
 
 pub(crate) use decide::{
-    Entry, Known, OnFile, Verdict, Voucher, authorities, decide, keys_on_file, on_file, revocation,
+    Entry, Known, OnFile, Verdict, Voucher, authorities, decide, is_anywhere, keys_on_file,
+    on_file, revocation,
 };
 pub(crate) use line::{Name, Source, fingerprint, key_type, line, read};
 pub(crate) use write::{Change, change, record};

@@ -12,9 +12,9 @@ use crate::{ssh::OpenFailure, tunnel::Cause};
 
 /// A private dropbear with a fresh key, in which the user's home is the test's folder; ends with
 /// the test.
-struct Dropbear {
+pub(super) struct Dropbear {
     folder: tempfile::TempDir,
-    port: u16,
+    pub(super) port: u16,
     process: Child,
 }
 
@@ -26,7 +26,7 @@ impl Drop for Dropbear {
 }
 
 impl Dropbear {
-    async fn start() -> Option<Self> {
+    pub(super) async fn start() -> Option<Self> {
         let program = installed("dropbear")?;
         installed("dropbearkey")?;
         installed("unshare")?;
@@ -68,18 +68,18 @@ impl Dropbear {
         Some(dropbear)
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(super) fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Lets the owner of the key `name` in, and nobody else.
-    fn allow(&self, name: &str) {
+    pub(super) fn allow(&self, name: &str) {
         let path = self.at("home/.ssh/authorized_keys");
         fs::copy(self.at(&format!("{name}.pub")), &path).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    fn options(&self, key: &str) -> SshOptions {
+    pub(super) fn options(&self, key: &str) -> SshOptions {
         let mut options = options(self.port, &self.at(key), &self.at("known_hosts"));
         if !nix::unistd::Uid::effective().is_root() {
             options.user = Some("root".into());

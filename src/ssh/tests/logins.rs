@@ -122,7 +122,7 @@ async fn a_password_is_asked_for_only_where_somebody_is_there() {
     assert_eq!(failure.cause, Cause::NeedsPerson);
     let script = Script::of(&["right"]);
     let failure = connect(&lab.with("BatchMode", "yes"), &script).await.unwrap_err();
-    assert_eq!((failure.cause, script.asked()), (Cause::Authentication, vec![]));
+    assert_eq!((failure.cause, script.asked()), (Cause::NeedsPerson, vec![]));
     let script = Script::of(&["a", "b", "c", "right"]);
     let failure = connect(&lab.options(), &script).await.unwrap_err();
     assert_eq!((failure.cause, script.asked().len()), (Cause::Authentication, 3));
@@ -260,8 +260,9 @@ async fn in_batch_mode_nothing_is_asked() {
         lab.server.allow(login);
         let script = Script::of(&["123456"]);
         let failure = connect(&lab.with("BatchMode", "yes"), &script).await.unwrap_err();
-        assert_eq!((failure.cause, script.asked().len()), (Cause::Authentication, 0));
+        assert_eq!((failure.cause, script.asked().len()), (Cause::NeedsPerson, 0));
         assert!(failure.message.contains("it offers keyboard-interactive"), "{failure}");
+        assert!(failure.message.contains("nobody may be asked"), "{failure}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Connections made in tests: a scripted person, the embedded server, an echo behind it.
 
 mod agent;
+mod crypto;
 mod dropbear;
 mod facts;
 mod failures;
@@ -10,6 +11,8 @@ mod key_files;
 mod keys_offered;
 mod logins;
 mod real;
+mod rotation;
+mod security_keys;
 mod streams;
 
 use std::{

@@ -232,3 +232,16 @@ async fn new_keys_in_the_middle_of_bytes_both_ways_lose_nothing() {
     within(async { tokio::join!(one, two) }).await;
     assert!(!session.is_closed());
 }
+
+#[tokio::test]
+async fn a_server_that_offers_nothing_we_have_is_told_by_what_it_offers() {
+    for (line, offer) in [
+        ("HostbasedAuthentication yes", "it offers hostbased"),
+        ("HostbasedAuthentication no", "it offers nothing"),
+    ] {
+        let Some(sshd) = Sshd::start(&["PubkeyAuthentication no", line]).await else { return };
+        let failure = connect(&sshd.options(), &Script::default()).await.unwrap_err();
+        assert_eq!(failure.cause, Cause::Authentication, "{failure}");
+        assert!(failure.message.contains(offer), "{failure}");
+    }
+}

@@ -126,7 +126,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("VerifyHostKeyDNS", &["yes", "no", "ask"]),
     ("Compression", &["yes", "no"]),
     ("RekeyLimit", &["1G", "default 1h", "512K none", "2.5M 90s", "0"]),
-    ("ForwardAgent", &["yes", "no", "~/sock"]),
+    ("ForwardAgent", &["yes", "no", "/dev/null"]),
     ("LogLevel", &["QUIET", "info", "DEBUG", "verbose"]),
     ("RequiredRSASize", &["1024", "3072"]),
     ("AddKeysToAgent", &["yes", "ask", "confirm 1h", "5m", "no"]),
@@ -160,18 +160,47 @@ const BAD: &[&str] = &[
     "EscapeChar",
 ];
 
-/// The configuration of `seed`, with the questions to ask it.
+/// Characters that mean something in a configuration; not `=`, which parts the words of `Match` in
+/// OpenSSH 9 wherever it stands, and since 10 only behind a criterion.
+const MEANINGFUL: &[&str] =
+    &["\"", "'", "\\", "#", " ", "\t", ",", "!", "*", "?", "%", "$", "~", ":", "@", "[", "]", "-"];
+
+/// The configuration of `seed`, with the questions to ask it; of every third a character or two are
+/// not where they should be.
 pub(super) fn configuration(seed: u64) -> String {
     let mut dice = Dice(seed);
+    let text = intact(&mut dice);
+    if !seed.is_multiple_of(3) {
+        return text;
+    }
+    let (mut questions, mut rest) = (String::from("#~ we may be stricter\n"), String::new());
+    for line in text.lines() {
+        let to = if line.starts_with("#?") { &mut questions } else { &mut rest };
+        to.push_str(line);
+        to.push('\n');
+    }
+    let mut characters: Vec<String> = rest.chars().map(String::from).collect();
+    for _ in 0..=dice.roll(2) {
+        let at = dice.roll(characters.len());
+        match dice.roll(3) {
+            0 => drop(characters.remove(at)),
+            1 => characters.insert(at, dice.one(MEANINGFUL).to_owned()),
+            _ => characters.splice(at..=at, [dice.one(MEANINGFUL).to_owned()]).for_each(drop),
+        }
+    }
+    questions + &characters.concat()
+}
+
+fn intact(dice: &mut Dice) -> String {
     let mut text = String::new();
     for _ in 0..=dice.roll(3) {
         text.push_str(&format!("#? {}\n", dice.one(HOSTS)));
     }
     for _ in 0..dice.roll(3) {
-        line(&mut dice, &mut text, "");
+        line(dice, &mut text, "");
     }
     for _ in 0..=dice.roll(5) {
-        block(&mut dice, &mut text);
+        block(dice, &mut text);
     }
     if dice.happens(15) {
         text.push_str(dice.one(BAD));

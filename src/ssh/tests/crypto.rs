@@ -1,0 +1,123 @@
+//! What is agreed on with servers that nobody here wrote, and with old ones.
+
+use super::{dropbear::Dropbear, real::Sshd, *};
+use crate::{
+    ssh::{
+        algorithms::{Keyword, choose, own},
+        preferred::Negotiated,
+        resolve::Algorithms,
+    },
+    tunnel::Cause,
+};
+
+/// Connects with the algorithms of `lists`, given as ssh_config(5) has them.
+async fn agree(options: &SshOptions, lists: &[(Keyword, &str)]) -> Result<Negotiated, Failure> {
+    let mut plan = plan(options);
+    let mut wanted = Algorithms::default();
+    for (keyword, list) in lists {
+        let names = choose(*keyword, list).unwrap().names;
+        match keyword {
+            Keyword::Kex => wanted.kex = names,
+            Keyword::Ciphers => wanted.ciphers = names,
+            Keyword::Macs => wanted.macs = names,
+            Keyword::HostKey => wanted.host_key = names,
+            Keyword::PublicKey => wanted.public_key = names,
+            Keyword::CaSignature => wanted.ca_signature = names,
+        }
+    }
+    plan.target_mut().algorithms = wanted;
+    let (keyring, script) = (Keyring::default(), Script::default());
+    let connecting = crate::ssh::connect(&plan, &keyring, &script, &|_: Stage| {});
+    let session = within(Box::pin(connecting)).await?;
+    Ok(session.facts().negotiated.clone())
+}
+
+#[tokio::test]
+async fn the_best_of_both_is_agreed_on_with_strict_key_exchange() {
+    let lab = Lab::known();
+    let agreed = agree(&lab.options(), &[]).await.unwrap();
+    assert_eq!(agreed.kex, "mlkem768x25519-sha256");
+    assert!(agreed.strict);
+    let Some(sshd) = Sshd::start(&[]).await else { return };
+    let agreed = agree(&sshd.options(), &[]).await.unwrap();
+    // Since 9.9 it has the post-quantum one of ours.
+    let expected = ["mlkem768x25519-sha256", "curve25519-sha256"];
+    assert!(expected.contains(&agreed.kex.as_str()), "{agreed}");
+    assert_eq!(agreed.host_key, "ssh-ed25519");
+    assert_eq!(&agreed.cipher, own(Keyword::Ciphers).first().unwrap(), "the faster one");
+    assert_eq!(agreed.mac, None);
+    assert!(agreed.strict, "{agreed}");
+}
+
+#[tokio::test]
+async fn a_users_list_binds_us() {
+    let Some(sshd) = Sshd::start(&[]).await else { return };
+    let lists = [
+        (Keyword::Ciphers, "aes128-ctr"),
+        (Keyword::Macs, "hmac-sha2-256"),
+        (Keyword::Kex, "-curve*,mlkem*,ecdh*"),
+    ];
+    let agreed = agree(&sshd.options(), &lists).await.unwrap();
+    assert_eq!(agreed.cipher, "aes128-ctr");
+    assert_eq!(agreed.mac.as_deref(), Some("hmac-sha2-256"));
+    assert!(agreed.kex.starts_with("diffie-hellman-"), "{agreed}");
+    assert!(agreed.strict, "{agreed}");
+}
+
+#[tokio::test]
+async fn what_is_weak_works_only_where_it_is_asked_for_by_name() {
+    if installed("ssh-keygen").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    keygen(&folder.path().join("rsa"), "rsa", "");
+    let rsa = format!("HostKey {}", folder.path().join("rsa").display());
+    let cases = [
+        (Keyword::HostKey, "HostKeyAlgorithms ssh-rsa", "+ssh-rsa", "ssh-rsa"),
+        (
+            Keyword::Kex,
+            "KexAlgorithms diffie-hellman-group14-sha1",
+            "+diffie-hellman-group14-sha1",
+            "diffie-hellman-group14-sha1",
+        ),
+        (Keyword::Ciphers, "Ciphers aes256-cbc", "+aes256-cbc", "aes256-cbc"),
+        (Keyword::Macs, "Ciphers aes256-ctr\nMACs hmac-sha1", "+hmac-sha1", "hmac-sha1"),
+    ];
+    for (keyword, line, list, name) in cases {
+        let Some(sshd) = Sshd::start(&[&rsa, line]).await else { return };
+        let public = fs::read_to_string(folder.path().join("rsa.pub")).unwrap();
+        let known = fs::read_to_string(sshd.at("known_hosts")).unwrap();
+        let more = format!("{known}[127.0.0.1]:{} {public}", sshd.port);
+        fs::write(sshd.at("known_hosts"), more).unwrap();
+        let failure = agree(&sshd.options(), &[]).await.unwrap_err();
+        assert_eq!(failure.cause, Cause::Protocol, "{failure}");
+        assert!(failure.message.contains(&format!("it offers {name}")), "{failure}");
+        let fix = failure.fix.unwrap();
+        assert!(fix.contains(&format!("-o {}={list}", keyword.name())), "{fix}");
+        let agreed = agree(&sshd.options(), &[(keyword, list)]).await.unwrap();
+        let of = match keyword {
+            Keyword::HostKey => &agreed.host_key,
+            Keyword::Kex => &agreed.kex,
+            Keyword::Ciphers => &agreed.cipher,
+            _ => agreed.mac.as_ref().unwrap(),
+        };
+        assert_eq!(of, name);
+    }
+}
+
+#[tokio::test]
+async fn dropbear_agrees_on_something_good_and_its_key_is_checked() {
+    let Some(server) = Dropbear::start().await else { return };
+    keygen(&server.at("client"), "ed25519", "");
+    server.allow("client");
+    let options = server.options("client");
+    let agreed = agree(&options, &[]).await.unwrap();
+    assert!(own(Keyword::Kex).contains(&agreed.kex), "{agreed}");
+    assert!(own(Keyword::Ciphers).contains(&agreed.cipher), "{agreed}");
+    assert_eq!(agreed.host_key, "ssh-ed25519");
+    let lab = Lab::start();
+    let line = lab.server.known_hosts_line(server.port);
+    fs::write(server.at("known_hosts"), line + "\n").unwrap();
+    let failure = agree(&options, &[]).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::HostKeyChanged, "{failure}");
+}
