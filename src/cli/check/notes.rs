@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::steps::{News, What};
+use super::seen::{News, What};
 use crate::{
     cli::{connect::answer, output::Spinner},
     secret::Secret,

@@ -114,7 +114,14 @@ impl Kind {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::HostKey => "host key",
-            other => other.name(),
+            Self::Resolve
+            | Self::Name
+            | Self::Connect
+            | Self::Server
+            | Self::Login
+            | Self::Forward
+            | Self::Gateway
+            | Self::Secret => self.name(),
         }
     }
 

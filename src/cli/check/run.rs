@@ -5,8 +5,9 @@ use std::{path::Path, process::ExitCode, time::Duration};
 use super::{
     notes::{Clock, Person, Recorder},
     report::{HopLabel, Kind, Line, Report, Step, Verdict},
+    seen::News,
     settings,
-    steps::{End, HopPlan, News, of_hops},
+    steps::{End, HopPlan, of_hops},
     text::Style,
     visit::{Visit, Visited},
 };

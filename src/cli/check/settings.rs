@@ -101,7 +101,7 @@ pub(super) fn files<'a>(
 /// The files in a few words.
 pub(super) fn in_words(files: &BTreeMap<PathBuf, usize>) -> String {
     if files.is_empty() {
-        return "no configuration file says anything about it".to_owned();
+        return "the ssh configuration files say nothing about it".to_owned();
     }
     let texts: Vec<String> = files
         .iter()

@@ -1,32 +1,19 @@
 //! Makes steps of what a connection told: which was done, which failed, which was not reached. Pure.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{
-    login::{self, Logins},
+    login,
     report::{Kind, Line, Setting, Step, Verdict},
+    seen::{News, Seen, Way},
 };
 use crate::{
     cli::output::milliseconds,
-    ssh::{Fact, Negotiated, Stage, Standing, is_weak},
+    ssh::{Negotiated, Standing, is_weak},
     tunnel::{Cause, Failure},
 };
-
-/// One thing that the connection told, and when: since the start, a person's time not counted.
-#[derive(Debug, Clone)]
-pub(super) struct News {
-    pub(super) at: Duration,
-    pub(super) what: What,
-}
-
-/// What was told.
-#[derive(Debug, Clone)]
-pub(super) enum What {
-    Stage(Stage),
-    Fact(Fact),
-}
 
 /// A hop as it is to be made.
 #[derive(Debug, Clone, Default)]
@@ -110,85 +97,6 @@ pub(super) fn of_hops(hops: &[HopPlan], news: &[News], end: End<'_>) -> Vec<Step
     steps
 }
 
-/// What was told of one hop.
-#[derive(Debug, Default)]
-struct Seen {
-    begun: Option<Duration>,
-    ended: Duration,
-    addresses: Option<(Duration, Vec<SocketAddr>)>,
-    missed: Vec<(SocketAddr, String)>,
-    way: Option<(Duration, Way)>,
-    banner: Option<(String, Duration)>,
-    agreed: Option<(Duration, Negotiated)>,
-    checking: Option<Duration>,
-    host_key: Option<(Duration, String, String, Standing)>,
-    recorded: Option<String>,
-    authenticating: Option<Duration>,
-    logged_in: Option<(Duration, String)>,
-    logins: Logins,
-}
-
-/// How the bytes get there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Way {
-    Tcp(SocketAddr),
-    Command,
-    Through,
-}
-
-impl Seen {
-    /// What was told of the hop called `number`, and whether nothing was told of a later one.
-    fn gather(number: usize, news: &[News], end: Duration) -> (Self, bool) {
-        let begins = |news: &News| match &news.what {
-            What::Fact(Fact::Hop(number)) => Some(*number),
-            What::Fact(_) | What::Stage(_) => None,
-        };
-        let mut seen = Self { ended: end, ..Self::default() };
-        let own = news.iter().skip_while(|news| begins(news) != Some(number));
-        let mut is_last = true;
-        for News { at, what } in own {
-            match what {
-                What::Fact(Fact::Hop(other)) if *other == number => seen.begun = Some(*at),
-                What::Fact(Fact::Hop(_)) => {
-                    (seen.ended, is_last) = (*at, false);
-                    break;
-                }
-                What::Fact(fact) => seen.note(*at, fact),
-                What::Stage(Stage::CheckingHostKey { .. }) => seen.checking = Some(*at),
-                What::Stage(Stage::Authenticating { .. }) => {
-                    seen.authenticating.get_or_insert(*at);
-                }
-                What::Stage(_) => {}
-            }
-        }
-        let is_last = is_last && seen.begun.is_some();
-        (seen, is_last)
-    }
-
-    fn note(&mut self, at: Duration, fact: &Fact) {
-        match fact.clone() {
-            Fact::Hop(_) => {}
-            Fact::Addresses(addresses) => self.addresses = Some((at, addresses)),
-            Fact::NotConnected { address, why } => self.missed.push((address, why)),
-            Fact::Connected { address, .. } => self.way = Some((at, Way::Tcp(address))),
-            Fact::Proxied { .. } => self.way = Some((at, Way::Command)),
-            Fact::Through { .. } => self.way = Some((at, Way::Through)),
-            Fact::Banner { text, after } => self.banner = Some((text, after)),
-            Fact::Algorithms(agreed) => self.agreed = Some((at, agreed)),
-            Fact::HostKey { algorithm, fingerprint, standing } => {
-                self.host_key = Some((at, algorithm, fingerprint, standing));
-            }
-            Fact::HostKeyRecorded(path) => self.recorded = Some(path.display().to_string()),
-            Fact::LoggedIn { method } => self.logged_in = Some((at, method)),
-            Fact::Methods(_)
-            | Fact::Agent { .. }
-            | Fact::AgentFailed { .. }
-            | Fact::Key { .. }
-            | Fact::Method { .. } => self.logins.note(fact),
-        }
-    }
-}
-
 /// The steps of one hop while they are made.
 struct Walk<'a> {
     hop: &'a HopPlan,
@@ -256,7 +164,7 @@ impl Walk<'_> {
 
     fn connect(&self) -> Step {
         let seen = self.seen;
-        let mut step = Step::not_reached(Kind::Connect, None).with("Port", self.hop.port);
+        let mut step = Step::not_reached(Kind::Connect, None).with("port", self.hop.port);
         let failed: Vec<Value> = seen
             .missed
             .iter()
@@ -357,7 +265,7 @@ impl Walk<'_> {
 
     fn login(&self) -> Step {
         let seen = self.seen;
-        let step = Step::not_reached(Kind::Login, None).with("User", self.hop.user.as_str());
+        let step = Step::not_reached(Kind::Login, None).with("user", self.hop.user.as_str());
         let outcome = match &seen.logged_in {
             Some(_) => login::Outcome::In,
             None => login::Outcome::NotIn,
@@ -444,10 +352,10 @@ pub(super) fn answers_in(trip: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::{net::SocketAddr, path::PathBuf};
 
-    use super::*;
-    use crate::ssh::{Answer, Key, Line as FileLine};
+    use super::{super::seen::What, *};
+    use crate::ssh::{Answer, Fact, Key, Line as FileLine};
 
     fn address(text: &str) -> SocketAddr {
         format!("{text}:22").parse().unwrap()

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 
 use super::{
     notes::Clock,
-    report::{Kind, Line, Step},
+    report::{Kind, Line, Step, Verdict},
     steps::answers_in,
 };
 use crate::{
@@ -19,8 +22,8 @@ use crate::{
         status::tenths,
     },
     client::{
-        self, Credential, EVERYTHING, Gateway, Login, NotAnswered, Place, Rule, Source, Sources,
-        Target, choose_credential,
+        self, Credential, EVERYTHING, Gateway, Login, Place, Rule, Source, Sources, Target,
+        choose_credential,
     },
     config::{Credentials, OpenClaw},
     control::Opened,
@@ -100,42 +103,25 @@ impl Visit<'_> {
         };
         self.spinner.stage("asking the gateway");
         let begun = self.clock.now();
-        let offer = match self.choose() {
-            Ok(credential) => self.described(credential),
-            Err(problem) => {
-                // Nothing may be sent; whether a gateway is there can be seen all the same.
-                let answer = client::challenge(stream, CHALLENGE).await;
-                let took = Some(self.clock.now().saturating_sub(begun));
-                return Ok(self.withheld(allowed, answer, took, problem));
-            }
+        let mut offer = match self.offer().await {
+            Ok(offer) => offer,
+            Err(problem) => return Ok(self.withheld(allowed, stream, problem).await),
         };
-        let offer = if self.arguments.fetch_token && offer.credential.source != Source::Given {
-            match self.fetch().await {
-                Ok(offer) => offer,
-                Err(problem) => {
-                    let step = Step::failed(Kind::Secret, None, "cannot be read over this login");
-                    let gateway = Step::not_reached(Kind::Gateway, None);
-                    return Ok(Visited::failed(vec![allowed, gateway, step], problem));
-                }
-            }
-        } else {
-            offer
-        };
-        let mut steps = vec![allowed];
         let mut outcome = self.log_in(stream, &offer).await;
-        let mut offer = offer;
-        if let Err(problem) = &outcome
-            && problem.class == Class::GatewayRefused
-            && offer.credential.is_empty()
-            && let Some(other) = self.ask_for_one().await?
+        if offer.credential.is_empty()
+            && outcome.as_ref().is_err_and(|problem| problem.class == Class::GatewayRefused)
+            && let Some(other) = self.ask_for_one().await.transpose()
         {
-            offer = other;
-            outcome = match self.session.open("127.0.0.1", port).await {
-                Ok(stream) => self.log_in(stream, &offer).await,
-                Err(failure) => Err(self.no_forward(failure).await.1),
+            outcome = match other {
+                Ok(other) => {
+                    offer = other;
+                    self.log_in_again(&offer).await
+                }
+                Err(problem) => Err(problem),
             };
         }
         let took = Some(self.clock.now().saturating_sub(begun));
+        let mut steps = vec![allowed];
         let problem = self.judge(outcome, &offer, took, &mut steps)?;
         Ok(Visited { steps, problem })
     }
@@ -159,7 +145,16 @@ impl Visit<'_> {
         }
     }
 
-    /// The first secret that there is for this gateway, given what the login proved.
+    /// What is offered to this gateway, given what the login proved.
+    async fn offer(&self) -> Result<Offer, Problem> {
+        let credential = self.choose()?;
+        if self.arguments.fetch_token && credential.source != Source::Given {
+            return self.fetch().await;
+        }
+        Ok(self.described(credential))
+    }
+
+    /// The first secret that there is.
     fn choose(&self) -> Result<Credential, Problem> {
         let saved = Credentials::load(&self.context.paths)?;
         let file = OpenClaw::load(&self.context.paths)?;
@@ -194,21 +189,29 @@ impl Visit<'_> {
     }
 
     /// Asks whether to read the secret over the login, as `remote connect` does.
-    async fn ask_for_one(&self) -> anyhow::Result<Option<Offer>> {
+    async fn ask_for_one(&self) -> Result<Option<Offer>, Problem> {
         if !self.can_ask || self.context.output.is_json() {
             return Ok(None);
         }
         self.spinner.pause();
         let question = "The gateway wants its token. Read it over this login? [Y/n] ";
         let asking = tokio::task::spawn_blocking(move || ask::yes(question, true));
-        let yes = self.clock.wait_for(asking).await??;
+        let answer = self.clock.wait_for(asking).await;
+        let yes = answer.is_ok_and(|answer| answer.unwrap_or(false));
         self.spinner.resume();
         Ok(if yes { Some(self.fetch().await?) } else { None })
     }
 
+    async fn log_in_again(&self, offer: &Offer) -> Result<Welcome, Problem> {
+        match self.session.open("127.0.0.1", self.remote_port).await {
+            Ok(stream) => self.log_in(stream, offer).await,
+            Err(failure) => Err(self.no_forward(failure).await.1),
+        }
+    }
+
     async fn log_in<S>(&self, stream: S, offer: &Offer) -> Result<Welcome, Problem>
     where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let limit = Duration::from_secs(self.arguments.timeout);
         let patience = limit.saturating_sub(self.clock.now()).max(SHORTEST_LOGIN);
@@ -244,8 +247,11 @@ impl Visit<'_> {
             Ok(welcome) => welcome,
             Err(problem) if problem.class == Class::GatewayRefused => {
                 steps.push(Step::ok(Kind::Gateway, took, "answers"));
-                let (text, problem) = if offer.credential.is_empty() {
+                let is_missing = offer.credential.is_empty() && problem.code.is_some();
+                let (text, problem) = if is_missing {
                     ("there is none, and the gateway wants one".to_owned(), self.missing(problem))
+                } else if offer.credential.is_empty() {
+                    ("there is none".to_owned(), problem)
                 } else {
                     (format!("{}: refused", offer.source), problem)
                 };
@@ -266,7 +272,7 @@ impl Visit<'_> {
         let is_other = known.is_some() && welcome.identity.is_some() && known != welcome.identity;
         if is_other {
             step = Step { text: "another gateway than before answers".to_owned(), ..step };
-            step.verdict = super::report::Verdict::Failed;
+            step.verdict = Verdict::Failed;
             step.lines.push(Line::plain(welcome.text()));
         }
         steps.push(step);
@@ -279,27 +285,24 @@ impl Visit<'_> {
         Ok(is_other.then(|| other_gateway(self.name)))
     }
 
-    /// The steps where a secret is saved that belongs elsewhere.
-    fn withheld(
-        &self,
-        forward: Step,
-        answer: Result<(), NotAnswered>,
-        took: Option<Duration>,
-        problem: Problem,
-    ) -> Visited {
-        match answer {
-            Ok(()) => {
-                let gateway = Step::ok(Kind::Gateway, took, "answers");
-                let secret = Step::failed(Kind::Secret, None, "not sent").with("accepted", false);
-                Visited::failed(vec![forward, gateway, secret], problem)
-            }
-            Err(why) => {
-                let gateway = Step::failed(Kind::Gateway, took, "no gateway answers");
-                let problem = Problem::new(Class::GatewayDown, why.to_string());
-                let problem = with_look_over_there(problem, self.remote_port);
-                Visited::failed(vec![forward, gateway], problem)
-            }
+    /// The steps where no secret may be sent or can be read: whether a gateway is there can be seen
+    /// all the same.
+    async fn withheld<S>(&self, forward: Step, stream: S, problem: Problem) -> Visited
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let begun = self.clock.now();
+        let answer = client::challenge(stream, CHALLENGE).await;
+        let took = Some(self.clock.now().saturating_sub(begun));
+        if let Err(why) = answer {
+            let gateway = Step::failed(Kind::Gateway, took, "no gateway answers");
+            let problem = Problem::new(Class::GatewayDown, why.to_string());
+            let problem = with_look_over_there(problem, self.remote_port);
+            return Visited::failed(vec![forward, gateway], problem);
         }
+        let gateway = Step::ok(Kind::Gateway, took, "answers");
+        let secret = Step::failed(Kind::Secret, None, "not sent").with("accepted", false);
+        Visited::failed(vec![forward, gateway, secret], problem)
     }
 
     /// What to type where the gateway wants a secret and there is none.

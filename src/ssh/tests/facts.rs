@@ -24,9 +24,8 @@ async fn facts(options: &SshOptions, script: &Script) -> Vec<Fact> {
 }
 
 fn standing(facts: &[Fact]) -> Option<&Standing> {
-    facts.iter().find_map(|fact| match fact {
-        Fact::HostKey { standing, .. } => Some(standing),
-        _ => None,
+    facts.iter().find_map(|fact| {
+        if let Fact::HostKey { standing, .. } = fact { Some(standing) } else { None }
     })
 }
 
