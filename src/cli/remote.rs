@@ -29,6 +29,9 @@ enum Command {
     /// Bring a remote up, save it and make it the default
     Connect(Box<order::Arguments>),
     /// Try every step of a connect, and say what came of it; keeps nothing
+    ///
+    /// Takes the options of `remote connect` and goes the same way, in one connection a hop. Opens no
+    /// local port, starts nothing, and saves nothing but a host key that you accept.
     Check(Box<check::Arguments>),
     /// Show how the remotes are
     Status(Named),
