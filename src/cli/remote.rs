@@ -255,9 +255,10 @@ pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
                 text(forward, "/port"),
                 text(forward, "/host"),
                 text(forward, "/hostPort"),
-                match text(forward, "/phase").as_str() {
-                    "down" => "opened when first used".to_owned(),
-                    phase => phase.replace('_', " "),
+                match (forward.pointer("/failure/message"), text(forward, "/phase").as_str()) {
+                    (Some(why), _) => why.as_str().unwrap_or_default().to_owned(),
+                    (None, "down") => "opened when first used".to_owned(),
+                    (None, phase) => phase.replace('_', " "),
                 }
             ),
         );
