@@ -188,7 +188,7 @@ async fn connect(clock: &Clock<'_>, stage: &Stage) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     let mut command = program(home, "near")?;
     command
-        .args(["remote", "connect", "--json", "--batch", "--name", "demo", "-i"])
+        .args(["remote", "connect", "--json", "--batch", "--name", "demo", "-F", "none", "-i"])
         .arg(home.join("key"))
         .args(["-o", &known_hosts, "-o", "GlobalKnownHostsFile=/dev/null"])
         .args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"])

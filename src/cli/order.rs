@@ -30,7 +30,7 @@ pub(super) struct Arguments {
     pub(super) jump: Option<String>,
     /// Read this ssh configuration file instead of ~/.ssh/config and the machine's; `none` for no
     /// file
-    #[arg(short = 'F', value_name = "FILE")]
+    #[arg(short = 'F', value_name = "FILE", overrides_with = "config_file")]
     pub(super) config_file: Option<PathBuf>,
     /// An option as in ssh_config, Key=Value; may be repeated
     #[arg(short = 'o', value_name = "KEY=VALUE")]

@@ -29,6 +29,9 @@ enum Command {
     /// Bring a remote up, save it and make it the default
     Connect(Box<order::Arguments>),
     /// Try every step of a connect, and say what came of it; keeps nothing
+    ///
+    /// Takes the options of `remote connect` and goes the same way, in one connection a hop. Opens no
+    /// local port, starts nothing, and saves nothing but a host key that you accept.
     Check(Box<check::Arguments>),
     /// Show how the remotes are
     Status(Named),
@@ -252,9 +255,10 @@ pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
                 text(forward, "/port"),
                 text(forward, "/host"),
                 text(forward, "/hostPort"),
-                match text(forward, "/phase").as_str() {
-                    "down" => "opened when first used".to_owned(),
-                    phase => phase.replace('_', " "),
+                match (forward.pointer("/failure/message"), text(forward, "/phase").as_str()) {
+                    (Some(why), _) => why.as_str().unwrap_or_default().to_owned(),
+                    (None, "down") => "opened when first used".to_owned(),
+                    (None, phase) => phase.replace('_', " "),
                 }
             ),
         );

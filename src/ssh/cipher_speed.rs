@@ -64,6 +64,5 @@ mod tests {
         assert!(aes > Duration::ZERO && aes < Duration::from_secs(1), "{aes:?}");
         assert!(chacha > Duration::ZERO && chacha < Duration::from_secs(1), "{chacha:?}");
         assert_eq!(chacha_is_faster(), chacha_is_faster());
-        println!("AES-256-GCM {aes:?}, ChaCha20-Poly1305 {chacha:?} for {PACKET} bytes");
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     net::IpAddr,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
@@ -15,9 +15,9 @@ use russh::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tokio_util::task::TaskTracker;
 
 use super::{
     algorithms::{Keyword, usable},
@@ -25,6 +25,7 @@ use super::{
     auth,
     dial::{dial, plain},
     host_key::{Files, Shown, Trust},
+    identity,
     keyring::{Keyring, Server, punishes},
     known_hosts,
     link::{Link, Switch},
@@ -213,7 +214,7 @@ impl Making<'_> {
         }
         let (handle, host_key, trust) =
             shaken.map_err(|failure| self.blame(failure, &switch, &remembered))?;
-        let negotiated = self.agreed(&handle, agreed.get())?;
+        self.keeps_to(agreed.get(), &handle)?;
         let login = auth::Context {
             hop: self.hop,
             route: self.route,
@@ -225,7 +226,7 @@ impl Making<'_> {
         let (handle, outcome) = Box::pin(auth::login(login, handle)).await?;
         self.observer.fact(Fact::LoggedIn { method: outcome.method.clone() });
         let handle = Arc::new(handle);
-        let chores = TaskTracker::new();
+        let mut chores = JoinSet::new();
         let rotating = Rotating::new(self.hop, files.name(), &host_key, kinds);
         if let (Trust::Own, Some(rotating)) = (trust, rotating) {
             if self.hop.update_host_keys == UpdateHostKeys::Ask {
@@ -239,7 +240,6 @@ impl Making<'_> {
         let facts = Facts {
             host_key: known_hosts::fingerprint(&host_key),
             banner,
-            negotiated,
             method: outcome.method,
             needed_person: needed_person || outcome.needed_person,
             rtt: switch.heard_after().unwrap_or_default(),
@@ -251,7 +251,7 @@ impl Making<'_> {
             end,
             facts,
             below,
-            chores,
+            chores: Mutex::new(chores),
             killed: AtomicBool::new(false),
         }))
     }
@@ -279,6 +279,7 @@ impl Making<'_> {
                 }
                 Some(offer) = offered.recv() => {
                     self.observer.stage(Stage::CheckingHostKey { host: host() });
+                    self.is_long_enough(&offer.shown.key)?;
                     trust =
                         files.check(self.hop, &offer.shown, self.asker, self.observer).await?;
                     host_key = offer.shown.key;
@@ -292,23 +293,37 @@ impl Making<'_> {
         }
     }
 
-    /// What was agreed on, if the host kept to it.
-    fn agreed(
+    /// Fails unless the host signed as was agreed.
+    fn keeps_to(
         &self,
-        handle: &client::Handle<Watcher>,
         agreed: Option<&Negotiated>,
-    ) -> Result<Negotiated, Failure> {
+        handle: &client::Handle<Watcher>,
+    ) -> Result<(), Failure> {
         let signature = handle.agent_session_binding().map(|binding| binding.signature());
         match (agreed, signature) {
-            (Some(agreed), Some(signature)) if signed_as_agreed(agreed, signature) => {
-                tracing::debug!(%agreed, "agreed on algorithms");
-                Ok(agreed.clone())
-            }
+            (Some(agreed), Some(signature)) if signed_as_agreed(agreed, signature) => Ok(()),
             _ => Err(Failure::new(
                 Cause::Protocol,
                 format!("{} signed by another algorithm than was agreed on", self.hop.place()),
             )
             .fix("update the SSH server over there")),
+        }
+    }
+
+    /// Refuses an RSA host key with fewer bits than the user wants.
+    fn is_long_enough(&self, key: &[u8]) -> Result<(), Failure> {
+        let least = self.hop.least_rsa_bits;
+        let key = russh::keys::PublicKey::from_bytes(key).ok();
+        match key.as_ref().and_then(identity::rsa_bits) {
+            Some(bits) if bits < least => Err(Failure::new(
+                Cause::Protocol,
+                format!(
+                    "the RSA host key of {} has {bits} bits, and RequiredRSASize wants {least}",
+                    self.hop.place()
+                ),
+            )
+            .fix("give the server a longer key, or an Ed25519 one")),
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -328,6 +328,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_address_may_name_its_zone() {
+        let hop = Hop { host: "fe80::1%lo".to_owned(), ..hop() };
+        let found = look_up(&hop, Instant::now() + hop.connect_timeout).await.unwrap();
+        let zone = nix::net::if_::if_nametoindex("lo").unwrap();
+        assert!(
+            matches!(found.as_slice(), [SocketAddr::V6(v6)] if v6.scope_id() == zone),
+            "{found:?}"
+        );
+    }
+
+    #[tokio::test]
     async fn an_address_that_answers_wins_beside_one_that_is_stuck() {
         let (_listener, stuck, _queue) = deaf("127.0.0.2:0").await;
         let answering = tokio::net::TcpListener::bind("127.0.0.3:0").await.unwrap();

@@ -146,7 +146,9 @@ mod tests {
             Keyword::Kex => Algorithms { kex: names, ..Algorithms::default() },
             Keyword::Ciphers => Algorithms { ciphers: names, ..Algorithms::default() },
             Keyword::Macs => Algorithms { macs: names, ..Algorithms::default() },
-            _ => Algorithms { host_key: names, ..Algorithms::default() },
+            Keyword::HostKey | Keyword::PublicKey | Keyword::CaSignature => {
+                Algorithms { host_key: names, ..Algorithms::default() }
+            }
         }
     }
 
@@ -179,7 +181,7 @@ mod tests {
                 Keyword::Kex => asked.kex.len() - EXTENSIONS.len(),
                 Keyword::Ciphers => asked.cipher.len(),
                 Keyword::Macs => asked.mac.len(),
-                _ => asked.key.len(),
+                Keyword::HostKey | Keyword::PublicKey | Keyword::CaSignature => asked.key.len(),
             };
             assert_eq!(count, list.split(',').count(), "{list}");
         }
@@ -211,6 +213,17 @@ mod tests {
         assert_eq!(asked.host_key_certificates.len(), 6);
         let asked = preferred(&wanted(Keyword::HostKey, "-*cert*"), &on_file);
         assert!(asked.host_key_certificates.is_empty());
+    }
+
+    #[test]
+    fn a_key_of_a_type_that_was_not_asked_for_is_noticed() {
+        let key =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDqzxTaiggEUUYyrUfcHgXE+t7GM42MjaavVKtsTRhCJ";
+        let shown: PublicKeyOrCertificate =
+            russh::keys::PublicKey::from_openssh(key).unwrap().into();
+        let asked = |list| preferred(&wanted(Keyword::HostKey, list), &OnFile::default());
+        assert!(was_asked_for(&asked("ssh-ed25519"), &shown));
+        assert!(!was_asked_for(&asked("rsa-sha2-512,ecdsa*"), &shown));
     }
 
     #[test]

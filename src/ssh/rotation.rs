@@ -180,12 +180,11 @@ impl Rotating {
         let writing = tokio::task::spawn_blocking(move || {
             known_hosts::change(&path, &name, &Change { add, remove, hash })
         });
-        match writing.await.ok()? {
-            Ok(()) => tracing::info!(more, gone, "wrote down which host keys the server has"),
-            Err(error) => {
-                tracing::warn!(%error, "the server's host keys could not be written down")
-            }
+        if let Err(error) = writing.await.ok()? {
+            tracing::warn!(%error, "the server's host keys could not be written down");
+            return None;
         }
+        tracing::info!(more, gone, "wrote down which host keys the server has");
         Some(())
     }
 }
@@ -220,6 +219,8 @@ async fn proved(
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::ssh::known_hosts::line;
 
@@ -270,11 +271,11 @@ mod tests {
         let all = [ed25519(1), ed25519(2)];
         let of =
             |sources: &[Source], announced: &[Vec<u8>]| rotating().rotation(sources, announced);
-        assert!(of(&[known.clone()], &all).is_some());
-        assert_eq!(of(&[known.clone()], &[ed25519(1)]), None, "nothing is new");
-        assert_eq!(of(&[known.clone()], &[ed25519(2)]), None, "the key in use is left out");
+        assert!(of(slice::from_ref(&known), &all).is_some());
+        assert_eq!(of(slice::from_ref(&known), &[ed25519(1)]), None, "nothing is new");
+        assert_eq!(of(slice::from_ref(&known), &[ed25519(2)]), None, "the key in use is left out");
         let many: Vec<Vec<u8>> = (0..40).map(ed25519).collect();
-        assert_eq!(of(&[known.clone()], &many), None, "too many");
+        assert_eq!(of(slice::from_ref(&known), &many), None, "too many");
         let with = |line: String| [known.clone(), file("second", &[line])];
         let plain = |name: &str, key: &[u8]| line(&Name::new(name, 22, None), key, None);
         for doubtful in [

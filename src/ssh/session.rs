@@ -12,14 +12,14 @@ use std::{
 use russh::{Channel, ChannelMsg, ChannelOpenFailure, client};
 use tokio::{
     sync::oneshot,
+    task::JoinSet,
     time::{Instant, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     connect::Watcher,
     link::Switch,
-    preferred::Negotiated,
     stream::{Stream, Taps},
 };
 use crate::tunnel::{Cause, Failure};
@@ -42,8 +42,6 @@ pub(crate) struct Facts {
     pub(crate) host_key: String,
     /// The server's identification, `SSH-2.0-OpenSSH_9.2` and the like.
     pub(crate) banner: String,
-    /// What both sides agreed on.
-    pub(crate) negotiated: Negotiated,
     /// The method that let us in.
     pub(crate) method: String,
     /// Whether a person had to do something that a repetition would ask for again.
@@ -129,7 +127,7 @@ pub(super) struct Inner {
     /// The session of the jump host that carries this one and nothing else.
     pub(super) below: Option<Session>,
     /// What runs beside the streams; ends with the session.
-    pub(super) chores: TaskTracker,
+    pub(super) chores: Mutex<JoinSet<()>>,
     pub(super) killed: AtomicBool,
 }
 
@@ -249,8 +247,8 @@ impl Session {
     /// Waits until nothing runs beside the streams.
     #[cfg(test)]
     pub(crate) async fn settled(&self) {
-        self.0.chores.close();
-        self.0.chores.wait().await;
+        let chores = std::mem::take(&mut *self.0.chores.lock().unwrap());
+        chores.join_all().await;
     }
 
     /// How many streams are open.
@@ -285,6 +283,7 @@ impl Inner {
         self.end.note(Failure::new(Cause::LinkLost, "the ssh session was ended here"));
         self.switch.kill();
         self.taps.close();
+        self.chores.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         if let Some(below) = &self.below {
             below.kill();
         }

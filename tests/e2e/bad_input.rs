@@ -4,6 +4,7 @@ use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -129,12 +130,23 @@ fn a_changed_host_key() {
         return;
     }
     let mut way = Way::new(&[]);
+    let old = way.sshd.fingerprint();
     way.sshd.change_host_key();
     let error = way.fails(way.dialling().arg(way.sshd.target()), 5, "host_key");
-    let fix = fix(&error);
-    assert!(fix.contains("ssh-keygen -R") || fix.contains("known_hosts"), "{error:#}");
     let message = error["message"].as_str().unwrap_or_default();
-    assert!(message.contains("changed"), "{error:#}");
+    let place = format!("{} line 1", way.sshd.known_hosts().display());
+    for part in ["changed", &old, &way.sshd.fingerprint(), &place] {
+        assert!(message.contains(part), "{part} in {error:#}");
+    }
+    assert_eq!(way.sshd.log().matches("Connection from").count(), 1, "{}", way.sshd.log());
+    // The one command that it names does what it says.
+    let fix = fix(&error);
+    let command = fix.find("ssh-keygen -R").and_then(|at| fix.get(at..)).expect("a command");
+    let done = Command::new("sh").args(["-c", command]).output().expect("running sh");
+    assert!(done.status.success(), "{command}: {done:?}");
+    let error = way.fails(way.dialling().arg(way.sshd.target()), 5, "host_key");
+    let message = error["message"].as_str().unwrap_or_default();
+    assert!(message.contains("is not on file"), "{error:#}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::support::{
 
 /// `remote check` by a way in, complete but for gateway, secret and target.
 fn checking(home: &Home, way: [OsString; 6]) -> Run {
-    openclaw(home).args(["remote", "check", "--batch", "-F", "none"]).args(way)
+    openclaw(home).args(["remote", "check", "--batch"]).args(way)
 }
 
 /// `remote check` of a scene's gateway, with its secret.
@@ -385,7 +385,7 @@ fn a_host_that_does_not_answer_and_one_that_does_not_exist() {
 #[test]
 fn a_wrong_option_fails_at_the_first_step() {
     let home = Home::new();
-    let run = || openclaw(&home).args(["remote", "check", "-F", "none", "-o", "Port=0", "vps"]);
+    let run = || openclaw(&home).args(["remote", "check", "-o", "Port=0", "vps"]);
     let report = fails(run, 2, "usage");
     assert!(marks(&report).starts_with("!resolve -name -connect"), "{report:#}");
     left_nothing(&home);

@@ -14,4 +14,6 @@ pub(crate) use line::{Name, Source, fingerprint, key_type, line, read};
 pub(crate) use write::{Change, change, record};
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -24,7 +24,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/known_hosts").join(name)
 }
 
-fn key(name: &str) -> Vec<u8> {
+pub(super) fn key(name: &str) -> Vec<u8> {
     let text = fs::read_to_string(fixture(&format!("key-{name}.pub"))).unwrap();
     STANDARD.decode(text.split_whitespace().nth(1).unwrap()).unwrap()
 }

@@ -4,6 +4,7 @@ use super::{dropbear::Dropbear, real::Sshd, *};
 use crate::{
     ssh::{
         algorithms::{Keyword, choose, own},
+        observe::{Fact, Observer},
         preferred::Negotiated,
         resolve::Algorithms,
     },
@@ -27,9 +28,23 @@ async fn agree(options: &SshOptions, lists: &[(Keyword, &str)]) -> Result<Negoti
     }
     plan.target_mut().algorithms = wanted;
     let (keyring, script) = (Keyring::default(), Script::default());
-    let connecting = crate::ssh::connect(&plan, &keyring, &script, &|_: Stage| {});
-    let session = within(Box::pin(connecting)).await?;
-    Ok(session.facts().negotiated.clone())
+    let book = Book::default();
+    within(Box::pin(crate::ssh::connect(&plan, &keyring, &script, &book))).await?;
+    Ok(book.0.into_inner().unwrap().unwrap())
+}
+
+/// Keeps what was agreed on.
+#[derive(Default)]
+struct Book(Mutex<Option<Negotiated>>);
+
+impl Observer for Book {
+    fn stage(&self, _: Stage) {}
+
+    fn fact(&self, fact: Fact) {
+        if let Fact::Algorithms(agreed) = fact {
+            *self.0.lock().unwrap() = Some(agreed);
+        }
+    }
 }
 
 #[tokio::test]
@@ -47,6 +62,30 @@ async fn the_best_of_both_is_agreed_on_with_strict_key_exchange() {
     assert_eq!(&agreed.cipher, own(Keyword::Ciphers).first().unwrap(), "the faster one");
     assert_eq!(agreed.mac, None);
     assert!(agreed.strict, "{agreed}");
+}
+
+#[test]
+fn taking_something_away_brings_nothing_weak_back() {
+    for (key, list) in [
+        ("MACs", "-umac*"),
+        ("HostKeyAlgorithms", "-ecdsa*"),
+        ("HostKeyAlgorithms", "*"),
+        ("PubkeyAcceptedAlgorithms", "ssh-*"),
+        ("KexAlgorithms", "-sntrup*"),
+        ("Ciphers", "^aes128-ctr"),
+    ] {
+        let options =
+            SshOptions { options: vec![(key.into(), list.into())], ..SshOptions::default() };
+        let plan = plan(&options);
+        let Algorithms { kex, ciphers, macs, host_key, public_key, ca_signature } =
+            &plan.target().algorithms;
+        for name in [kex, ciphers, macs, host_key, public_key, ca_signature].into_iter().flatten() {
+            assert!(!name.contains("sha1") && !name.contains("cbc"), "{key} {list}: {name}");
+            assert!(!name.starts_with("ssh-rsa"), "{key} {list}: {name}");
+        }
+        let all = [kex, ciphers, macs, host_key, public_key].into_iter().flatten().count();
+        assert!(all > 0, "{key} {list}");
+    }
 }
 
 #[tokio::test]
@@ -99,7 +138,9 @@ async fn what_is_weak_works_only_where_it_is_asked_for_by_name() {
             Keyword::HostKey => &agreed.host_key,
             Keyword::Kex => &agreed.kex,
             Keyword::Ciphers => &agreed.cipher,
-            _ => agreed.mac.as_ref().unwrap(),
+            Keyword::Macs | Keyword::PublicKey | Keyword::CaSignature => {
+                agreed.mac.as_ref().unwrap()
+            }
         };
         assert_eq!(of, name);
     }

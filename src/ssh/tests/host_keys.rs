@@ -134,3 +134,34 @@ async fn the_alias_is_the_name_on_file() {
     options.options.push(("StrictHostKeyChecking".into(), "yes".into()));
     connect(&options, &Script::default()).await.unwrap();
 }
+
+#[tokio::test]
+async fn another_key_on_file_for_the_address_counts_where_the_configuration_says_so() {
+    use crate::ssh::{
+        host_key::{Files, Shown},
+        resolve::Hop,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let known = folder.path().join("known_hosts");
+    let (lab, other) = (Lab::start(), Lab::start());
+    let line = |lab: &Lab, name: &str| lab.server.known_hosts_line(22).replace("127.0.0.1", name);
+    let text = format!("{}\n{}\n", line(&lab, "box.example"), line(&other, "192.0.2.7"));
+    fs::write(&known, text).unwrap();
+    let blob = line(&lab, "x").split(' ').nth(2).unwrap().to_owned();
+    let key = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, blob).unwrap();
+    let shown = Shown { key, certificate: None, at: std::time::SystemTime::now() };
+    for (wanted, address, refused) in
+        [(true, "192.0.2.7", true), (true, "192.0.2.8", false), (false, "192.0.2.7", false)]
+    {
+        let hop = Hop {
+            check_host_ip: wanted,
+            user_known_hosts: vec![known.clone()],
+            global_known_hosts: Vec::new(),
+            ..Hop::example("box.example")
+        };
+        let files = Files::read(&hop, Some(address.parse().unwrap())).await.unwrap();
+        let outcome = files.check(&hop, &shown, &Script::default(), &|_: Stage| {}).await;
+        let cause = outcome.err().map(|failure| failure.cause);
+        assert_eq!(cause, refused.then_some(Cause::HostKeyChanged), "{wanted} {address}");
+    }
+}

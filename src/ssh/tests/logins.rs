@@ -317,7 +317,7 @@ async fn a_locked_key_without_its_public_half_is_unlocked_first() {
 async fn a_full_agent_leaves_a_try_for_the_password() {
     let lab = Lab::known();
     let Some(agent) = OwnAgent::start(lab.folder.path()) else { return };
-    for number in 0..9 {
+    for number in 0..12 {
         let path = lab.at(&format!("other{number}"));
         generate_client_key(&path).unwrap();
         agent.add(&path);
