@@ -34,7 +34,6 @@ mod proxy;
 mod resolve;
 mod rotation;
 mod route;
-mod rsa_size;
 pub(crate) mod server;
 mod session;
 mod stream;

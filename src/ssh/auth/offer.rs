@@ -27,7 +27,6 @@ use crate::{
         keys::KeyFile,
         observe::{Answer, Fact},
         resolve::Method,
-        rsa_size,
     },
     tunnel::{Cause, Failure},
 };
@@ -124,9 +123,6 @@ impl Login<'_> {
             },
         };
         let shown = hand.shown(&identity);
-        if self.is_too_short(&identity, &shown) {
-            return Ok(None);
-        }
         let Some(hash) = self.hash(&identity, &shown).await? else { return Ok(None) };
         if !self.is_fresh(&identity) {
             return Ok(None);
@@ -142,17 +138,6 @@ impl Login<'_> {
             }
         }
         Ok(verdict)
-    }
-
-    /// Whether a key is shorter than the configuration allows; a note says so.
-    fn is_too_short(&mut self, identity: &Identity, shown: &str) -> bool {
-        let key = identity::key(identity).to_bytes().unwrap_or_default();
-        let flaw = rsa_size::flaw(self.context.hop, &key);
-        if let Some(flaw) = &flaw {
-            let message = format!("{shown} {flaw}");
-            self.story.aside(Failure::new(Cause::Authentication, message));
-        }
-        flaw.is_some()
     }
 
     /// Who signs for a candidate.

@@ -256,47 +256,6 @@ async fn new_keys_in_the_middle_of_bytes_both_ways_lose_nothing() {
 }
 
 #[tokio::test]
-async fn rsa_keys_shorter_than_the_user_asks_for_are_neither_taken_nor_offered() {
-    if installed("ssh-keygen").is_none() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let host_key = folder.path().join("host_rsa");
-    keygen(&host_key, "rsa", "");
-    let line = format!("HostKey {}", host_key.display());
-    let Some(sshd) = Sshd::start(&[&line]).await else { return };
-    let with = |options: &SshOptions, more: &[(&str, &str)]| {
-        let mut options = options.clone();
-        let more = more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        options.options.extend(more);
-        options
-    };
-    let asks_for_more = ("RequiredRSASize", "4096");
-
-    // ssh-keygen makes RSA keys of 3072 bits.
-    let other_host = sshd.at("known_hosts_of_nobody").display().to_string();
-    let by_rsa = [("HostKeyAlgorithms", "rsa-sha2-512"), asks_for_more];
-    let mut strangers = sshd.options();
-    strangers.options.retain(|(key, _)| !key.eq_ignore_ascii_case("UserKnownHostsFile"));
-    let strangers = with(&strangers, &[("UserKnownHostsFile", &other_host)]);
-    let failure = connect(&with(&strangers, &by_rsa), &Script::default()).await.unwrap_err();
-    assert_eq!(failure.cause, Cause::HostKeyUnknown, "{failure}");
-    assert!(
-        failure.message.contains("has 3072 bits, and RequiredRSASize asks for 4096"),
-        "{failure}"
-    );
-
-    let key = sshd.at("client_rsa");
-    keygen(&key, "rsa", "");
-    fs::copy(sshd.at("client_rsa.pub"), sshd.at("authorized_keys")).unwrap();
-    let options = SshOptions { identities: vec![key], ..sshd.options() };
-    connect(&options, &Script::default()).await.unwrap();
-    let failure = connect(&with(&options, &[asks_for_more]), &Script::default()).await.unwrap_err();
-    assert_eq!(failure.cause, Cause::Authentication, "{failure}");
-    assert!(failure.message.contains("3072 bits"), "{failure}");
-}
-
-#[tokio::test]
 async fn a_server_that_offers_nothing_we_have_is_told_by_what_it_offers() {
     for (line, offer) in [
         ("HostbasedAuthentication yes", "it offers hostbased"),
