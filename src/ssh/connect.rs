@@ -313,7 +313,7 @@ impl Making<'_> {
     /// Refuses an RSA host key with fewer bits than the user wants.
     fn is_long_enough(&self, key: &[u8]) -> Result<(), Failure> {
         let least = self.hop.least_rsa_bits;
-        let key = russh::keys::PublicKey::from_bytes(key).ok();
+        let key = PublicKey::from_bytes(key).ok();
         match key.as_ref().and_then(identity::rsa_bits) {
             Some(bits) if bits < least => Err(Failure::new(
                 Cause::Protocol,
