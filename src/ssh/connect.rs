@@ -25,7 +25,6 @@ use super::{
     auth,
     dial::{dial, plain},
     host_key::{Files, Shown, Trust},
-    identity,
     keyring::{Keyring, Server, punishes},
     known_hosts,
     link::{Link, Switch},
@@ -279,7 +278,6 @@ impl Making<'_> {
                 }
                 Some(offer) = offered.recv() => {
                     self.observer.stage(Stage::CheckingHostKey { host: host() });
-                    self.is_long_enough(&offer.shown.key)?;
                     trust =
                         files.check(self.hop, &offer.shown, self.asker, self.observer).await?;
                     host_key = offer.shown.key;
@@ -307,23 +305,6 @@ impl Making<'_> {
                 format!("{} signed by another algorithm than was agreed on", self.hop.place()),
             )
             .fix("update the SSH server over there")),
-        }
-    }
-
-    /// Refuses an RSA host key with fewer bits than the user wants.
-    fn is_long_enough(&self, key: &[u8]) -> Result<(), Failure> {
-        let least = self.hop.least_rsa_bits;
-        let key = PublicKey::from_bytes(key).ok();
-        match key.as_ref().and_then(identity::rsa_bits) {
-            Some(bits) if bits < least => Err(Failure::new(
-                Cause::Protocol,
-                format!(
-                    "the RSA host key of {} has {bits} bits, and RequiredRSASize wants {least}",
-                    self.hop.place()
-                ),
-            )
-            .fix("give the server a longer key, or an Ed25519 one")),
-            Some(_) | None => Ok(()),
         }
     }
 
