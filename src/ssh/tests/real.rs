@@ -64,7 +64,7 @@ impl Sshd {
             let found = lines.any(|line| line.contains("listening on"));
             // Reads on, so that sshd never blocks on a full pipe.
             std::thread::spawn(move || {
-                lines.for_each(|line| sink.send_modify(|log| log.push(line)))
+                lines.for_each(|line| sink.send_modify(|log| log.push(line)));
             });
             found
         });
