@@ -12,6 +12,7 @@ use super::{
     known_hosts::{self, Entry, Name, OnFile, Source, Verdict},
     observe::{Fact, Line, Observer, Standing},
     resolve::{Hop, HostKeyPolicy},
+    rsa_size,
 };
 use crate::tunnel::{Cause, Failure};
 
@@ -102,6 +103,12 @@ impl Files {
             observer.fact(Fact::HostKey { algorithm, fingerprint, standing });
         };
         let verdict = self.verdict(shown);
+        let refused_anyway =
+            !matches!(verdict, Verdict::Known(_) | Verdict::Unknown | Verdict::Authority(_));
+        if let Some(flaw) = rsa_size::flaw(hop, key).filter(|_| !refused_anyway) {
+            tell(Standing::Unknown);
+            return Err(self.refusal(key).too_short(&flaw));
+        }
         let flaw = match self.vouched(hop, shown, &verdict) {
             Vouched::Yes(entry) => {
                 self.pinned(hop, &fingerprint).inspect_err(|_| tell(Standing::Changed(vec![])))?;

@@ -105,6 +105,16 @@ impl Refusal {
         .fix("put the line right: @revoked, host names, key type, key; blanks between them")
     }
 
+    /// It has too few bits.
+    pub(super) fn too_short(&self, flaw: &str) -> Failure {
+        let Self { host, fingerprint, .. } = self;
+        Failure::new(
+            Cause::HostKeyUnknown,
+            format!("the host key {fingerprint} of {host} {flaw}"),
+        )
+        .fix("have the host make a longer one (ssh-keygen -A), or ask for less: -o RequiredRSASize=1024")
+    }
+
     /// Other keys are on file.
     pub(super) fn changed(&self, others: &[Entry]) -> Failure {
         let Self { host, fingerprint, kind } = self;

@@ -34,10 +34,12 @@ mod proxy;
 mod resolve;
 mod rotation;
 mod route;
+mod rsa_size;
 pub(crate) mod server;
 mod session;
 mod stream;
 mod target;
+mod watcher;
 mod wire;
 
 pub(crate) use algorithms::is_weak;

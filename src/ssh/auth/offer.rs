@@ -27,6 +27,7 @@ use crate::{
         keys::KeyFile,
         observe::{Answer, Fact},
         resolve::Method,
+        rsa_size,
     },
     tunnel::{Cause, Failure},
 };
@@ -123,6 +124,9 @@ impl Login<'_> {
             },
         };
         let shown = hand.shown(&identity);
+        if self.is_too_short(&identity, &shown) {
+            return Ok(None);
+        }
         let Some(hash) = self.hash(&identity, &shown).await? else { return Ok(None) };
         if !self.is_fresh(&identity) {
             return Ok(None);
@@ -138,6 +142,17 @@ impl Login<'_> {
             }
         }
         Ok(verdict)
+    }
+
+    /// Whether a key is shorter than the configuration allows; a note says so.
+    fn is_too_short(&mut self, identity: &Identity, shown: &str) -> bool {
+        let key = identity::key(identity).to_bytes().unwrap_or_default();
+        let flaw = rsa_size::flaw(self.context.hop, &key);
+        if let Some(flaw) = &flaw {
+            let message = format!("{shown} {flaw}");
+            self.story.aside(Failure::new(Cause::Authentication, message));
+        }
+        flaw.is_some()
     }
 
     /// Who signs for a candidate.
@@ -232,19 +247,6 @@ impl Login<'_> {
     ) -> Result<Option<Option<HashAlg>>, Failure> {
         if !identity::key(identity).algorithm().is_rsa() {
             return Ok(Some(None));
-        }
-        let least = self.context.hop.least_rsa_bits;
-        if let Some(bits) = identity::rsa_bits(&identity::key(identity))
-            && bits < least
-        {
-            self.story.aside(Failure::new(
-                Cause::Authentication,
-                format!(
-                    "the RSA key {shown} was not tried: it has {bits} bits, and RequiredRSASize \
-                     wants {least}"
-                ),
-            ));
-            return Ok(None);
         }
         let server = match self.rsa {
             Some(server) => server,

@@ -206,28 +206,6 @@ async fn host_keys_of_other_kinds_are_asked_for_when_they_are_on_file() {
 }
 
 #[tokio::test]
-async fn rsa_keys_that_are_too_short_for_the_user_are_neither_trusted_nor_offered() {
-    if installed("ssh-keygen").is_none() {
-        return;
-    }
-    let keys = tempfile::tempdir().unwrap();
-    keygen(&keys.path().join("rsa"), "rsa", "");
-    let line = format!("HostKey {}", keys.path().join("rsa").display());
-    let Some(sshd) = Sshd::start(&[&line]).await else { return };
-    let mut options = sshd.options();
-    options.identities = vec![keys.path().join("rsa")];
-    options.options.push(("RequiredRSASize".into(), "4096".into()));
-    let failure = connect(&options, &Script::default()).await.unwrap_err();
-    assert_eq!(failure.cause, Cause::Authentication, "{failure}");
-    assert!(failure.message.contains("3072 bits"), "{failure}");
-    let public = fs::read_to_string(keys.path().join("rsa.pub")).unwrap();
-    fs::write(sshd.at("known_hosts"), format!("[127.0.0.1]:{} {public}", sshd.port)).unwrap();
-    let failure = connect(&options, &Script::default()).await.unwrap_err();
-    assert_eq!(failure.cause, Cause::Protocol, "{failure}");
-    assert!(failure.message.contains("host key") && failure.message.contains("3072"), "{failure}");
-}
-
-#[tokio::test]
 async fn new_keys_in_the_middle_of_bytes_both_ways_lose_nothing() {
     let Some(sshd) = Sshd::start(&["RekeyLimit 1M"]).await else { return };
     let session = connect(&sshd.options(), &Script::default()).await.unwrap();
@@ -253,6 +231,47 @@ async fn new_keys_in_the_middle_of_bytes_both_ways_lose_nothing() {
     };
     within(async { tokio::join!(one, two) }).await;
     assert!(!session.is_closed());
+}
+
+#[tokio::test]
+async fn rsa_keys_shorter_than_the_user_asks_for_are_neither_taken_nor_offered() {
+    if installed("ssh-keygen").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let host_key = folder.path().join("host_rsa");
+    keygen(&host_key, "rsa", "");
+    let line = format!("HostKey {}", host_key.display());
+    let Some(sshd) = Sshd::start(&[&line]).await else { return };
+    let with = |options: &SshOptions, more: &[(&str, &str)]| {
+        let mut options = options.clone();
+        let more = more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        options.options.extend(more);
+        options
+    };
+    let asks_for_more = ("RequiredRSASize", "4096");
+
+    // ssh-keygen makes RSA keys of 3072 bits.
+    let other_host = sshd.at("known_hosts_of_nobody").display().to_string();
+    let by_rsa = [("HostKeyAlgorithms", "rsa-sha2-512"), asks_for_more];
+    let mut strangers = sshd.options();
+    strangers.options.retain(|(key, _)| !key.eq_ignore_ascii_case("UserKnownHostsFile"));
+    let strangers = with(&strangers, &[("UserKnownHostsFile", &other_host)]);
+    let failure = connect(&with(&strangers, &by_rsa), &Script::default()).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::HostKeyUnknown, "{failure}");
+    assert!(
+        failure.message.contains("has 3072 bits, and RequiredRSASize asks for 4096"),
+        "{failure}"
+    );
+
+    let key = sshd.at("client_rsa");
+    keygen(&key, "rsa", "");
+    fs::copy(sshd.at("client_rsa.pub"), sshd.at("authorized_keys")).unwrap();
+    let options = SshOptions { identities: vec![key], ..sshd.options() };
+    connect(&options, &Script::default()).await.unwrap();
+    let failure = connect(&with(&options, &[asks_for_more]), &Script::default()).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Authentication, "{failure}");
+    assert!(failure.message.contains("3072 bits"), "{failure}");
 }
 
 #[tokio::test]
