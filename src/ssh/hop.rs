@@ -67,7 +67,6 @@ pub(super) fn of(
         pin: None,
         update_host_keys: reader.update_host_keys(),
         algorithms: reader.algorithms().map_err(|why| vec![why])?,
-        least_rsa_bits: reader.number("RequiredRSASize").map_or(0, saturated),
         proxy_command: reader.proxy_command(),
         bind: reader.bind(),
         tcp_keep_alive: settings.is_yes("TCPKeepAlive"),

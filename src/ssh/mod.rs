@@ -39,6 +39,7 @@ pub(crate) mod server;
 mod session;
 mod stream;
 mod target;
+mod watcher;
 mod wire;
 
 pub(crate) use algorithms::is_weak;

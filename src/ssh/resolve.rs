@@ -199,8 +199,6 @@ pub(crate) struct Hop {
     pub(crate) update_host_keys: UpdateHostKeys,
     /// Which algorithms may be used.
     pub(crate) algorithms: Algorithms,
-    /// The fewest bits of an RSA key, of the server or ours (`RequiredRSASize`).
-    pub(crate) least_rsa_bits: u32,
     /// The command whose standard input and output stand in for a TCP connection (`ProxyCommand`).
     pub(crate) proxy_command: Option<ProxyCommand>,
     /// From where to dial.

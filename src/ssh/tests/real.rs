@@ -206,28 +206,6 @@ async fn host_keys_of_other_kinds_are_asked_for_when_they_are_on_file() {
 }
 
 #[tokio::test]
-async fn rsa_keys_that_are_too_short_for_the_user_are_neither_trusted_nor_offered() {
-    if installed("ssh-keygen").is_none() {
-        return;
-    }
-    let keys = tempfile::tempdir().unwrap();
-    keygen(&keys.path().join("rsa"), "rsa", "");
-    let line = format!("HostKey {}", keys.path().join("rsa").display());
-    let Some(sshd) = Sshd::start(&[&line]).await else { return };
-    let mut options = sshd.options();
-    options.identities = vec![keys.path().join("rsa")];
-    options.options.push(("RequiredRSASize".into(), "4096".into()));
-    let failure = connect(&options, &Script::default()).await.unwrap_err();
-    assert_eq!(failure.cause, Cause::Authentication, "{failure}");
-    assert!(failure.message.contains("3072 bits"), "{failure}");
-    let public = fs::read_to_string(keys.path().join("rsa.pub")).unwrap();
-    fs::write(sshd.at("known_hosts"), format!("[127.0.0.1]:{} {public}", sshd.port)).unwrap();
-    let failure = connect(&options, &Script::default()).await.unwrap_err();
-    assert_eq!(failure.cause, Cause::Protocol, "{failure}");
-    assert!(failure.message.contains("host key") && failure.message.contains("3072"), "{failure}");
-}
-
-#[tokio::test]
 async fn new_keys_in_the_middle_of_bytes_both_ways_lose_nothing() {
     let Some(sshd) = Sshd::start(&["RekeyLimit 1M"]).await else { return };
     let session = connect(&sshd.options(), &Script::default()).await.unwrap();
