@@ -385,6 +385,17 @@ mod tests {
         arguments: Arguments,
     }
 
+    fn vps() -> Remote {
+        Remote {
+            target: "me@vps".to_owned(),
+            ssh: SshOptions::default(),
+            remote_port: 18789,
+            local_port: 18789,
+            forwards: Vec::new(),
+            wanted: true,
+        }
+    }
+
     #[test]
     fn names_a_remote_after_its_host() {
         for (target, name) in [
@@ -455,14 +466,7 @@ mod tests {
 
     #[test]
     fn never_forwards_the_browser_control_nor_opens_the_gateway() {
-        let remote = |spec: &str| Remote {
-            target: "me@vps".to_owned(),
-            ssh: SshOptions::default(),
-            remote_port: 18789,
-            local_port: 18789,
-            forwards: vec![parse_forward(spec).unwrap()],
-            wanted: true,
-        };
+        let remote = |spec: &str| Remote { forwards: vec![parse_forward(spec).unwrap()], ..vps() };
         for refused in [
             "1:127.0.0.1:18791",
             "1:localhost:18791",
@@ -479,17 +483,9 @@ mod tests {
     #[test]
     fn a_target_that_is_read_as_an_option_commands_no_saved_remote() {
         let (_home, paths) = config::Paths::temporary();
-        let vps = Remote {
-            target: "me@vps".to_owned(),
-            ssh: SshOptions::default(),
-            remote_port: 18789,
-            local_port: 18789,
-            forwards: Vec::new(),
-            wanted: true,
-        };
         let saved = Remotes {
             default: Some("vps".to_owned()),
-            remotes: [("vps".to_owned(), vps)].into(),
+            remotes: [("vps".to_owned(), vps())].into(),
             ..Remotes::default()
         };
         let order = |words: &[&str]| {

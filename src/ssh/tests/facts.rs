@@ -5,7 +5,7 @@ use crate::ssh::observe::{Answer, Fact, Observer, Standing};
 
 /// Keeps the facts.
 #[derive(Default)]
-struct Book(Mutex<Vec<Fact>>);
+pub(super) struct Book(pub(super) Mutex<Vec<Fact>>);
 
 impl Observer for Book {
     fn stage(&self, _: Stage) {}

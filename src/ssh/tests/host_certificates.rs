@@ -2,9 +2,9 @@
 
 use std::process::Stdio;
 
-use super::{real::Sshd, *};
+use super::{facts::Book, real::Sshd, *};
 use crate::{
-    ssh::observe::{Fact, Observer, Standing},
+    ssh::observe::{Fact, Standing},
     tunnel::Cause,
 };
 
@@ -189,14 +189,6 @@ async fn a_plain_key_is_unknown_where_only_an_authority_is_on_file() {
 
 #[tokio::test]
 async fn the_certificate_and_its_authority_are_told() {
-    #[derive(Default)]
-    struct Book(Mutex<Vec<Fact>>);
-    impl Observer for Book {
-        fn stage(&self, _: Stage) {}
-        fn fact(&self, fact: Fact) {
-            self.0.lock().unwrap().push(fact);
-        }
-    }
     let Some(office) = Office::open() else { return };
     let Some(sshd) = office.sshd("ca", &["-h", "-n", "127.0.0.1"]).await else { return };
     let text = format!("# one\n@cert-authority * {}\n", office.public("ca"));
