@@ -74,7 +74,7 @@ impl Files {
                 Cause::Configuration,
                 format!("cannot read the host keys in {}: {error}", path.display()),
             )
-            .fix(format!("make the file readable: chmod u+r {}", path.display()))),
+            .fix(format!("it must be a file that you can read: ls -ld {}", path.display()))),
             Err(_) => Err(Failure::new(Cause::Configuration, "reading the host keys was ended")),
         }
     }

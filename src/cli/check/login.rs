@@ -185,7 +185,7 @@ impl Agent {
             Ok(count) => Line::plain(format!("the agent at {socket} holds {count} keys")),
             Err(why) => Line {
                 verdict: Some(Verdict::Failed),
-                text: format!("the agent at {socket} {why}"),
+                text: format!("the agent at {socket}: {why}"),
             },
         }
     }

@@ -43,7 +43,7 @@ impl Login<'_> {
                 } else {
                     "start an agent and add the key: eval \"$(ssh-agent)\"; ssh-add"
                 };
-                let message = format!("the agent at {shown} {}", plain(&error));
+                let message = format!("the agent at {shown}: {}", plain(&error));
                 self.story.aside(Failure::new(Cause::Agent, message).fix(fix));
                 return None;
             }
