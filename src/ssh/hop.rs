@@ -69,6 +69,7 @@ pub(super) fn of(
         algorithms: reader.algorithms().map_err(|why| vec![why])?,
         proxy_command: reader.proxy_command(),
         bind: reader.bind(),
+        compression: settings.is_yes("Compression"),
         tcp_keep_alive: settings.is_yes("TCPKeepAlive"),
         connect_timeout: reader.connect_timeout(),
         connection_attempts: reader.attempts(),
