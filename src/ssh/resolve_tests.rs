@@ -406,3 +406,17 @@ fn this_process_has_a_home_and_a_user() {
     assert!(environment.home.is_absolute() && !environment.user.is_empty());
     assert!(environment.agent.is_none() && environment.shell.is_absolute());
 }
+
+#[test]
+fn known_hosts_that_are_others_in_every_folder_are_refused() {
+    for keyword in ["UserKnownHostsFile", "GlobalKnownHostsFile"] {
+        for value in ["known", "~/known ./known", "\"\\~/known\""] {
+            let config = format!("Host box\n {keyword} {value}\n");
+            let problem = outcome(&config, "box", &SshOptions::default()).unwrap_err();
+            assert_eq!(problem.class, Class::Config, "{value}");
+            let expected = format!("config line 2: {keyword}");
+            assert!(problem.message.contains(&expected), "{problem}");
+        }
+        plan_of(&format!("{keyword} none\n"), "box", &SshOptions::default());
+    }
+}
