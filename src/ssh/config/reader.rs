@@ -63,6 +63,8 @@ pub(super) struct Reader<'a> {
     pub(super) host: String,
     /// Whether this is the second pass.
     pub(super) is_final: bool,
+    /// Whether `host` is the one that is dialled, its tokens filled in.
+    pub(super) is_complete: bool,
     /// Whether somebody asked for a second pass.
     pub(super) wants_final: bool,
     pub(super) values: Values,
@@ -81,6 +83,7 @@ impl<'a> Reader<'a> {
             asked,
             host: asked.to_owned(),
             is_final: false,
+            is_complete: false,
             wants_final: false,
             values: Values::new(),
             mistakes: Vec::new(),
@@ -246,7 +249,7 @@ impl<'a> Reader<'a> {
     /// The host that would be dialled by what was said so far.
     pub(super) fn dialled(&self) -> Result<String, String> {
         match self.word("HostName") {
-            Some(name) if !self.is_final => {
+            Some(name) if !self.is_complete => {
                 let facts = Facts { host: self.asked.to_owned(), ..Facts::default() };
                 facts.fill(name, "h", tokens::Reader::Us)
             }

@@ -370,3 +370,13 @@ fn the_reader_of_the_library_loses_lines_that_ssh_reads() {
         assert_eq!(keys_on_file(&source(&written), &name.text()).len(), 1, "{written}");
     }
 }
+
+#[test]
+fn a_pipe_in_place_of_a_file_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(read(&pipe).is_err());
+    assert!(read(folder.path()).is_err());
+    assert_eq!(read(Path::new("/dev/null")).unwrap().text, "");
+}
