@@ -487,11 +487,8 @@ mod tests {
             forwards: Vec::new(),
             wanted: true,
         };
-        let saved = Remotes {
-            default: Some("vps".to_owned()),
-            remotes: [("vps".to_owned(), vps)].into(),
-            ..Remotes::default()
-        };
+        let saved =
+            Remotes { default: Some("vps".to_owned()), remotes: [("vps".to_owned(), vps)].into() };
         let order = |words: &[&str]| {
             let line = Line::parse_from(["connect"].iter().chain(words));
             Order::new(&line.arguments, &saved, &paths).map(|order| order.name)
