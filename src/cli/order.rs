@@ -53,6 +53,9 @@ pub(super) struct Arguments {
     /// Agent forwarding (refused)
     #[arg(short = 'A', hide = true)]
     pub(super) forward_agent: bool,
+    /// A SOCKS proxy (refused)
+    #[arg(short = 'D', hide = true, value_name = "SPEC")]
+    pub(super) dynamic_forward: Vec<String>,
     /// Accepted and ignored, as in `ssh -N -f -T -n -q`
     #[arg(short = 'N', hide = true, action = clap::ArgAction::Count)]
     pub(super) no_command: u8,
@@ -122,6 +125,9 @@ pub(super) fn refuse_unsupported(arguments: &Arguments) -> Result<(), Problem> {
             "use -J to go through a host without lending it your agent",
         );
     }
+    if !arguments.dynamic_forward.is_empty() {
+        return refused("-D: a SOCKS proxy is not supported", "use ssh -D beside the tunnel");
+    }
     if !arguments.remote_forward.is_empty() {
         return refused("-R: remote forwards are not built yet", "use ssh -R beside the tunnel");
     }
@@ -154,6 +160,7 @@ fn subject(
     paths: &config::Paths,
 ) -> Result<(String, Option<Remote>), Problem> {
     let Some(target) = &arguments.target else {
+        refuse_options_alone(arguments)?;
         let default = || saved.default.clone().filter(|name| name != LOCAL);
         let Some(name) = arguments.name.clone().or_else(default) else {
             OpenClaw::load(paths)?.remote_definition().map_err(|_| {
@@ -170,6 +177,9 @@ fn subject(
     {
         return Ok((target.clone(), Some(definition.clone())));
     }
+    if let Err(why) = ssh::Target::parse(target) {
+        return Err(Problem::new(Class::Usage, why).fix(ssh::Target::FIX));
+    }
     let name = arguments.name.clone().unwrap_or_else(|| name_of(target));
     check_name(&name)?;
     if name == CONFIGURED && target != CONFIGURED {
@@ -180,6 +190,25 @@ fn subject(
         .fix("choose another one with --name"));
     }
     Ok((name, None))
+}
+
+/// A target that looks like an option (`-oProxyCommand=…`) is read as one: without another target
+/// it must not become a command for the default remote.
+fn refuse_options_alone(arguments: &Arguments) -> Result<(), Problem> {
+    let is_told = arguments.port.is_some()
+        || !arguments.identity.is_empty()
+        || arguments.jump.is_some()
+        || arguments.config_file.is_some()
+        || !arguments.option.is_empty()
+        || !arguments.forward.is_empty()
+        || arguments.login.is_some()
+        || arguments.ipv4
+        || arguments.ipv6;
+    if !is_told {
+        return Ok(());
+    }
+    Err(Problem::new(Class::Usage, "ssh options, and no target that they are for")
+        .fix("name the host or the remote as well: openclaw remote connect [ssh options] NAME"))
 }
 
 /// The host of a target, as a name.
@@ -304,7 +333,8 @@ fn key_value(option: &str) -> Result<(String, String), Problem> {
     let (key, rest) = option.split_at(end);
     let rest = rest.trim_start();
     if key.is_empty() || rest.is_empty() {
-        return Err(Problem::new(Class::Usage, format!("-o {option}: not Key=Value")));
+        return Err(Problem::new(Class::Usage, format!("-o {option}: not Key=Value"))
+            .fix("write it as in ssh_config(5), such as -o ConnectTimeout=5"));
     }
     let value = rest.strip_prefix('=').unwrap_or(rest).trim_start();
     Ok((key.to_owned(), value.to_owned()))
@@ -447,6 +477,54 @@ mod tests {
         }
         check_destinations(&remote("1:db:18791")).unwrap();
         check_destinations(&remote("1:127.0.0.1:18790")).unwrap();
+    }
+
+    #[test]
+    fn a_target_that_is_read_as_an_option_commands_no_saved_remote() {
+        let (_home, paths) = config::Paths::temporary();
+        let vps = Remote {
+            target: "me@vps".to_owned(),
+            ssh: SshOptions::default(),
+            remote_port: 18789,
+            local_port: 18789,
+            forwards: Vec::new(),
+            wanted: true,
+        };
+        let saved =
+            Remotes { default: Some("vps".to_owned()), remotes: [("vps".to_owned(), vps)].into() };
+        let order = |words: &[&str]| {
+            let line = Line::parse_from(["connect"].iter().chain(words));
+            Order::new(&line.arguments, &saved, &paths).map(|order| order.name)
+        };
+        for words in [
+            ["-oProxyCommand=touch /tmp/x"].as_slice(),
+            &["-F/tmp/x"],
+            &["-Jme@elsewhere"],
+            &["--name", "vps", "-oProxyCommand=touch /tmp/x"],
+        ] {
+            let problem = order(words).unwrap_err();
+            assert_eq!(problem.class, Class::Usage, "{words:?}");
+            assert!(problem.fix.is_some(), "{words:?}");
+        }
+        assert_eq!(order(&[]).unwrap(), "vps");
+        assert_eq!(order(&["--local-port", "18790"]).unwrap(), "vps");
+        assert_eq!(order(&["-p2222", "vps"]).unwrap(), "vps");
+    }
+
+    #[test]
+    fn a_target_that_is_none_is_told_from_a_name_that_is_none() {
+        let (_home, paths) = config::Paths::temporary();
+        for (words, what) in [
+            (["connect", "--", "a b"].as_slice(), "the target"),
+            (&["connect", "--", "-oProxyCommand=true"], "the target"),
+            (&["connect", "--name", "a b", "vps"], "name"),
+        ] {
+            let line = Line::parse_from(words);
+            let outcome = Order::new(&line.arguments, &Remotes::default(), &paths);
+            let problem = outcome.map(|order| order.name).unwrap_err();
+            assert_eq!(problem.class, Class::Usage, "{words:?}");
+            assert!(problem.message.contains(what) && problem.fix.is_some(), "{problem}");
+        }
     }
 
     #[test]

@@ -260,7 +260,12 @@ pub(crate) fn expand<D: AsRef<str>>(keyword: Keyword, list: &str, default: &[D])
     let default = || default.iter().map(|name| name.as_ref().to_owned());
     let mut names = match sign {
         Some('-') => return default().filter(|name| !is_listed(rest, name)).collect(),
-        Some('+') => default().chain(filled_in(keyword, rest)).collect(),
+        // What is appended ends at an empty name: `+,b` appends nothing.
+        Some('+') => {
+            let whole = rest.split(',').take_while(|part| !part.is_empty());
+            let named = whole.collect::<Vec<_>>().join(",");
+            default().chain(filled_in(keyword, &named)).collect()
+        }
         Some('^') => filled_in(keyword, rest).into_iter().chain(default()).collect(),
         _ => filled_in(keyword, rest),
     };

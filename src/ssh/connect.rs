@@ -4,17 +4,13 @@ use std::{
     borrow::Cow,
     net::IpAddr,
     sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use russh::{
-    AlgorithmKind, Names, Preferred, SshId,
-    client::{self, DisconnectReason},
-    keys::PublicKey,
-};
+use russh::{AlgorithmKind, Preferred, SshId, client};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -24,18 +20,18 @@ use super::{
     ask::{Asker, Stage},
     auth,
     dial::{dial, plain},
-    host_key::{Files, Shown, Trust},
-    identity,
+    host_key::{Files, Trust},
     keyring::{Keyring, Server, punishes},
     known_hosts,
     link::{Link, Switch},
     observe::{Fact, Observer},
-    preferred::{Negotiated, kinds, preferred, signed_as_agreed, was_asked_for},
+    preferred::{Negotiated, compressions, kinds, preferred, signed_as_agreed},
     proxy::Proxy,
     resolve::{Hop, Plan, UpdateHostKeys},
     rotation::Rotating,
     session::{End, Facts, Inner, OpenFailure, Session},
     stream::Taps,
+    watcher::{Offer, Watcher},
     wire::Wire,
 };
 use crate::tunnel::{Cause, Failure};
@@ -279,7 +275,6 @@ impl Making<'_> {
                 }
                 Some(offer) = offered.recv() => {
                     self.observer.stage(Stage::CheckingHostKey { host: host() });
-                    self.is_long_enough(&offer.shown.key)?;
                     trust =
                         files.check(self.hop, &offer.shown, self.asker, self.observer).await?;
                     host_key = offer.shown.key;
@@ -307,23 +302,6 @@ impl Making<'_> {
                 format!("{} signed by another algorithm than was agreed on", self.hop.place()),
             )
             .fix("update the SSH server over there")),
-        }
-    }
-
-    /// Refuses an RSA host key with fewer bits than the user wants.
-    fn is_long_enough(&self, key: &[u8]) -> Result<(), Failure> {
-        let least = self.hop.least_rsa_bits;
-        let key = PublicKey::from_bytes(key).ok();
-        match key.as_ref().and_then(identity::rsa_bits) {
-            Some(bits) if bits < least => Err(Failure::new(
-                Cause::Protocol,
-                format!(
-                    "the RSA host key of {} has {bits} bits, and RequiredRSASize wants {least}",
-                    self.hop.place()
-                ),
-            )
-            .fix("give the server a longer key, or an Ed25519 one")),
-            Some(_) | None => Ok(()),
         }
     }
 
@@ -428,187 +406,14 @@ fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
         },
         window_size: window,
         channel_buffer_size: QUEUE,
-        preferred: preferred(&hop.algorithms, &files.on_file()),
+        preferred: Preferred {
+            compression: Cow::Borrowed(compressions(hop.compression)),
+            ..preferred(&hop.algorithms, &files.on_file())
+        },
         // Our own pings notice a dead link; the library's timers are blind while it writes.
         inactivity_timeout: None,
         keepalive_interval: None,
         nodelay: true,
         ..client::Config::default()
-    }
-}
-
-/// A host key on its way to the check.
-#[derive(Debug)]
-pub(super) struct Offer {
-    shown: Shown,
-    /// Sent to if the key may be used.
-    accept: oneshot::Sender<()>,
-}
-
-/// The library's callbacks: hands the host key to the check, refuses what the server opens, and
-/// says when and why the session ended.
-#[derive(Debug)]
-pub(super) struct Watcher {
-    asked: Preferred,
-    offers: mpsc::Sender<Offer>,
-    announces: mpsc::Sender<Vec<PublicKey>>,
-    agreed: Arc<OnceLock<Negotiated>>,
-    end: Arc<End>,
-    taps: Arc<Taps>,
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.end.finish();
-        self.taps.end();
-    }
-}
-
-impl client::Handler for Watcher {
-    type Error = russh::Error;
-
-    async fn check_server_key(
-        &mut self,
-        shown: &russh::keys::PublicKeyOrCertificate,
-    ) -> Result<bool, Self::Error> {
-        if !was_asked_for(&self.asked, shown) {
-            return Ok(false);
-        }
-        let (accept, accepted) = oneshot::channel();
-        let shown = Shown {
-            key: shown.public_key().to_bytes()?,
-            certificate: shown.certificate().cloned(),
-            at: SystemTime::now(),
-        };
-        if self.offers.send(Offer { shown, accept }).await.is_err() {
-            return Ok(false);
-        }
-        // A check that fails or is given up drops its end.
-        Ok(accepted.await.is_ok())
-    }
-
-    async fn kex_done(
-        &mut self,
-        _: Option<&[u8]>,
-        names: &Names,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        // Later exchanges only renew the keys.
-        self.agreed.get_or_init(|| names.into());
-        Ok(())
-    }
-
-    async fn openssh_ext_host_keys_announced(
-        &mut self,
-        keys: Vec<PublicKey>,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        // Only the first list counts, and only where somebody waits for it.
-        drop(self.announces.try_send(keys));
-        Ok(())
-    }
-
-    async fn disconnected(
-        &mut self,
-        reason: DisconnectReason<Self::Error>,
-    ) -> Result<(), Self::Error> {
-        let failure = match reason {
-            DisconnectReason::ReceivedDisconnect(info) => Failure::new(
-                Cause::LinkLost,
-                format!("the SSH server ended the session: {}", info.message.escape_debug()),
-            ),
-            DisconnectReason::Error(russh::Error::IO(error)) => {
-                Failure::new(Cause::LinkLost, format!("the ssh link broke: {}", plain(&error)))
-            }
-            DisconnectReason::Error(russh::Error::Disconnect | russh::Error::HUP) => {
-                Failure::new(Cause::LinkLost, "the SSH server closed the connection")
-            }
-            // The library ends a session whose server has no method left.
-            DisconnectReason::Error(russh::Error::NoAuthMethod) => {
-                Failure::new(Cause::Authentication, "the SSH server has no way left to log in")
-            }
-            DisconnectReason::Error(error) => {
-                Failure::new(Cause::LinkLost, format!("the ssh session failed: {error}"))
-            }
-        };
-        self.end.note(failure);
-        Ok(())
-    }
-
-    // Whatever the server opens was not asked for: dropping the reply refuses it.
-
-    async fn server_channel_open_forwarded_tcpip(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
-        _: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    async fn server_channel_open_forwarded_streamlocal(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        _: &str,
-        _: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    async fn server_channel_open_agent_forward(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        _: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    async fn server_channel_open_session(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        _: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    async fn server_channel_open_direct_tcpip(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
-        _: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    async fn server_channel_open_direct_streamlocal(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        _: &str,
-        _: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    async fn server_channel_open_x11(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        _: &str,
-        _: u32,
-        _: client::ChannelOpenHandle,
-        _: &mut client::Session,
-    ) -> Result<(), Self::Error> {
-        Ok(())
     }
 }

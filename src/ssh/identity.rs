@@ -50,11 +50,6 @@ pub(super) fn key(identity: &Identity) -> PublicKey {
     identity.public_key().into_owned()
 }
 
-/// How many bits an RSA key has.
-pub(super) fn rsa_bits(key: &PublicKey) -> Option<u32> {
-    key.key_data().rsa().map(|rsa| rsa.key_size())
-}
-
 /// The name of its type: `ssh-ed25519`, `ssh-ed25519-cert-v01@openssh.com`.
 pub(super) fn algorithm(identity: &Identity) -> String {
     let algorithm = key(identity).algorithm();

@@ -39,6 +39,7 @@ pub(crate) mod server;
 mod session;
 mod stream;
 mod target;
+mod watcher;
 mod wire;
 
 pub(crate) use algorithms::is_weak;
@@ -51,6 +52,7 @@ pub(crate) use options::anchor;
 pub(crate) use preferred::Negotiated;
 pub(crate) use resolve::{Environment, Hop, Plan, resolve, settings};
 pub(crate) use session::{OpenFailure, Session};
+pub(crate) use target::Target;
 
 #[cfg(test)]
 mod fuzz;

@@ -199,12 +199,12 @@ pub(crate) struct Hop {
     pub(crate) update_host_keys: UpdateHostKeys,
     /// Which algorithms may be used.
     pub(crate) algorithms: Algorithms,
-    /// The fewest bits of an RSA key, of the server or ours (`RequiredRSASize`).
-    pub(crate) least_rsa_bits: u32,
     /// The command whose standard input and output stand in for a TCP connection (`ProxyCommand`).
     pub(crate) proxy_command: Option<ProxyCommand>,
     /// From where to dial.
     pub(crate) bind: Option<Bind>,
+    /// Whether what the session carries is compressed if the server agrees (`Compression`).
+    pub(crate) compression: bool,
     /// Whether the operating system probes the TCP connection (`TCPKeepAlive`).
     pub(crate) tcp_keep_alive: bool,
     /// How long each silent stage may take.
@@ -350,21 +350,22 @@ fn harmless(target: &str, options: &SshOptions) -> Result<Target, Problem> {
     let mut wrong = options::mistakes(options);
     match Target::parse(target) {
         Ok(target) if wrong.is_empty() => Ok(target),
-        Ok(_) => Err(usage(&wrong)),
+        Ok(_) => Err(usage(&wrong, "leave it out, or write it as in ssh_config(5)")),
         Err(why) => {
             wrong.insert(0, why);
-            Err(usage(&wrong))
+            Err(usage(&wrong, Target::FIX))
         }
     }
 }
 
-fn usage(wrong: &[String]) -> Problem {
+/// What is wrong, and what to type: how to print a fingerprint if one is among it, else `fix`.
+fn usage(wrong: &[String], fix: &str) -> Problem {
     let problem = Problem::new(Class::Usage, wrong.join("; "));
     if wrong.iter().any(|text| text.contains("SHA256:")) {
         let print = "print it over there: ssh-keygen -l -f /etc/ssh/ssh_host_ed25519_key.pub";
         return problem.fix(print);
     }
-    problem
+    problem.fix(fix)
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     ask::{Asker, Question},
-    connect::Watcher,
     known_hosts::{self, Change, Known, Name, Source},
     observe::{Fact, Observer},
     resolve::{Hop, UpdateHostKeys},
     session::End,
+    watcher::Watcher,
 };
 
 /// How long the server may take to announce its keys where a person is to be asked about them.

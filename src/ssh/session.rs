@@ -18,9 +18,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connect::Watcher,
     link::Switch,
     stream::{Stream, Taps},
+    watcher::Watcher,
 };
 use crate::tunnel::{Cause, Failure};
 

@@ -14,6 +14,10 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// What to type instead of a target that is none.
+    pub(crate) const FIX: &str =
+        "name it as ssh does: an alias, user@host, user@host:2222 or user@[::1]:2222";
+
     /// Takes `text` apart; the error says what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let refuse = |why: &str| Err(format!("the target `{}` {why}", text.escape_debug()));

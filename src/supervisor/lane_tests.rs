@@ -361,7 +361,7 @@ async fn a_login_that_needed_a_code_is_not_repeated_without_a_person() {
     let mut lane = Lane::start(tracing::Span::none(), options, destination, LONG, dialer);
     let mut person = desk.sit();
     lane.tell(Command::Wish(Wish::Up)).await;
-    let mut reached = async |lane: &mut Lane, phase: Phase| {
+    let reached = async |lane: &mut Lane, phase: Phase| {
         let reached = lane.state.wait_for(|state| state.phase == phase);
         timeout(LONG, reached).await.expect("the phase is reached").unwrap().clone()
     };

@@ -208,6 +208,7 @@ fn hostile_names_never_reach_a_shell() {
                 .run()
         };
         for ran in [
+            connect(&[name]),
             connect(&["--", name]),
             connect(&["-J", name, "--", "box"]),
             connect(&["-l", name, "--", "box"]),

@@ -1,4 +1,4 @@
-//! A report as people read it, and paste it: aligned, at most 100 columns, clear without colours.
+//! A report as people read it, and paste it: aligned, at most 80 columns, clear without colours.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::report::{Kind, NotHonoured, Origin, Report, Setting, Step, Verdict};
 use crate::cli::output::{Tone, milliseconds};
 
 /// The longest line.
-const WIDTH: usize = 100;
+const WIDTH: usize = 80;
 /// Where the details of a step begin.
 const INDENT: usize = 4;
 
@@ -300,14 +300,14 @@ mod tests {
              in your configuration, and without effect here\n      \
                    ControlMaster  ~/.ssh/config:20: the supervisor shares the connection\n\
              \n\
-             login failed: 10.0.0.7 port 22 did not let me in; it offers publickey; refused: ~/.ssh/id; and so on\n\
-             until the line is full\n\
+             login failed: 10.0.0.7 port 22 did not let me in; it offers publickey; refused:\n\
+             ~/.ssh/id; and so on until the line is full\n\
              try: name the right key with -i FILE"
         );
     }
 
     #[test]
-    fn no_line_but_the_advice_is_longer_than_a_hundred() {
+    fn no_line_of_words_but_the_advice_is_longer_than_a_terminal() {
         let mut report = failing();
         let long = ["word"; 60].join(" ");
         report.steps[0].text.clone_from(&long);

@@ -16,12 +16,12 @@ use crate::{
     secret::Secret,
     ssh::{
         ask::{Asker, Question, Stage},
-        connect::Watcher,
         identity::Identity,
         keyring::{Keyring, WayIn},
         observe::{Answer, Fact, Observer},
         resolve::{Hop, Method},
         session::End,
+        watcher::Watcher,
     },
     tunnel::{Cause, Failure},
 };

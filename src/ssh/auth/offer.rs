@@ -248,19 +248,6 @@ impl Login<'_> {
         if !identity::key(identity).algorithm().is_rsa() {
             return Ok(Some(None));
         }
-        let least = self.context.hop.least_rsa_bits;
-        if let Some(bits) = identity::rsa_bits(&identity::key(identity))
-            && bits < least
-        {
-            self.story.aside(Failure::new(
-                Cause::Authentication,
-                format!(
-                    "the RSA key {shown} was not tried: it has {bits} bits, and RequiredRSASize \
-                     wants {least}"
-                ),
-            ));
-            return Ok(None);
-        }
         let server = match self.rsa {
             Some(server) => server,
             None => {

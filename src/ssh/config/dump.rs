@@ -3,8 +3,8 @@
 use super::{
     keywords::{self, Choices, Count, Keyword, Kind},
     settings::{Said, Settings},
+    usual,
 };
-use crate::ssh::algorithms::{self, Keyword as List};
 
 /// The order of `ssh -G`; keywords that it does not print are left out here as well.
 const ORDER: &[&str] = &[
@@ -109,7 +109,7 @@ const ORDER: &[&str] = &[
 
 impl Settings {
     /// The settings as `ssh -G` prints them: a line each, keywords in lower case, most with their
-    /// defaults. Lists of algorithms are those that we offer.
+    /// defaults. Lists of algorithms are those of OpenSSH; what we offer is in `check`.
     pub(crate) fn dump(&self) -> String {
         let mut text = format!("host {}\n", self.asked);
         for keyword in ORDER.iter().filter_map(|name| keywords::find(name)) {
@@ -130,7 +130,9 @@ fn lines(keyword: &Keyword, values: &[Said]) -> Vec<String> {
     };
     match (keyword.kind, keyword.count) {
         (Kind::Choice(choices), _) => vec![spelled(choices, first)],
-        (Kind::Algorithms(list), _) => vec![algorithms(list, first)],
+        (Kind::Algorithms(list), _) => {
+            first.words.first().map(|text| usual::expanded(list, text)).into_iter().collect()
+        }
         (Kind::Assignments, _) => first.words.clone(),
         (Kind::AddKeys, _) => vec![add_keys(first)],
         (Kind::Forward(_), _) => values.iter().map(|said| forward(keyword, said)).collect(),
@@ -142,7 +144,7 @@ fn lines(keyword: &Keyword, values: &[Said]) -> Vec<String> {
 /// What is printed where nobody said anything and there is no default.
 fn unsaid(keyword: &Keyword) -> Option<String> {
     match (keyword.kind, keyword.name) {
-        (Kind::Algorithms(list), _) => Some(algorithms::own(list).join(",")),
+        (Kind::Algorithms(list), _) => Some(usual::list(list).to_owned()),
         (_, "CanonicalDomains" | "CanonicalizePermittedCNAMEs" | "LogVerbose") => {
             Some("none".to_owned())
         }
@@ -154,12 +156,6 @@ fn spelled(choices: Choices, said: &Said) -> String {
     let word = said.words.first().map_or("", String::as_str);
     let spelling = choices.iter().find(|(_, meaning)| *meaning == word);
     spelling.map_or(word, |(spelling, _)| spelling).to_owned()
-}
-
-/// What the list makes of our own algorithms, which is what the server is offered.
-fn algorithms(list: List, said: &Said) -> String {
-    let text = said.words.first().map_or("", String::as_str);
-    algorithms::choose(list, text).map_or_else(|_| text.to_owned(), |choice| choice.names.join(","))
 }
 
 fn add_keys(said: &Said) -> String {

@@ -48,13 +48,7 @@ pub(super) struct Filler<'r, 'a> {
 impl<'r, 'a> Filler<'r, 'a> {
     /// Settles the account first: the other values may mean it.
     pub(super) fn new(reader: &'r mut Reader<'a>) -> Self {
-        let facts = match reader.facts() {
-            Ok(facts) => facts,
-            Err(what) => {
-                reader.mistake(Mistake::new(&Origin::Default, "HostName", what));
-                Facts::default()
-            }
-        };
+        let facts = reader.facts_of(reader.host.clone());
         // Outside of conditions, `%k` is the host as typed where it has no alias.
         let alias = reader.word("HostKeyAlias").unwrap_or(reader.asked).to_owned();
         let mut filler = Self { reader, facts: Facts { alias, ..facts } };

@@ -25,6 +25,7 @@ mod review;
 mod settings;
 mod table;
 mod tokens;
+mod usual;
 mod values;
 mod world;
 

@@ -154,17 +154,21 @@ impl<'a> Reader<'a> {
         };
         let trusted = self.is_trusted(&source);
         if reading.checked && !trusted {
-            let what = format!(
-                "must belong to you or root and be writable by nobody else; it belongs to user {} \
-                 with mode {:04o}",
-                source.owner,
-                source.mode & 0o7777
-            );
-            self.mistake(Mistake::new(&whole, "", what));
+            self.mistake(Mistake::new(&whole, "", self.distrust(path, &source)));
             return true;
         }
         self.lines(path, &source, reading, trusted, active);
         true
+    }
+
+    /// Why a file is not trusted, and what would mend it.
+    fn distrust(&self, path: &Path, source: &Source) -> String {
+        let Source { owner, mode, .. } = source;
+        if ![ROOT, self.world.uid()].contains(owner) {
+            return format!("belongs to user {owner}, and must belong to you or root");
+        }
+        let mode = mode & 0o7777;
+        format!("others can write it (mode {mode:04o}): chmod go-w {}", path.display())
     }
 
     fn is_trusted(&self, source: &Source) -> bool {
@@ -260,9 +264,13 @@ impl<'a> Reader<'a> {
 
     /// What tokens stand for by what was said so far.
     pub(super) fn facts(&self) -> Result<Facts, String> {
-        let host = self.dialled()?;
+        self.dialled().map(|host| self.facts_of(host))
+    }
+
+    /// What they stand for once it is settled that `host` is dialled.
+    pub(super) fn facts_of(&self, host: String) -> Facts {
         let jump = self.word("ProxyJump").filter(|jump| *jump != "none");
-        Ok(Facts {
+        Facts {
             asked: self.asked.to_owned(),
             port: self.word("Port").unwrap_or("22").to_owned(),
             user: self.word("User").map_or_else(|| self.world.user(), str::to_owned),
@@ -273,7 +281,7 @@ impl<'a> Reader<'a> {
             home: home(self.world, None).unwrap_or_default(),
             uid: self.world.uid().to_string(),
             host,
-        })
+        }
     }
 }
 

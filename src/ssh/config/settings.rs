@@ -118,7 +118,7 @@ pub(crate) struct Said {
 /// Values by keyword: one for most, several for the cumulative ones.
 pub(super) type Values = BTreeMap<&'static str, Vec<Said>>;
 
-/// What holds for one host; made by [`resolve`](super::resolve).
+/// What holds for one host; made by [`resolve`](fn@super::resolve).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// The host as it was asked for.

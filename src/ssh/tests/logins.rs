@@ -206,11 +206,11 @@ async fn rounds_of_questions_and_of_none_are_answered_in_turn() {
     let asked: Vec<(String, String, bool)> = script
         .asked()
         .into_iter()
-        .map(|question| match question {
-            Question::Interactive { instructions, prompt, echo, .. } => {
-                (instructions, prompt, echo)
-            }
-            other => panic!("{other:?}"),
+        .map(|question| {
+            let Question::Interactive { instructions, prompt, echo, .. } = question else {
+                panic!("{question:?}")
+            };
+            (instructions, prompt, echo)
         })
         .collect();
     let expected =

@@ -10,7 +10,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn ip(arguments: &str) {
-    let ran = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    let ran = Command::new("ip").args(arguments.split(' ')).status().expect("ip runs");
     assert!(ran.success(), "ip {arguments}");
 }
 

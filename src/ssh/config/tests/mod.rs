@@ -231,13 +231,24 @@ fn files_that_others_could_have_written_are_refused() {
             match world.resolve("box") {
                 Ok(settings) => assert_eq!((settings.word("Port"), good), (Some("1"), true)),
                 Err(mistakes) => {
-                    assert!(!good && sentences(&mistakes).contains("writable"), "{mistakes:?}");
+                    let said = sentences(&mistakes);
+                    let mend = if owner == UID { ": chmod go-w /" } else { "must belong to you" };
+                    assert!(!good && said.contains(mend), "{said}");
                 }
             }
         }
     }
     let world = Fake::with("Include /unreadable\n").file("/unreadable", "");
     assert_eq!(world.mistakes("box"), ["/unreadable: cannot be read: permission denied"]);
+}
+
+#[test]
+fn an_address_may_name_its_interface() {
+    let typed = Fake::default().settings("fe80::1%eth0");
+    assert_eq!(typed.word("HostName"), Some("fe80::1%eth0"));
+    let written = Fake::with("HostName fe80::1%%eth0\nIdentityFile /k-%h\n").settings("box");
+    assert_eq!(written.word("HostName"), Some("fe80::1%eth0"));
+    assert_eq!(written.word("IdentityFile"), Some("/k-fe80::1%eth0"));
 }
 
 #[test]
