@@ -71,6 +71,8 @@ pub(super) struct Reader<'a> {
     pub(super) mistakes: Vec<Mistake>,
     /// Where `ProxyCommand` was taken from a file that others can write.
     pub(super) suspect_proxy: bool,
+    /// Whether the line that is wrong waits for a command that is late.
+    pub(super) is_late: bool,
     seen: BTreeSet<(Option<PathBuf>, usize, String, String)>,
     files: usize,
     halted: bool,
@@ -88,6 +90,7 @@ impl<'a> Reader<'a> {
             values: Values::new(),
             mistakes: Vec::new(),
             suspect_proxy: false,
+            is_late: false,
             seen: BTreeSet::new(),
             files: 0,
             halted: false,
@@ -191,7 +194,9 @@ impl<'a> Reader<'a> {
                     let place =
                         Place { reading, origin, trusted, keyword: &line.keyword, rest: line.rest };
                     if let Err(what) = self.line(&place, active) {
-                        self.mistake(Mistake::new(&place.origin, place.keyword, what));
+                        let is_passing = std::mem::take(&mut self.is_late);
+                        let mistake = Mistake::new(&place.origin, place.keyword, what);
+                        self.mistake(Mistake { is_passing, ..mistake });
                     }
                 }
                 Err(bad) => self.mistake(Mistake::new(&origin, "", bad.to_string())),
