@@ -327,14 +327,17 @@ fn check_ports(remote: &Remote) -> Result<(), Problem> {
 }
 
 fn key_value(option: &str) -> Result<(String, String), Problem> {
-    let split = option.split_once('=').or_else(|| option.split_once(' '));
-    match split {
-        Some((key, value)) if !key.trim().is_empty() => {
-            Ok((key.trim().to_owned(), value.trim().to_owned()))
-        }
-        _ => Err(Problem::new(Class::Usage, format!("-o {option}: not Key=Value"))
-            .fix("write it as in ssh_config(5), such as -o ConnectTimeout=5")),
+    // As in a file: blanks, with one `=` at most among them, end the keyword.
+    let option = option.trim();
+    let end = option.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(option.len());
+    let (key, rest) = option.split_at(end);
+    let rest = rest.trim_start();
+    if key.is_empty() || rest.is_empty() {
+        return Err(Problem::new(Class::Usage, format!("-o {option}: not Key=Value"))
+            .fix("write it as in ssh_config(5), such as -o ConnectTimeout=5"));
     }
+    let value = rest.strip_prefix('=').unwrap_or(rest).trim_start();
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// `[bind:]port:host:hostport`, as `ssh -L` has it; IPv6 addresses in brackets.
@@ -486,7 +489,6 @@ mod tests {
         let saved = Remotes {
             default: Some("vps".to_owned()),
             remotes: [("vps".to_owned(), vps())].into(),
-            ..Remotes::default()
         };
         let order = |words: &[&str]| {
             let line = Line::parse_from(["connect"].iter().chain(words));
@@ -528,7 +530,9 @@ mod tests {
         let split = |text| key_value(text).map(|(key, value)| format!("{key}|{value}"));
         assert_eq!(split("Port=22").unwrap(), "Port|22");
         assert_eq!(split("Port 22").unwrap(), "Port|22");
+        assert_eq!(split("Port = 22 ").unwrap(), "Port|22");
         assert_eq!(split("ProxyCommand=a=b").unwrap(), "ProxyCommand|a=b");
+        assert_eq!(split("ProxyCommand nc -o a=b").unwrap(), "ProxyCommand|nc -o a=b");
         assert!(split("Port").is_err() && split("=22").is_err());
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use russh::{AlgorithmKind, SshId, client};
+use russh::{AlgorithmKind, Preferred, SshId, client};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
@@ -25,7 +25,7 @@ use super::{
     known_hosts,
     link::{Link, Switch},
     observe::{Fact, Observer},
-    preferred::{Negotiated, kinds, preferred, signed_as_agreed},
+    preferred::{Negotiated, compressions, kinds, preferred, signed_as_agreed},
     proxy::Proxy,
     resolve::{Hop, Plan, UpdateHostKeys},
     rotation::Rotating,
@@ -406,7 +406,10 @@ fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
         },
         window_size: window,
         channel_buffer_size: QUEUE,
-        preferred: preferred(&hop.algorithms, &files.on_file()),
+        preferred: Preferred {
+            compression: Cow::Borrowed(compressions(hop.compression)),
+            ..preferred(&hop.algorithms, &files.on_file())
+        },
         // Our own pings notice a dead link; the library's timers are blind while it writes.
         inactivity_timeout: None,
         keepalive_interval: None,

@@ -42,6 +42,17 @@ pub(super) fn of(
     if user.is_empty() || user.starts_with('-') || user.chars().any(char::is_control) {
         wrong.push(reader.wrong("User", &user, "is not an account name"));
     }
+    wrong.extend(["UserKnownHostsFile", "GlobalKnownHostsFile"].into_iter().filter_map(
+        |keyword| {
+            // Read from another folder it would be another file, or none: every key would be new.
+            let loose = settings.words(keyword).into_iter().find(|path| !path.starts_with('/'))?;
+            Some(reader.wrong(
+                keyword,
+                &loose,
+                "means another file in every folder; write `~/` or `/`",
+            ))
+        },
+    ));
     if !wrong.is_empty() {
         return Err(wrong);
     }
@@ -69,6 +80,7 @@ pub(super) fn of(
         algorithms: reader.algorithms().map_err(|why| vec![why])?,
         proxy_command: reader.proxy_command(),
         bind: reader.bind(),
+        compression: settings.is_yes("Compression"),
         tcp_keep_alive: settings.is_yes("TCPKeepAlive"),
         connect_timeout: reader.connect_timeout(),
         connection_attempts: reader.attempts(),

@@ -184,6 +184,10 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
+    // A pipe might never end.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("is not a file"));
+    }
     let mut text = Zeroizing::new(String::new());
     io::Read::read_to_string(&mut io::Read::take(fs::File::open(path)?, FILE_LIMIT), &mut text)?;
     Ok(text)

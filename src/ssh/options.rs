@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::target::{self, Target};
+use super::{
+    config,
+    target::{self, Target},
+};
 use crate::config::{Family, SshOptions};
 
 /// The file that stands for none after `-F` (ssh(1)).
@@ -110,9 +113,9 @@ pub(crate) fn anchor(options: &mut SshOptions, folder: &Path) {
         ]
         .iter()
         .any(|name| key.eq_ignore_ascii_case(name));
-        if holds_paths {
-            let words: Vec<String> =
-                words(value).into_iter().map(|word| anchored(word, folder)).collect();
+        // What cannot be taken apart is refused when it is read.
+        if holds_paths && let Ok(words) = config::words(value) {
+            let words: Vec<String> = words.into_iter().map(|word| anchored(word, folder)).collect();
             *value = words.join(" ");
         }
     }
@@ -134,24 +137,6 @@ fn quoted(text: &str) -> String {
         return text.to_owned();
     }
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-/// The words of a value; double quotes hold blanks together.
-fn words(value: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word = String::new();
-    let mut quoted = false;
-    for c in value.chars() {
-        if c == '"' {
-            quoted = !quoted;
-        } else if c.is_whitespace() && !quoted {
-            words.extend((!word.is_empty()).then(|| std::mem::take(&mut word)));
-        } else {
-            word.push(c);
-        }
-    }
-    words.extend((!word.is_empty()).then_some(word));
-    words
 }
 
 #[cfg(test)]
@@ -216,6 +201,20 @@ mod tests {
             assert_eq!(mistakes(&options).len(), 1, "{options:?}");
         }
         assert!(mistakes(&with(&[("HostName", "%h.example"), ("User", "me")])).is_empty());
+    }
+
+    #[test]
+    fn anchoring_reads_quotes_as_ssh_does() {
+        for (value, expected) in [
+            ("'/a b' c", "\"/a b\" /w/c"),
+            ("/a\\ b", "\"/a b\""),
+            ("\"it's\"", "\"/w/it's\""),
+            ("'/a b", "'/a b"),
+        ] {
+            let mut options = with(&[("UserKnownHostsFile", value)]);
+            anchor(&mut options, Path::new("/w"));
+            assert_eq!(options.options[0].1, expected);
+        }
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::{borrow::Cow, fmt};
 
 use russh::{
-    Names, Preferred, cipher, kex,
+    Names, Preferred, cipher,
+    compression::{self, Compression},
+    kex,
     keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate},
     mac,
 };
@@ -33,16 +35,23 @@ pub(crate) struct Negotiated {
     pub(crate) mac: Option<String>,
     /// Whether sequence numbers start anew (the answer to the Terrapin attack).
     pub(crate) strict: bool,
+    /// Whether what goes over the session is compressed.
+    pub(crate) compressed: bool,
 }
 
 impl fmt::Display for Negotiated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kex, host_key, cipher, mac, strict } = self;
+        let Self { kex, host_key, cipher, mac, strict, compressed } = self;
         write!(f, "{kex}, {host_key}, {cipher}")?;
         if let Some(mac) = mac {
             write!(f, ", {mac}")?;
         }
-        if *strict { write!(f, ", strict") } else { Ok(()) }
+        for (holds, word) in [(*strict, ", strict"), (*compressed, ", compressed")] {
+            if holds {
+                f.write_str(word)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -57,6 +66,7 @@ impl From<&Names> for Negotiated {
             cipher: names.cipher.as_ref().to_owned(),
             mac: (!authenticates).then(|| mac.to_owned()),
             strict: names.strict_kex(),
+            compressed: !matches!(names.client_compression, Compression::None),
         }
     }
 }
@@ -97,6 +107,11 @@ pub(super) fn preferred(wanted: &Algorithms, on_file: &OnFile) -> Preferred {
 /// The types of the plain keys that are asked for.
 pub(super) fn kinds(preferred: &Preferred) -> Vec<String> {
     preferred.key.iter().map(|algorithm| kind_of(algorithm).to_owned()).collect()
+}
+
+/// What to ask for as compression: that of OpenSSH, which begins after the login, or none.
+pub(super) fn compressions(wanted: bool) -> &'static [compression::Name] {
+    if wanted { &[compression::ZLIB_LEGACY, compression::NONE] } else { &[compression::NONE] }
 }
 
 /// Whether the server shows a key of a type that was asked for: the library takes any.
@@ -234,10 +249,11 @@ mod tests {
             cipher: "aes256-ctr".into(),
             mac: Some("hmac-sha2-256".into()),
             strict: true,
+            compressed: true,
         };
         assert_eq!(
             agreed.to_string(),
-            "curve25519-sha256, rsa-sha2-512, aes256-ctr, hmac-sha2-256, strict"
+            "curve25519-sha256, rsa-sha2-512, aes256-ctr, hmac-sha2-256, strict, compressed"
         );
         let blob = |name: &str| [&[0, 0, 0, name.len() as u8], name.as_bytes(), b"rest"].concat();
         assert!(signed_as_agreed(&agreed, &blob("rsa-sha2-512")));

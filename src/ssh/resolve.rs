@@ -203,6 +203,8 @@ pub(crate) struct Hop {
     pub(crate) proxy_command: Option<ProxyCommand>,
     /// From where to dial.
     pub(crate) bind: Option<Bind>,
+    /// Whether what the session carries is compressed if the server agrees (`Compression`).
+    pub(crate) compression: bool,
     /// Whether the operating system probes the TCP connection (`TCPKeepAlive`).
     pub(crate) tcp_keep_alive: bool,
     /// How long each silent stage may take.

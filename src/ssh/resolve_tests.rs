@@ -29,8 +29,8 @@ impl World for Scripted {
         (name == "SSH_AUTH_SOCK").then(|| "/run/agent".to_owned())
     }
 
-    fn succeeds(&self, command: &str) -> Result<bool, String> {
-        panic!("nobody asked for {command}")
+    fn succeeds(&self, _: &str) -> Result<Option<bool>, String> {
+        Ok(None)
     }
 
     fn addresses(&self) -> Vec<IpAddr> {
@@ -405,4 +405,44 @@ fn this_process_has_a_home_and_a_user() {
     let environment = Environment::of_process().with_agent(None);
     assert!(environment.home.is_absolute() && !environment.user.is_empty());
     assert!(environment.agent.is_none() && environment.shell.is_absolute());
+}
+
+#[test]
+fn known_hosts_that_are_others_in_every_folder_are_refused() {
+    for keyword in ["UserKnownHostsFile", "GlobalKnownHostsFile"] {
+        for value in ["known", "~/known ./known", "\"\\~/known\""] {
+            let config = format!("Host box\n {keyword} {value}\n");
+            let problem = outcome(&config, "box", &SshOptions::default()).unwrap_err();
+            assert_eq!(problem.class, Class::Config, "{value}");
+            let expected = format!("config line 2: {keyword}");
+            assert!(problem.message.contains(&expected), "{problem}");
+        }
+        plan_of(&format!("{keyword} none\n"), "box", &SshOptions::default());
+    }
+}
+
+#[test]
+fn an_address_may_have_a_zone_wherever_it_is_said() {
+    assert_eq!(labels(&plan("me@fe80::1%lo", &SshOptions::default())), ["me@[fe80::1%lo]:22"]);
+    let config =
+        "Host box\n HostName fe80::1%%lo\n ProxyCommand nc %h\nHost by\n ProxyJump [fe80::2%lo]\n";
+    let plan = plan_of(config, "box", &SshOptions::default());
+    assert_eq!(labels(&plan), ["me@[fe80::1%lo]:22"]);
+    assert_eq!(plan.target().proxy_command.clone().unwrap().line, "nc fe80::1%lo");
+    let plan = plan_of(config, "by", &SshOptions::default());
+    assert_eq!(labels(&plan), ["me@[fe80::2%lo]:22", "me@by:22"]);
+}
+
+#[test]
+fn what_may_pass_by_itself_is_no_mistake_of_the_file() {
+    let late = "Match exec \"slow\"\n User x\n";
+    let unknown =
+        "CanonicalizeHostname yes\nCanonicalDomains a.example\nCanonicalizeFallbackLocal no\n";
+    for config in [late, unknown] {
+        let problem = outcome(config, "box", &SshOptions::default()).unwrap_err();
+        assert_eq!(problem.class, Class::Unreachable, "{problem}");
+        let wrong = format!("Nonsense yes\n{config}");
+        let problem = outcome(&wrong, "box", &SshOptions::default()).unwrap_err();
+        assert_eq!(problem.class, Class::Config, "{problem}");
+    }
 }

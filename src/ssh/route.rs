@@ -151,9 +151,14 @@ fn too_far(what: &str, trail: &[String]) -> Problem {
         .fix("look at the ProxyJump lines of these hosts, or give the way with -J")
 }
 
-/// All mistakes in one problem; class `usage` if they all stand on the command line.
+/// All mistakes in one problem; class `usage` if they all stand on the command line, `unreachable`
+/// if they all may pass.
 fn listed(mistakes: &[Mistake]) -> Problem {
     let texts: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    if mistakes.iter().all(|mistake| mistake.is_passing) {
+        return Problem::new(Class::Unreachable, texts.join("; "))
+            .fix("check that this machine has a network and its name servers answer");
+    }
     let is_typed = mistakes.iter().all(|mistake| mistake.file.is_none());
     let class = if is_typed { Class::Usage } else { Class::Config };
     let fix = if is_typed {

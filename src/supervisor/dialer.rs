@@ -99,7 +99,7 @@ impl SshDialer {
             Err(_) => {
                 let limit = RESOLVE_LIMIT.as_secs();
                 let what = format!("reading the ssh configuration took more than {limit} s");
-                Err(Problem::new(Class::Config, what)
+                Err(Problem::new(Class::Unreachable, what)
                     .fix("look for slow `Match exec` commands and name look-ups in it"))
             }
         }
@@ -113,7 +113,7 @@ impl Dial for SshDialer {
     ) -> Later<'a, Result<Arc<dyn Link>, Failure>> {
         Box::pin(async move {
             let plan = self.plan().await.map_err(|problem| Failure {
-                cause: Cause::Configuration,
+                cause: cause_of(&problem),
                 message: problem.message,
                 fix: problem.fix,
             })?;
@@ -124,6 +124,11 @@ impl Dial for SshDialer {
             Ok(Arc::new(SshLink(session)) as Arc<dyn Link>)
         })
     }
+}
+
+/// Why there is no plan: what a network that is not back yet may explain is tried again.
+fn cause_of(problem: &Problem) -> Cause {
+    if problem.class == Class::Unreachable { Cause::NameNotFound } else { Cause::Configuration }
 }
 
 impl ssh::Asker for Desk {

@@ -254,8 +254,8 @@ fn a_host_key_that_a_person_takes_is_written_down_as_by_connect() {
     let (code, screen) = terminal.end();
     assert_eq!(code, 0, "{screen}");
     assert!(screen.contains("taken by a person"), "{screen}");
-    let words = screen.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words.contains("read over this login: accepted"), "{screen}");
+    let words: Vec<&str> = screen.split_whitespace().collect();
+    assert!(words.join(" ").contains("read over this login: accepted"), "{screen}");
     assert!(!screen.contains(&scene.gateway.token()), "{screen}");
     let known = fs::read_to_string(&known_hosts).expect("known_hosts");
     assert!(known.contains(&format!("[127.0.0.1]:{}", scene.sshd.port())), "{known}");

@@ -223,7 +223,8 @@ impl Walk<'_> {
                 .with("hostKeyAlgorithm", agreed.host_key.as_str())
                 .with("cipher", agreed.cipher.as_str())
                 .with("mac", agreed.mac.clone())
-                .with("strictKex", agreed.strict);
+                .with("strictKex", agreed.strict)
+                .with("compressed", agreed.compressed);
         } else if seen.host_key.is_none() {
             step.lines.push(Line::plain(format!("it says it is {banner}")));
             return step;
@@ -286,7 +287,8 @@ impl Walk<'_> {
 fn algorithms(agreed: &Negotiated) -> String {
     let mac = agreed.mac.as_ref().map(|mac| format!(", mac {mac}")).unwrap_or_default();
     let strict = if agreed.strict { "strict" } else { "not strict" };
-    format!("kex {} ({strict}), cipher {}{mac}", agreed.kex, agreed.cipher)
+    let compressed = if agreed.compressed { ", compressed" } else { "" };
+    format!("kex {} ({strict}), cipher {}{mac}{compressed}", agreed.kex, agreed.cipher)
 }
 
 /// The names among them that are only used where the configuration asks for them.
@@ -389,6 +391,7 @@ mod tests {
             cipher: "aes256-ctr".to_owned(),
             mac: Some("hmac-sha2-256".to_owned()),
             strict: true,
+            compressed: false,
         })
     }
 

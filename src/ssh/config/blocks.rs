@@ -7,6 +7,7 @@ use super::{
     reader::{Place, Reader, Reading, home},
     settings::Origin,
     tokens,
+    world::EXEC_TIMEOUT,
 };
 
 /// Where relative includes of the machine's file are.
@@ -77,7 +78,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn holds(&self, criterion: &Criterion, place: &Place<'_>) -> Result<bool, String> {
+    fn holds(&mut self, criterion: &Criterion, place: &Place<'_>) -> Result<bool, String> {
         let user = || self.word("User").map_or_else(|| self.world.user(), str::to_owned);
         let host = || Ok::<_, String>(self.dialled()?.to_lowercase());
         Ok(match criterion {
@@ -98,7 +99,7 @@ impl Reader<'_> {
         })
     }
 
-    fn succeeds(&self, command: &str, place: &Place<'_>) -> Result<bool, String> {
+    fn succeeds(&mut self, command: &str, place: &Place<'_>) -> Result<bool, String> {
         if !place.trusted {
             return Err(
                 "runs a command, and the file does not belong to you or root, or others can \
@@ -107,9 +108,16 @@ impl Reader<'_> {
             );
         }
         let command = self.facts()?.fill(command, tokens::USUAL, tokens::Reader::Shell)?;
-        self.world
-            .succeeds(&command)
-            .map_err(|why| format!("the command `{}` failed to run: {why}", command.escape_debug()))
+        let shown = command.escape_debug();
+        match self.world.succeeds(&command) {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => {
+                self.is_late = true;
+                let limit = EXEC_TIMEOUT.as_secs();
+                Err(format!("the command `{shown}` took longer than {limit} seconds"))
+            }
+            Err(why) => Err(format!("the command `{shown}` failed to run: {why}")),
+        }
     }
 
     fn include(&mut self, words: &[String], place: &Place<'_>, active: bool) -> Result<(), String> {

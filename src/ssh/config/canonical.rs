@@ -96,5 +96,5 @@ fn not_found(reader: &Reader<'_>, name: &str) -> Result<String, Mistake> {
     }
     let origin = origin(reader, "CanonicalizeFallbackLocal");
     let what = format!("no domain of CanonicalDomains knows `{}`", name.escape_debug());
-    Err(Mistake::new(&origin, "CanonicalizeFallbackLocal", what))
+    Err(Mistake::passing(&origin, "CanonicalizeFallbackLocal", what))
 }

@@ -14,7 +14,7 @@ pub(super) struct Line<'a> {
 
 /// What is wrong with a line as such.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadLine {
+pub(in crate::ssh) enum BadLine {
     #[error("the line holds a NUL byte")]
     Nul,
     #[error("the line is not UTF-8")]
@@ -91,7 +91,7 @@ fn cut(text: &str, is_end: impl Fn(char) -> bool) -> Option<(&str, char, &str)> 
 
 /// The words of `text`: blanks part them, quotes of both kinds join them, `\` takes the meaning of a
 /// quote, a blank or itself, and a word that starts with `#` ends them.
-pub(super) fn words(text: &str) -> Result<Vec<String>, BadLine> {
+pub(in crate::ssh) fn words(text: &str) -> Result<Vec<String>, BadLine> {
     let mut words = Vec::new();
     let mut rest = text.chars().peekable();
     loop {

@@ -30,6 +30,7 @@ mod values;
 mod world;
 
 pub(crate) use forward::End;
+pub(in crate::ssh) use lexer::words;
 pub(crate) use machine::Machine;
 pub(crate) use resolve::{Request, resolve};
 pub(crate) use settings::{Mistake, Origin, Settings};

@@ -63,12 +63,16 @@ pub(super) struct Reader<'a> {
     pub(super) host: String,
     /// Whether this is the second pass.
     pub(super) is_final: bool,
+    /// Whether `host` is the one that is dialled, its tokens filled in.
+    pub(super) is_complete: bool,
     /// Whether somebody asked for a second pass.
     pub(super) wants_final: bool,
     pub(super) values: Values,
     pub(super) mistakes: Vec<Mistake>,
     /// Where `ProxyCommand` was taken from a file that others can write.
     pub(super) suspect_proxy: bool,
+    /// Whether the line that is wrong waits for a command that is late.
+    pub(super) is_late: bool,
     seen: BTreeSet<(Option<PathBuf>, usize, String, String)>,
     files: usize,
     halted: bool,
@@ -81,10 +85,12 @@ impl<'a> Reader<'a> {
             asked,
             host: asked.to_owned(),
             is_final: false,
+            is_complete: false,
             wants_final: false,
             values: Values::new(),
             mistakes: Vec::new(),
             suspect_proxy: false,
+            is_late: false,
             seen: BTreeSet::new(),
             files: 0,
             halted: false,
@@ -188,7 +194,9 @@ impl<'a> Reader<'a> {
                     let place =
                         Place { reading, origin, trusted, keyword: &line.keyword, rest: line.rest };
                     if let Err(what) = self.line(&place, active) {
-                        self.mistake(Mistake::new(&place.origin, place.keyword, what));
+                        let is_passing = std::mem::take(&mut self.is_late);
+                        let mistake = Mistake::new(&place.origin, place.keyword, what);
+                        self.mistake(Mistake { is_passing, ..mistake });
                     }
                 }
                 Err(bad) => self.mistake(Mistake::new(&origin, "", bad.to_string())),
@@ -246,7 +254,7 @@ impl<'a> Reader<'a> {
     /// The host that would be dialled by what was said so far.
     pub(super) fn dialled(&self) -> Result<String, String> {
         match self.word("HostName") {
-            Some(name) if !self.is_final => {
+            Some(name) if !self.is_complete => {
                 let facts = Facts { host: self.asked.to_owned(), ..Facts::default() };
                 facts.fill(name, "h", tokens::Reader::Us)
             }

@@ -138,6 +138,7 @@ fn complete(reader: &mut Reader<'_>, request: &Request<'_>) -> Result<(), Mistak
     } else {
         canonical::complete(reader, &name)?
     };
+    reader.is_complete = true;
     if reader.wants_final || reader.word("CanonicalizeHostname").is_some_and(|word| word != "no") {
         reader.is_final = true;
         files(reader, request);

@@ -39,7 +39,7 @@ pub(super) fn review(reader: &mut Reader<'_>, filled: &Values) -> Vec<Note> {
     names_are_harmless(reader);
     proxy_is_possible(reader);
     attempts_are_some(reader);
-    algorithms_are_left(reader);
+    notes.extend(algorithms_are_left(reader));
     notes
 }
 
@@ -129,15 +129,25 @@ fn attempts_are_some(reader: &mut Reader<'_>) {
 }
 
 /// A list that leaves nothing that we have reaches no host.
-fn algorithms_are_left(reader: &mut Reader<'_>) {
+fn algorithms_are_left(reader: &mut Reader<'_>) -> Vec<Note> {
+    let mut notes = Vec::new();
     for keyword in KEYWORDS.iter().filter(|keyword| keyword.treatment == Treatment::Used) {
         let Kind::Algorithms(list) = keyword.kind else { continue };
-        if let Some(text) = reader.word(keyword.name)
-            && let Err(why) = algorithms::choose(list, text)
-        {
-            let origin = origin(reader, keyword.name);
-            let what = values::without_name(&why, list);
-            reader.mistake(Mistake::new(&origin, keyword.name, what));
+        let Some(text) = reader.word(keyword.name) else { continue };
+        let origin = origin(reader, keyword.name);
+        match algorithms::choose(list, text) {
+            Err(why) => {
+                let what = values::without_name(&why, list);
+                reader.mistake(Mistake::new(&origin, keyword.name, what));
+            }
+            Ok(choice) if choice.dropped.is_empty() || origin == Origin::Default => {}
+            Ok(choice) => notes.push(Note {
+                keyword: keyword.name.to_owned(),
+                value: choice.dropped.join(","),
+                origin,
+                reason: "These algorithms are not built in; the others of the list are used.",
+            }),
         }
     }
+    notes
 }

@@ -69,6 +69,8 @@ pub(crate) struct Mistake {
     pub(crate) keyword: String,
     /// What is wrong, and what would be right: a lower-case fragment.
     pub(crate) what: String,
+    /// Whether it may pass without a person: a name that nobody knows now, a command that is late.
+    pub(crate) is_passing: bool,
 }
 
 impl Mistake {
@@ -78,7 +80,13 @@ impl Mistake {
             Origin::File { path, line } => (Some(path.clone()), *line),
             Origin::CommandLine | Origin::Default => (None, 0),
         };
-        Self { file, line, keyword: keyword.escape_debug().to_string(), what: what.into() }
+        let keyword = keyword.escape_debug().to_string();
+        Self { file, line, keyword, what: what.into(), is_passing: false }
+    }
+
+    /// The same, which may pass by itself.
+    pub(crate) fn passing(origin: &Origin, keyword: &str, what: impl Into<String>) -> Self {
+        Self { is_passing: true, ..Self::new(origin, keyword, what) }
     }
 }
 
@@ -110,7 +118,7 @@ pub(crate) struct Said {
 /// Values by keyword: one for most, several for the cumulative ones.
 pub(super) type Values = BTreeMap<&'static str, Vec<Said>>;
 
-/// What holds for one host; made by [`resolve`](super::resolve).
+/// What holds for one host; made by [`resolve`](fn@super::resolve).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// The host as it was asked for.

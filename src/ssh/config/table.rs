@@ -528,7 +528,14 @@ pub(super) static KEYWORDS: &[Keyword] = &[
         &[],
         "Which key exchanges may be used, best first, with `+`, `-` and `^`.",
     ),
-    first("Compression", Kind::Choice(PLAIN), Reported(&["no"]), &["no"], "Nothing is compressed: streams that share one compression tell of each other."),
+    first(
+        "Compression",
+        Kind::Choice(PLAIN),
+        Used,
+        &["no"],
+        "Whether what a session carries is compressed after the login (`zlib@openssh.com`), where \
+         the server does that.",
+    ),
     first(
         "RekeyLimit",
         Kind::Rekey,

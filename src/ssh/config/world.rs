@@ -3,9 +3,13 @@
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::config::Family;
+
+/// How long a command of `Match exec` may take.
+pub(super) const EXEC_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A file as it was opened: what it holds, and who may change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +37,9 @@ pub(crate) trait World {
     fn glob(&self, pattern: &str) -> Result<Vec<PathBuf>, String>;
     /// An environment variable.
     fn variable(&self, name: &str) -> Option<String>;
-    /// Whether `command` ends with status 0 in the user's shell, within a bounded time.
-    fn succeeds(&self, command: &str) -> Result<bool, String>;
+    /// Whether `command` ends with status 0 in the user's shell; `None` if it takes longer than
+    /// [`EXEC_TIMEOUT`].
+    fn succeeds(&self, command: &str) -> Result<Option<bool>, String>;
     /// The addresses of the interfaces that are up.
     fn addresses(&self) -> Vec<IpAddr>;
     /// Looks up a host name; `None` if it is unknown.

@@ -18,6 +18,8 @@ use super::super::pattern;
 const SSH_PORT: u16 = 22;
 /// How much of a file is read.
 const FILE_LIMIT: u64 = 16 * 1024 * 1024;
+/// The one device that people name as a file.
+const NOTHING: &str = "/dev/null";
 /// How a field begins that hides the host's name.
 const HASHED: &str = "|1|";
 
@@ -211,12 +213,17 @@ pub(crate) fn line(name: &Name, key: &[u8], salt: Option<&[u8]>) -> String {
     format!("{host} {} {}", key_type(key).unwrap_or("?"), STANDARD.encode(key))
 }
 
-/// Reads a file; one that is not there is empty, one that cannot be read is an error.
+/// Reads a file; one that is not there is empty, one that cannot be read is an error, and so is a
+/// pipe, which might never end.
 pub(crate) fn read(path: &Path) -> io::Result<Source> {
-    let text = match fs::File::open(path) {
+    let text = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error),
-        Ok(file) => {
+        Ok(found) if !found.is_file() && path != Path::new(NOTHING) => {
+            return Err(io::Error::other("is not a file"));
+        }
+        Ok(_) => {
+            let file = fs::File::open(path)?;
             let mut bytes = Vec::new();
             io::Read::read_to_end(&mut io::Read::take(file, FILE_LIMIT + 1), &mut bytes)?;
             if bytes.len() as u64 > FILE_LIMIT {

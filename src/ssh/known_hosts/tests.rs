@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     thread,
 };
@@ -369,4 +369,31 @@ fn the_reader_of_the_library_loses_lines_that_ssh_reads() {
         assert!(written.parse::<Theirs>().is_err(), "{written}");
         assert_eq!(keys_on_file(&source(&written), &name.text()).len(), 1, "{written}");
     }
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(read(&pipe).is_err());
+    assert!(read(folder.path()).is_err());
+    assert_eq!(read(Path::new("/dev/null")).unwrap().text, "");
+}
+
+#[test]
+fn writing_keeps_the_owner_and_a_link_to_what_is_not_there_yet() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    let name = Name::new("box.example", 22, None);
+    record(&link, &name, &key("a"), false).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && file.exists());
+    if !nix::unistd::Uid::current().is_root() {
+        return;
+    }
+    std::os::unix::fs::chown(&file, Some(12345), Some(54321)).unwrap();
+    record(&file, &Name::new("other.example", 22, None), &key("a"), false).unwrap();
+    let found = fs::metadata(&file).unwrap();
+    assert_eq!((found.uid(), found.gid()), (12345, 54321));
 }

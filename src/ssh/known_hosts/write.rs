@@ -1,9 +1,10 @@
 //! Writes known_hosts files: under the folder's lock, in one rename, keeping what stands there.
 
 use std::{
-    fs, io,
+    fs::{self, Metadata},
+    io,
     io::Write,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -42,25 +43,32 @@ pub(crate) fn record(path: &Path, name: &Name, key: &[u8], hash: bool) -> io::Re
 ///
 /// Only unmarked lines that name this host alone are removed. Waits like [`record`].
 pub(crate) fn change(path: &Path, name: &Name, change: &Change) -> io::Result<()> {
-    // Through a link to the file that it stands for: a rename would replace the link.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = destination(path);
     let folder = path.parent().ok_or_else(|| io::Error::other("has no folder"))?;
     if !folder.exists() {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     let _lock = lock(folder)?;
-    let mode = match fs::metadata(&path) {
+    let old = match fs::metadata(&path) {
         Ok(found) if !found.is_file() => return Ok(()),
-        Ok(found) => found.permissions().mode() & 0o777,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0o600,
+        Ok(found) => Some(found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
     let before = if path.exists() { fs::read(&path)? } else { Vec::new() };
     match changed(&before, &path, name, change)? {
         None => Ok(()),
-        Some(text) => replace(&path, folder, mode, &text),
+        Some(text) => replace(&path, folder, old.as_ref(), &text),
     }
+}
+
+/// The file that a link stands for, there or not: a rename would replace the link.
+fn destination(path: &Path) -> PathBuf {
+    let beside = |to: PathBuf| path.parent().map_or_else(|| to.clone(), |folder| folder.join(&to));
+    fs::canonicalize(path)
+        .or_else(|_| fs::read_link(path).map(beside))
+        .unwrap_or_else(|_| path.to_owned())
 }
 
 /// What the file holds after the change; `None` if that is what it held before.
@@ -100,9 +108,15 @@ fn changed(
     Ok((after != before).then_some(after))
 }
 
-fn replace(path: &PathBuf, folder: &Path, mode: u32, text: &[u8]) -> io::Result<()> {
+/// Puts a file with the owner and the permissions of the `old` one in its place.
+fn replace(path: &Path, folder: &Path, old: Option<&Metadata>, text: &[u8]) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(text)?;
+    let made = file.as_file().metadata()?;
+    if let Some(old) = old.filter(|old| (old.uid(), old.gid()) != (made.uid(), made.gid())) {
+        fchown(file.as_file(), Some(old.uid()), Some(old.gid()))?;
+    }
+    let mode = old.map_or(0o600, |old| old.permissions().mode() & 0o777);
     file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(path)?;

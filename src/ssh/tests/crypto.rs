@@ -162,3 +162,32 @@ async fn dropbear_agrees_on_something_good_and_its_key_is_checked() {
     let failure = agree(&options, &[]).await.unwrap_err();
     assert_eq!(failure.cause, Cause::HostKeyChanged, "{failure}");
 }
+
+#[tokio::test]
+async fn compression_is_used_where_it_is_asked_for_and_loses_nothing() {
+    let Some(sshd) = Sshd::start(&[]).await else { return };
+    assert!(!agree(&sshd.options(), &[]).await.unwrap().compressed);
+    let mut options = sshd.options();
+    options.options.push(("Compression".into(), "yes".into()));
+    assert!(agree(&options, &[]).await.unwrap().compressed);
+    let session = connect(&options, &Script::default()).await.unwrap();
+    let (before, _) = session.traffic();
+    let mut stream = open(&session, echo().await).await;
+    // Half of it can be made smaller, half cannot.
+    let noise = (0..1_000_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8);
+    let sent: Vec<u8> = std::iter::repeat_n(b'a', 1_000_000).chain(noise).collect();
+    let mut received = vec![0; sent.len()];
+    let (mut reader, mut writer) = tokio::io::split(&mut stream);
+    let (wrote, read) =
+        within(async { tokio::join!(writer.write_all(&sent), reader.read_exact(&mut received)) })
+            .await;
+    wrote.unwrap();
+    read.unwrap();
+    assert!(sent == received);
+    let (after, _) = session.traffic();
+    assert!(after - before < 1_500_000, "{} bytes on the wire", after - before);
+    let Some(sshd) = Sshd::start(&["Compression no"]).await else { return };
+    let mut options = sshd.options();
+    options.options.push(("Compression".into(), "yes".into()));
+    assert!(!agree(&options, &[]).await.unwrap().compressed, "the server does not");
+}

@@ -183,3 +183,16 @@ fn what_cannot_be_used_says_what_to_type() {
     let missing = keys::load(&folder.path().join("nowhere")).content;
     assert!(matches!(missing, Content::Unusable(KeyFileError::Missing)));
 }
+
+#[test]
+fn a_pipe_in_place_of_a_key_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("key");
+    for name in ["key", "key.pub", "key-cert.pub"] {
+        let path = folder.path().join(name);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    }
+    let file = keys::load(&pipe);
+    assert!(matches!(file.content, Content::Unusable(KeyFileError::Unreadable(_))));
+    assert!(keys::load_certificate(&pipe).is_err());
+}
