@@ -184,6 +184,7 @@ async fn an_agent_that_is_gone_is_named_when_nothing_else_works() {
     options.identities.clear();
     let failure = connect(&options, &Script::default()).await.unwrap_err();
     assert_eq!(failure.cause, Cause::Agent);
+    assert!(failure.message.contains("/gone: no such file"), "{failure}");
     assert!(failure.fix.unwrap().contains("ssh-add"));
 }
 
