@@ -206,6 +206,24 @@ async fn host_keys_of_other_kinds_are_asked_for_when_they_are_on_file() {
 }
 
 #[tokio::test]
+async fn a_line_that_ssh_keygen_hashed_is_found_and_a_revoked_key_is_refused() {
+    let Some(sshd) = Sshd::start(&[]).await else { return };
+    let known_hosts = sshd.at("known_hosts");
+    let plain = fs::read_to_string(&known_hosts).unwrap();
+    let hashing = Command::new("ssh-keygen").arg("-Hf").arg(&known_hosts).output().unwrap();
+    assert!(hashing.status.success(), "{hashing:?}");
+    let hashed = fs::read_to_string(&known_hosts).unwrap();
+    assert!(hashed.starts_with("|1|") && !hashed.contains("127.0.0.1"), "{hashed}");
+    connect(&sshd.options(), &Script::default()).await.unwrap();
+
+    for name in [plain.trim_end(), hashed.trim_end()] {
+        fs::write(&known_hosts, format!("{plain}@revoked {name}\n")).unwrap();
+        let failure = connect(&sshd.options(), &Script::default()).await.unwrap_err();
+        assert_eq!(failure.cause, Cause::HostKeyRevoked, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn new_keys_in_the_middle_of_bytes_both_ways_lose_nothing() {
     let Some(sshd) = Sshd::start(&["RekeyLimit 1M"]).await else { return };
     let session = connect(&sshd.options(), &Script::default()).await.unwrap();
