@@ -304,3 +304,21 @@ async fn a_server_that_offers_nothing_we_have_is_told_by_what_it_offers() {
         assert!(failure.message.contains(offer), "{failure}");
     }
 }
+
+#[tokio::test]
+async fn leaves_this_machine_by_the_address_or_interface_that_was_named() {
+    let Some(sshd) = Sshd::start(&[]).await else { return };
+    let with = |key: &str, value: &str| {
+        let mut options = sshd.options();
+        options.options.push((key.into(), value.into()));
+        options
+    };
+    let session = connect(&with("BindAddress", "127.0.0.2"), &Script::default()).await.unwrap();
+    let ran = within(session.run("echo $SSH_CLIENT", 100)).await.unwrap();
+    assert!(ran.stdout.starts_with(b"127.0.0.2 "), "{:?}", String::from_utf8_lossy(&ran.stdout));
+    #[cfg(target_os = "linux")]
+    connect(&with("BindInterface", "lo"), &Script::default()).await.unwrap();
+    let failure =
+        connect(&with("BindInterface", "no-such0"), &Script::default()).await.unwrap_err();
+    assert!(failure.message.contains("no-such0"), "{failure}");
+}
