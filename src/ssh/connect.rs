@@ -92,16 +92,22 @@ pub(crate) async fn connect(
     below.ok_or_else(|| Failure::new(Cause::Configuration, "the plan has no hop"))
 }
 
-/// What to do about a jump host that lets nobody in: the options of the command do not mean it.
+/// What to do about a jump host that lets nobody in, or that nobody knows: the options of the command
+/// do not mean it.
 fn of_jump(hop: &Hop, failure: Failure) -> Failure {
-    if failure.cause != Cause::Authentication {
-        return failure;
+    match failure.cause {
+        Cause::Authentication => failure.fix(format!(
+            "as with ssh, -i and -o mean the target alone: name the key of the jump host in \
+             ~/.ssh/config (Host {}, IdentityFile FILE), or ssh-add it",
+            hop.named
+        )),
+        Cause::HostKeyUnknown => failure.fix(format!(
+            "--accept-host-key means the target alone: answer on a terminal, without --batch; or \
+             log in to the jump host once by hand, which writes its key down: ssh -p {} {}@{}",
+            hop.port, hop.user, hop.named
+        )),
+        _ => failure,
     }
-    failure.fix(format!(
-        "as with ssh, -i and -o mean the target alone: name the key of the jump host in \
-         ~/.ssh/config (Host {}, IdentityFile FILE), or ssh-add it",
-        hop.named
-    ))
 }
 
 /// Why the next hop cannot be reached through the last.
