@@ -280,3 +280,23 @@ async fn an_agent_gets_the_keys_that_are_read_from_files() {
     connect_plan(&plan, &Script::of(&["secret"]), &Keyring::default()).await.unwrap();
     assert_eq!(agent.count(), 1);
 }
+
+#[tokio::test]
+async fn a_key_that_the_agent_keeps_for_one_server_opens_that_one_and_no_other() {
+    let Some(sshd) = Sshd::start(&[]).await else { return };
+    let Some(other) = Sshd::start(&[]).await else { return };
+    let Some(agent) = OwnAgent::start(sshd.at("").as_path()) else { return };
+    fs::copy(sshd.at("authorized_keys"), other.at("authorized_keys")).unwrap();
+    let place = format!("[127.0.0.1]:{}", sshd.port);
+    let (known, key) = (sshd.at("known_hosts"), sshd.at("client_key"));
+    let words = [known.to_str().unwrap(), "-h", &place, key.to_str().unwrap()];
+    let added = agent.ssh_add(&[&["-q", "-H"][..], &words].concat());
+    assert!(added.status.success(), "{added:?}");
+    fs::remove_file(&key).unwrap();
+    // The agent signs only after it was told, with proof, which server it is for.
+    try_plan(&with_agent(&sshd, "client_key.pub", agent.socket())).await.unwrap();
+    fs::copy(sshd.at("client_key.pub"), other.at("theirs.pub")).unwrap();
+    let failure = try_plan(&with_agent(&other, "theirs.pub", agent.socket())).await.unwrap_err();
+    assert!(!failure.cause.is_transient(), "{failure}");
+    assert_eq!(other.logged(1, "Failed publickey").await, 0, "the key was not even shown");
+}
