@@ -396,10 +396,13 @@ fn lost(place: &str, why: &str) -> Failure {
     Failure::new(Cause::LinkLost, format!("the connection to {place} broke: {why}"))
 }
 
+/// How much a channel may receive ahead where an answer takes `rtt`.
+fn window(rtt: Duration) -> u32 {
+    LONG_TRIPS.iter().find(|(trip, _)| rtt >= *trip).map_or(WINDOW, |(_, window)| *window)
+}
+
 /// The library's settings: the hop's algorithms, the keys on file asked for first.
 fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
-    let window =
-        LONG_TRIPS.iter().find(|(trip, _)| rtt >= *trip).map_or(WINDOW, |(_, window)| *window);
     let wanted = hop.rekey.bytes.map(|bytes| usize::try_from(bytes).unwrap_or(REKEY_BYTES));
     // The library ends a session that receives more than two windows between old and new keys.
     let rekey_bytes = wanted.unwrap_or(REKEY_BYTES).clamp(REKEY_LEAST, REKEY_BYTES);
@@ -410,7 +413,7 @@ fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
             rekey_read_limit: rekey_bytes,
             rekey_time_limit: hop.rekey.time.unwrap_or(REKEY_TIME),
         },
-        window_size: window,
+        window_size: window(rtt),
         channel_buffer_size: QUEUE,
         preferred: Preferred {
             compression: Cow::Borrowed(compressions(hop.compression)),
@@ -421,5 +424,16 @@ fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
         keepalive_interval: None,
         nodelay: true,
         ..client::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_way_gets_a_wide_window() {
+        let megabytes = |trip| window(Duration::from_millis(trip)) >> 20;
+        assert_eq!([0, 29, 30, 79, 80, 500].map(megabytes), [4, 4, 8, 8, 16, 16]);
     }
 }
