@@ -42,7 +42,7 @@ pub(super) struct End<'a> {
 /// The keywords behind a step.
 pub(super) fn keywords(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Name => &["HostName", "AddressFamily"],
+        Kind::Name => &["HostName", "CanonicalizeHostname", "CanonicalDomains", "AddressFamily"],
         Kind::Connect => &[
             "Port",
             "ProxyJump",
@@ -53,7 +53,9 @@ pub(super) fn keywords(kind: Kind) -> &'static [&'static str] {
             "ConnectionAttempts",
             "TCPKeepAlive",
         ],
-        Kind::Server => &["KexAlgorithms", "Ciphers", "MACs", "hostkeyalgorithms"],
+        Kind::Server => {
+            &["KexAlgorithms", "Ciphers", "MACs", "HostKeyAlgorithms", "Compression", "RekeyLimit"]
+        }
         Kind::HostKey => &[
             "StrictHostKeyChecking",
             "UserKnownHostsFile",
@@ -63,12 +65,14 @@ pub(super) fn keywords(kind: Kind) -> &'static [&'static str] {
             "UpdateHostKeys",
             "CheckHostIP",
             "CASignatureAlgorithms",
+            "RequiredRSASize",
         ],
         Kind::Login => &[
             "User",
             "IdentityFile",
             "IdentitiesOnly",
             "IdentityAgent",
+            "AddKeysToAgent",
             "CertificateFile",
             "PubkeyAuthentication",
             "PubkeyAcceptedAlgorithms",
