@@ -95,19 +95,21 @@ pub(crate) async fn connect(
 /// What to do about a jump host that lets nobody in, or that nobody knows: the options of the command
 /// do not mean it.
 fn of_jump(hop: &Hop, failure: Failure) -> Failure {
-    match failure.cause {
-        Cause::Authentication => failure.fix(format!(
+    if failure.cause == Cause::Authentication {
+        return failure.fix(format!(
             "as with ssh, -i and -o mean the target alone: name the key of the jump host in \
              ~/.ssh/config (Host {}, IdentityFile FILE), or ssh-add it",
             hop.named
-        )),
-        Cause::HostKeyUnknown => failure.fix(format!(
+        ));
+    }
+    if failure.cause == Cause::HostKeyUnknown {
+        return failure.fix(format!(
             "--accept-host-key means the target alone: answer on a terminal, without --batch; or \
              log in to the jump host once by hand, which writes its key down: ssh -p {} {}@{}",
             hop.port, hop.user, hop.named
-        )),
-        _ => failure,
+        ));
     }
+    failure
 }
 
 /// Why the next hop cannot be reached through the last.

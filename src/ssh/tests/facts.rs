@@ -93,9 +93,8 @@ async fn the_key_with_which_the_server_lost_its_patience_is_told_as_well() {
     let facts =
         facts(&SshOptions { identities: keys.to_vec(), ..sshd.options() }, &Script::default())
             .await;
-    let refused = facts.iter().filter_map(|fact| match fact {
-        Fact::Key { key, answer: Answer::Refused } => key.file.clone(),
-        _ => None,
+    let refused = facts.iter().filter_map(|fact| {
+        if let Fact::Key { key, answer: Answer::Refused } = fact { key.file.clone() } else { None }
     });
     assert_eq!(refused.collect::<Vec<_>>(), keys[..2], "{facts:#?}");
 }
