@@ -236,6 +236,22 @@ async fn an_agent_that_refuses_to_sign_is_a_failure_of_its_own_and_asked_once() 
 }
 
 #[tokio::test]
+async fn an_agent_that_refused_for_the_certificate_is_not_asked_for_its_key() {
+    let Some((sshd, _keys)) = with_authority("ed25519").await else { return };
+    let Some(agent) = OwnAgent::start(sshd.at("").as_path()) else { return };
+    let line = format!("TrustedUserCAKeys {}", sshd.at("ca.pub").display());
+    let Some(both) = Sshd::start(&[&line]).await else { return };
+    fs::copy(sshd.at("signed.pub"), both.at("authorized_keys")).unwrap();
+    let key = sshd.at("signed").display().to_string();
+    assert!(agent.ssh_add(&["-q", "-c", &key]).status.success());
+    assert_eq!(agent.count(), 2);
+    agent.refuse_into(&sshd.at("refusals"));
+    let failure = try_plan(&with_agent(&both, "none", agent.socket())).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Agent, "{failure}");
+    assert_eq!(fs::read_to_string(sshd.at("refusals")).unwrap(), "no\n");
+}
+
+#[tokio::test]
 async fn an_agent_that_hangs_is_given_up_and_files_are_still_tried() {
     let Some(sshd) = Sshd::start(&[]).await else { return };
     let socket = sshd.at("hanging");
