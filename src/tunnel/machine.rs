@@ -213,6 +213,8 @@ impl Tunnel {
     fn on_network(&mut self, up: bool, now: Instant, actions: &mut Vec<Action>) {
         self.network = up;
         if up {
+            // What the last replacement reached may be out of reach now.
+            self.replaced = None;
             self.on_doubt(now, actions);
         }
     }

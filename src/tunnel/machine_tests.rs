@@ -282,6 +282,17 @@ fn replacements_that_log_in_are_thirty_seconds_apart() {
 }
 
 #[test]
+fn a_change_of_the_network_is_a_reason_of_its_own_to_replace() {
+    let mut sim = live();
+    for number in 2..5 {
+        sim.event(Event::Network { up: true });
+        sim.pass(ms(300));
+        sim.live(number);
+        assert_eq!(sim.served, Some(Number(number)));
+    }
+}
+
+#[test]
 fn a_wrong_key_blocks_until_the_user_says_so() {
     let mut sim = Sim::new(ProofKind::Gateway);
     sim.event(Event::Wish(Wish::Up));
