@@ -177,12 +177,13 @@ struct Way {
 
 impl Way {
     fn copy(mut self) {
-        let mut write = self.writer();
+        let Ok(to) = self.to.try_clone() else { return };
+        let mut sink = Sink::of(to, self.path.delay);
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = self.from.read(&mut buffer) {
             let part = buffer.get(..count).unwrap_or_default();
             let (part, fate) = self.judge(part);
-            let passed = self.path.passes() && write(part);
+            let passed = self.path.passes() && sink.write(part);
             match fate {
                 None if passed => {}
                 None => break,
@@ -216,13 +217,18 @@ impl Way {
             None => (part, None),
         }
     }
+}
 
-    /// Writes parts, at once or after the delay; `false` from it means that the other side is gone.
-    fn writer(&self) -> Box<dyn FnMut(&[u8]) -> bool> {
-        let mut to = self.to.try_clone().expect("another handle of a stream");
-        let delay = self.path.delay;
+/// Where parts go: out at once, or to a thread that waits with each.
+enum Sink {
+    Now(TcpStream),
+    Later(Duration, mpsc::SyncSender<(Instant, Vec<u8>)>),
+}
+
+impl Sink {
+    fn of(mut to: TcpStream, delay: Duration) -> Self {
         if delay.is_zero() {
-            return Box::new(move |part| to.write_all(part).is_ok());
+            return Self::Now(to);
         }
         let (parts, due) = mpsc::sync_channel::<(Instant, Vec<u8>)>(UNDER_WAY);
         thread::spawn(move || {
@@ -234,6 +240,16 @@ impl Way {
             }
             drop(to.shutdown(Shutdown::Write));
         });
-        Box::new(move |part| parts.send((Instant::now() + delay, part.to_vec())).is_ok())
+        Self::Later(delay, parts)
+    }
+
+    /// `false` if the other side is gone.
+    fn write(&mut self, part: &[u8]) -> bool {
+        match self {
+            Self::Now(to) => to.write_all(part).is_ok(),
+            Self::Later(delay, parts) => {
+                parts.send((Instant::now() + *delay, part.to_vec())).is_ok()
+            }
+        }
     }
 }
