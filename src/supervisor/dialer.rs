@@ -46,6 +46,8 @@ pub(super) struct Way {
     pub(super) label: Label,
     pub(super) dialer: Arc<dyn Dial>,
     pub(super) desk: Arc<Desk>,
+    /// Keys that a person unlocks.
+    pub(super) keyring: Keyring,
     /// What the configuration forwards beside the gateway.
     pub(super) forwards: ssh::Forwards,
     /// Whether the first dial may need no network: to this machine, or by a command.
@@ -60,11 +62,12 @@ pub(super) struct Way {
 /// configuration is wrong.
 pub(super) async fn find(definition: &config::Remote, agent: Agent) -> Result<Way, Problem> {
     let desk = Arc::default();
+    let keyring = Keyring::default();
     let dialer = SshDialer {
         target: definition.target.clone(),
         options: definition.ssh.clone(),
         agent,
-        keyring: Keyring::default(),
+        keyring: keyring.clone(),
         desk: Arc::clone(&desk),
     };
     let mut plan = dialer.plan().await?;
@@ -73,7 +76,7 @@ pub(super) async fn find(definition: &config::Remote, agent: Agent) -> Result<Wa
     let alive = plan.alive_interval.filter(|interval| !interval.is_zero());
     let port = plan.forwards.settle(definition);
     let (dialer, forwards) = (Arc::new(dialer), plan.forwards);
-    Ok(Way { label, dialer, desk, forwards, is_near, alive, port })
+    Ok(Way { label, dialer, desk, keyring, forwards, is_near, alive, port })
 }
 
 /// Whether a first hop may be reached without a network.

@@ -64,6 +64,8 @@ pub(super) struct Remote {
     ports: Mutex<Vec<(Address, Port)>>,
     /// Where questions go.
     pub(super) desk: Arc<Desk>,
+    /// Keys that a person unlocked.
+    keyring: ssh::Keyring,
     /// What the gateway last said of itself.
     said: Mutex<Option<Value>>,
 }
@@ -78,7 +80,7 @@ fn is_same(old: &config::Remote, new: &config::Remote) -> bool {
 impl Remote {
     /// Makes the lanes; nothing is bound and nothing dialled yet.
     pub(super) fn new(name: &str, mut definition: config::Remote, way: Way, seed: u64) -> Self {
-        let Way { label, dialer, desk, forwards: configured, is_near, alive, port } = way;
+        let Way { label, dialer, desk, keyring, forwards: configured, is_near, alive, port } = way;
         if definition.local_port == 0 {
             definition.local_port = port.unwrap_or(0);
         }
@@ -107,6 +109,7 @@ impl Remote {
             unbound: Mutex::new(Vec::new()),
             ports: Mutex::new(Vec::new()),
             desk,
+            keyring,
             said: Mutex::new(None),
         }
     }
@@ -253,11 +256,13 @@ impl Remote {
         forward.map(|(_, lane)| lane)
     }
 
-    /// Whether a new login would need a person, as the one at work did.
+    /// Whether it is up and another process would need a person to bring it up.
     pub(super) fn needs_person(&self) -> bool {
         self.lanes().any(|lane| {
             let state = lane.state.borrow();
-            state.facts.as_ref().is_some_and(|facts| facts.needs_person)
+            let needed = state.facts.as_ref().is_some_and(|facts| facts.needs_person);
+            let is_up = !matches!(state.phase, Phase::Blocked | Phase::Down);
+            is_up && (needed || self.keyring.is_unlocked())
         })
     }
 

@@ -22,7 +22,7 @@ use super::{
     connecting::Ask,
     dialer,
     door::Doors,
-    handover::{self, Estate, Pool},
+    handover::{self, Estate, Pool, Word},
     incoming::{Incoming, Local},
     lane::{Command, hopeless},
     place::Lock,
@@ -440,6 +440,9 @@ impl Supervisor {
             })?;
         }
         if let Some(remote) = running {
+            for port in remote.numbers() {
+                self.tell_predecessor(Word::EndPort { port });
+            }
             remote.end().await;
             info!(remote = name, "disconnected");
         }
