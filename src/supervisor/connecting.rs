@@ -24,6 +24,7 @@ use super::{
 use crate::{
     config::{self, Remotes, check_name},
     control::{self, Note, Reply},
+    history::Happening,
     problem::{Class, Problem},
     tunnel::{Phase, Wish},
 };
@@ -240,6 +241,7 @@ impl Supervisor {
                 retiring.spawn(async move { old.retire().await });
             }
         }
+        trial.remote.scribe.note(Happening::Connected);
         info!(remote = ask.name, "connected");
         Ok(())
     }

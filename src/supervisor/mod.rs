@@ -8,6 +8,8 @@
 //!                     └── trials: remotes that a `remote connect` has not kept yet
 //! ```
 
+mod account;
+mod audience;
 mod connecting;
 mod desk;
 mod dialer;
@@ -15,11 +17,13 @@ mod door;
 mod incoming;
 mod lane;
 mod link;
+mod metrics;
 mod path;
 mod port;
 mod process;
 mod pump;
 mod remote;
+mod scrapes;
 mod server;
 mod token;
 mod trial;
@@ -35,6 +39,7 @@ pub(crate) fn resting(name: &str, definition: &Remote, saved: &Remotes) -> Value
     remote::resting(name, definition, saved.default.as_deref() == Some(name), None)
 }
 
+pub(crate) use audience::is_other;
 pub(crate) use dialer::{fetch_token, worded};
 pub(crate) use lane::{absent, prohibited};
 pub(crate) use process::{LOG_PREFIX, Place, Scope, detach, log_file, run, take_place};

@@ -16,9 +16,10 @@ use tokio::{
 use tracing::{info, warn};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
-use super::{door::Doors, server::Supervisor};
+use super::{door::Doors, server::Supervisor, wake::Clocks};
 use crate::{
     config::Paths,
+    history::{Book, Happening},
     problem::{Class, Problem},
 };
 
@@ -123,10 +124,12 @@ pub(crate) async fn run(
     ready: impl FnOnce(),
 ) -> Result<(), Problem> {
     let mut doors = Doors::open(paths)?;
-    let supervisor = Supervisor::new(paths.clone());
+    let book = Arc::new(open_book(paths));
+    let supervisor = Supervisor::new(paths.clone(), Arc::clone(&book));
     let signals = Signals::new()?;
     info!(pid = std::process::id(), "supervisor started");
     ready();
+    supervisor.resume_scrapes().await;
     if scope == Scope::Wanted
         && let Err(problem) = supervisor.resume().await
     {
@@ -146,9 +149,24 @@ pub(crate) async fn run(
     // The socket goes before the lock: whoever finds the place free finds no stale socket.
     doors.close();
     let _late = timeout(END_LIMIT, end(supervisor)).await;
+    book.note(Happening::Ended);
+    // Waits for the disk, for a second at most.
+    let _written = tokio::task::spawn_blocking(move || book.close()).await;
     drop(lock);
     info!("supervisor ended");
     Ok(())
+}
+
+/// The history of this profile; without a folder for it, in memory alone.
+fn open_book(paths: &Paths) -> Book {
+    let folder = paths.logs();
+    if let Err(problem) = crate::config::file::make_folder(&folder) {
+        warn!(class = ?problem.class, "the history has no folder");
+    }
+    let book = Book::open(&folder);
+    let booted = Clocks::read().booted().and_then(|at| jiff::Timestamp::try_from(at).ok());
+    book.note_start(booted);
+    book
 }
 
 async fn end(supervisor: Arc<Supervisor>) {

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -18,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
+    account::Scribe,
     connecting::Ask,
     dialer,
     door::Doors,
     incoming::{Incoming, Local},
     lane::{Command, hopeless},
+    metrics::Exporter,
     remote::{self, Remote},
     token,
     watch::{Wake, Watch},
@@ -30,6 +32,7 @@ use super::{
 use crate::{
     config::{self, OpenClaw, Paths, Remotes, check_name},
     control::{self, Call, Edition, Greeting, Reply, Request},
+    history::{Book, Happening},
     problem::{Class, Problem},
     tunnel::Wish,
 };
@@ -55,13 +58,21 @@ pub(super) struct Supervisor {
     pub(super) failed: Mutex<HashMap<String, Problem>>,
     /// Remotes that others have taken the place of, while their streams end.
     pub(super) retiring: tokio::sync::Mutex<JoinSet<()>>,
+    /// What has happened.
+    pub(super) book: Arc<Book>,
+    /// How many commands watch.
+    pub(super) watchers: Mutex<usize>,
+    /// Who answers scrapes, if somebody shall.
+    pub(super) exporter: Mutex<Option<Exporter>>,
+    /// When it began.
+    pub(super) started: SystemTime,
     /// One change of the set of remotes at a time.
     pub(super) changing: tokio::sync::Mutex<()>,
     pub(super) ending: CancellationToken,
 }
 
 impl Supervisor {
-    pub(super) fn new(paths: Paths) -> Arc<Self> {
+    pub(super) fn new(paths: Paths, book: Arc<Book>) -> Arc<Self> {
         Arc::new(Self {
             paths,
             agent: Arc::new(Mutex::new(None)),
@@ -69,6 +80,10 @@ impl Supervisor {
             trials: Mutex::new(HashMap::new()),
             failed: Mutex::new(HashMap::new()),
             retiring: tokio::sync::Mutex::default(),
+            book,
+            watchers: Mutex::new(0),
+            exporter: Mutex::new(None),
+            started: SystemTime::now(),
             changing: tokio::sync::Mutex::new(()),
             ending: CancellationToken::new(),
         })
@@ -121,7 +136,8 @@ impl Supervisor {
             debug!(remote = name, left_out, "a forward of the ssh configuration is not made");
         }
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        Arc::new(Remote::new(name, definition, way, seed))
+        let scribe = Scribe::new(Arc::clone(&self.book), name);
+        Arc::new(Remote::new(name, definition, way, seed, scribe))
     }
 
     /// Whether a saved remote other than `name` claims a local port.
@@ -184,8 +200,15 @@ impl Supervisor {
 
     async fn on_wake(&self, wake: Wake) {
         match wake {
-            Wake::Slept(time) => info!(seconds = time.as_secs(), "woke"),
-            Wake::Continued => info!("woke after a short stop"),
+            Wake::Slept(time) => {
+                info!(seconds = time.as_secs(), "woke");
+                let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                self.book.note(Happening::Slept { ms });
+            }
+            Wake::Continued => {
+                info!("woke after a short stop");
+                self.book.note(Happening::Continued);
+            }
         }
         for remote in self.at_work() {
             remote.woke().await;
@@ -194,6 +217,7 @@ impl Supervisor {
 
     async fn on_network(&self, up: bool) {
         info!(up, "the machine's routes or addresses changed");
+        self.book.note(Happening::Network { up });
         for remote in self.at_work() {
             remote.network(up).await;
         }
@@ -230,7 +254,7 @@ impl Supervisor {
         self.answer(stream, call.request).await;
     }
 
-    async fn answer(&self, mut stream: UnixStream, request: Request) {
+    async fn answer(self: &Arc<Self>, mut stream: UnixStream, request: Request) {
         let reply = match request {
             Request::Connect { name, definition, batch, make_default, timeout_ms } => {
                 let limit = Duration::from_millis(timeout_ms);
@@ -243,6 +267,12 @@ impl Supervisor {
             }
             Request::Status { name } => {
                 self.statuses(name.as_deref()).map(|remotes| Reply::Statuses { remotes })
+            }
+            Request::Watch { name } => {
+                return self.accompany_watcher(stream, name.as_deref()).await;
+            }
+            Request::Metrics { address, keep } => {
+                self.answer_scrapes(address, keep).await.map(|()| Reply::Done)
             }
             Request::Resume { name } => self.take_up(&name).await.map(|()| Reply::Done),
             Request::Disconnect { name } => self.disconnect(&name).await.map(|()| Reply::Done),
@@ -258,7 +288,7 @@ impl Supervisor {
         say(&mut stream, reply.unwrap_or_else(Reply::Failed)).await;
     }
 
-    fn statuses(&self, name: Option<&str>) -> Result<Vec<Value>, Problem> {
+    pub(super) fn statuses(&self, name: Option<&str>) -> Result<Vec<Value>, Problem> {
         let saved = Remotes::load(&self.paths)?;
         let is_default = |name: &str| saved.default.as_deref() == Some(name);
         let mut names: Vec<String> = saved.remotes.keys().cloned().collect();
@@ -371,6 +401,7 @@ impl Supervisor {
         }
         if let Some(remote) = running {
             remote.end().await;
+            remote.scribe.note(Happening::Disconnected);
             info!(remote = name, "disconnected");
         }
         Ok(())
@@ -468,7 +499,7 @@ mod tests {
     #[tokio::test]
     async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
         let (_home, paths) = Paths::temporary();
-        let supervisor = Supervisor::new(paths.clone());
+        let supervisor = Supervisor::new(paths.clone(), Arc::new(Book::unwritten()));
         let text = r#"{"target":"127.0.0.1:9","remotePort":1,"localPort":1,"wanted":true}"#;
         let definition: config::Remote = serde_json::from_str(text).unwrap();
         Remotes::update(&paths, |remotes| {

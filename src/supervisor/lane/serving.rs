@@ -93,6 +93,7 @@ impl Actor {
         let mut problem = Problem::new(class, reason);
         problem.fix = self.tunnel.failure().and_then(|failure| failure.fix.clone());
         info!("a connection was not served");
+        self.account.refused(reason);
         self.tasks.spawn(async move { incoming.refuse(problem).await });
     }
 
