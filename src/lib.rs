@@ -28,6 +28,8 @@ mod control;
 mod gateway;
 /// What happened to the remotes, kept for those who ask later.
 mod history;
+/// Who of two programs of this name serves a profile.
+mod meeting;
 /// One SSH connection: resolve, dial, host key, authenticate, jump; the demo's server.
 mod ssh;
 /// Runs the tunnels: listeners, sessions, the control socket's server end.

@@ -172,6 +172,7 @@ async fn bring_up(
             | Reply::Statuses { .. }
             | Reply::Watched(_)
             | Reply::Token { .. }
+            | Reply::Moved
             | Reply::Done
             | Reply::Failed(_)) => return Err(control::refused(reply).into()),
         }

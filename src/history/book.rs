@@ -106,10 +106,11 @@ impl Book {
     }
 
     /// Notes that a supervisor begins its work, and how the one before it went. `booted` is when
-    /// the machine was started.
-    pub(crate) fn note_start(&self, booted: Option<Timestamp>) {
+    /// the machine was started, `took_over` whether the one before handed its place over.
+    pub(crate) fn note_start(&self, booted: Option<Timestamp>, took_over: bool) {
         let last = self.at_hand(1).pop();
         let after = last.map(|last| match booted.filter(|booted| *booted > last.at) {
+            _ if took_over => Before::Replaced,
             _ if last.happening == Happening::Ended => Before::Ended,
             Some(booted) => Before::Rebooted { booted: Entry::rounded(booted) },
             None => Before::Killed,
@@ -175,7 +176,7 @@ mod tests {
     fn what_was_noted_outlives_the_book() {
         let home = tempfile::tempdir().unwrap();
         let book = Book::open(home.path());
-        book.note_start(None);
+        book.note_start(None, false);
         book.note_of(Some("vps".to_owned()), None, Happening::Connected);
         book.note(Happening::Ended);
         book.close();
@@ -183,7 +184,7 @@ mod tests {
         assert_eq!(*book.watch().borrow(), 4);
 
         let next = Book::open(home.path());
-        next.note_start(None);
+        next.note_start(None, false);
         let entries = next.at_hand(2);
         let pid = std::process::id();
         let started = Happening::Started { pid, after: Some(Before::Ended) };
@@ -201,13 +202,15 @@ mod tests {
             after
         };
         let booted = Timestamp::now() - Duration::from_secs(60);
-        book.note_start(Some(booted));
+        book.note_start(Some(booted), false);
         assert_eq!(after(&book), None);
-        book.note_start(Some(booted));
+        book.note_start(Some(booted), false);
         assert_eq!(after(&book), Some(Before::Killed));
         let later = Timestamp::now() + Duration::from_secs(60);
-        book.note_start(Some(later));
+        book.note_start(Some(later), false);
         assert!(matches!(after(&book), Some(Before::Rebooted { .. })));
+        book.note_start(Some(booted), true);
+        assert_eq!(after(&book), Some(Before::Replaced));
     }
 
     #[test]

@@ -128,6 +128,8 @@ pub(crate) enum Before {
     },
     /// Without a word: killed, or crashed.
     Killed,
+    /// It handed over to this one, another version of the program.
+    Replaced,
 }
 
 impl Entry {

@@ -79,7 +79,9 @@ impl Supervisor {
                 () = sleep(LOOK) => {}
                 // A command that watches says nothing more: what can be read is its end.
                 _ = read.read(&mut byte) => return,
+                // The successor is asked next.
                 () = self.ending.cancelled() => return,
+                () = self.moved.cancelled() => return,
             }
             sleep(TOGETHER).await;
         }

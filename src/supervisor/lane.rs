@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     account::{Account, Scribe, Turn},
-    incoming::{Incoming, Local},
+    incoming::Incoming,
     link::{Dial, Link},
     path::{Path, Report, Totals, clock},
 };
@@ -70,6 +70,8 @@ pub(super) enum Command {
     Open(Incoming),
     /// Answer once all that was said before has had its effect on the state.
     Settle(oneshot::Sender<()>),
+    /// Give up the connections that wait.
+    Surrender(oneshot::Sender<Vec<Incoming>>),
     /// Run a command over the session that serves, and answer with it.
     Session(oneshot::Sender<Option<Arc<dyn Link>>>),
 }
@@ -150,6 +152,13 @@ impl Lane {
         // A lane that has ended has settled for good.
         let _ended = done.await;
     }
+
+    /// Takes the connections that wait, those included that no path was looked for yet.
+    pub(super) async fn surrender(&self) -> Vec<Incoming> {
+        let (held, surrendered) = oneshot::channel();
+        self.tell(Command::Surrender(held)).await;
+        surrendered.await.unwrap_or_default()
+    }
 }
 
 /// What a lane's own tasks tell it.
@@ -199,13 +208,16 @@ impl Actor {
             let deadline = self.deadline();
             tokio::select! {
                 command = commands.recv() => match command {
+                    Some(Command::Surrender(answer)) => {
+                        while let Ok(stream) = accepted.try_recv() {
+                            self.admit_accepted(stream);
+                        }
+                        self.surrender(answer);
+                    }
                     Some(command) => self.on_command(command),
                     None => return,
                 },
-                Some(stream) = accepted.recv() => {
-                    let until = clock() + self.hold;
-                    self.admit(Incoming::new(Local::Tcp(stream), until));
-                }
+                Some(stream) = accepted.recv() => self.admit_accepted(stream),
                 Some((number, news)) = reports.recv() => self.on_report(number, news),
                 Some(message) = messages.recv() => self.on_message(message),
                 Some(_) = self.tasks.join_next() => {}
@@ -266,6 +278,7 @@ impl Actor {
             Command::Woke => self.step(Event::Woke),
             Command::Network { up } => self.step(Event::Network { up }),
             Command::Open(incoming) => self.admit(incoming),
+            Command::Surrender(answer) => self.surrender(answer),
             Command::Settle(settled) => {
                 let _gone = settled.send(());
             }
@@ -290,12 +303,17 @@ impl Actor {
 
     fn step(&mut self, event: Event) {
         let before = self.tunnel.phase();
-        for action in self.tunnel.step(event, clock()) {
+        let actions = self.tunnel.step(event, clock());
+        let is_dialling = actions.iter().any(|action| matches!(action, Action::Dial(_)));
+        for action in actions {
             self.perform(action);
         }
         let after = self.tunnel.phase();
         if before != after {
             self.on_phase(before, after);
+        }
+        if is_dialling {
+            self.account.dialled(self.tunnel.attempts());
         }
         if after == Phase::Blocked && !self.held.is_empty() {
             let reason = self.reason().unwrap_or_default();
@@ -377,10 +395,7 @@ impl Actor {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Dial(number) => {
-                self.account.dialled(self.tunnel.attempts());
-                self.dial(number);
-            }
+            Action::Dial(number) => self.dial(number),
             Action::Ping(number) => self.ping(number),
             Action::Prove(number, probe) => self.prove(number, probe),
             Action::Serve(number) => {

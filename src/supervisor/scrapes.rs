@@ -1,15 +1,29 @@
 //! Who answers scrapes of the metrics: at the address that was asked for last, kept for the next
 //! supervisor if that was wanted.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{
     metrics::{Exporter, Reading, exposition},
     server::{Supervisor, locked},
 };
-use crate::{config::Remotes, problem::Problem, tunnel::Phase};
+use crate::{
+    config::Remotes,
+    problem::{Class, Problem},
+    tunnel::Phase,
+};
+
+/// So often for the port of the last supervisor.
+const RESUME_LOOKS: usize = 20;
+/// Between two of them.
+const RESUME_PAUSE: Duration = Duration::from_millis(250);
 
 impl Supervisor {
     /// Answers scrapes at `address` from now on, or nowhere; the next supervisor as well if `keep`.
@@ -21,11 +35,20 @@ impl Supervisor {
         let _changing = self.changing.lock().await;
         let present = locked(&self.exporter).as_ref().map(|exporter| exporter.address);
         if present != address {
-            let next = match address {
-                Some(address) => Some(self.exporter(address).await?),
-                None => None,
-            };
-            *locked(&self.exporter) = next;
+            // Two addresses may share the port, so the old one goes first, and comes back if the new
+            // one cannot be had.
+            self.end_scrapes().await;
+            if let Some(address) = address {
+                match self.exporter(address).await {
+                    Ok(next) => *locked(&self.exporter) = Some(next),
+                    Err(problem) => {
+                        if let Some(present) = present {
+                            *locked(&self.exporter) = self.exporter(present).await.ok();
+                        }
+                        return Err(problem);
+                    }
+                }
+            }
             info!(on = address.is_some(), "scrapes of the metrics");
         }
         if keep {
@@ -37,13 +60,27 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Does as the last supervisor was told to; a port that is taken must not keep the remotes down.
+    /// Does as the last supervisor was told to. A predecessor may hold the port for a moment.
     pub(super) async fn resume_scrapes(self: &Arc<Self>) {
-        let saved = Remotes::load(&self.paths).ok().and_then(|saved| saved.metrics);
-        if let Some(address) = saved
-            && let Err(problem) = self.answer_scrapes(Some(address), false).await
-        {
-            warn!(%problem, "the metrics are not answered");
+        let Some(address) = Remotes::load(&self.paths).ok().and_then(|saved| saved.metrics) else {
+            return;
+        };
+        for looks in 1..=RESUME_LOOKS {
+            match self.answer_scrapes(Some(address), false).await {
+                Ok(()) => return,
+                Err(problem) if problem.class != Class::PortInUse || looks == RESUME_LOOKS => {
+                    return warn!(%problem, "the metrics are not answered");
+                }
+                Err(_) => sleep(RESUME_PAUSE).await,
+            }
+        }
+    }
+
+    /// Answers no more; the port is free when this returns.
+    pub(super) async fn end_scrapes(&self) {
+        let exporter = locked(&self.exporter).take();
+        if let Some(exporter) = exporter {
+            exporter.close().await;
         }
     }
 
@@ -57,11 +94,12 @@ impl Supervisor {
     /// The text of the metrics now.
     fn metrics(&self) -> Option<String> {
         let saved = Remotes::load(&self.paths).unwrap_or_default();
-        let (running, failed) = (locked(&self.remotes), locked(&self.failed));
+        let (running, unstarted) = (locked(&self.remotes), locked(&self.unstarted));
         let mut readings: Vec<Reading> = running.values().map(|remote| remote.reading()).collect();
         let resting = saved.remotes.keys().filter(|name| !running.contains_key(*name));
         readings.extend(resting.map(|name| {
-            let phase = if failed.contains_key(name) { Phase::Blocked } else { Phase::Down };
+            let phase =
+                if unstarted.problem(name).is_some() { Phase::Blocked } else { Phase::Down };
             Reading::resting(name, phase)
         }));
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

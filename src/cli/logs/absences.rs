@@ -100,6 +100,7 @@ impl Course {
         let (why, from) = match after {
             Some(Before::Rebooted { booted }) => ("the machine was restarted", booted),
             Some(Before::Killed) => ("the supervisor was killed, or crashed", at),
+            Some(Before::Replaced) => ("another version of the supervisor took over", at),
             Some(Before::Ended) | None => {
                 ("the supervisor was restarted", self.ended.unwrap_or(at))
             }

@@ -46,6 +46,7 @@ fn sentence(entry: &Entry, zone: &TimeZone) -> (String, Option<Tone>) {
         Happening::Started { after, .. } => {
             let after = match after {
                 None | Some(Before::Ended) => String::new(),
+                Some(Before::Replaced) => "; another version of it handed over".to_owned(),
                 Some(Before::Killed) => "; the one before it was killed, or crashed".to_owned(),
                 Some(Before::Rebooted { booted }) => {
                     format!("; the machine was started at {}", clock(*booted))

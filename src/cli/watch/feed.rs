@@ -96,8 +96,9 @@ async fn relay(
     loop {
         let watched = match connection.reply().await {
             Ok(Reply::Watched(watched)) => watched,
+            // A successor, if there is one, is found at the next look.
+            Ok(Reply::Moved) | Err(_) => return Ok(true),
             Ok(other) => return Err(control::refused(other)),
-            Err(_) => return Ok(true),
         };
         if news.send(Ok(News { is_running: true, watched })).await.is_err() {
             return Ok(false);

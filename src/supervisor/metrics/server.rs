@@ -45,7 +45,7 @@ type Text = dyn Fn() -> Option<String> + Send + Sync;
 pub(in crate::supervisor) struct Exporter {
     /// Where it listens.
     pub(in crate::supervisor) address: SocketAddr,
-    _task: JoinSet<()>,
+    task: JoinSet<()>,
 }
 
 impl Exporter {
@@ -69,7 +69,12 @@ impl Exporter {
         }
         let mut task = JoinSet::new();
         task.spawn(accept(listener, text));
-        Ok(Self { address, _task: task })
+        Ok(Self { address, task })
+    }
+
+    /// Ends it; the port is free when this returns.
+    pub(in crate::supervisor) async fn close(mut self) {
+        self.task.shutdown().await;
     }
 }
 
