@@ -166,8 +166,9 @@ impl Account {
         if turn.after == Phase::Blocked {
             self.scribe.note(Happening::Blocked { message: message(), fix: fix() });
         }
-        if turn.after == Phase::Down {
-            self.was_live = false;
+        if turn.before == Phase::Down || turn.after == Phase::Down {
+            // What its user took down begins anew.
+            (self.was_live, self.waited, self.refused) = (false, 0, 0);
             self.said.clear();
         }
     }

@@ -133,6 +133,8 @@ impl Lane {
             lost: None,
             served_before: false,
             account: Account::new(scribe),
+            unserved: 0,
+            unserved_said: None,
         };
         let mut task = JoinSet::new();
         let run = actor.run(command_receiver, accepted_receiver, reports, messages);
@@ -194,6 +196,9 @@ struct Actor {
     lost: Option<Instant>,
     served_before: bool,
     account: Account,
+    /// Refusals that were not news yet, and when the last one was.
+    unserved: u64,
+    unserved_said: Option<Instant>,
 }
 
 impl Actor {
