@@ -59,7 +59,10 @@ pub(super) enum Command {
     /// What the user wants of it.
     Wish(Wish),
     /// The machine woke.
-    Woke,
+    Woke {
+        /// How long it slept.
+        slept: Duration,
+    },
     /// The machine's addresses changed.
     Network {
         /// Whether it has any.
@@ -253,7 +256,7 @@ impl Actor {
                     self.publish();
                 }
             }
-            Command::Woke => self.step(Event::Woke),
+            Command::Woke { slept } => self.step(Event::Woke { slept }),
             Command::Network { up } => self.step(Event::Network { up }),
             Command::Open(incoming) => self.admit(incoming),
             Command::Settle(settled) => {

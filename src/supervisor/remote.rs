@@ -234,10 +234,10 @@ impl Remote {
         }
     }
 
-    /// The machine woke.
-    pub(super) async fn woke(&self) {
+    /// The machine woke after so long.
+    pub(super) async fn woke(&self, slept: Duration) {
         for lane in self.lanes() {
-            lane.tell(Command::Woke).await;
+            lane.tell(Command::Woke { slept }).await;
         }
     }
 

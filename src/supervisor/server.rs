@@ -183,12 +183,18 @@ impl Supervisor {
     }
 
     async fn on_wake(&self, wake: Wake) {
-        match wake {
-            Wake::Slept(time) => info!(seconds = time.as_secs(), "woke"),
-            Wake::Continued => info!("woke after a short stop"),
-        }
+        let slept = match wake {
+            Wake::Slept(time) => {
+                info!(seconds = time.as_secs(), "woke");
+                time
+            }
+            Wake::Continued => {
+                info!("woke after a short stop");
+                Duration::ZERO
+            }
+        };
         for remote in self.at_work() {
-            remote.woke().await;
+            remote.woke(slept).await;
         }
     }
 
