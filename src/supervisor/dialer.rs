@@ -3,7 +3,10 @@
 use std::{
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -110,6 +113,7 @@ impl Dial for SshDialer {
     fn dial<'a>(
         &'a self,
         stage: &'a (dyn Fn(String) + Send + Sync),
+        awaited: &'a AtomicBool,
     ) -> Later<'a, Result<Arc<dyn Link>, Failure>> {
         Box::pin(async move {
             let plan = self.plan().await.map_err(|problem| Failure {
@@ -117,12 +121,28 @@ impl Dial for SshDialer {
                 message: problem.message,
                 fix: problem.fix,
             })?;
-            let stages = |at: ssh::Stage| stage(at.to_string());
-            let session = ssh::connect(&plan, &self.keyring, self.desk.as_ref(), &stages).await?;
+            let watched = Watched { stage, awaited };
+            let session = ssh::connect(&plan, &self.keyring, self.desk.as_ref(), &watched).await?;
             let facts = session.facts();
             debug!(banner = facts.banner, method = facts.method, rtt = ?facts.rtt, "logged in");
             Ok(Arc::new(SshLink(session)) as Arc<dyn Link>)
         })
+    }
+}
+
+/// Who looks on as a lane's session is made.
+struct Watched<'a> {
+    stage: &'a (dyn Fn(String) + Send + Sync),
+    awaited: &'a AtomicBool,
+}
+
+impl ssh::Observer for Watched<'_> {
+    fn stage(&self, at: ssh::Stage) {
+        (self.stage)(at.to_string());
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.awaited.load(Relaxed)
     }
 }
 
@@ -234,7 +254,11 @@ impl Link for SshLink {
     }
 
     fn heard(&self) -> u64 {
-        self.0.traffic().0
+        self.0.signs_of_life()
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.0.is_stalled()
     }
 
     fn facts(&self) -> Facts {

@@ -23,6 +23,7 @@ mod remote;
 mod server;
 mod token;
 mod trial;
+mod unread;
 mod wake;
 mod watch;
 

@@ -136,9 +136,11 @@ fn has_ipv6() -> bool {
 }
 
 async fn accept(listener: TcpListener, outlet: Outlet) {
+    let mut is_failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                is_failing = false;
                 if let Err(error) = stream.set_nodelay(true) {
                     warn!(%error, "setting TCP_NODELAY failed");
                 }
@@ -146,7 +148,10 @@ async fn accept(listener: TcpListener, outlet: Outlet) {
                 let _full = outlet.sender().send(stream).await;
             }
             Err(error) => {
-                warn!(%error, "accepting a connection failed");
+                // Once a spell: the next tries fail alike until something is closed.
+                if !std::mem::replace(&mut is_failing, true) {
+                    warn!(%error, "accepting connections fails; they wait");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }

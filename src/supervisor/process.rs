@@ -13,7 +13,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
 use super::{door::Doors, server::Supervisor};
@@ -28,6 +28,8 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 const DYING_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks at it.
 const DYING_LOOK: Duration = Duration::from_millis(10);
+/// `OPEN_MAX` of macOS, the most that a process may ask for.
+const OPEN_FILES_MACOS: u64 = 10_240;
 /// Log files kept, one a day.
 const LOGS_KEPT: usize = 7;
 /// The beginning of a log file's name.
@@ -92,6 +94,19 @@ pub(crate) fn detach() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
 }
 
+/// Allows this process as many open files as the system lets it have: each connection takes one.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        // macOS grants no more than this, whatever its hard limit says.
+        let most = if cfg!(target_os = "macos") { hard.min(OPEN_FILES_MACOS) } else { hard };
+        setrlimit(Resource::RLIMIT_NOFILE, most.max(soft), hard)
+    });
+    if let Err(error) = raised {
+        debug!(%error, "the limit of open files stays");
+    }
+}
+
 /// Opens the log of this profile: one file a day.
 pub(crate) fn log_file(paths: &Paths) -> Result<RollingFileAppender, Problem> {
     let folder = paths.logs();
@@ -122,6 +137,7 @@ pub(crate) async fn run(
     scope: Scope,
     ready: impl FnOnce(),
 ) -> Result<(), Problem> {
+    raise_open_files();
     let mut doors = Doors::open(paths)?;
     let supervisor = Supervisor::new(paths.clone());
     let signals = Signals::new()?;

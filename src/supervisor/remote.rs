@@ -17,9 +17,10 @@ use tracing::warn;
 use super::{
     desk::Desk,
     dialer::Way,
-    lane::{Command, Destination, Lane, State, word},
+    lane::{Command, Destination, Lane, Limits, State, word},
     path::clock,
     port::Port,
+    unread::Unread,
 };
 use crate::{
     config,
@@ -73,7 +74,12 @@ fn is_same(old: &config::Remote, new: &config::Remote) -> bool {
 
 impl Remote {
     /// Makes the lanes; nothing is bound and nothing dialled yet.
-    pub(super) fn new(name: &str, mut definition: config::Remote, way: Way, seed: u64) -> Self {
+    pub(super) fn new(
+        name: &str,
+        mut definition: config::Remote,
+        way: Way,
+        unread: &Arc<Unread>,
+    ) -> Self {
         let Way { label, dialer, desk, forwards: configured, is_near, alive, port } = way;
         if definition.local_port == 0 {
             definition.local_port = port.unwrap_or(0);
@@ -81,14 +87,16 @@ impl Remote {
         let span = tracing::info_span!("remote", name);
         let destination =
             Destination { host: "127.0.0.1".to_owned(), port: definition.remote_port };
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let options = Options { proof: ProofKind::Gateway, alive, seed };
-        let gateway = Lane::start(span.clone(), options, destination, HOLD, Arc::clone(&dialer));
+        let limits = Limits { hold: HOLD, unread: Arc::clone(unread) };
+        let gateway = Lane::start(span.clone(), options, destination, &limits, Arc::clone(&dialer));
         let all = definition.forwards.iter().chain(&configured.local);
         let forwards = all.zip(1..).map(|(forward, index)| {
             let span = tracing::info_span!(parent: &span, "forward", port = forward.port);
             let destination = Destination { host: forward.host.clone(), port: forward.host_port };
             let options = Options { proof: ProofKind::Ssh, alive, seed: seed.wrapping_add(index) };
-            let lane = Lane::start(span, options, destination, HOLD, Arc::clone(&dialer));
+            let lane = Lane::start(span, options, destination, &limits, Arc::clone(&dialer));
             (forward.clone(), lane)
         });
         let forwards = forwards.collect();

@@ -25,6 +25,7 @@ use super::{
     lane::{Command, hopeless},
     remote::{self, Remote},
     token,
+    unread::Unread,
     watch::{Wake, Watch},
 };
 use crate::{
@@ -48,6 +49,8 @@ pub(super) struct Supervisor {
     pub(super) paths: Paths,
     /// The last command's agent.
     pub(super) agent: Arc<Mutex<Option<PathBuf>>>,
+    /// What local readers have not taken yet, of all streams.
+    unread: Arc<Unread>,
     pub(super) remotes: Mutex<HashMap<String, Arc<Remote>>>,
     /// Remotes that are being connected and not yet kept, with how many commands wait for each.
     pub(super) trials: Mutex<HashMap<String, (Arc<Remote>, usize)>>,
@@ -65,6 +68,7 @@ impl Supervisor {
         Arc::new(Self {
             paths,
             agent: Arc::new(Mutex::new(None)),
+            unread: Arc::default(),
             remotes: Mutex::new(HashMap::new()),
             trials: Mutex::new(HashMap::new()),
             failed: Mutex::new(HashMap::new()),
@@ -120,8 +124,7 @@ impl Supervisor {
         for left_out in &way.forwards.left_out {
             debug!(remote = name, left_out, "a forward of the ssh configuration is not made");
         }
-        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        Arc::new(Remote::new(name, definition, way, seed))
+        Arc::new(Remote::new(name, definition, way, &self.unread))
     }
 
     /// Whether a saved remote other than `name` claims a local port.
