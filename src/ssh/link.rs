@@ -63,6 +63,7 @@ impl Switch {
     }
 
     /// Bytes that went out, as they were on the wire.
+    #[cfg(test)]
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }

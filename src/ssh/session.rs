@@ -236,6 +236,7 @@ impl Session {
     }
 
     /// Bytes received and sent, as they were on the wire of the last hop.
+    #[cfg(test)]
     pub(crate) fn traffic(&self) -> (u64, u64) {
         (self.0.switch.received(), self.0.switch.sent())
     }

@@ -30,6 +30,10 @@ use crate::{
 /// How long resolving may take: `Match exec` runs commands, canonical names are looked up.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(60);
 
+/// Between two pings of an idle path with `--low-power`: a radio may sleep meanwhile, and address
+/// translators keep an idle connection longer than that.
+const ALIVE_LOW_POWER: Duration = Duration::from_secs(30);
+
 /// Where the last command's agent is.
 pub(super) type Agent = Arc<Mutex<Option<PathBuf>>>;
 
@@ -73,7 +77,8 @@ pub(super) async fn find(definition: &config::Remote, agent: Agent) -> Result<Wa
     let mut plan = dialer.plan().await?;
     let label = (plan.label(), plan.via());
     let is_near = plan.hops().first().is_some_and(is_near);
-    let alive = plan.alive_interval.filter(|interval| !interval.is_zero());
+    let low_power = definition.ssh.low_power.then_some(ALIVE_LOW_POWER);
+    let alive = plan.alive_interval.filter(|interval| !interval.is_zero()).or(low_power);
     let port = plan.forwards.settle(definition);
     let (dialer, forwards) = (Arc::new(dialer), plan.forwards);
     Ok(Way { label, dialer, desk, forwards, is_near, alive, port })

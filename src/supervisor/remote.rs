@@ -333,7 +333,7 @@ impl Remote {
             "default": is_default,
             "phase": word(state.phase), "since": time(state.since),
             "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
-            "route": "ssh", "relay": false,
+            "route": "ssh", "relay": false, "lowPower": self.definition().ssh.low_power,
             "proof": proof, "gateway": *locked(&self.said),
             "attempts": state.attempts, "reconnects": state.reconnects, "held": state.held,
             "streams": sum(|lane| lane.totals.streams.load(Relaxed) as u64),
@@ -361,7 +361,7 @@ pub(super) fn resting(
         "default": is_default,
         "phase": word(phase), "since": null,
         "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
-        "route": "ssh", "relay": false, "proof": null, "gateway": null,
+        "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power, "proof": null, "gateway": null,
         "attempts": 0, "reconnects": 0, "held": 0, "streams": 0, "bytesIn": 0, "bytesOut": 0,
         "lastOutage": null, "failure": problem, "forwards": [],
     })

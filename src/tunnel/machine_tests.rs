@@ -83,11 +83,12 @@ impl Sim {
         }
         self.note(&event);
         let before = self.tunnel.clone();
-        let actions = self.tunnel.step(event.clone(), self.now);
+        let is_wish = matches!(event, Event::Wish(_));
+        let actions = self.tunnel.step(event, self.now);
         for action in &actions {
             self.account(*action);
             if matches!(action, Action::Dial(_)) {
-                self.check_dial(&before, &event);
+                self.check_dial(&before, is_wish);
             }
         }
         self.check();
@@ -126,10 +127,10 @@ impl Sim {
     }
 
     /// Holds the limits of Design 1.
-    fn check_dial(&self, before: &Tunnel, event: &Event) {
+    fn check_dial(&self, before: &Tunnel, is_wish: bool) {
         assert!(self.tunnel.network, "no attempt without a route");
         assert!(self.tunnel.wanted != Wish::Down, "no attempt that nobody wants");
-        if matches!(event, Event::Wish(_)) {
+        if is_wish {
             return;
         }
         let since_refusal = self.refused.map(|at| self.now - at);
