@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use tokio::time::timeout;
+use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 use tracing::{debug, info};
 
 use super::{Actor, HELD_MOST, Message, OPEN_LIMIT, Session, ask::absent};
@@ -21,6 +21,22 @@ use crate::{
 };
 
 impl Actor {
+    /// Takes in a connection that was accepted just now.
+    pub(super) fn admit_accepted(&mut self, stream: TcpStream) {
+        let until = clock() + self.hold;
+        self.admit(Incoming::new(Local::Tcp(stream), until));
+    }
+
+    /// Gives up what is held.
+    pub(super) fn surrender(&mut self, answer: oneshot::Sender<Vec<Incoming>>) {
+        let held = std::mem::take(&mut self.held);
+        self.report_held();
+        if let Err(held) = answer.send(held.into()) {
+            self.held = held.into();
+            self.report_held();
+        }
+    }
+
     /// Takes a connection in: serves it if a path is live, else holds it.
     pub(super) fn admit(&mut self, incoming: Incoming) {
         if incoming.until <= clock() {
