@@ -676,6 +676,18 @@ fn a_session_parked_by_a_slow_reader_is_replaced_but_never_suspected() {
 }
 
 #[test]
+fn a_session_that_needed_a_person_is_not_replaced_for_a_slow_reader() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    sim.news(1, News::SessionUp { needs_person: true });
+    sim.news(1, News::Proved { rtt: ms(20) });
+    assert_eq!(sim.news(1, News::Parked(true)), [], "it serves on, slow reader or not");
+    let actions = sim.pass(ms(3_600_000));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Dial(_) | Action::Kill(_))));
+    assert_eq!((sim.tunnel.phase(), sim.last), (Phase::Live, Number(1)));
+}
+
+#[test]
 fn makes_no_attempt_without_a_network_and_one_at_once_with_it() {
     let mut sim = Sim::new(ProofKind::Gateway);
     sim.event(Event::Network { up: false });
