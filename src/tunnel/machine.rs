@@ -24,6 +24,8 @@ const UNPROVED_FIRST: Duration = Duration::from_millis(300);
 /// How long a session may take to answer after a wake or a change of route before a replacement
 /// is dialled: one that is cut off again costs the user a penalty at the server.
 const DOUBT_PATIENCE: Duration = Duration::from_millis(250);
+/// The same where round trips are long, or the last ping had to wait for the end of an outage.
+const DOUBT_PATIENCE_MOST: Duration = Duration::from_secs(1);
 /// How long a dial that was under way at a wake or a change of route may still take before another
 /// one begins beside it.
 const DIAL_PATIENCE: Duration = Duration::from_secs(1);
@@ -248,6 +250,8 @@ impl Tunnel {
         if !up {
             return;
         }
+        // What the last replacement reached may be out of reach now.
+        self.replaced = None;
         if is_back && let Some(attempt) = &mut self.current {
             // Silence without a network is no news of the session.
             attempt.suspect = attempt.suspect.map(|_| now);
@@ -274,7 +278,7 @@ impl Tunnel {
         {
             attempt.suspect.get_or_insert(now);
             attempt.proof_asked = None;
-            let patience = DOUBT_PATIENCE.max(attempt.rtt * 2);
+            let patience = (attempt.rtt * 2).clamp(DOUBT_PATIENCE, DOUBT_PATIENCE_MOST);
             self.replace_after = Some(self.unpunished(now + patience));
         }
     }
