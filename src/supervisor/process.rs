@@ -47,7 +47,7 @@ pub(crate) fn detach() {
 }
 
 /// Takes as many descriptors as the system lets us have: a connection through a port needs one.
-fn raise_limit() {
+pub(super) fn raise_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
@@ -127,7 +127,6 @@ pub(crate) async fn run(
     ready: impl FnOnce(),
 ) -> Result<Ended, Problem> {
     let Seat { lock, mut estate, foreground } = seat;
-    raise_limit();
     let signals = Signals::new()?;
     let mut doors = Doors::open(paths, std::mem::take(&mut estate.doors))?;
     // Up to this word the predecessor keeps everything, and takes its place back if we fail.
@@ -137,7 +136,6 @@ pub(crate) async fn run(
     let supervisor = Supervisor::new(paths.clone(), estate, foreground, Arc::clone(&book));
     info!(pid = std::process::id(), inherited = inherited.len(), "supervisor started");
     ready();
-    supervisor.resume(scope, &inherited).await;
     let ending = supervisor.ending.clone();
     let watch = async {
         signals.first().await;
@@ -146,16 +144,23 @@ pub(crate) async fn run(
         pending::<()>().await;
     };
     tokio::pin!(watch);
+    let taking_up = async {
+        // Side by side: whoever scrapes need not wait for a slow configuration.
+        tokio::join!(supervisor.resume(scope, &inherited), supervisor.resume_scrapes());
+        pending::<Served>().await
+    };
     let served = tokio::select! {
+        // What is wanted is known before the first command asks.
+        biased;
+        never = taking_up => never,
         served = supervisor.serve(&mut doors, &mut lock) => served,
-        never = async { supervisor.resume_scrapes().await; pending::<Served>().await } => never,
         () = &mut watch => return Err(Problem::new(Class::Internal, "the signals ended")),
     };
     let ended = match served {
         Served::Ended => {
             // The socket goes before the lock: whoever finds the place free finds no stale socket.
             doors.close();
-            supervisor.tell_predecessor(Word::End);
+            supervisor.tell_predecessors(Word::End);
             Ended::Done
         }
         Served::Moved { successor, commands } => {
@@ -166,7 +171,9 @@ pub(crate) async fn run(
             close(&book).await;
             tokio::select! {
                 () = supervisor.drain(successor, commands) => {}
+                // Polled for the signal, which cancels what the last arm waits for.
                 () = &mut watch => {}
+                () = supervisor.ending.cancelled() => {}
             }
             Ended::Moved
         }

@@ -9,11 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::{
-    net::TcpStream,
-    sync::{mpsc, watch},
-    time::sleep,
-};
+use tokio::{sync::watch, time::sleep};
 use tracing::warn;
 
 use super::{
@@ -27,11 +23,12 @@ use super::{
     path::clock,
     port::Port,
     unread::Unread,
+    unstarted::Unstarted,
 };
 use crate::{
     config,
     control::Opened,
-    problem::{Class, Problem},
+    problem::Problem,
     ssh,
     tunnel::{Failure, Options, Phase, ProofKind, Wish},
 };
@@ -46,7 +43,7 @@ const RETIRE_LOOK: Duration = Duration::from_millis(500);
 pub(super) const FIRST_PORT: u16 = 18789;
 
 /// The address of a port: what a user's program dials.
-type Address = (Option<String>, u16);
+pub(super) type Address = (Option<String>, u16);
 
 /// One remote at work; dropping it ends everything of it.
 pub(super) struct Remote {
@@ -162,7 +159,8 @@ impl Remote {
             locked(&self.definition).local_port = old.definition().local_port;
         }
         let mut bound = Vec::new();
-        for (address, outlet) in self.addresses() {
+        for (address, lane) in self.places() {
+            let outlet = lane.accepted.clone();
             if old.is_some_and(|old| old.holds(&address)) {
                 continue;
             }
@@ -199,25 +197,26 @@ impl Remote {
     /// `old`'s ports are freed.
     pub(super) async fn succeed(&self, old: &Self) {
         let mut ports = std::mem::take(&mut *locked(&old.ports));
-        for (address, outlet) in self.addresses() {
+        for (address, lane) in self.places() {
             if self.holds(&address) {
                 continue;
             }
             if let Some(place) = ports.iter().position(|(held, _)| *held == address) {
                 let (address, port) = ports.swap_remove(place);
-                port.outlet().turn(outlet);
+                port.outlet().turn(lane.accepted.clone());
                 locked(&self.ports).push((address, port));
             }
         }
         for (_, port) in ports {
             port.close().await;
         }
-        let gateway = old.definition().local_port;
-        for (number, incoming) in old.surrender().await {
-            let lane = if number == gateway { Some(&self.gateway) } else { self.lane_of(number) };
+        let gateway = old.gateway_address();
+        for (address, incoming) in old.surrender().await {
+            let lane =
+                if address == gateway { Some(&self.gateway) } else { self.lane_at(&address) };
             match lane {
                 Some(lane) => lane.tell(Command::Open(incoming)).await,
-                None => old.admit(number, incoming).await,
+                None => old.admit(&address, incoming).await,
             }
         }
     }
@@ -248,35 +247,35 @@ impl Remote {
         locked(&self.ports).clear();
     }
 
-    /// Takes the connections that wait for a path, each with the local port that it came in at.
-    pub(super) async fn surrender(&self) -> Vec<(u16, Incoming)> {
-        let gateway = (self.definition().local_port, &self.gateway);
-        let forwards = self.forwards.iter().map(|(forward, lane)| (forward.port, lane));
+    /// Takes the connections that wait for a path, each with the address that it came in at.
+    pub(super) async fn surrender(&self) -> Vec<(Address, Incoming)> {
         let mut all = Vec::new();
-        for (number, lane) in std::iter::once(gateway).chain(forwards) {
-            all.extend(lane.surrender().await.into_iter().map(|incoming| (number, incoming)));
+        for (address, lane) in self.places() {
+            let held = lane.surrender().await;
+            all.extend(held.into_iter().map(|incoming| (address.clone(), incoming)));
         }
         all
     }
 
-    /// Hands a connection to the lane behind port `number`; dropped if there is none.
-    pub(super) async fn admit(&self, number: u16, incoming: Incoming) {
-        if let Some(lane) = self.lane_of(number) {
+    /// Hands a connection to the lane behind `address`; dropped if there is none.
+    pub(super) async fn admit(&self, address: &Address, incoming: Incoming) {
+        if let Some(lane) = self.lane_at(address) {
             lane.tell(Command::Open(incoming)).await;
         }
     }
 
-    /// Its local ports.
-    pub(super) fn numbers(&self) -> Vec<u16> {
-        self.addresses().into_iter().map(|((_, number), _)| number).collect()
+    /// Where it listens.
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        self.places().into_iter().map(|(address, _)| address).collect()
     }
 
-    fn lane_of(&self, number: u16) -> Option<&Lane> {
-        if self.definition().local_port == number {
-            return Some(&self.gateway);
-        }
-        let forward = self.forwards.iter().find(|(forward, _)| forward.port == number);
-        forward.map(|(_, lane)| lane)
+    fn lane_at(&self, address: &Address) -> Option<&Lane> {
+        self.places().into_iter().find(|(place, _)| place == address).map(|(_, lane)| lane)
+    }
+
+    /// Where it listens for the gateway's clients; no two remotes have the same number there.
+    pub(super) fn gateway_address(&self) -> Address {
+        (None, self.definition().local_port)
     }
 
     /// Whether it is up and another process would need a person to bring it up.
@@ -294,13 +293,10 @@ impl Remote {
     }
 
     /// Every address that the definition names, with the lane behind it.
-    fn addresses(&self) -> Vec<(Address, mpsc::Sender<TcpStream>)> {
-        let gateway = ((None, self.definition().local_port), self.gateway.accepted.clone());
-        let forwards = self
-            .forwards
-            .iter()
-            .map(|(forward, lane)| ((forward.bind.clone(), forward.port), lane.accepted.clone()));
-        std::iter::once(gateway).chain(forwards).collect()
+    fn places(&self) -> Vec<(Address, &Lane)> {
+        let forwards = self.forwards.iter();
+        let forwards = forwards.map(|(forward, lane)| ((forward.bind.clone(), forward.port), lane));
+        std::iter::once((self.gateway_address(), &self.gateway)).chain(forwards).collect()
     }
 
     /// Says what the user wants of all its lanes; the state shows it when this returns, so that
@@ -320,7 +316,8 @@ impl Remote {
         to.clone_into(&mut locked(&self.name));
     }
 
-    /// Lets its streams end, for ten minutes at most, and then ends itself. It dials no more.
+    /// Lets its streams end, for ten minutes at most, and then ends itself. It dials for what still waits
+    /// at it, and else no more.
     pub(super) async fn retire(&self) {
         self.scribe.fall_silent();
         for lane in self.lanes() {
@@ -495,14 +492,9 @@ pub(super) fn resting(
     name: &str,
     definition: &config::Remote,
     is_default: bool,
-    problem: Option<&Problem>,
+    unstarted: &Unstarted,
 ) -> Value {
-    let phase = match problem {
-        // Tried again until the port is free.
-        Some(problem) if problem.class == Class::PortInUse => Phase::Waiting,
-        Some(_) => Phase::Blocked,
-        None => Phase::Down,
-    };
+    let (phase, problem) = (unstarted.phase(name), unstarted.problem(name));
     let port = definition.local_port;
     let via: Vec<&String> = definition.ssh.jumps.iter().filter(|jump| *jump != "none").collect();
     json!({

@@ -59,6 +59,8 @@ pub(super) struct Supervisor {
     pub(super) agent: Arc<Mutex<Option<PathBuf>>>,
     /// What local readers have not taken yet, of all streams.
     unread: Arc<Unread>,
+    /// Those at work. Whoever needs two of these locks at once takes them in the order in which they
+    /// stand here: `remotes`, `trials`, `unstarted`.
     pub(super) remotes: Mutex<HashMap<String, Arc<Remote>>>,
     /// Remotes that are being connected and not yet kept, with how many commands wait for each.
     pub(super) trials: Mutex<HashMap<String, (Arc<Remote>, usize)>>,
@@ -74,6 +76,8 @@ pub(super) struct Supervisor {
     pub(super) exporter: Mutex<Option<Exporter>>,
     /// When it began.
     pub(super) started: SystemTime,
+    /// The names of which a `remote connect` is under way, one entry for each command.
+    pub(super) connects: Mutex<Vec<String>>,
     /// One change of the set of remotes at a time.
     pub(super) changing: tokio::sync::Mutex<()>,
     pub(super) ending: CancellationToken,
@@ -81,8 +85,8 @@ pub(super) struct Supervisor {
     pub(super) moved: CancellationToken,
     /// Ports and connections of the predecessor that no remote has taken yet.
     pub(super) pool: Pool,
-    /// The connection to it, while it drains.
-    pub(super) predecessor: Option<StdUnixStream>,
+    /// Connections to it and to those before it, while they drain.
+    pub(super) predecessors: Vec<StdUnixStream>,
     program: Program,
     foreground: bool,
     /// Newcomers that ask for our place.
@@ -133,11 +137,12 @@ impl Supervisor {
             watchers: Mutex::new(0),
             exporter: Mutex::new(None),
             started: SystemTime::now(),
+            connects: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             ending: CancellationToken::new(),
             moved: CancellationToken::new(),
             pool: estate.pool,
-            predecessor: estate.predecessor,
+            predecessors: estate.predecessor.into_iter().chain(estate.former).collect(),
             program: Program::own(),
             foreground,
             newcomers: (newcomers, Mutex::new(Some(receiver))),
@@ -233,7 +238,7 @@ impl Supervisor {
     fn is_wanted(&self) -> bool {
         !locked(&self.remotes).is_empty()
             || !locked(&self.trials).is_empty()
-            || locked(&self.unstarted).next().is_some()
+            || locked(&self.unstarted).is_hopeful()
     }
 
     async fn on_wake(&self, wake: Wake) {
@@ -258,6 +263,9 @@ impl Supervisor {
     async fn on_network(&self, up: bool) {
         info!(up, "the machine's routes or addresses changed");
         self.book.note(Happening::Network { up });
+        if up {
+            locked(&self.unstarted).hasten(Instant::now());
+        }
         for remote in self.at_work() {
             remote.network(up).await;
         }
@@ -368,22 +376,20 @@ impl Supervisor {
         if let Some(name) = name {
             if !names.iter().any(|known| known == name) {
                 let definition = saved.named_or_configured(&self.paths, name)?;
-                return Ok(vec![remote::resting(name, &definition, is_default(name), None)]);
+                let unstarted = Unstarted::default();
+                return Ok(vec![remote::resting(name, &definition, is_default(name), &unstarted)]);
             }
             names.retain(|known| known == name);
         }
-        let unstarted = locked(&self.unstarted);
         let running = locked(&self.remotes);
+        let unstarted = locked(&self.unstarted);
         Ok(names
             .iter()
             .filter_map(|name| match (running.get(name), saved.remotes.get(name)) {
                 (Some(remote), _) => Some(remote.status(is_default(name))),
-                (None, Some(definition)) => Some(remote::resting(
-                    name,
-                    definition,
-                    is_default(name),
-                    unstarted.problem(name),
-                )),
+                (None, Some(definition)) => {
+                    Some(remote::resting(name, definition, is_default(name), &unstarted))
+                }
                 (None, None) => None,
             })
             .collect())
@@ -396,17 +402,23 @@ impl Supervisor {
         {
             return Ok(Arc::clone(trial));
         }
-        let _changing = self.change().await?;
-        if let Some(remote) = locked(&self.remotes).get(name) {
-            return Ok(Arc::clone(remote));
+        let at_work = || locked(&self.remotes).get(name).map(Arc::clone);
+        // What is at work need not wait for another remote's slow start.
+        if let Some(remote) = at_work() {
+            return Ok(remote);
         }
-        let problem = locked(&self.unstarted).problem(name).cloned();
-        if let Some(problem) = problem {
+        let _changing = self.change().await?;
+        if let Some(remote) = at_work() {
+            return Ok(remote);
+        }
+        let failed = {
+            let unstarted = locked(&self.unstarted);
+            unstarted.problem(name).cloned().map(|problem| (problem, unstarted.may_pass(name)))
+        };
+        if let Some((problem, may_pass)) = failed {
             // Somebody waits: the next look is now.
             return match self.unstarted_one(name)? {
-                Some(definition) if problem.class == Class::PortInUse => {
-                    self.start(name, definition).await
-                }
+                Some(definition) if may_pass => self.start(name, definition).await,
                 Some(_) | None => Err(problem),
             };
         }
@@ -454,7 +466,7 @@ impl Supervisor {
 
     /// Refuses to change a remote on trial: the trial counts on the ports of the one at work, and
     /// would bring back what is gone.
-    fn check_no_trial(&self, name: &str) -> Result<(), Problem> {
+    pub(super) fn check_no_trial(&self, name: &str) -> Result<(), Problem> {
         if locked(&self.trials).contains_key(name) {
             return Err(Problem::new(
                 Class::Usage,
@@ -480,9 +492,8 @@ impl Supervisor {
             })?;
         }
         if let Some(remote) = running {
-            for port in remote.numbers() {
-                self.tell_predecessor(Word::EndPort { port });
-            }
+            let (_, port) = remote.gateway_address();
+            self.tell_predecessors(Word::EndPort { port });
             remote.end().await;
             remote.scribe.note(Happening::Disconnected);
             info!(remote = name, "disconnected");
@@ -536,6 +547,7 @@ impl Supervisor {
             remote.rename(to);
             remotes.insert(to.to_owned(), remote);
         }
+        drop(remotes);
         locked(&self.unstarted).rename(name, to);
         Ok(())
     }
