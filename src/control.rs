@@ -159,6 +159,9 @@ pub(crate) enum Request {
     },
     /// End the supervisor. Answers `Done`.
     Stop,
+    /// End the supervisor so that a service takes its place; refused by one that is a service.
+    /// Answers `Done` or `Failed`.
+    Yield,
 }
 
 /// Which of two remotes of one name is meant, while a `remote connect` edits it.

@@ -1,6 +1,9 @@
-//! `openclaw remote connect --foreground`: the supervisor of one remote, as a service runs it.
+//! The supervisor as a service runs it: of one remote (`openclaw remote connect --foreground`), or of
+//! all that are wanted (`openclaw supervisor --foreground`).
 
 use std::{process::ExitCode, time::Duration};
+
+use tracing_subscriber::fmt::writer::MakeWriterExt;
 
 use super::{Context, order::Order};
 use crate::{
@@ -24,17 +27,20 @@ pub(super) async fn run(
     if !given.is_empty() {
         context.output.note("note: --foreground only keeps the path; the secret is not used");
     }
-    let lock = match supervisor::take_place(&context.paths)? {
-        supervisor::Place::Ours(lock) => lock,
-        supervisor::Place::Taken => {
-            let problem =
-                Problem::new(Class::Config, "a supervisor of this profile is running already")
-                    .fix("openclaw remote connect without --foreground, or another --profile");
-            // It may end: a service manager tries again.
-            return Ok(context.output.failure(&problem.into()));
-        }
+    let lock = match supervisor::is_heard() {
+        true => supervisor::take_over(&context.paths).await?,
+        false => match supervisor::take_place(&context.paths)? {
+            supervisor::Place::Ours(lock) => lock,
+            supervisor::Place::Taken => {
+                let problem =
+                    Problem::new(Class::Config, "a supervisor of this profile is running already")
+                        .fix("openclaw remote connect without --foreground, or another --profile");
+                // It may end: a service manager tries again.
+                return Ok(context.output.failure(&problem.into()));
+            }
+        },
     };
-    super::log_to(std::io::stderr, context.globals.verbose);
+    log(context);
     let (ready, started) = tokio::sync::oneshot::channel();
     let supervise = supervisor::run(&context.paths, lock, supervisor::Scope::Told, move || {
         // Whoever waits for it has gone if it cannot be told.
@@ -66,10 +72,45 @@ pub(super) async fn run(
     Err(problem.into())
 }
 
+/// Runs the supervisor of this profile with every wanted remote, until a signal.
+pub(super) fn all(context: &Context) -> anyhow::Result<ExitCode> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let lock = supervisor::take_over(&context.paths).await?;
+        log(context);
+        supervisor::run(&context.paths, lock, supervisor::Scope::Service, || {}).await
+    });
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    match outcome {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(problem) => Ok(refusal(context, &problem.into())),
+    }
+}
+
+/// Logs to standard error, and to the file that `remote logs` reads if it can be written.
+fn log(context: &Context) {
+    match supervisor::log_file(&context.paths) {
+        Ok(file) => {
+            super::log_to(
+                std::io::stderr.and(std::sync::Mutex::new(file)),
+                context.globals.verbose,
+            );
+        }
+        Err(problem) => {
+            context.output.note(format!("openclaw: no log file: {}", problem.message));
+            super::log_to(std::io::stderr, context.globals.verbose);
+        }
+    }
+}
+
 /// Prints why it ends; what is configured wrongly gets a code that systemd does not retry.
 pub(super) fn refusal(context: &Context, error: &anyhow::Error) -> ExitCode {
-    let class = error.downcast_ref::<Problem>().map(|problem| problem.class);
-    match class {
+    let problem = error.downcast_ref::<Problem>();
+    if let Some(problem) = problem {
+        supervisor::last_words(problem);
+    }
+    match problem.map(|problem| problem.class) {
         Some(Class::Config | Class::Usage) => context.output.failure_with(error, CONFIGURATION),
         Some(_) | None => context.output.failure(error),
     }

@@ -269,6 +269,20 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Whether both lead to the same place in the same way, wherever it was said and whoever could
+    /// be asked.
+    pub(crate) fn leads_alike(&self, other: &Self) -> bool {
+        let said = &self.target().said;
+        let bare = |plan: &Self| {
+            let mut plan = plan.clone();
+            for hop in &mut plan.hops {
+                (hop.agent, hop.batch, hop.said) = (None, false, Arc::clone(said));
+            }
+            plan
+        };
+        bare(self) == bare(other)
+    }
+
     /// The connections in the order in which they are made; the last is the target.
     pub(crate) fn hops(&self) -> &[Hop] {
         &self.hops

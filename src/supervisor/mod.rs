@@ -12,15 +12,19 @@ mod connecting;
 mod desk;
 mod dialer;
 mod door;
+mod herald;
 mod incoming;
 mod lane;
 mod link;
+mod notify;
 mod path;
 mod port;
 mod process;
 mod pump;
+mod reload;
 mod remote;
 mod server;
+mod standing;
 mod token;
 mod trial;
 mod wake;
@@ -36,5 +40,7 @@ pub(crate) fn resting(name: &str, definition: &Remote, saved: &Remotes) -> Value
 }
 
 pub(crate) use dialer::{fetch_token, worded};
+pub(crate) use herald::last_words;
 pub(crate) use lane::{absent, prohibited};
-pub(crate) use process::{LOG_PREFIX, Place, Scope, detach, log_file, run, take_place};
+pub(crate) use notify::is_heard;
+pub(crate) use process::{LOG_PREFIX, Place, Scope, detach, log_file, run, take_over, take_place};

@@ -10,15 +10,16 @@ use std::{
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 use tracing::{info, warn};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
-use super::{door::Doors, server::Supervisor};
+use super::{door::Doors, herald::Herald, server::Supervisor};
 use crate::{
     config::Paths,
+    control::{Connection, Request, Start},
     problem::{Class, Problem},
 };
 
@@ -26,6 +27,8 @@ use crate::{
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// How long another supervisor may hold the lock without answering: starting or dying.
 const DYING_LIMIT: Duration = Duration::from_secs(5);
+/// How long a supervisor in the background may take to make place for a service.
+const YIELD_LIMIT: Duration = Duration::from_secs(15);
 /// Between two looks at it.
 const DYING_LOOK: Duration = Duration::from_millis(10);
 /// Log files kept, one a day.
@@ -60,6 +63,28 @@ pub(crate) fn take_place(paths: &Paths) -> Result<Place, Problem> {
             return Ok(place);
         }
         std::thread::sleep(DYING_LOOK);
+    }
+}
+
+/// As [`take_place`], and has a supervisor in the background end for it; class `config` if a
+/// service has the place.
+pub(crate) async fn take_over(paths: &Paths) -> Result<Lock, Problem> {
+    let until = Instant::now() + YIELD_LIMIT;
+    loop {
+        if let Place::Ours(lock) = take_place(paths)? {
+            return Ok(lock);
+        }
+        if Instant::now() >= until {
+            return Err(Problem::new(
+                Class::Internal,
+                "the supervisor in the background does not end",
+            )
+            .fix("openclaw remote logs"));
+        }
+        if let Some(mut other) = Connection::dial(&paths.endpoint(), Start::Never).await? {
+            other.request(Request::Yield).await?;
+            other.done().await?;
+        }
     }
 }
 
@@ -110,8 +135,12 @@ pub(crate) fn log_file(paths: &Paths) -> Result<RollingFileAppender, Problem> {
 pub(crate) enum Scope {
     /// Every saved remote that the user wants up.
     Wanted,
-    /// Only what it is told.
+    /// Only what it is told: the one remote of a foreground supervisor. Ends when that needs a
+    /// person.
     Told,
+    /// As `Wanted`, under a service manager: stays when nothing is wanted, and ends when the file
+    /// of the remotes is broken.
+    Service,
 }
 
 /// Runs the supervisor until it is told to end or nothing is wanted of it. `ready` is called once
@@ -123,32 +152,67 @@ pub(crate) async fn run(
     ready: impl FnOnce(),
 ) -> Result<(), Problem> {
     let mut doors = Doors::open(paths)?;
-    let supervisor = Supervisor::new(paths.clone());
+    let supervisor = Supervisor::new(paths.clone(), scope);
     let signals = Signals::new()?;
     info!(pid = std::process::id(), "supervisor started");
     ready();
-    if scope == Scope::Wanted
-        && let Err(problem) = supervisor.resume().await
-    {
-        // The commands read the same files and say it to a person.
-        warn!(class = ?problem.class, "the saved remotes were not taken up");
-    }
-    let ending = supervisor.ending.clone();
-    let watch = async {
-        signals.first().await;
-        info!("asked to end by a signal");
-        ending.cancel();
-    };
-    tokio::select! {
-        () = supervisor.serve(&mut doors) => {}
-        () = async { watch.await; std::future::pending().await } => {}
-    }
+    let outcome = work(&supervisor, scope, &mut doors, signals).await;
     // The socket goes before the lock: whoever finds the place free finds no stale socket.
     doors.close();
     let _late = timeout(END_LIMIT, end(supervisor)).await;
     drop(lock);
     info!("supervisor ended");
-    Ok(())
+    outcome
+}
+
+/// Serves until the end is asked for, or going on is of no use.
+async fn work(
+    supervisor: &Arc<Supervisor>,
+    scope: Scope,
+    doors: &mut Doors,
+    signals: Signals,
+) -> Result<(), Problem> {
+    match if scope == Scope::Told { Ok(()) } else { supervisor.resume().await } {
+        Err(problem) if scope == Scope::Service => return Err(problem),
+        // The commands read the same files and say it to a person.
+        Err(problem) => warn!(class = ?problem.class, "the saved remotes were not taken up"),
+        Ok(()) => {}
+    }
+    let herald = Herald::default();
+    let hopeless = async {
+        match scope {
+            Scope::Wanted => std::future::pending().await,
+            Scope::Told | Scope::Service => herald.run(supervisor).await,
+        }
+    };
+    let Signals { mut terminate, mut interrupt, hangup } = signals;
+    let asked_to_end = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("asked to end by a signal");
+        supervisor.ending.cancel();
+        std::future::pending().await
+    };
+    let outcome = tokio::select! {
+        () = supervisor.serve(doors) => Ok(()),
+        problem = hopeless => Err(problem),
+        () = asked_to_end => Ok(()),
+        () = reload(supervisor, &herald, hangup) => Ok(()),
+    };
+    herald.stopping();
+    outcome
+}
+
+/// Takes up what was edited, at each hangup.
+async fn reload(supervisor: &Supervisor, herald: &Herald, hangup: Option<Signal>) {
+    let Some(mut hangup) = hangup else { return std::future::pending().await };
+    while hangup.recv().await.is_some() {
+        herald.reloading();
+        supervisor.reload().await;
+        herald.reloaded();
+    }
 }
 
 async fn end(supervisor: Arc<Supervisor>) {
@@ -156,8 +220,10 @@ async fn end(supervisor: Arc<Supervisor>) {
 }
 
 struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    /// Asks for a reload; on a terminal it means what it always means, the end.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -170,14 +236,11 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            hangup: File::open("/dev/tty")
+                .is_err()
+                .then(|| listen(SignalKind::hangup()))
+                .transpose()?,
         })
-    }
-
-    async fn first(mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tokio::{
     net::UnixStream,
-    sync::oneshot,
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
+    Scope,
     connecting::Ask,
     dialer,
     door::Doors,
@@ -58,10 +59,18 @@ pub(super) struct Supervisor {
     /// One change of the set of remotes at a time.
     pub(super) changing: tokio::sync::Mutex<()>,
     pub(super) ending: CancellationToken,
+    /// What it takes up, and when it ends by itself.
+    pub(super) scope: Scope,
+    /// Counts the changes of the set of remotes.
+    pub(super) roster: watch::Sender<u64>,
+    /// Asks the loop that takes commands whether it runs.
+    pub(super) pulses: mpsc::Sender<oneshot::Sender<()>>,
+    asked: Mutex<Option<mpsc::Receiver<oneshot::Sender<()>>>>,
 }
 
 impl Supervisor {
-    pub(super) fn new(paths: Paths) -> Arc<Self> {
+    pub(super) fn new(paths: Paths, scope: Scope) -> Arc<Self> {
+        let (pulses, asked) = mpsc::channel(1);
         Arc::new(Self {
             paths,
             agent: Arc::new(Mutex::new(None)),
@@ -71,6 +80,10 @@ impl Supervisor {
             retiring: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             ending: CancellationToken::new(),
+            scope,
+            roster: watch::Sender::new(0),
+            pulses,
+            asked: Mutex::new(Some(asked)),
         })
     }
 
@@ -78,15 +91,21 @@ impl Supervisor {
     pub(super) async fn resume(&self) -> Result<(), Problem> {
         let saved = Remotes::load(&self.paths)?;
         for (name, definition) in saved.remotes {
-            if definition.wanted
-                && let Err(problem) = self.start(&name, definition).await
-            {
-                warn!(remote = name, class = ?problem.class, "a remote was not started");
-                debug!(remote = name, %problem, "why");
-                locked(&self.failed).insert(name, problem);
+            if definition.wanted {
+                self.start_or_note(&name, definition).await;
             }
         }
         Ok(())
+    }
+
+    /// Starts a remote, or keeps in mind why that is not possible.
+    pub(super) async fn start_or_note(&self, name: &str, definition: config::Remote) {
+        if let Err(problem) = self.start(name, definition).await {
+            warn!(remote = name, class = ?problem.class, "a remote was not started");
+            debug!(remote = name, %problem, "why");
+            locked(&self.failed).insert(name.to_owned(), problem);
+            self.roster.send_modify(|count| *count += 1);
+        }
     }
 
     async fn start(&self, name: &str, definition: config::Remote) -> Result<Arc<Remote>, Problem> {
@@ -107,6 +126,7 @@ impl Supervisor {
         remote.wish(Wish::Up).await;
         locked(&self.failed).remove(name);
         locked(&self.remotes).insert(name.to_owned(), Arc::clone(&remote));
+        self.roster.send_modify(|count| *count += 1);
         Ok(remote)
     }
 
@@ -135,6 +155,7 @@ impl Supervisor {
         let mut commands = JoinSet::new();
         let mut idle = Instant::now();
         let mut watch = Watch::start();
+        let mut asked = locked(&self.asked).take();
         loop {
             tokio::select! {
                 accepted = doors.accept(), if commands.len() < COMMANDS_MOST => match accepted {
@@ -149,6 +170,7 @@ impl Supervisor {
                 },
                 Some(_) = commands.join_next() => idle = Instant::now(),
                 () = self.ending.cancelled() => break,
+                Some(pulse) = next_pulse(&mut asked) => { let _gone = pulse.send(()); }
                 notice = watch.next() => {
                     if let Some(wake) = notice.woke {
                         self.on_wake(wake).await;
@@ -157,7 +179,8 @@ impl Supervisor {
                         self.on_network(up).await;
                     }
                     doors.mend();
-                    if self.is_wanted() || !commands.is_empty() {
+                    let stays = self.scope == Scope::Service || self.is_wanted();
+                    if stays || !commands.is_empty() {
                         idle = Instant::now();
                     } else if idle.elapsed() > IDLE_LIMIT {
                         info!("nothing is wanted; the supervisor ends");
@@ -199,8 +222,15 @@ impl Supervisor {
         }
     }
 
-    fn at_work(&self) -> Vec<Arc<Remote>> {
+    pub(super) fn at_work(&self) -> Vec<Arc<Remote>> {
         locked(&self.remotes).values().cloned().collect()
+    }
+
+    /// Those at work and those on trial.
+    pub(super) fn everything(&self) -> Vec<Arc<Remote>> {
+        let trials: Vec<_> =
+            locked(&self.trials).values().map(|(trial, _)| Arc::clone(trial)).collect();
+        self.at_work().into_iter().chain(trials).collect()
     }
 
     /// Serves one command.
@@ -249,7 +279,12 @@ impl Supervisor {
             Request::Remove { name } => self.remove(&name).await.map(|()| Reply::Done),
             Request::Rename { name, to } => self.rename(&name, &to).await.map(|()| Reply::Done),
             Request::FetchToken { name } => self.fetch_token(&name).await,
-            Request::Stop => {
+            Request::Yield if self.scope != Scope::Wanted => Err(Problem::new(
+                Class::Config,
+                "a service runs the supervisor of this profile already",
+            )
+            .fix("end that one first, or take another --profile")),
+            Request::Stop | Request::Yield => {
                 info!("told to end");
                 self.ending.cancel();
                 Ok(Reply::Done)
@@ -344,7 +379,7 @@ impl Supervisor {
 
     /// Refuses to change a remote on trial: the trial counts on the ports of the one at work, and
     /// would bring back what is gone.
-    fn check_no_trial(&self, name: &str) -> Result<(), Problem> {
+    pub(super) fn check_no_trial(&self, name: &str) -> Result<(), Problem> {
         if locked(&self.trials).contains_key(name) {
             return Err(Problem::new(
                 Class::Usage,
@@ -369,6 +404,7 @@ impl Supervisor {
                 Ok(())
             })?;
         }
+        self.roster.send_modify(|count| *count += 1);
         if let Some(remote) = running {
             remote.end().await;
             info!(remote = name, "disconnected");
@@ -422,6 +458,7 @@ impl Supervisor {
             remote.rename(to);
             remotes.insert(to.to_owned(), remote);
         }
+        self.roster.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -443,6 +480,12 @@ impl Supervisor {
         })?;
         token::fetch(link.as_ref()).await
     }
+}
+
+async fn next_pulse(
+    asked: &mut Option<mpsc::Receiver<oneshot::Sender<()>>>,
+) -> Option<oneshot::Sender<()>> {
+    asked.as_mut()?.recv().await
 }
 
 /// Writes the last reply; a command that is gone does not need it.
@@ -468,7 +511,7 @@ mod tests {
     #[tokio::test]
     async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
         let (_home, paths) = Paths::temporary();
-        let supervisor = Supervisor::new(paths.clone());
+        let supervisor = Supervisor::new(paths.clone(), Scope::Wanted);
         let text = r#"{"target":"127.0.0.1:9","remotePort":1,"localPort":1,"wanted":true}"#;
         let definition: config::Remote = serde_json::from_str(text).unwrap();
         Remotes::update(&paths, |remotes| {

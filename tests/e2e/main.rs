@@ -12,6 +12,7 @@ mod healing;
 mod hops;
 mod manners;
 mod service;
+mod service_manager;
 mod slow_gateway;
 mod ssh_config;
 mod stage;
