@@ -12,10 +12,13 @@ mod gateway_probe;
 mod gateway_run;
 mod gateway_status;
 mod health;
+mod launchd;
 mod order;
 mod output;
 mod remote;
+mod remote_install;
 mod status;
+mod systemd;
 mod which;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{Context, check, connect, order, output::Tone};
+use super::{Context, check, connect, order, output::Tone, remote_install};
 use crate::{
     config::{Paths, Remotes, check_name},
     control::{self, Connection, Request, Start},
@@ -56,6 +56,14 @@ enum Command {
         /// Its name
         name: String,
     },
+    /// Keep the remotes up as a service of systemd or launchd
+    ///
+    /// Writes a unit of the user's service manager, or with --system of the machine's, starts it
+    /// and waits until the path is live. Says what a logout does to it. `uninstall` removes
+    /// exactly what was written.
+    Install(remote_install::Install),
+    /// End that service, and remove what was installed
+    Uninstall(remote_install::Uninstall),
     /// Show what the supervisor noted
     Logs {
         /// Only of this remote
@@ -83,6 +91,12 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
         match arguments.command {
             Command::Connect(arguments) => return connect::run(context, *arguments).await,
             Command::Check(arguments) => return check::run(context, *arguments).await,
+            Command::Install(arguments) => {
+                return remote_install::install(context, arguments).await;
+            }
+            Command::Uninstall(arguments) => {
+                return remote_install::uninstall(context, arguments).await;
+            }
             Command::Status(named) => status(context, named.name).await?,
             Command::List => list(context).await?,
             Command::Use { name } => choose(context, &name)?,
