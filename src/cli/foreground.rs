@@ -16,6 +16,8 @@ use crate::{
 
 /// The exit code that keeps systemd from starting again what cannot work.
 const CONFIGURATION: u8 = 78;
+/// The exit code that says: start me again.
+const TRY_AGAIN: u8 = 75;
 
 /// Runs until a signal; exits with the class of what makes the remote hopeless.
 pub(super) async fn run(
@@ -27,22 +29,13 @@ pub(super) async fn run(
     if !given.is_empty() {
         context.output.note("note: --foreground only keeps the path; the secret is not used");
     }
-    let lock = match supervisor::is_heard() {
-        true => supervisor::take_over(&context.paths).await?,
-        false => match supervisor::take_place(&context.paths)? {
-            supervisor::Place::Ours(lock) => lock,
-            supervisor::Place::Taken => {
-                let problem =
-                    Problem::new(Class::Config, "a supervisor of this profile is running already")
-                        .fix("openclaw remote connect without --foreground, or another --profile");
-                // It may end: a service manager tries again.
-                return Ok(context.output.failure(&problem.into()));
-            }
-        },
+    let seat = match supervisor::take_place(&context.paths, true)? {
+        supervisor::Place::Ours(seat) => seat,
+        supervisor::Place::Taken => return Ok(taken(context)),
     };
     log(context);
     let (ready, started) = tokio::sync::oneshot::channel();
-    let supervise = supervisor::run(&context.paths, lock, supervisor::Scope::Told, move || {
+    let supervise = supervisor::run(&context.paths, seat, supervisor::Scope::Told, move || {
         // Whoever waits for it has gone if it cannot be told.
         let _gone = ready.send(());
     });
@@ -60,12 +53,11 @@ pub(super) async fn run(
     // The supervisor must run on while it is talked to, so neither is awaited alone.
     tokio::pin!(supervise, connect);
     let outcome = tokio::select! {
-        ended = &mut supervise => return ended.map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        ended = &mut supervise => return ended.map(exit_code).map_err(Into::into),
         outcome = &mut connect => outcome,
     };
     let Err(problem) = outcome else {
-        supervise.await?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(exit_code(supervise.await?));
     };
     // The supervisor frees its ports and its socket before it is gone.
     let (_told, _ended) = tokio::join!(stop(context), supervise);
@@ -74,33 +66,46 @@ pub(super) async fn run(
 
 /// Runs the supervisor of this profile with every wanted remote, until a signal.
 pub(super) fn all(context: &Context) -> anyhow::Result<ExitCode> {
+    let seat = match supervisor::take_place(&context.paths, true) {
+        Ok(supervisor::Place::Ours(seat)) => seat,
+        Ok(supervisor::Place::Taken) => return Ok(taken(context)),
+        Err(problem) => return Ok(refusal(context, &problem.into())),
+    };
+    log(context);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let outcome = runtime.block_on(async {
-        let lock = supervisor::take_over(&context.paths).await?;
-        log(context);
-        supervisor::run(&context.paths, lock, supervisor::Scope::Service, || {}).await
-    });
+    let run = supervisor::run(&context.paths, seat, supervisor::Scope::Service, || {});
+    let outcome = runtime.block_on(run);
     runtime.shutdown_timeout(Duration::from_secs(2));
-    match outcome {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(problem) => Ok(refusal(context, &problem.into())),
-    }
+    Ok(outcome.map_or_else(|problem| refusal(context, &problem.into()), exit_code))
+}
+
+/// Another one has the place; it may end, so a service manager tries again.
+fn taken(context: &Context) -> ExitCode {
+    let what = "a supervisor of this profile runs in the foreground already";
+    let problem = Problem::new(Class::Config, what)
+        .fix("openclaw remote connect without --foreground, or another --profile");
+    context.output.failure(&problem.into())
 }
 
 /// Logs to standard error, and to the file that `remote logs` reads if it can be written.
 fn log(context: &Context) {
-    match supervisor::log_file(&context.paths) {
-        Ok(file) => {
-            super::log_to(
-                std::io::stderr.and(std::sync::Mutex::new(file)),
-                context.globals.verbose,
-            );
-        }
+    let verbose = context.globals.verbose;
+    match supervisor::LogFile::open(&context.paths) {
+        Ok(file) => super::log_to(std::io::stderr.and(std::sync::Mutex::new(file)), verbose),
         Err(problem) => {
             context.output.note(format!("openclaw: no log file: {}", problem.message));
-            super::log_to(std::io::stderr, context.globals.verbose);
+            super::log_to(std::io::stderr, verbose);
         }
+    }
+}
+
+/// A service that another supervisor took over from is to be started again, from the file that is
+/// there now; it then takes its place back.
+fn exit_code(ended: supervisor::Ended) -> ExitCode {
+    match ended {
+        supervisor::Ended::Done => ExitCode::SUCCESS,
+        supervisor::Ended::Moved => ExitCode::from(TRY_AGAIN),
     }
 }
 
@@ -153,6 +158,7 @@ async fn keep(context: &Context, limit: Duration, order: &Order) -> Result<(), P
             | Reply::Opened(_)
             | Reply::Statuses { .. }
             | Reply::Token { .. }
+            | Reply::Moved
             | Reply::Failed(_)) => return Err(control::refused(reply)),
         }
     }

@@ -21,6 +21,8 @@ use crate::problem::Problem;
 
 /// Between two signs of life where no watchdog says how often.
 const BEAT: Duration = Duration::from_secs(30);
+/// The same where nobody listens.
+const UNHEARD: Duration = Duration::from_secs(86_400);
 /// How much longer the start may take after a sign of life.
 const START_MORE: Duration = Duration::from_secs(90);
 /// The longest text that is said, bytes.
@@ -42,7 +44,8 @@ impl Herald {
     /// Tells how it goes whenever that changes, and shows signs of life; ends with the reason why
     /// going on is of no use, if there is one.
     pub(super) async fn run(&self, supervisor: &Supervisor) -> Problem {
-        let every = notify::watchdog().map_or(BEAT, |limit| limit / 3);
+        let usual = if notify::is_heard() { BEAT } else { UNHEARD };
+        let every = notify::watchdog().map_or(usual, |limit| limit / 3);
         let mut roster = supervisor.roster.subscribe();
         let mut said = String::new();
         let mut beat = Instant::now();

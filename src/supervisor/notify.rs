@@ -49,7 +49,7 @@ impl Message<'_> {
 }
 
 /// Whether a service manager started this process and listens.
-pub(crate) fn is_heard() -> bool {
+pub(super) fn is_heard() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
 }
 

@@ -49,7 +49,7 @@ impl Supervisor {
         if self.scope != Scope::Told {
             self.start_wanted(saved).await;
         }
-        self.roster.send_modify(|count| *count += 1);
+        self.tell_roster();
         info!("reloaded");
     }
 
@@ -63,7 +63,7 @@ impl Supervisor {
     }
 
     async fn drop_unwanted(&self, name: &str) -> Result<(), Problem> {
-        let _changing = self.changing.lock().await;
+        let _changing = self.change().await?;
         self.check_no_trial(name)?;
         let running = locked(&self.remotes).remove(name);
         if let Some(remote) = running {
@@ -89,10 +89,10 @@ impl Supervisor {
             return Ok(());
         }
         let trial = {
-            let _changing = self.changing.lock().await;
+            let _changing = self.change().await?;
             self.check_no_trial(name)?;
             let remote = self.make(name, definition.clone(), way);
-            remote.bind(Some(old), |port| self.is_reserved(port, name)).await?;
+            remote.bind(Some(old), &self.pool, |port| self.is_reserved(port, name)).await?;
             locked(&self.trials).insert(name.to_owned(), (Arc::clone(&remote), 1));
             remote
         };
@@ -117,13 +117,15 @@ impl Supervisor {
     /// Starts what is wanted and not at work.
     async fn start_wanted(&self, saved: Remotes) {
         for (name, definition) in saved.remotes {
-            let _changing = self.changing.lock().await;
+            let Ok(_changing) = self.change().await else { return };
             let is_there = locked(&self.remotes).contains_key(&name)
                 || locked(&self.trials).contains_key(&name);
             if !is_there && definition.wanted {
-                self.start_or_note(&name, definition).await;
+                if let Err(problem) = self.start(&name, definition).await {
+                    self.note_failure(&name, &problem);
+                }
             } else if !definition.wanted {
-                locked(&self.failed).remove(&name);
+                locked(&self.unstarted).forget(&name);
             }
         }
     }

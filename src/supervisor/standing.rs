@@ -4,7 +4,10 @@ use super::{
     lane::{serves, word},
     server::{Supervisor, locked},
 };
-use crate::{problem::Problem, tunnel::Phase};
+use crate::{
+    problem::{Class, Problem},
+    tunnel::Phase,
+};
 
 /// How one remote stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +43,11 @@ impl Supervisor {
             Standing { name: remote.name(), phase: state.phase, failure }
         });
         let mut standings: Vec<_> = working.collect();
-        for (name, problem) in locked(&self.failed).iter() {
-            let failure = Some(problem.clone());
-            standings.push(Standing { name: name.clone(), phase: Phase::Blocked, failure });
+        for (name, problem) in locked(&self.unstarted).iter() {
+            // As `remote status` has it: a port that is taken is tried again.
+            let is_passing = problem.class == Class::PortInUse;
+            let phase = if is_passing { Phase::Waiting } else { Phase::Blocked };
+            standings.push(Standing { name: name.clone(), phase, failure: Some(problem.clone()) });
         }
         standings.sort_by(|one, other| one.name.cmp(&other.name));
         standings

@@ -9,6 +9,7 @@ mod check;
 mod connect;
 mod demo;
 mod handed;
+mod handover;
 mod healing;
 mod hops;
 mod manners;

@@ -209,11 +209,11 @@ fn a_service_takes_over_from_the_background_and_not_from_another_service() {
     let mut manager = Manager::new(&scene.laptop);
     let service = manager.start(&scene.laptop, &["supervisor", "--foreground"]);
     manager.hears("READY=1");
-    assert!(!alive(background));
+    wait_until("the one in the background ends", LIMIT, || (!alive(background)).then_some(()));
     scene.laptop(&["health"]);
     assert_eq!(scene.laptop.supervisor(), Some(service.pid()));
-    let other = openclaw(&scene.laptop).args(["supervisor", "--foreground"]).run().exits(78);
-    assert!(other.stderr.contains("a service runs"), "{other}");
+    let other = openclaw(&scene.laptop).args(["supervisor", "--foreground"]).run().exits(2);
+    assert!(other.stderr.contains("runs in the foreground already"), "{other}");
     scene.laptop(&["remote", "disconnect", "vps"]);
     manager.hears("STATUS=no remote is wanted");
     assert!(!listens(scene.local_port));
