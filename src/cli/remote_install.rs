@@ -344,9 +344,11 @@ impl Place {
         });
         let status = if unit.status.is_empty() { "it says nothing yet" } else { &unit.status };
         let message = format!("{} is installed and runs, and is not live yet: {status}", self.unit);
-        match told {
-            Some(told) => Problem { message: format!("{message}: {}", told.message), ..told },
-            None => Problem::new(Class::Unreachable, message)
+        match (told, blocked_class(&unit.status)) {
+            (Some(told), _) => Problem { message: format!("{message}: {}", told.message), ..told },
+            (None, Some(class)) => Problem::new(class, message)
+                .fix(format!("as {}: openclaw remote status; and {logs}", self.user)),
+            (None, None) => Problem::new(Class::Unreachable, message)
                 .fix(format!("it goes on trying; see openclaw remote status, and {logs}")),
         }
     }
@@ -375,6 +377,12 @@ fn own_user() -> Option<User> {
     User::from_uid(geteuid()).ok().flatten()
 }
 
+/// The class in the status of a supervisor whose remotes all wait for a person.
+fn blocked_class(status: &str) -> Option<Class> {
+    let (_, class) = status.split_once(" (")?;
+    serde_json::from_value(class.split(';').next()?.into()).ok()
+}
+
 /// The class of a service's exit code.
 fn class_of(code: u8) -> Class {
     match code {
@@ -386,5 +394,18 @@ fn class_of(code: u8) -> Class {
         9 => Class::ForwardRefused,
         2 | 78 => Class::Config,
         _ => Class::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_a_supervisor_says_of_itself() {
+        let blocked = "vps: blocked (ssh_auth; see: openclaw remote status vps)";
+        assert_eq!(blocked_class(blocked), Some(Class::SshAuth));
+        assert_eq!(blocked_class("vps: waiting"), None);
+        assert_eq!(blocked_class(""), None);
     }
 }

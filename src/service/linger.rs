@@ -21,7 +21,8 @@ pub(crate) enum Manager {
 impl Logout {
     /// What a logout means for the service, and what to type; `user` is the person's name.
     pub(crate) fn told(self, manager: Manager, user: &str) -> Vec<String> {
-        let enable = format!("  try: loginctl enable-linger {user}");
+        let enable =
+            format!("  try: loginctl enable-linger {user} (as root where that is refused)");
         match (manager, self.lingers) {
             (Manager::System, _) => vec!["it runs whether or not anybody is logged in".to_owned()],
             (Manager::User, Some(true)) => {
@@ -57,8 +58,8 @@ mod tests {
         let told = |lingers| Logout { lingers, kills: None }.told(Manager::User, "ann").join("\n");
         assert!(told(Some(true)).contains("outlives"));
         assert!(told(Some(false)).contains("ends with your last logout"));
-        assert!(told(Some(false)).ends_with("loginctl enable-linger ann"));
-        assert!(told(None).ends_with("loginctl enable-linger ann"));
+        assert!(told(Some(false)).contains("try: loginctl enable-linger ann "));
+        assert!(told(None).contains("try: loginctl enable-linger ann "));
         let system = Logout { lingers: Some(false), kills: None }.told(Manager::System, "ann");
         assert_eq!(system.len(), 1);
         assert!(Logout { lingers: None, kills: Some(true) }.background().is_some());

@@ -12,8 +12,8 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Home, Peer, Program, Scene, alive, answers, free_port, guarded, listens, openclaw, present,
-    signal, wait_until,
+    Home, Peer, Program, Scene, alive, answers, descendants, free_port, guarded, listens, openclaw,
+    present, signal, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -219,6 +219,29 @@ fn a_service_takes_over_from_the_background_and_not_from_another_service() {
     assert!(!listens(scene.local_port));
     scene.connect();
     manager.hears("STATUS=vps: live");
+}
+
+#[test]
+fn ends_with_its_signal_as_the_first_process_of_a_container() {
+    if !present(&[Peer::OpenSsh, Peer::Namespaces]) {
+        return;
+    }
+    let scene = Scene::new();
+    let mut command: Command = guarded("unshare");
+    scene.laptop.furnish(&mut command);
+    command.args(["--pid", "--fork", "--kill-child"]).arg(crate::support::built());
+    command.args(["remote", "connect", "--foreground", "--batch", "--name", "vps"]);
+    command.args(scene.way_in()).args(["--remote-port", &scene.gateway.port().to_string()]);
+    command.args(["--local-port", &scene.local_port.to_string()]).arg(scene.sshd.target());
+    let mut container = Program::start("a container", command);
+    assert!(container.prints("live: ", LIMIT), "{}", container.log());
+    let first = descendants(container.pid()).into_iter().find(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+        name.is_ok_and(|name| name.trim() == "openclaw")
+    });
+    assert!(signal(first.expect("the first process"), Signal::SIGTERM));
+    wait_until("the container ends", LIMIT, || container.has_ended().then_some(()));
+    assert!(container.log().contains("supervisor ended"), "{}", container.log());
 }
 
 #[test]

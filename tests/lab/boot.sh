@@ -26,4 +26,6 @@ ip link set lo up
 mkdir old
 pivot_root . old
 umount -l /old
+# As container managers do: systemd hands mounts, those of credentials among them, on to its services.
+mount --make-rshared /
 exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd </dev/null

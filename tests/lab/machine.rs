@@ -12,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use nix::unistd::Pid;
+use nix::{sys::signal::Signal, unistd::Pid};
 
-use crate::support::{Program, built, descendants, guarded, run_to_end, wait_until};
+use crate::support::{Program, built, descendants, guarded, run_to_end, signal, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long the root may take to be made: a mirror far away, a busy machine.
@@ -60,7 +60,18 @@ impl Machine {
     /// Runs a script as root.
     pub(crate) fn root(&self, script: &str) -> Said {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &self.init.to_string(), "-m", "-p", "-u", "-i", "-n", "-C", "-r", "-w"]);
+        command.args([
+            "-t",
+            &self.init.to_string(),
+            "-m",
+            "-p",
+            "-u",
+            "-i",
+            "-n",
+            "-C",
+            "-r",
+            "-w",
+        ]);
         command.args(["sh", "-c", script]).env_clear();
         command.env("PATH", "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/root");
         let output = run_to_end(command, LIMIT);
@@ -104,7 +115,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // The first process of the machine dies, and all of it.
-        drop(nix::sys::signal::kill(self.init, nix::sys::signal::Signal::SIGKILL));
+        signal(self.init, Signal::SIGKILL);
         wait_until("the machine ends", LIMIT, || self.program.has_ended().then_some(()));
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", LEAVE, "leave", &self.group]);
