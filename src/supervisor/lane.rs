@@ -126,6 +126,8 @@ impl Lane {
             tasks: JoinSet::new(),
             lost: None,
             served_before: false,
+            unserved: 0,
+            unserved_said: None,
         };
         let mut task = JoinSet::new();
         let run = actor.run(command_receiver, accepted_receiver, reports, messages);
@@ -186,6 +188,9 @@ struct Actor {
     /// When the path was lost, while it is.
     lost: Option<Instant>,
     served_before: bool,
+    /// Refusals that were not news yet, and when the last one was.
+    unserved: u64,
+    unserved_said: Option<Instant>,
 }
 
 impl Actor {

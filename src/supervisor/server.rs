@@ -42,8 +42,8 @@ use crate::{
 
 /// Commands that may be connected at once.
 const COMMANDS_MOST: usize = 256;
-/// How long a command may take to say what it wants.
-pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long a command may take to say what it wants: less than one that comes after it waits.
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(3);
 /// Within which the supervisor ends when nobody wants anything of it.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// The name of the remote that stands in `openclaw.json`.
