@@ -26,6 +26,8 @@ mod config;
 mod control;
 /// Answers clients: listener, handshake, methods, HTTP.
 mod gateway;
+/// What happened to the remotes, kept for those who ask later.
+mod history;
 /// Who of two programs of this name serves a profile.
 mod meeting;
 /// What the operating system's service manager is told: units and agents. Pure.

@@ -13,12 +13,16 @@ mod gateway_run;
 mod gateway_status;
 mod health;
 mod launchd;
+mod logs;
+mod metrics;
 mod order;
 mod output;
+mod phrases;
 mod remote;
 mod remote_install;
 mod status;
 mod systemd;
+mod watch;
 mod which;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -268,6 +268,7 @@ mod tests {
             default: default.map(str::to_owned),
             service_offered: false,
             remotes: names.map(|name| (name.to_owned(), remote.clone())).into(),
+            ..Remotes::default()
         }
     }
 

@@ -17,6 +17,7 @@ use tokio_tungstenite::{accept_async, tungstenite::Message as Word};
 use super::{super::incoming::Local, *};
 use crate::{
     control::{self, Reply},
+    history::Book,
     problem::Class,
     supervisor::link::{Facts, Later, NotOpened, Printed, Stream},
     tunnel::Cause,
@@ -150,6 +151,11 @@ impl Dial for Dials {
     }
 }
 
+/// Writes a history that nobody reads.
+fn scribe() -> Scribe {
+    Scribe::new(Arc::new(Book::unwritten()), "vps")
+}
+
 struct Bench {
     lane: Lane,
     dials: mpsc::Receiver<Answer>,
@@ -164,8 +170,14 @@ impl Bench {
         let options = Options { proof: ProofKind::Gateway, alive: None, seed: 1 };
         let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
         let hold = Duration::from_secs(30);
-        let lane =
-            Lane::start(tracing::Span::none(), options, destination, hold, Arc::new(Dials(dial)));
+        let lane = Lane::start(
+            tracing::Span::none(),
+            options,
+            destination,
+            hold,
+            Arc::new(Dials(dial)),
+            scribe(),
+        );
         lane.tell(Command::Wish(Wish::Up)).await;
         Self { lane, dials, opened, opens }
     }
@@ -360,7 +372,7 @@ async fn a_login_that_needed_a_code_is_not_repeated_without_a_person() {
     let (desk, dialer) = (way.desk, way.dialer);
     let options = Options { proof: ProofKind::Ssh, alive: None, seed: 1 };
     let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
-    let mut lane = Lane::start(tracing::Span::none(), options, destination, LONG, dialer);
+    let mut lane = Lane::start(tracing::Span::none(), options, destination, LONG, dialer, scribe());
     let mut person = desk.sit();
     lane.tell(Command::Wish(Wish::Up)).await;
     let reached = async |lane: &mut Lane, phase: Phase| {

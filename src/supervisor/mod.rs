@@ -8,6 +8,8 @@
 //!                     └── trials: remotes that a `remote connect` has not kept yet
 //! ```
 
+mod account;
+mod audience;
 mod connecting;
 mod desk;
 mod dialer;
@@ -17,6 +19,7 @@ mod herald;
 mod incoming;
 mod lane;
 mod link;
+mod metrics;
 mod notify;
 mod path;
 mod place;
@@ -26,6 +29,7 @@ mod program;
 mod pump;
 mod reload;
 mod remote;
+mod scrapes;
 mod server;
 mod standing;
 mod starting;
@@ -45,6 +49,7 @@ pub(crate) fn resting(name: &str, definition: &Remote, saved: &Remotes) -> Value
     remote::resting(name, definition, saved.default.as_deref() == Some(name), None)
 }
 
+pub(crate) use audience::is_other;
 pub(crate) use dialer::{fetch_token, worded};
 pub(crate) use herald::last_words;
 pub(crate) use lane::{absent, prohibited};

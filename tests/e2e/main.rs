@@ -20,3 +20,4 @@ mod slow_gateway;
 mod ssh_config;
 mod stage;
 mod supervisor;
+mod watching;
