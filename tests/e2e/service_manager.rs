@@ -229,6 +229,8 @@ fn ends_with_its_signal_as_the_first_process_of_a_container() {
     let scene = Scene::new();
     let mut command: Command = guarded("unshare");
     scene.laptop.furnish(&mut command);
+    // A state directory of its own: its process is the first one there, and another one here.
+    command.env("OPENCLAW_STATE_DIR", scene.laptop.path("container"));
     command.args(["--pid", "--fork", "--kill-child"]).arg(crate::support::built());
     command.args(["remote", "connect", "--foreground", "--batch", "--name", "vps"]);
     command.args(scene.way_in()).args(["--remote-port", &scene.gateway.port().to_string()]);
