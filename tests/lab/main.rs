@@ -10,10 +10,18 @@
 mod support;
 
 mod callers;
+mod chaos;
+mod crashes;
+mod dice;
+mod disks;
 mod ground;
 mod hosts;
+mod idle;
 mod links;
+mod logins;
 mod machine;
+mod mounts;
 mod net;
+mod sleep;
 mod systemd;
 mod tier;
