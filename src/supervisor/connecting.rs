@@ -41,7 +41,7 @@ pub(super) struct Ask {
 }
 
 /// Counts a command among the connects under way until it is dropped.
-struct Counted<'a> {
+pub(super) struct Counted<'a> {
     supervisor: &'a Supervisor,
     name: String,
 }
@@ -56,12 +56,12 @@ impl Drop for Counted<'_> {
 }
 
 /// A remote that a command waits for.
-struct Trial<'a> {
-    remote: Arc<Remote>,
+pub(super) struct Trial<'a> {
+    pub(super) remote: Arc<Remote>,
     /// Whether it is on trial, rather than at work already.
-    is_new: bool,
+    pub(super) is_new: bool,
     /// Nobody else gets our place meanwhile: the command would wait for what only drains.
-    _counted: Counted<'a>,
+    pub(super) _counted: Counted<'a>,
 }
 
 /// How long a command has waited, and in which phase.
@@ -166,7 +166,8 @@ impl Supervisor {
         Ok(Trial { remote, is_new: true, _counted })
     }
 
-    fn counted(&self, name: &str) -> Counted<'_> {
+    /// Counts one more.
+    pub(super) fn counted(&self, name: &str) -> Counted<'_> {
         locked(&self.connects).push(name.to_owned());
         Counted { supervisor: self, name: name.to_owned() }
     }
@@ -242,7 +243,12 @@ impl Supervisor {
     }
 
     /// Saves the remote, and lets it take its predecessor's place.
-    async fn keep(&self, ask: &Ask, trial: &Trial<'_>, said: Option<Value>) -> Result<(), Problem> {
+    pub(super) async fn keep(
+        &self,
+        ask: &Ask,
+        trial: &Trial<'_>,
+        said: Option<Value>,
+    ) -> Result<(), Problem> {
         let _changing = self.changing.lock().await;
         trial.remote.remember(said);
         let definition = config::Remote { wanted: true, ..trial.remote.definition() };
@@ -268,12 +274,13 @@ impl Supervisor {
             }
             trial.remote.scribe.keep();
         }
+        self.tell_roster();
         info!(remote = ask.name, "connected");
         Ok(())
     }
 
     /// Ends a trial; a remote that nobody kept goes with it.
-    async fn end(&self, name: &str, trial: &Trial<'_>) {
+    pub(super) async fn end(&self, name: &str, trial: &Trial<'_>) {
         if !trial.is_new {
             return;
         }

@@ -90,6 +90,12 @@ impl Unstarted {
         self.failed.extend(entry.map(|entry| (to.to_owned(), entry)));
     }
 
+    /// All of them.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        let starting = self.starting.iter().filter(|name| !self.failed.contains_key(*name));
+        self.failed.keys().chain(starting)
+    }
+
     /// Why `name` is not at work.
     pub(super) fn problem(&self, name: &str) -> Option<&Problem> {
         self.failed.get(name).map(|entry| &entry.problem)
