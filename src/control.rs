@@ -18,7 +18,7 @@ use tokio::{
     },
     net::UnixStream,
     process::Command,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -33,8 +33,10 @@ pub(crate) const VERSION: u32 = 1;
 const MESSAGE_LIMIT: u32 = 1 << 20;
 /// How long a supervisor may take from its start to its first answer.
 const START_LIMIT: Duration = Duration::from_secs(10);
-/// How long a running supervisor may take to greet.
-const GREETING_LIMIT: Duration = Duration::from_secs(5);
+/// How long a running supervisor may take to greet; it hangs up on those who say nothing sooner.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
+/// Between two tries to get into a queue that is full.
+const QUEUE_PAUSE: Duration = Duration::from_millis(20);
 /// How long the supervisor may take to take back what it had on trial.
 const TAKE_BACK_LIMIT: Duration = Duration::from_secs(5);
 /// What the supervisor prints on its standard output when it listens.
@@ -70,12 +72,23 @@ impl Endpoint {
 
     /// Connects to the first that somebody listens on; the error is that of the usual one.
     async fn connect(&self) -> io::Result<UnixStream> {
-        let usual = UnixStream::connect(&self.socket).await;
+        let usual = queue_up(&self.socket).await;
         match (&usual, &self.other) {
-            (Err(error), Some(other)) if is_absent(error) => {
-                UnixStream::connect(other).await.or(usual)
-            }
+            (Err(error), Some(other)) if is_absent(error) => queue_up(other).await.or(usual),
             _ => usual,
+        }
+    }
+}
+
+/// Connects; a queue of commands that is full at the moment is waited for.
+async fn queue_up(socket: &Path) -> io::Result<UnixStream> {
+    let until = Instant::now() + GREETING_LIMIT;
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                sleep(QUEUE_PAUSE).await;
+            }
+            outcome => return outcome,
         }
     }
 }

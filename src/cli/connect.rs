@@ -65,10 +65,24 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
             return Err(problem);
         }
     };
-    held.connection.note(&Note::Keep { gateway: Some(login.gateway.clone()) }).await?;
-    held.connection.done().await?;
-    save_credential(context, &order.name, &held.opened, &login)?;
+    // The secret first: a full disk must not leave a remote without it.
+    let former = match save_credential(context, &order.name, &held.opened, &login) {
+        Ok(former) => former,
+        Err(problem) => {
+            held.connection.give_up().await;
+            return Err(problem.into());
+        }
+    };
+    if let Err(problem) = keep(&mut held.connection, &login).await {
+        restore_credential(context, &order.name, former);
+        return Err(problem.into());
+    }
     finish(context, &order, status, &login.gateway).await
+}
+
+async fn keep(connection: &mut Connection, login: &LoggedIn) -> Result<(), Problem> {
+    connection.note(&Note::Keep { gateway: Some(login.gateway.clone()) }).await?;
+    connection.done().await
 }
 
 /// A remote that is up and not yet kept.
@@ -354,13 +368,13 @@ async fn log_in_once(
     Ok(LoggedIn { credential: credential.clone(), identity, gateway: said })
 }
 
-/// Binds the secret to what the transport proved.
+/// Binds the secret to what the transport proved; gives back what was saved before.
 fn save_credential(
     context: &Context,
     name: &str,
     opened: &Opened,
     login: &LoggedIn,
-) -> Result<(), Problem> {
+) -> Result<Option<config::Credential>, Problem> {
     let bound =
         opened.host_key.clone().map(|host_key| Bound { host_key, remote_port: opened.remote_port });
     let credential = config::Credential {
@@ -370,9 +384,20 @@ fn save_credential(
         gateway: login.identity.clone(),
     };
     Credentials::update(&context.paths, |credentials| {
-        credentials.remotes.insert(name.to_owned(), credential);
-        Ok(())
+        Ok(credentials.remotes.insert(name.to_owned(), credential))
     })
+}
+
+/// Puts back what was saved before a remote that was not kept.
+fn restore_credential(context: &Context, name: &str, former: Option<config::Credential>) {
+    let restored = Credentials::update(&context.paths, |credentials| {
+        credentials.remotes.remove(name);
+        credentials.remotes.extend(former.map(|former| (name.to_owned(), former)));
+        Ok(())
+    });
+    if let Err(problem) = restored {
+        context.output.note(format!("warning: the secret of {name} stays saved: {problem}"));
+    }
 }
 
 /// Prints how it stands now.

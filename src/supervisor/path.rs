@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::link::Link;
+use super::{link::Link, unread::Unread};
 use crate::tunnel::{News, Number};
 
 /// Inbound bytes are news at most this often.
@@ -34,6 +34,8 @@ pub(super) struct Totals {
     pub(super) streams: AtomicUsize,
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
+    /// Of all lanes of the supervisor.
+    pub(super) unread: Arc<Unread>,
 }
 
 /// A session with its streams.
@@ -42,6 +44,8 @@ pub(super) struct Path {
     pub(super) link: Arc<dyn Link>,
     /// Cancelled when new connections no longer go here.
     pub(super) retired: CancellationToken,
+    /// Cancelled, and replaced, when what is not confirmed yet should wait elsewhere.
+    trust: Mutex<CancellationToken>,
     totals: Arc<Totals>,
     news: mpsc::Sender<Report>,
     streams: AtomicUsize,
@@ -64,10 +68,12 @@ impl Path {
         totals: Arc<Totals>,
         news: mpsc::Sender<Report>,
     ) -> Self {
+        let retired = CancellationToken::new();
         Self {
             number,
             link,
-            retired: CancellationToken::new(),
+            trust: Mutex::new(retired.child_token()),
+            retired,
             totals,
             news,
             streams: AtomicUsize::new(0),
@@ -78,6 +84,23 @@ impl Path {
             born: clock(),
             heard: AtomicU64::new(DEAF),
         }
+    }
+
+    /// Is cancelled once the path, trusted now, is doubted or retired.
+    pub(super) fn trust(&self) -> CancellationToken {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has the connections whose streams are not confirmed yet wait elsewhere.
+    pub(super) fn doubt(&self) {
+        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
+        trust.cancel();
+        *trust = self.retired.child_token();
+    }
+
+    /// What of the far side's bytes nobody has taken yet.
+    pub(super) fn unread(&self) -> &Arc<Unread> {
+        &self.totals.unread
     }
 
     /// How many streams it carries.
@@ -101,6 +124,10 @@ impl Path {
         if relieved || now >= self.told.load(Relaxed) + interval {
             self.told.store(now, Relaxed);
             self.tell(News::Heard);
+            if self.link.is_stalled() {
+                // What comes in says nothing of the way out.
+                self.asked();
+            }
         }
     }
 

@@ -27,6 +27,8 @@ use crate::{
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that was just accepted may take to reach its lane.
 const PAUSE_LIMIT: Duration = Duration::from_secs(2);
+/// How many connections may wait in the kernel, where it allows as many.
+pub(super) const BACKLOG: i32 = 4096;
 /// How far up to look for a free port.
 const SEARCH: u16 = 200;
 
@@ -189,16 +191,20 @@ fn has_ipv6() -> bool {
 
 /// Takes a listening socket out of the pool, or makes one.
 async fn listen(address: SocketAddr, pool: &Pool) -> io::Result<TcpListener> {
-    match pool.take_port(address) {
+    let listener = match pool.take_port(address) {
         Some(listener) => {
             listener.set_nonblocking(true)?;
-            TcpListener::from_std(listener)
+            TcpListener::from_std(listener)?
         }
-        None => TcpListener::bind(address).await,
-    }
+        None => TcpListener::bind(address).await?,
+    };
+    // Whoever finds the queue full is not refused, but tries again after a second, two, four.
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
 }
 
 async fn accept(listener: Arc<TcpListener>, outlet: Outlet, pausing: CancellationToken) {
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -207,6 +213,7 @@ async fn accept(listener: Arc<TcpListener>, outlet: Outlet, pausing: Cancellatio
         };
         match accepted {
             Ok((stream, _)) => {
+                is_failing = false;
                 if let Err(error) = stream.set_nodelay(true) {
                     warn!(%error, "setting TCP_NODELAY failed");
                 }
@@ -214,7 +221,10 @@ async fn accept(listener: Arc<TcpListener>, outlet: Outlet, pausing: Cancellatio
                 let _full = outlet.sender().send(stream).await;
             }
             Err(error) => {
-                warn!(%error, "accepting a connection failed");
+                // Once a spell: the next tries fail alike until something is closed.
+                if !std::mem::replace(&mut is_failing, true) {
+                    warn!(%error, "accepting connections fails; they wait");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -193,6 +193,5 @@ impl Signals {
 }
 
 pub(super) fn wrong(path: &Path, error: &io::Error) -> Problem {
-    Problem::new(Class::Config, format!("{}: {error}", path.display()))
-        .fix("make the state directory yours and writable, or set OPENCLAW_STATE_DIR")
+    crate::config::file::broken("cannot use", path, error)
 }

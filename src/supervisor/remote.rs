@@ -21,9 +21,10 @@ use super::{
     dialer::Way,
     handover::Pool,
     incoming::Incoming,
-    lane::{Command, Destination, Lane, State, word},
+    lane::{Command, Destination, Lane, Limits, State, word},
     path::clock,
     port::Port,
+    unread::Unread,
 };
 use crate::{
     config,
@@ -77,7 +78,12 @@ fn is_same(old: &config::Remote, new: &config::Remote) -> bool {
 
 impl Remote {
     /// Makes the lanes; nothing is bound and nothing dialled yet.
-    pub(super) fn new(name: &str, mut definition: config::Remote, way: Way, seed: u64) -> Self {
+    pub(super) fn new(
+        name: &str,
+        mut definition: config::Remote,
+        way: Way,
+        unread: &Arc<Unread>,
+    ) -> Self {
         let Way { label, dialer, desk, forwards: configured, is_near, alive, port } = way;
         if definition.local_port == 0 {
             definition.local_port = port.unwrap_or(0);
@@ -85,14 +91,16 @@ impl Remote {
         let span = tracing::info_span!("remote", name);
         let destination =
             Destination { host: "127.0.0.1".to_owned(), port: definition.remote_port };
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let options = Options { proof: ProofKind::Gateway, alive, seed };
-        let gateway = Lane::start(span.clone(), options, destination, HOLD, Arc::clone(&dialer));
+        let limits = Limits { hold: HOLD, unread: Arc::clone(unread) };
+        let gateway = Lane::start(span.clone(), options, destination, &limits, Arc::clone(&dialer));
         let all = definition.forwards.iter().chain(&configured.local);
         let forwards = all.zip(1..).map(|(forward, index)| {
             let span = tracing::info_span!(parent: &span, "forward", port = forward.port);
             let destination = Destination { host: forward.host.clone(), port: forward.host_port };
             let options = Options { proof: ProofKind::Ssh, alive, seed: seed.wrapping_add(index) };
-            let lane = Lane::start(span, options, destination, HOLD, Arc::clone(&dialer));
+            let lane = Lane::start(span, options, destination, &limits, Arc::clone(&dialer));
             (forward.clone(), lane)
         });
         let forwards = forwards.collect();
@@ -317,10 +325,10 @@ impl Remote {
         }
     }
 
-    /// The machine woke.
-    pub(super) async fn woke(&self) {
+    /// The machine woke after so long.
+    pub(super) async fn woke(&self, slept: Duration) {
         for lane in self.lanes() {
-            lane.tell(Command::Woke).await;
+            lane.tell(Command::Woke { slept }).await;
         }
     }
 
@@ -408,7 +416,7 @@ impl Remote {
             "default": is_default,
             "phase": word(state.phase), "since": time(state.since),
             "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
-            "route": "ssh", "relay": false,
+            "route": "ssh", "relay": false, "lowPower": self.definition().ssh.low_power,
             "proof": proof, "gateway": *locked(&self.said),
             "attempts": state.attempts, "reconnects": state.reconnects, "held": state.held,
             "streams": sum(|lane| lane.totals.streams.load(Relaxed) as u64),
@@ -441,7 +449,7 @@ pub(super) fn resting(
         "default": is_default,
         "phase": word(phase), "since": null,
         "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
-        "route": "ssh", "relay": false, "proof": null, "gateway": null,
+        "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power, "proof": null, "gateway": null,
         "attempts": 0, "reconnects": 0, "held": 0, "streams": 0, "bytesIn": 0, "bytesOut": 0,
         "lastOutage": null, "failure": problem, "forwards": [],
     })

@@ -29,6 +29,7 @@ use super::{
     program::Program,
     remote::{self, Remote},
     token,
+    unread::Unread,
     unstarted::Unstarted,
     watch::{Wake, Watch},
 };
@@ -41,8 +42,8 @@ use crate::{
 
 /// Commands that may be connected at once.
 const COMMANDS_MOST: usize = 256;
-/// How long a command may take to say what it wants.
-pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long a command may take to say what it wants: less than one that comes after it waits.
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(3);
 /// Within which the supervisor ends when nobody wants anything of it.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// The name of the remote that stands in `openclaw.json`.
@@ -53,6 +54,8 @@ pub(super) struct Supervisor {
     pub(super) paths: Paths,
     /// The last command's agent.
     pub(super) agent: Arc<Mutex<Option<PathBuf>>>,
+    /// What local readers have not taken yet, of all streams.
+    unread: Arc<Unread>,
     pub(super) remotes: Mutex<HashMap<String, Arc<Remote>>>,
     /// Remotes that are being connected and not yet kept, with how many commands wait for each.
     pub(super) trials: Mutex<HashMap<String, (Arc<Remote>, usize)>>,
@@ -105,6 +108,7 @@ impl Supervisor {
         Arc::new(Self {
             paths,
             agent: Arc::new(Mutex::new(estate.agent)),
+            unread: Arc::default(),
             remotes: Mutex::new(HashMap::new()),
             trials: Mutex::new(HashMap::new()),
             unstarted: Mutex::default(),
@@ -130,8 +134,7 @@ impl Supervisor {
         for left_out in &way.forwards.left_out {
             debug!(remote = name, left_out, "a forward of the ssh configuration is not made");
         }
-        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        Arc::new(Remote::new(name, definition, way, seed))
+        Arc::new(Remote::new(name, definition, way, &self.unread))
     }
 
     /// Whether a saved remote other than `name` claims a local port.
@@ -213,12 +216,18 @@ impl Supervisor {
     }
 
     async fn on_wake(&self, wake: Wake) {
-        match wake {
-            Wake::Slept(time) => info!(seconds = time.as_secs(), "woke"),
-            Wake::Continued => info!("woke after a short stop"),
-        }
+        let slept = match wake {
+            Wake::Slept(time) => {
+                info!(seconds = time.as_secs(), "woke");
+                time
+            }
+            Wake::Continued => {
+                info!("woke after a short stop");
+                Duration::ZERO
+            }
+        };
         for remote in self.at_work() {
-            remote.woke().await;
+            remote.woke(slept).await;
         }
     }
 

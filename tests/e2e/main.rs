@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adversity;
 mod bad_input;
 mod check;
 mod connect;

@@ -26,7 +26,7 @@ pub(crate) use gateways::{OurGateway, ReferenceCli, ReferenceGateway, reference_
 pub(crate) use home::{Home, Ran, Run, Started, built, openclaw};
 pub(crate) use moment::Moment;
 pub(crate) use net::{answers, dial, free_port, listens, status_of, wait_until};
-pub(crate) use peers::{Peer, present};
+pub(crate) use peers::{Peer, present, skipped};
 pub(crate) use processes::{alive, descendants, resident_bytes, signal, with_variable};
 pub(crate) use program::{Program, end_of, guarded, run_to_end};
 pub(crate) use scene::{Scene, dialling, way_in};

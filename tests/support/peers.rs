@@ -87,3 +87,8 @@ fn found(name: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
+
+/// Says why a test that this person cannot run is skipped.
+pub(crate) fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
