@@ -266,10 +266,10 @@ impl Tunnel {
             if !attempt.has_session() {
                 attempt.doubted.get_or_insert(now);
             } else if !attempt.parked {
-                if attempt.pinged.is_none() {
-                    actions.push(Action::Ping(attempt.number));
-                }
+                // Beside one under way: its answer may be on this machine already.
+                actions.push(Action::Ping(attempt.number));
                 attempt.pinged = Some(now);
+                attempt.doubted = Some(now);
             }
         }
         if let Some(attempt) = &mut self.current
