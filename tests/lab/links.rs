@@ -29,6 +29,7 @@ fn outage(fault: impl FnOnce(&Ground), remedy: impl FnOnce(&Ground)) {
     let lost = ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
     let detected = lost["lastOutage"]["detectedMs"].as_u64();
     assert!(detected.is_some_and(|it| it < 10_000), "{lost:#}");
+    assert!(lost["lastOutage"]["cause"].as_str().is_some_and(|it| !it.is_empty()), "{lost:#}");
     assert!(lost["held"].as_u64().is_some_and(|held| held <= 4), "{lost:#}");
     remedy(&ground);
     let mended = Instant::now();
@@ -102,18 +103,20 @@ fn nobody_is_dialled_without_a_network_and_no_attempt_counts() {
     if !ready() {
         return;
     }
-    let ground = Ground::connected();
-    let callers = ground.callers();
-    ground.unplug();
-    let lost = ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
-    // While callers wait, so that every reason to dial is there.
-    thread::sleep(tier::seconds(4, 60));
-    let later = ground.status();
-    assert_eq!(lost["attempts"], later["attempts"], "{later:#}");
-    ground.plug();
-    let plugged = Instant::now();
-    callers.succeed_after(plugged, LIMIT);
-    callers.end();
+    let unplugged = (Ground::unplug as fn(&Ground), Ground::plug as fn(&Ground));
+    for (fault, remedy) in [unplugged, (Ground::unroute, Ground::route)] {
+        let ground = Ground::connected();
+        let callers = ground.callers();
+        fault(&ground);
+        let lost = ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
+        // While callers wait, so that every reason to dial is there.
+        thread::sleep(tier::seconds(4, 60));
+        let later = ground.status();
+        assert_eq!(lost["attempts"], later["attempts"], "{later:#}");
+        remedy(&ground);
+        callers.succeed_after(Instant::now(), LIMIT);
+        callers.end();
+    }
 }
 
 #[test]

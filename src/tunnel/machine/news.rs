@@ -130,6 +130,8 @@ impl Tunnel {
                 let again = matches!(attempt.stage, Stage::Unproved { .. });
                 attempt.stage = Stage::Proving { since: now, again };
                 actions.push(Action::Prove(number, Probe::Challenge));
+            } else {
+                self.failure = None;
             }
         }
         match &mut self.proof {
