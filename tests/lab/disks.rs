@@ -37,7 +37,7 @@ fn a_full_disk_stops_no_tunnel_and_loses_no_definition() {
         assert_ne!(failed.code, 0, "{failed}");
         let error = &failed.json()["error"];
         let message = error["message"].as_str().unwrap_or_default().to_lowercase();
-        assert!(message.contains("no space"), "{failed}");
+        assert!(message.contains("the disk is full"), "{failed}");
         assert!(error["fix"].is_string(), "{failed}");
         assert_eq!(scene.laptop.remotes(), saved, "the old definitions are whole");
         disk.clear();
