@@ -4,7 +4,9 @@
 //! connection can carry the raw bytes of a stream.
 
 use std::{
+    collections::BTreeMap,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -135,6 +137,19 @@ pub(crate) enum Request {
         /// One remote, or all.
         name: Option<String>,
     },
+    /// Answers `Watched` at once, and again whenever something of it has changed, until the command
+    /// goes away; or `Failed`.
+    Watch {
+        /// One remote, or all.
+        name: Option<String>,
+    },
+    /// Answer scrapes of the metrics at an address from now on, or no more. Answers `Done`.
+    Metrics {
+        /// `ADDRESS:PORT`; `None` for nowhere.
+        address: Option<SocketAddr>,
+        /// Whether the next supervisor shall do so as well.
+        keep: bool,
+    },
     /// Take up a saved remote without waiting for it. Answers `Done`.
     Resume {
         /// The remote's name.
@@ -217,6 +232,8 @@ pub(crate) enum Reply {
         /// One a remote, by name.
         remotes: Vec<Value>,
     },
+    /// How the remotes that are watched are now.
+    Watched(Watched),
     /// The far gateway's token.
     Token {
         /// The token.
@@ -230,6 +247,18 @@ pub(crate) enum Reply {
     Moved,
     /// Not done.
     Failed(Problem),
+}
+
+/// What one who watches is told: all of it each time, so that what came in between may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Watched {
+    /// The status objects, one a remote, by name.
+    pub(crate) remotes: Vec<Value>,
+    /// The last round trips of each remote by its name, milliseconds, the oldest first.
+    pub(crate) round_trips: BTreeMap<String, Vec<f64>>,
+    /// The last entries of the history, as its files have them.
+    pub(crate) history: Vec<Value>,
 }
 
 /// A question for a person.
@@ -456,6 +485,7 @@ pub(crate) fn refused(reply: Reply) -> Problem {
         | Reply::Live { .. }
         | Reply::Opened(_)
         | Reply::Statuses { .. }
+        | Reply::Watched(_)
         | Reply::Token { .. }
         | Reply::Done => Problem::new(Class::Internal, "the supervisor gave an unexpected answer"),
         Reply::Moved => Problem::new(Class::Internal, "the supervisor was replaced just now")

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Context, ask,
+    Context, ask, metrics,
     order::{Arguments, GATEWAY_PORT, Order, refuse_unsupported},
     output::{Spinner, Tone},
     remote::describe,
@@ -46,13 +46,15 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     let saved = Remotes::load(&context.paths)?;
     let order = Order::new(&arguments, &saved, &context.paths)?;
     let given = given(&arguments)?;
+    let scraped = arguments.metrics.as_deref().map(metrics::address).transpose()?;
     if let Some(definition) = order.definition.clone() {
         // A wrong target, option or configuration is said before anything is started.
         warn_of_forwards(context, definition).await?;
     }
     hint_at_files(context, &order);
     if arguments.foreground {
-        return super::foreground::run(context, arguments.timeout, order, given).await;
+        let scraped = scraped.flatten();
+        return super::foreground::run(context, arguments.timeout, order, given, scraped).await;
     }
     let limit = Duration::from_secs(arguments.timeout);
     let mut deadline = Instant::now() + limit;
@@ -76,6 +78,9 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     if let Err(problem) = keep(&mut held.connection, &login).await {
         restore_credential(context, &order.name, former);
         return Err(problem.into());
+    }
+    if let Some(address) = scraped {
+        metrics::set(context, address, true).await?;
     }
     finish(context, &order, status, &login.gateway).await
 }
@@ -179,6 +184,7 @@ async fn bring_up(
             Reply::Live { status, opened } => return Ok((status, opened, connection)),
             reply @ (Reply::Opened(_)
             | Reply::Statuses { .. }
+            | Reply::Watched(_)
             | Reply::Token { .. }
             | Reply::Moved
             | Reply::Done

@@ -17,6 +17,7 @@ use tokio_tungstenite::{accept_async, tungstenite::Message as Word};
 use super::{super::incoming::Local, *};
 use crate::{
     control::{self, Reply},
+    history::Book,
     problem::Class,
     supervisor::link::{Facts, Later, NotOpened, Printed, Stream},
     tunnel::Cause,
@@ -155,6 +156,11 @@ impl Dial for Dials {
     }
 }
 
+/// Writes a history that nobody reads.
+fn scribe() -> Scribe {
+    Scribe::new(Arc::new(Book::unwritten()), "vps")
+}
+
 struct Bench {
     lane: Lane,
     dials: mpsc::Receiver<Answer>,
@@ -169,8 +175,8 @@ impl Bench {
         let options = Options { proof: ProofKind::Gateway, alive: None, seed: 1 };
         let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
         let limits = Limits { hold: Duration::from_secs(30), unread: Arc::default() };
-        let dialer = Arc::new(Dials(dial));
-        let lane = Lane::start(tracing::Span::none(), options, destination, &limits, dialer);
+        let (span, dialer) = (tracing::Span::none(), Arc::new(Dials(dial)));
+        let lane = Lane::start(span, options, destination, &limits, dialer, scribe());
         lane.tell(Command::Wish(Wish::Up)).await;
         Self { lane, dials, opened, opens }
     }
@@ -431,7 +437,8 @@ async fn a_login_that_needed_a_code_is_not_repeated_without_a_person() {
     let options = Options { proof: ProofKind::Ssh, alive: None, seed: 1 };
     let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
     let limits = Limits { hold: LONG, unread: Arc::default() };
-    let mut lane = Lane::start(tracing::Span::none(), options, destination, &limits, dialer);
+    let span = tracing::Span::none();
+    let mut lane = Lane::start(span, options, destination, &limits, dialer, scribe());
     let mut person = desk.sit();
     lane.tell(Command::Wish(Wish::Up)).await;
     let reached = async |lane: &mut Lane, phase: Phase| {

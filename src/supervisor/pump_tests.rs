@@ -137,7 +137,7 @@ async fn a_stream_with_neighbours_is_drained_to_its_bound_and_then_cut() {
 async fn the_stream_that_left_most_unread_pays_when_memory_is_used_up() {
     let (news, _reports) = mpsc::channel(1024);
     let unread = Arc::new(Unread::bounded(8 << 20));
-    let totals = Totals { unread: Arc::clone(&unread), ..Totals::default() };
+    let totals = Totals::new(Arc::clone(&unread));
     let path = Arc::new(Path::new(Number(1), Arc::new(Idle), Arc::new(totals), news));
     let _guests = [path.enter(), path.enter()];
     let start = || {

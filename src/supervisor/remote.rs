@@ -17,11 +17,13 @@ use tokio::{
 use tracing::warn;
 
 use super::{
+    account::Scribe,
     desk::Desk,
     dialer::Way,
     handover::Pool,
     incoming::Incoming,
     lane::{Command, Destination, Lane, Limits, State, word},
+    metrics::Reading,
     path::clock,
     port::Port,
     unread::Unread,
@@ -67,6 +69,8 @@ pub(super) struct Remote {
     pub(super) desk: Arc<Desk>,
     /// What the gateway last said of itself.
     said: Mutex<Option<Value>>,
+    /// Writes its history.
+    pub(super) scribe: Scribe,
 }
 
 /// Two definitions that say the same.
@@ -83,6 +87,7 @@ impl Remote {
         mut definition: config::Remote,
         way: Way,
         unread: &Arc<Unread>,
+        scribe: Scribe,
     ) -> Self {
         let Way { label, dialer, desk, forwards: configured, is_near, alive, port } = way;
         if definition.local_port == 0 {
@@ -94,13 +99,22 @@ impl Remote {
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let options = Options { proof: ProofKind::Gateway, alive, seed };
         let limits = Limits { hold: HOLD, unread: Arc::clone(unread) };
-        let gateway = Lane::start(span.clone(), options, destination, &limits, Arc::clone(&dialer));
+        let gateway = Lane::start(
+            span.clone(),
+            options,
+            destination,
+            &limits,
+            Arc::clone(&dialer),
+            scribe.clone(),
+        );
         let all = definition.forwards.iter().chain(&configured.local);
         let forwards = all.zip(1..).map(|(forward, index)| {
             let span = tracing::info_span!(parent: &span, "forward", port = forward.port);
             let destination = Destination { host: forward.host.clone(), port: forward.host_port };
             let options = Options { proof: ProofKind::Ssh, alive, seed: seed.wrapping_add(index) };
-            let lane = Lane::start(span, options, destination, &limits, Arc::clone(&dialer));
+            let (dialer, scribe) =
+                (Arc::clone(&dialer), scribe.of_forward(forward.port.to_string()));
+            let lane = Lane::start(span, options, destination, &limits, dialer, scribe);
             (forward.clone(), lane)
         });
         let forwards = forwards.collect();
@@ -116,6 +130,7 @@ impl Remote {
             ports: Mutex::new(Vec::new()),
             desk,
             said: Mutex::new(None),
+            scribe,
         }
     }
 
@@ -296,11 +311,13 @@ impl Remote {
 
     /// Goes by another name from now on.
     pub(super) fn rename(&self, to: &str) {
+        self.scribe.rename(to);
         to.clone_into(&mut locked(&self.name));
     }
 
     /// Lets its streams end, for ten minutes at most, and then ends itself. It dials no more.
     pub(super) async fn retire(&self) {
+        self.scribe.fall_silent();
         for lane in self.lanes() {
             lane.tell(Command::Wish(Wish::OnDemand)).await;
         }
@@ -351,6 +368,42 @@ impl Remote {
         self.gateway.state.clone()
     }
 
+    /// The states of all its lanes, as they change.
+    pub(super) fn states(&self) -> Vec<watch::Receiver<State>> {
+        self.lanes().map(|lane| lane.state.clone()).collect()
+    }
+
+    /// The last round trips to its SSH server, milliseconds, the oldest first.
+    pub(super) fn round_trips(&self) -> Vec<f64> {
+        self.gateway.totals.round_trips().into_iter().map(tenths).collect()
+    }
+
+    /// What it has come to, for the metrics.
+    pub(super) fn reading(&self) -> Reading {
+        let state = self.state();
+        let now = clock();
+        let sum = |count: fn(&Lane) -> u64| self.lanes().map(count).sum::<u64>();
+        let proof = state.proof;
+        Reading {
+            name: locked(&self.name).clone(),
+            phase: state.phase,
+            proof_age: proof.map(|proof| now.saturating_duration_since(proof.at)),
+            round_trip: self.round_trip(&state),
+            reconnects: state.reconnects,
+            away: state.away + state.lost.map(|lost| now - lost).unwrap_or_default(),
+            received: sum(|lane| lane.totals.bytes_in.load(Relaxed)),
+            sent: sum(|lane| lane.totals.bytes_out.load(Relaxed)),
+            streams: sum(|lane| lane.totals.streams.load(Relaxed) as u64),
+            held: self.lanes().map(|lane| lane.state.borrow().held as u64).sum(),
+        }
+    }
+
+    /// That of the last ping; of the last proof before the first.
+    fn round_trip(&self, state: &State) -> Option<Duration> {
+        let last = self.gateway.totals.round_trips().pop();
+        state.proof.map(|proof| last.unwrap_or(proof.rtt))
+    }
+
     /// The gateway lane's state.
     pub(super) fn state(&self) -> State {
         self.gateway.state.borrow().clone()
@@ -381,9 +434,11 @@ impl Remote {
         let port = self.definition().local_port;
         let sum = |count: fn(&Lane) -> u64| self.lanes().map(count).sum::<u64>();
         let proof = state.proof.map(|proof| {
+            let age = clock().saturating_duration_since(proof.at);
             json!({
                 "kind": proof.kind,
-                "ageMs": millis(clock().saturating_duration_since(proof.at)),
+                "at": SystemTime::now().checked_sub(age).and_then(time),
+                "ageMs": millis(age),
                 "rttMs": tenths(proof.rtt),
             })
         });
@@ -414,10 +469,11 @@ impl Remote {
         json!({
             "name": *locked(&self.name), "target": self.label.0, "via": self.label.1,
             "default": is_default,
-            "phase": word(state.phase), "since": time(state.since),
+            "phase": word(state.phase), "since": time(state.since), "stage": state.stage,
             "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
             "route": "ssh", "relay": false, "lowPower": self.definition().ssh.low_power,
-            "proof": proof, "gateway": *locked(&self.said),
+            "proof": proof, "roundTripMs": self.round_trip(&state).map(tenths),
+            "gateway": *locked(&self.said),
             "attempts": state.attempts, "reconnects": state.reconnects, "held": state.held,
             "streams": sum(|lane| lane.totals.streams.load(Relaxed) as u64),
             "bytesIn": sum(|lane| lane.totals.bytes_in.load(Relaxed)),
@@ -447,9 +503,10 @@ pub(super) fn resting(
     json!({
         "name": name, "target": definition.target, "via": via,
         "default": is_default,
-        "phase": word(phase), "since": null,
+        "phase": word(phase), "since": null, "stage": "",
         "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
-        "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power, "proof": null, "gateway": null,
+        "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power,
+        "proof": null, "roundTripMs": null, "gateway": null,
         "attempts": 0, "reconnects": 0, "held": 0, "streams": 0, "bytesIn": 0, "bytesOut": 0,
         "lastOutage": null, "failure": problem, "forwards": [],
     })

@@ -18,3 +18,4 @@ mod slow_gateway;
 mod ssh_config;
 mod stage;
 mod supervisor;
+mod watching;

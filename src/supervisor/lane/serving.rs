@@ -115,6 +115,7 @@ impl Actor {
         let class = self.tunnel.failure().map_or(Class::Unreachable, |f| f.cause.class());
         let mut problem = Problem::new(class, reason);
         problem.fix = self.tunnel.failure().and_then(|failure| failure.fix.clone());
+        self.account.refused(reason);
         self.unserved += 1;
         let now = clock();
         if self.unserved_said.is_none_or(|said| now.duration_since(said) >= UNSERVED_INTERVAL) {
