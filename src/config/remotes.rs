@@ -24,6 +24,9 @@ const LONGEST_NAME: usize = 64;
 pub(crate) struct Remotes {
     /// The remote that commands mean when nothing else is said; `local` after `remote use local`.
     pub(crate) default: Option<String>,
+    /// Whether a service was offered once; the answer does not matter.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) service_offered: bool,
     /// Definitions by name.
     pub(crate) remotes: BTreeMap<String, Remote>,
     /// Where the supervisor answers scrapes of the metrics, if it shall.

@@ -47,8 +47,6 @@ pub(crate) enum Place {
 pub(crate) struct Seat {
     pub(super) lock: Lock,
     pub(super) estate: Estate,
-    /// Whether somebody runs it in the foreground.
-    pub(super) foreground: bool,
 }
 
 /// The lock that says who supervises a profile; ends with the process, however it ends.
@@ -140,7 +138,7 @@ pub(crate) fn take_place(paths: &Paths, foreground: bool) -> Result<Place, Probl
     let mut estate = Estate::default();
     loop {
         if let Some(lock) = Lock::take(&path).map_err(|error| wrong(&path, &error))? {
-            return Ok(Place::Ours(Seat { lock, estate, foreground }));
+            return Ok(Place::Ours(Seat { lock, estate }));
         }
         // What came from one that lives on is its own.
         estate = Estate::default();
@@ -156,7 +154,7 @@ pub(crate) fn take_place(paths: &Paths, foreground: bool) -> Result<Place, Probl
                     None => Lock::take_from_the_dead(&path),
                 };
                 if let Some(lock) = lock.map_err(|error| wrong(&path, &error))? {
-                    return Ok(Place::Ours(Seat { lock, estate, foreground }));
+                    return Ok(Place::Ours(Seat { lock, estate }));
                 }
                 if Instant::now() >= until {
                     return Ok(Place::Taken);

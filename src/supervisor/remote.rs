@@ -55,6 +55,8 @@ pub(super) struct Remote {
     definition: Mutex<config::Remote>,
     /// `user@host:port` and the hops before it, for people.
     label: (String, Vec<String>),
+    /// The way that was found when the remote was made.
+    plan: ssh::Plan,
     /// Whether the first dial may need no network.
     is_near: bool,
     gateway: Lane,
@@ -89,7 +91,7 @@ impl Remote {
         unread: &Arc<Unread>,
         scribe: Scribe,
     ) -> Self {
-        let Way { label, dialer, desk, forwards: configured, is_near, alive, port } = way;
+        let Way { label, dialer, desk, plan, forwards: configured, is_near, alive, port } = way;
         if definition.local_port == 0 {
             definition.local_port = port.unwrap_or(0);
         }
@@ -121,6 +123,7 @@ impl Remote {
         Self {
             name: Mutex::new(name.to_owned()),
             definition: Mutex::new(definition),
+            plan,
             is_near,
             label,
             gateway,
@@ -138,6 +141,28 @@ impl Remote {
     pub(super) fn is_same(&self, definition: &config::Remote, way: &Way) -> bool {
         is_same(&self.definition(), definition)
             && (&self.label, &self.configured) == (&way.label, &way.forwards)
+    }
+
+    /// Whether its next dial, by what the ssh configuration says now, would go as the first one.
+    pub(super) fn leads_alike(&self, way: &Way) -> bool {
+        self.plan.leads_alike(&way.plan)
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> String {
+        locked(&self.name).clone()
+    }
+
+    /// What the gateway last said of itself.
+    pub(super) fn said(&self) -> Option<Value> {
+        locked(&self.said).clone()
+    }
+
+    /// Waits until every lane has answered.
+    pub(super) async fn settle(&self) {
+        for lane in self.lanes() {
+            lane.settle().await;
+        }
     }
 
     /// The definition, with the local port in use.
