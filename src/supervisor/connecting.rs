@@ -127,7 +127,7 @@ impl Supervisor {
 
     /// The remote that a `remote connect` is about: one at work that is the same, one on trial
     /// that is the same, or a new one on trial.
-    async fn begin(&self, ask: &Ask) -> Result<Trial<'_>, Problem> {
+    pub(super) async fn begin(&self, ask: &Ask) -> Result<Trial<'_>, Problem> {
         check_name(&ask.name)?;
         let definition = self.definition(ask)?;
         // Reading the configuration may take a while, and nobody else waits for it.

@@ -109,7 +109,7 @@ impl Supervisor {
     }
 
     /// The text of the metrics now.
-    fn metrics(&self) -> Option<String> {
+    pub(super) fn metrics(&self) -> Option<String> {
         let saved = Remotes::load(&self.paths).unwrap_or_default();
         let (running, unstarted) = (locked(&self.remotes), locked(&self.unstarted));
         let mut readings: Vec<Reading> = running.values().map(|remote| remote.reading()).collect();

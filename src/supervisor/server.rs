@@ -616,34 +616,5 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
-        let (_home, paths) = Paths::temporary();
-        let book = Arc::new(Book::unwritten());
-        let supervisor = Supervisor::new(paths.clone(), Estate::default(), Scope::Wanted, book);
-        let text = r#"{"target":"127.0.0.1:9","remotePort":1,"localPort":1,"wanted":true}"#;
-        let definition: config::Remote = serde_json::from_str(text).unwrap();
-        Remotes::update(&paths, |remotes| {
-            remotes.remotes.insert("vps".to_owned(), definition.clone());
-            Ok(())
-        })
-        .unwrap();
-        let way = dialer::find(&definition, Arc::clone(&supervisor.agent)).await.unwrap();
-        let trial = supervisor.make("vps", definition, way);
-        locked(&supervisor.trials).insert("vps".to_owned(), (trial, 1));
-        for refused in [
-            supervisor.disconnect("vps").await,
-            supervisor.remove("vps").await,
-            supervisor.rename("vps", "other").await,
-        ] {
-            assert_eq!(refused.unwrap_err().class, Class::Usage);
-        }
-        locked(&supervisor.trials).clear();
-        supervisor.rename("vps", "other").await.unwrap();
-        supervisor.remove("other").await.unwrap();
-        assert_eq!(Remotes::load(&paths).unwrap(), Remotes::default());
-    }
-}
+#[path = "server_tests.rs"]
+mod tests;

@@ -90,7 +90,7 @@ impl Supervisor {
     }
 
     /// Why nobody gets our place now.
-    fn reason_to_stay(&self, must: bool) -> Option<String> {
+    pub(super) fn reason_to_stay(&self, must: bool) -> Option<String> {
         if let Some(name) = locked(&self.connects).first() {
             return Some(format!("a `remote connect` of `{name}` is under way"));
         }
