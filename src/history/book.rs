@@ -93,7 +93,7 @@ impl Book {
         let entry = Entry { at, remote, forward, happening };
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(writer) = &pages.writer {
-            // One that is full is behind a disk that hangs, and says so itself when it goes on.
+            // One that is full is behind a disk that hangs: this entry is lost to the files.
             let (Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) =
                 writer.try_send(entry.clone());
         }

@@ -21,8 +21,8 @@ use crate::{
 };
 
 impl Supervisor {
-    /// Starts every saved remote that the user wants up, or those only that a predecessor had at
-    /// work.
+    /// Starts every saved remote that the user wants up; in the foreground only what follows a
+    /// predecessor with remotes at work does so.
     pub(super) async fn resume(&self, scope: Scope, inherited: &[String]) {
         if scope == Scope::Told && inherited.is_empty() {
             return;

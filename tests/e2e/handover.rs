@@ -271,6 +271,75 @@ fn twenty_commands_that_find_nobody_start_one_supervisor() {
 }
 
 #[test]
+fn a_signal_ends_one_that_only_drains_and_nobody_else() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let mut stream = Stream::open(scene.local_port);
+    let former = pid(&scene.laptop);
+    status(&scene).env(PRETEND, "0.2.0").run().exits(0);
+    stream.asks();
+    let mut other = Stream::open(scene.local_port);
+    assert!(signal(former, Signal::SIGTERM));
+    wait_until("the former one has ended", LIMIT, || (!alive(former)).then_some(()));
+    assert!(matches!(stream.0.read(&mut [0; 16]), Ok(0) | Err(_)));
+    other.asks();
+}
+
+#[test]
+fn the_end_reaches_one_that_drains_though_the_one_in_between_is_gone() {
+    if !ready() {
+        return;
+    }
+    for words in [None, Some(["remote", "disconnect"])] {
+        let scene = Scene::new();
+        scene.connect();
+        let mut stream = Stream::open(scene.local_port);
+        for version in ["0.2.0", "0.3.0", "0.4.0"] {
+            status(&scene).env(PRETEND, version).run().exits(0);
+        }
+        wait_until("those in between have drained", LIMIT, || {
+            (scene.laptop.processes().len() == 2).then_some(())
+        });
+        stream.asks();
+        match words {
+            Some(words) => drop(scene.laptop(&words)),
+            None => assert!(signal(pid(&scene.laptop), Signal::SIGTERM)),
+        }
+        assert!(matches!(stream.0.read(&mut [0; 16]), Ok(0) | Err(_)));
+    }
+}
+
+#[test]
+fn a_newcomer_takes_more_connections_than_its_shell_lets_it_open() {
+    if !ready() {
+        return;
+    }
+    let mut scene = Scene::new();
+    scene.connect();
+    scene.sshd.stop();
+    scene.sshd.kill_sessions();
+    wait_until("the path is gone", LIMIT, || {
+        (status(&scene).run().json()[0]["phase"] != "live").then_some(())
+    });
+    let streams: Vec<TcpStream> =
+        (0..100).map(|_| dial(scene.local_port, LIMIT).expect("connecting")).collect();
+    let all_wait = || (status(&scene).run().json()[0]["held"] == streams.len()).then_some(());
+    wait_until("they wait", LIMIT, all_wait);
+    let former = pid(&scene.laptop);
+    let mut command = Command::new("sh");
+    scene.laptop.furnish(&mut command);
+    let script = "ulimit -S -n 64; exec \"$0\" remote status";
+    command.args(["-c", script]).arg(built()).env(PRETEND, "0.2.0");
+    let output = crate::support::run_to_end(command, LIMIT);
+    assert!(output.status.success(), "{output:?}");
+    assert_ne!(pid(&scene.laptop), former);
+    wait_until("they wait at the next one", LIMIT, all_wait);
+}
+
+#[test]
 fn ends_with_all_its_predecessors_when_told_to() {
     if !ready() {
         return;

@@ -8,7 +8,10 @@ use std::{
 use crossterm::{
     cursor::{Hide, Show},
     execute,
-    terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+    terminal::{
+        Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+        enable_raw_mode,
+    },
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -51,7 +54,9 @@ impl Terminal {
         give_back();
         stop()?;
         take_over()?;
-        self.screen.clear()
+        // Not cleared by asking where the cursor is: not every terminal answers.
+        self.screen = ratatui::Terminal::new(CrosstermBackend::new(stdout()))?;
+        Ok(())
     }
 }
 
@@ -68,7 +73,7 @@ impl Drop for Terminal {
 
 fn take_over() -> io::Result<()> {
     enable_raw_mode()?;
-    execute!(stdout(), EnterAlternateScreen, Hide)
+    execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All), Hide)
 }
 
 /// As much as can be done; a terminal that is gone needs nothing.
