@@ -214,3 +214,63 @@ pub(super) fn confirm(estate: &Estate, lock: Lock) -> Result<Lock, Problem> {
             .fix("the same command again")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rs/supervisor.pid");
+        make_folder(&folder.path().join("rs")).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn a_lock_that_was_handed_over_is_held_until_both_let_go() {
+        let (_folder, path) = place();
+        let old = Lock::take(&path).unwrap().unwrap();
+        let new = Lock::of(&path, old.descriptor().unwrap().into()).unwrap();
+        drop(old);
+        assert!(Lock::take(&path).unwrap().is_none());
+        let noted = fs::read_to_string(&path).unwrap();
+        assert_eq!(noted, format!("{}\n", std::process::id()), "written from the beginning");
+        drop(new);
+        assert!(Lock::take(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_whose_file_is_gone_is_taken_anew_unless_another_has_it() {
+        let (folder, path) = place();
+        let mut lock = Lock::take(&path).unwrap().unwrap();
+        assert!(lock.mend());
+        fs::remove_dir_all(folder.path().join("rs")).unwrap();
+        assert!(lock.mend());
+        assert!(Lock::take(&path).unwrap().is_none(), "it is ours again");
+        fs::remove_file(&path).unwrap();
+        let _other = Lock::take(&path).unwrap().unwrap();
+        assert!(!lock.mend(), "of two that believe to be the one, this one ends");
+    }
+
+    #[test]
+    fn an_estate_without_a_predecessor_needs_no_word() {
+        let (_folder, path) = place();
+        let lock = Lock::take(&path).unwrap().unwrap();
+        confirm(&Estate::default(), lock).unwrap();
+    }
+
+    #[test]
+    fn a_newcomer_whose_predecessor_died_before_the_word_has_the_place() {
+        let (_folder, path) = place();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let old = Lock::take(&path).unwrap().unwrap();
+        let handed = |old: &Lock| Lock::of(&path, old.descriptor().unwrap().into()).unwrap();
+        let estate = Estate { predecessor: Some(ours), ..Estate::default() };
+        drop(theirs);
+        // It took its place back: it lives, and holds the lock.
+        assert_eq!(confirm(&estate, handed(&old)).unwrap_err().class, Class::Internal);
+        let lock = handed(&old);
+        drop(old);
+        confirm(&estate, lock).unwrap();
+    }
+}

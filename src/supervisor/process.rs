@@ -17,6 +17,7 @@ use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
 use super::{
     door::Doors,
+    handover::Word,
     herald::Herald,
     place::{Seat, confirm},
     server::{Served, Supervisor},
@@ -173,7 +174,7 @@ pub(crate) async fn run(
         Served::Ended => {
             // The socket goes before the lock: whoever finds the place free finds no stale socket.
             doors.close();
-            supervisor.tell_predecessor();
+            supervisor.tell_predecessor(Word::End);
             Ended::Done
         }
         Served::Moved { successor, commands } => {

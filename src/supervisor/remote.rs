@@ -69,6 +69,8 @@ pub(super) struct Remote {
     ports: Mutex<Vec<(Address, Port)>>,
     /// Where questions go.
     pub(super) desk: Arc<Desk>,
+    /// Keys that a person unlocked.
+    keyring: ssh::Keyring,
     /// What the gateway last said of itself.
     said: Mutex<Option<Value>>,
     /// Writes its history.
@@ -91,7 +93,8 @@ impl Remote {
         unread: &Arc<Unread>,
         scribe: Scribe,
     ) -> Self {
-        let Way { label, dialer, desk, plan, forwards: configured, is_near, alive, port } = way;
+        let Way { label, dialer, desk, plan, keyring, forwards: configured, is_near, alive, port } =
+            way;
         if definition.local_port == 0 {
             definition.local_port = port.unwrap_or(0);
         }
@@ -132,6 +135,7 @@ impl Remote {
             unbound: Mutex::new(Vec::new()),
             ports: Mutex::new(Vec::new()),
             desk,
+            keyring,
             said: Mutex::new(None),
             scribe,
         }
@@ -301,11 +305,13 @@ impl Remote {
         forward.map(|(_, lane)| lane)
     }
 
-    /// Whether a new login would need a person, as the one at work did.
+    /// Whether it is up and another process would need a person to bring it up.
     pub(super) fn needs_person(&self) -> bool {
         self.lanes().any(|lane| {
             let state = lane.state.borrow();
-            state.facts.as_ref().is_some_and(|facts| facts.needs_person)
+            let needed = state.facts.as_ref().is_some_and(|facts| facts.needs_person);
+            let is_up = !matches!(state.phase, Phase::Blocked | Phase::Down);
+            is_up && (needed || self.keyring.is_unlocked())
         })
     }
 

@@ -24,7 +24,7 @@ use super::{
     connecting::Ask,
     dialer,
     door::Doors,
-    handover::{self, Estate, Pool},
+    handover::{self, Estate, Pool, Word},
     incoming::{Incoming, Local},
     lane::{Command, hopeless},
     metrics::Exporter,
@@ -506,6 +506,9 @@ impl Supervisor {
         }
         self.tell_roster();
         if let Some(remote) = running {
+            for port in remote.numbers() {
+                self.tell_predecessor(Word::EndPort { port });
+            }
             remote.end().await;
             remote.scribe.note(Happening::Disconnected);
             info!(remote = name, "disconnected");
