@@ -30,6 +30,9 @@ impl Tunnel {
         }
         let gateway = self.options.proof == ProofKind::Gateway;
         let Some(attempt) = self.attempt(number) else { return };
+        if attempt.is_old(&news, now) {
+            return;
+        }
         match news {
             News::SessionUp { needs_person } => {
                 attempt.heard = now;
@@ -110,6 +113,7 @@ impl Tunnel {
         if let News::Pong { rtt } = news {
             attempt.rtt = *rtt;
             attempt.pinged = None;
+            attempt.doubted = None;
         } else if *news == News::Answered {
             attempt.awaited = false;
         } else if *news == News::Heard {
@@ -126,6 +130,8 @@ impl Tunnel {
                 let again = matches!(attempt.stage, Stage::Unproved { .. });
                 attempt.stage = Stage::Proving { since: now, again };
                 actions.push(Action::Prove(number, Probe::Challenge));
+            } else {
+                self.failure = None;
             }
         }
         match &mut self.proof {
@@ -154,6 +160,7 @@ impl Tunnel {
         attempt.heard = now;
         attempt.stage = Stage::Serving;
         attempt.suspect = None;
+        attempt.doubted = None;
         attempt.pinged = None;
         attempt.proof_asked = None;
         attempt.next_proof = gateway.then(|| now + PROOF_INTERVAL);
