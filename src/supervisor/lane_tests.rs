@@ -10,14 +10,16 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     net::{TcpListener, UnixStream},
     sync::Notify,
+    time::timeout,
 };
 use tokio_tungstenite::{accept_async, tungstenite::Message as Word};
 
 use super::*;
 use crate::{
     control::{self, Reply},
-    supervisor::link::{Later, Printed, Stream},
-    tunnel::ProofKind,
+    problem::Class,
+    supervisor::link::{Facts, Later, NotOpened, Printed, Stream},
+    tunnel::Cause,
 };
 
 /// How long a test waits for what must happen, in the lane's own time.

@@ -10,6 +10,7 @@ use std::{
 
 use nix::{
     ifaddrs::getifaddrs,
+    net::if_::InterfaceFlags,
     time::{ClockId, clock_gettime},
 };
 
@@ -54,7 +55,8 @@ impl Clocks {
 /// By what ways this machine reaches others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Network {
-    /// Its addresses apart from loopback and link-local ones.
+    /// Its addresses apart from loopback and link-local ones, and those of interfaces that are off
+    /// or without a carrier: IPv4 ones stay there.
     addresses: BTreeSet<IpAddr>,
     /// Its default routes: interface and next hop, as the kernel writes them.
     defaults: BTreeSet<String>,
@@ -102,6 +104,8 @@ fn defaults_v6(table: &str) -> BTreeSet<String> {
 
 fn addresses() -> BTreeSet<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return BTreeSet::new() };
+    let at_work = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    let interfaces = interfaces.filter(|interface| interface.flags.contains(at_work));
     let addresses = interfaces.filter_map(|interface| {
         let address = interface.address?;
         let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));

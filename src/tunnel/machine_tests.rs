@@ -8,6 +8,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::tunnel::{Cause, News, Probe, ProofKind, attempt::PING_IDLE};
 
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)

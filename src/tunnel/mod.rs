@@ -8,9 +8,11 @@
 //! ```
 
 mod attempt;
+mod event;
 mod failure;
 mod machine;
 
 pub(crate) use attempt::{Number, Proof, ProofKind};
+pub(crate) use event::{Action, Event, News, Options, Phase, Probe, Wish};
 pub(crate) use failure::{Cause, Failure};
-pub(crate) use machine::{Action, Event, News, Options, Phase, Probe, Tunnel, Wish};
+pub(crate) use machine::Tunnel;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use nix::unistd::geteuid;
+
 /// A program that a test needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
@@ -15,6 +17,8 @@ pub(crate) enum Peer {
     Netcat,
     /// `script`, which runs a program on a terminal of its own.
     Script,
+    /// Networks and mounts of a test's own: root, `ip` and `nft`.
+    Namespaces,
 }
 
 impl Peer {
@@ -25,6 +29,9 @@ impl Peer {
             Self::OpenClaw => folder().join("openclaw/node_modules/openclaw").is_dir(),
             Self::Netcat => found("nc").is_some(),
             Self::Script => found("script").is_some(),
+            Self::Namespaces => {
+                geteuid().is_root() && ["ip", "nft"].iter().all(|name| system(name).is_some())
+            }
         }
     }
 
@@ -35,6 +42,7 @@ impl Peer {
             Self::OpenClaw => "tests/peers/install",
             Self::Netcat => "apt-get install netcat-openbsd",
             Self::Script => "apt-get install bsdutils",
+            Self::Namespaces => "run as root; apt-get install iproute2 nftables",
         }
     }
 }
@@ -67,7 +75,12 @@ pub(super) fn folder() -> PathBuf {
 
 /// The OpenSSH server, which must be started by its full path and is rarely on a user's PATH.
 pub(super) fn sshd() -> Option<PathBuf> {
-    found("sshd").or_else(|| Some(PathBuf::from("/usr/sbin/sshd")).filter(|path| path.is_file()))
+    system("sshd")
+}
+
+/// A program that may be where only the system's own users look.
+fn system(name: &str) -> Option<PathBuf> {
+    found(name).or_else(|| Some(PathBuf::from("/usr/sbin").join(name)).filter(|it| it.is_file()))
 }
 
 fn found(name: &str) -> Option<PathBuf> {

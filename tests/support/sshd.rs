@@ -125,10 +125,15 @@ impl Sshd {
 
     /// The known_hosts line for its host key, as seen through `port`.
     pub(crate) fn known_hosts_line(&self, port: u16) -> String {
+        self.known_hosts_line_at("127.0.0.1", port)
+    }
+
+    /// The same for another address or name of it.
+    pub(crate) fn known_hosts_line_at(&self, host: &str, port: u16) -> String {
         let public = fs::read_to_string(self.path("host_key.pub")).expect("a public key");
         let mut fields = public.split_whitespace();
         let (kind, key) = (fields.next().expect("a kind"), fields.next().expect("a key"));
-        format!("[127.0.0.1]:{port} {kind} {key}\n")
+        format!("[{host}]:{port} {kind} {key}\n")
     }
 
     /// Adds a line to the known_hosts file.

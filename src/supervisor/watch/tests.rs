@@ -48,6 +48,14 @@ fn hears_at_once_of_addresses_and_routes() {
             assert!(next_change(&mut watch).await);
             ip("route change default via 10.9.8.2");
             assert!(next_change(&mut watch).await);
+            ip("link set d0 down");
+            while next_change(&mut watch).await {}
+            ip("link set d0 up");
+            assert!(next_change(&mut watch).await);
+            ip("link set d1 down");
+            while next_change(&mut watch).await {}
+            ip("link set d1 up");
+            assert!(next_change(&mut watch).await);
             ip("link delete d0");
             while next_change(&mut watch).await {}
         });

@@ -1,0 +1,146 @@
+//! Connections: held until a path is live, served over it, or turned away.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use super::{Actor, HELD_MOST, Message, OPEN_LIMIT, Session, ask::absent};
+use crate::{
+    problem::{Class, Problem},
+    supervisor::{
+        incoming::{Incoming, Local},
+        link::NotOpened,
+        path::{Path, clock},
+        pump::{End, pump},
+    },
+    tunnel::{Event, News, Phase, ProofKind},
+};
+
+impl Actor {
+    /// Takes a connection in: serves it if a path is live, else holds it.
+    pub(super) fn admit(&mut self, incoming: Incoming) {
+        if incoming.until <= clock() {
+            self.refuse(incoming, "the far side did not answer in time");
+            return;
+        }
+        if let Some(path) = self.serving_path() {
+            self.serve(incoming, path);
+            return;
+        }
+        if self.tunnel.phase() == Phase::Blocked || self.held.len() >= HELD_MOST {
+            let reason = self.reason().unwrap_or_else(|| "too many connections wait".to_owned());
+            self.refuse(incoming, &reason);
+            return;
+        }
+        self.held.push_back(incoming);
+        self.report_held();
+    }
+
+    pub(super) fn serving_path(&self) -> Option<Arc<Path>> {
+        match self.sessions.get(&self.serving?)? {
+            Session::Up(path, _) => Some(Arc::clone(path)),
+            Session::Dialling { .. } => None,
+        }
+    }
+
+    /// Opens a stream for a connection and copies it; a session that dies before the stream is
+    /// confirmed gives the connection back.
+    pub(super) fn serve(&mut self, incoming: Incoming, path: Arc<Path>) {
+        let destination = self.destination.clone();
+        let inner = self.inner.clone();
+        let (news, proof) = (self.news.clone(), self.proof);
+        let guest = path.enter();
+        self.tasks.spawn(async move {
+            let _guest = guest;
+            path.asked();
+            let opening = timeout(OPEN_LIMIT, path.link.open(&destination.host, destination.port));
+            let opened = tokio::select! {
+                opened = opening => opened,
+                () = path.retired.cancelled() => Ok(Err(NotOpened::SessionLost)),
+            };
+            match opened {
+                Ok(Ok(far)) => {
+                    path.answered();
+                    let facts = path.link.facts();
+                    if let Some(local) = incoming.begin(facts, destination.port).await {
+                        let (local, end) = pump(local, far, &path).await;
+                        finish(local, &end);
+                    }
+                }
+                // A silent server is the machine's business: the connection waits for its verdict.
+                Ok(Err(NotOpened::SessionLost | NotOpened::Silent)) | Err(_) => {
+                    let _ended = inner.send(Message::Back(incoming)).await;
+                }
+                Ok(Err(NotOpened::Refused(reason) | NotOpened::Prohibited(reason))) => {
+                    path.answered();
+                    debug!(%reason, "the far side did not open a stream");
+                    if proof == ProofKind::Ssh {
+                        return incoming.refuse(Problem::new(Class::GatewayDown, reason)).await;
+                    }
+                    // As good as a proof that failed: `live` would be a memory from here on.
+                    let failure = absent(destination.port);
+                    let _ended = news.send((path.number, News::NotProved(failure.clone()))).await;
+                    incoming.refuse(failure.into()).await;
+                }
+            }
+        });
+    }
+
+    /// Ends a wait without having been served.
+    pub(super) fn refuse(&mut self, incoming: Incoming, reason: &str) {
+        let class = self.tunnel.failure().map_or(Class::Unreachable, |f| f.cause.class());
+        let mut problem = Problem::new(class, reason);
+        problem.fix = self.tunnel.failure().and_then(|failure| failure.fix.clone());
+        info!("a connection was not served");
+        self.tasks.spawn(async move { incoming.refuse(problem).await });
+    }
+
+    pub(super) fn reason(&self) -> Option<String> {
+        self.tunnel.failure().map(|failure| failure.message.clone())
+    }
+
+    pub(super) fn end_waits(&mut self) {
+        let now = clock();
+        let (over, held) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|incoming| incoming.until <= now);
+        self.held = held;
+        if over.is_empty() {
+            return;
+        }
+        let reason = self.reason().unwrap_or_else(|| "no path was live in time".to_owned());
+        for incoming in over {
+            self.refuse(incoming, &reason);
+        }
+        self.report_held();
+    }
+
+    /// Tells the machine how many wait, if that has changed.
+    pub(super) fn report_held(&mut self) {
+        let count = self.held.len();
+        if std::mem::replace(&mut self.told, count) != count {
+            self.step(Event::Held(count));
+        }
+    }
+
+    /// Serves a connection that waited; it goes back to waiting if the path is gone again.
+    pub(super) fn admit_held(&mut self, incoming: Incoming) {
+        match self.serving_path() {
+            Some(path) => self.serve(incoming, path),
+            None => self.held.push_back(incoming),
+        }
+    }
+}
+
+/// Ends the local side the way the far side ended.
+fn finish(local: Local, end: &End) {
+    match end {
+        End::Done => {}
+        End::Cut(reason) => {
+            info!(reason, "a stream was cut");
+            local.reset();
+        }
+        End::Local(error) => debug!(%error, "the local side broke off"),
+    }
+}

@@ -1,0 +1,141 @@
+//! Sessions: dialled, asked, drained and ended as the machine wants it.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::{Actor, Message, PING_LIMIT, Session, ask::ask_gateway};
+use crate::{
+    supervisor::{
+        link::Link,
+        path::{Path, clock},
+    },
+    tunnel::{Event, Failure, News, Number, Probe},
+};
+
+impl Actor {
+    pub(super) fn on_dialled(&mut self, number: Number, outcome: Result<Arc<dyn Link>, Failure>) {
+        let Some(Session::Dialling { draining, .. }) = self.sessions.remove(&number) else {
+            if let Ok(link) = outcome {
+                link.kill();
+            }
+            return;
+        };
+        let link = match outcome {
+            Ok(link) => link,
+            Err(failure) => {
+                debug!(attempt = number.0, cause = ?failure.cause, "attempt failed");
+                self.step(Event::News(number, News::Ended(failure)));
+                return;
+            }
+        };
+        let path = Path::new(number, link, Arc::clone(&self.totals), self.news.clone());
+        let path = Arc::new(path);
+        let watcher = {
+            let (path, news) = (Arc::clone(&path), self.news.clone());
+            self.tasks.spawn(async move {
+                let failure = path.link.closed().await;
+                path.retired.cancel();
+                let _ended = news.send((number, News::Ended(failure))).await;
+            })
+        };
+        let facts = path.link.facts();
+        let needs_person = facts.needs_person;
+        self.state.send_modify(|state| state.facts = Some(facts));
+        self.sessions.insert(number, Session::Up(path, watcher));
+        self.step(Event::News(number, News::SessionUp { needs_person }));
+        if draining {
+            self.step(Event::News(number, News::Empty));
+        }
+    }
+
+    pub(super) fn signs_of_life(&mut self) -> Vec<(Number, bool)> {
+        let paths = self.sessions.values().filter_map(|session| match session {
+            Session::Up(path, _) => Some(path),
+            Session::Dialling { .. } => None,
+        });
+        paths.map(|path| (path.number, path.has_heard())).collect()
+    }
+
+    pub(super) fn dial(&mut self, number: Number) {
+        let (dialer, inner) = (Arc::clone(&self.dialer), self.inner.clone());
+        debug!(attempt = number.0, "attempt begins");
+        let task = self.tasks.spawn(async move {
+            let stages = inner.clone();
+            let stage = move |text: String| {
+                let _full = stages.try_send(Message::Stage(number, text));
+            };
+            let outcome = dialer.dial(&stage).await;
+            let _ended = inner.send(Message::Dialled(number, outcome)).await;
+        });
+        self.sessions.insert(number, Session::Dialling { task, draining: false });
+    }
+
+    pub(super) fn ping(&mut self, number: Number) {
+        let Some(Session::Up(path, _)) = self.sessions.get(&number) else { return };
+        let (path, news) = (Arc::clone(path), self.news.clone());
+        path.listen();
+        self.tasks.spawn(async move {
+            if let Ok(Ok(rtt)) = timeout(PING_LIMIT, path.link.ping()).await {
+                path.stop_listening();
+                let _ended = news.send((number, News::Pong { rtt })).await;
+            }
+        });
+    }
+
+    pub(super) fn prove(&mut self, number: Number, probe: Probe) {
+        let Some(Session::Up(path, _)) = self.sessions.get(&number) else { return };
+        let (path, news) = (Arc::clone(path), self.news.clone());
+        let destination = self.destination.clone();
+        self.tasks.spawn(async move {
+            let begun = clock();
+            let outcome = ask_gateway(&path, &destination, probe).await;
+            let news_of_it = match outcome {
+                Ok(()) => News::Proved { rtt: clock() - begun },
+                Err(Some(failure)) => News::NotProved(failure),
+                // The machine's own deadline or the session's end says the rest.
+                Err(None) => return,
+            };
+            let _ended = news.send((number, news_of_it)).await;
+        });
+    }
+
+    pub(super) fn drain(&mut self, number: Number) {
+        match self.sessions.get_mut(&number) {
+            Some(Session::Dialling { draining, .. }) => *draining = true,
+            Some(Session::Up(path, _)) => {
+                path.retired.cancel();
+                if path.streams() == 0 {
+                    let _full = self.news.try_send((number, News::Empty));
+                }
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn kill(&mut self, number: Number) {
+        match self.sessions.remove(&number) {
+            Some(Session::Dialling { task, .. }) => task.abort(),
+            Some(Session::Up(path, watcher)) => {
+                watcher.abort();
+                path.retired.cancel();
+                if path.streams() == 0 && !path.link.is_closed() {
+                    self.tasks.spawn(async move { path.link.close().await });
+                } else {
+                    path.link.kill();
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        let numbers: Vec<Number> = self.sessions.keys().copied().collect();
+        for number in numbers {
+            self.kill(number);
+        }
+    }
+}

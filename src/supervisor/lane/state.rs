@@ -1,0 +1,65 @@
+//! What a lane publishes of itself.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{
+    problem::Problem,
+    supervisor::link::Facts,
+    tunnel::{Failure, Phase, Proof},
+};
+
+/// The last time the path was away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::supervisor) struct Outage {
+    /// What was noticed.
+    pub(in crate::supervisor) cause: String,
+    /// The last sign of life before.
+    pub(in crate::supervisor) started: SystemTime,
+    /// From there until it was noticed.
+    pub(in crate::supervisor) detected: Duration,
+    /// From noticing until a path served again; `None` while it lasts.
+    pub(in crate::supervisor) restored: Option<Duration>,
+}
+
+/// What a lane publishes.
+#[derive(Debug, Clone)]
+pub(in crate::supervisor) struct State {
+    pub(in crate::supervisor) phase: Phase,
+    pub(in crate::supervisor) since: SystemTime,
+    /// What the attempt is at.
+    pub(in crate::supervisor) stage: String,
+    pub(in crate::supervisor) proof: Option<Proof>,
+    pub(in crate::supervisor) failure: Option<Failure>,
+    pub(in crate::supervisor) attempts: u64,
+    pub(in crate::supervisor) reconnects: u64,
+    pub(in crate::supervisor) held: usize,
+    pub(in crate::supervisor) outage: Option<Outage>,
+    pub(in crate::supervisor) facts: Option<Facts>,
+}
+
+/// Whether new connections are served in that phase.
+pub(super) fn serves(phase: Phase) -> bool {
+    matches!(phase, Phase::Live | Phase::GatewaySlow)
+}
+
+/// The phase as `remote status` writes it.
+pub(in crate::supervisor) fn word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Live => "live",
+        Phase::Connecting => "connecting",
+        Phase::Suspect => "suspect",
+        Phase::Waiting => "waiting",
+        Phase::GatewaySlow => "gateway_slow",
+        Phase::GatewayDown => "gateway_down",
+        Phase::Blocked => "blocked",
+        Phase::Down => "down",
+    }
+}
+
+/// The problem that a state means for somebody who wants a path now, if waiting cannot help: a
+/// person must act, or no gateway is there.
+pub(in crate::supervisor) fn hopeless(state: &State) -> Option<Problem> {
+    matches!(state.phase, Phase::Blocked | Phase::GatewayDown)
+        .then(|| state.failure.clone().map(Problem::from))
+        .flatten()
+}

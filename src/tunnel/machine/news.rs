@@ -1,0 +1,299 @@
+//! What news of an attempt means: it came up, was heard, proved itself, or ended.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Draining, LOSER_PATIENCE, PROOF_INTERVAL, PUNISHED, REPLACEMENT_INTERVAL, SILENCE,
+    SILENCE_REPLACED, STABLE, Tunnel, UNPROVED_FIRST, UNPROVED_MOST, WAIT_HELD, WAIT_PENALTY,
+};
+use crate::tunnel::{
+    Action, Cause, Failure, News, Number, Probe, Proof, ProofKind, attempt::Stage,
+};
+
+impl Tunnel {
+    pub(super) fn on_news(
+        &mut self,
+        number: Number,
+        news: News,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(place) = self.draining.iter().position(|d| d.number == number) {
+            self.on_news_of_draining(place, &news, now, actions);
+            return;
+        }
+        if let News::Ended(failure) = news {
+            self.on_ended(number, failure, now);
+            return;
+        }
+        let gateway = self.options.proof == ProofKind::Gateway;
+        let Some(attempt) = self.attempt(number) else { return };
+        match news {
+            News::SessionUp { needs_person } => {
+                attempt.heard = now;
+                attempt.needs_person = needs_person;
+                if self.replacement.as_ref().is_some_and(|r| r.number == number) {
+                    self.replaced = Some(now);
+                }
+                let Some(attempt) = self.attempt(number) else { return };
+                if gateway {
+                    attempt.stage = Stage::Proving { since: now, again: false };
+                    actions.push(Action::Prove(number, Probe::Challenge));
+                } else {
+                    self.on_proved(number, Duration::ZERO, now, actions);
+                }
+            }
+            News::Heard | News::Alive | News::Answered | News::Pong { .. } => {
+                self.on_heard(number, &news, now, actions);
+            }
+            News::Awaited => attempt.awaited = true,
+            News::Proved { rtt } => self.on_proved(number, rtt, now, actions),
+            News::NotProved(failure) => self.on_not_proved(number, failure, now, actions),
+            News::Parked(parked) => {
+                attempt.parked = parked;
+                attempt.heard = now;
+                attempt.pinged = None;
+            }
+            News::Empty | News::Ended(_) => {}
+        }
+    }
+
+    pub(super) fn on_news_of_draining(
+        &mut self,
+        place: usize,
+        news: &News,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(draining) = self.draining.get_mut(place) else { return };
+        match news {
+            News::Ended(_) => {
+                self.draining.remove(place);
+            }
+            News::Empty => {
+                actions.push(Action::Kill(draining.number));
+                self.draining.remove(place);
+            }
+            News::Parked(true) => draining.until = None,
+            News::Heard | News::Alive | News::Answered | News::Pong { .. } if draining.silent => {
+                draining.silent = false;
+                draining.until = draining.until.map(|_| now + SILENCE);
+            }
+            News::Parked(false) => draining.until = Some(now + SILENCE),
+            News::Heard
+            | News::Alive
+            | News::Answered
+            | News::Pong { .. }
+            | News::SessionUp { .. }
+            | News::Awaited
+            | News::Proved { .. }
+            | News::NotProved(_) => {}
+        }
+    }
+
+    pub(super) fn on_heard(
+        &mut self,
+        number: Number,
+        news: &News,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let gateway = self.options.proof == ProofKind::Gateway;
+        let Some(attempt) = self.attempt(number) else { return };
+        attempt.heard = now;
+        if let News::Pong { rtt } = news {
+            attempt.rtt = *rtt;
+            attempt.pinged = None;
+        } else if *news == News::Answered {
+            attempt.awaited = false;
+        } else if *news == News::Heard {
+            attempt.awaited = false;
+            attempt.next_proof = attempt.next_proof.map(|_| now + PROOF_INTERVAL);
+        }
+        let serving = attempt.stage == Stage::Serving;
+        let (rtt, relieved) = (attempt.rtt, attempt.suspect.take().is_some());
+        if relieved {
+            attempt.pinged = None;
+            if gateway {
+                let again = matches!(attempt.stage, Stage::Unproved { .. });
+                attempt.stage = Stage::Proving { since: now, again };
+                actions.push(Action::Prove(number, Probe::Challenge));
+            }
+        }
+        match &mut self.proof {
+            Some(proof) if gateway && serving && *news == News::Heard => {
+                proof.at = now;
+                self.slow = false;
+            }
+            _ if gateway => {}
+            _ => self.proof = Some(Proof { kind: ProofKind::Ssh, at: now, rtt }),
+        }
+    }
+
+    pub(super) fn on_proved(
+        &mut self,
+        number: Number,
+        rtt: Duration,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let gateway = self.options.proof == ProofKind::Gateway;
+        let Some(attempt) = self.attempt(number) else { return };
+        if !attempt.has_session() && gateway {
+            return;
+        }
+        let fresh = attempt.stage != Stage::Serving;
+        attempt.heard = now;
+        attempt.stage = Stage::Serving;
+        attempt.suspect = None;
+        attempt.pinged = None;
+        attempt.proof_asked = None;
+        attempt.next_proof = gateway.then(|| now + PROOF_INTERVAL);
+        self.proof = Some(Proof { kind: self.options.proof, at: now, rtt });
+        self.slow = false;
+        self.failure = None;
+        self.attempts = 0;
+        self.closed_early = 0;
+        self.unproved_wait = UNPROVED_FIRST;
+        if fresh {
+            self.serving_since.get_or_insert(now);
+        }
+        self.settle(number, now, actions);
+    }
+
+    /// Of two attempts the one that proved itself stays.
+    pub(super) fn settle(&mut self, proved: Number, now: Instant, actions: &mut Vec<Action>) {
+        let Some(replacement) = self.replacement.take() else { return };
+        if replacement.number != proved {
+            if self.current.as_ref().is_some_and(|attempt| attempt.parked) {
+                self.replacement = Some(replacement);
+            } else {
+                self.drain(replacement.number, Some(now + LOSER_PATIENCE), false, actions);
+            }
+            return;
+        }
+        let Some(old) = self.current.replace(replacement) else { return };
+        if !old.has_session() {
+            self.drain(old.number, Some(now + LOSER_PATIENCE), false, actions);
+            return;
+        }
+        let silent = old.suspect.is_some();
+        let until = match (old.parked, silent) {
+            (true, _) => None,
+            (false, true) => Some(now + SILENCE_REPLACED),
+            (false, false) => Some(now + SILENCE),
+        };
+        self.drain(old.number, until, silent, actions);
+    }
+
+    pub(super) fn drain(
+        &mut self,
+        number: Number,
+        until: Option<Instant>,
+        silent: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        self.draining.push(Draining { number, until, silent });
+        actions.push(Action::Drain(number));
+    }
+
+    pub(super) fn on_not_proved(
+        &mut self,
+        number: Number,
+        failure: Failure,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let wait = self.unproved_wait;
+        let replacing = self.replacement.as_ref().is_some_and(|r| r.number == number);
+        let Some(attempt) = self.attempt(number) else { return };
+        attempt.heard = now;
+        attempt.proof_asked = None;
+        if !failure.cause.is_transient() {
+            actions.push(Action::Kill(number));
+            self.drop_attempt(number);
+            self.failure = Some(failure.clone());
+            if replacing {
+                self.replace_after = Some(now + REPLACEMENT_INTERVAL);
+            } else {
+                self.give_up(failure);
+            }
+            return;
+        }
+        attempt.stage = Stage::Unproved { retry: now + wait };
+        self.unproved_wait = (wait * 2).min(UNPROVED_MOST);
+        self.failure = Some(failure);
+        if !replacing {
+            self.serving_since = None;
+        }
+    }
+
+    pub(super) fn on_ended(&mut self, number: Number, failure: Failure, now: Instant) {
+        if self.replacement.as_ref().is_some_and(|attempt| attempt.number == number) {
+            let reached = self.replacement.take().is_some_and(|attempt| attempt.has_session());
+            let wait = if matches!(failure.cause, Cause::ClosedBeforeBanner { .. }) {
+                self.wait(failure.cause, now)
+            } else if failure.cause.is_transient() && !reached {
+                self.backoff.next_wait().min(WAIT_HELD)
+            } else {
+                REPLACEMENT_INTERVAL
+            };
+            self.replace_after = Some(now + wait);
+            return;
+        }
+        if self.current.as_ref().is_none_or(|attempt| attempt.number != number) {
+            return;
+        }
+        self.current = None;
+        if self.serving_since.take().is_some_and(|since| now - since >= STABLE) {
+            self.backoff.reset();
+        }
+        self.slow = false;
+        self.failure = Some(failure.clone());
+        if let Some(replacement) = self.replacement.take() {
+            self.current = Some(replacement);
+            return;
+        }
+        if failure.cause.is_transient() {
+            self.retry = Some(now + self.wait(failure.cause, now));
+            if let (Some(_), Some(failure)) = (self.punished_until, &mut self.failure) {
+                failure.message.push_str(PUNISHED);
+            }
+        } else {
+            self.give_up(failure);
+        }
+    }
+
+    /// The wait after an attempt that failed for `cause`.
+    pub(super) fn wait(&mut self, cause: Cause, now: Instant) -> Duration {
+        let wait = self.backoff.next_wait();
+        self.punished_until = None;
+        let Cause::ClosedBeforeBanner { penalty } = cause else {
+            self.closed_early = 0;
+            return if self.held > 0 { wait.min(WAIT_HELD) } else { wait };
+        };
+        self.closed_early += 1;
+        // A server that restarts looks the same the first time.
+        if !penalty && self.closed_early < 2 {
+            return wait;
+        }
+        self.punished_until = Some(now + WAIT_PENALTY);
+        wait.max(WAIT_PENALTY)
+    }
+
+    pub(super) fn give_up(&mut self, failure: Failure) {
+        self.retry = None;
+        self.serving_since = None;
+        if self.current.is_none() {
+            self.blocked = Some(failure);
+        }
+    }
+
+    pub(super) fn drop_attempt(&mut self, number: Number) {
+        if self.replacement.as_ref().is_some_and(|attempt| attempt.number == number) {
+            self.replacement = None;
+        } else if self.current.as_ref().is_some_and(|attempt| attempt.number == number) {
+            self.current = self.replacement.take();
+        }
+    }
+}
