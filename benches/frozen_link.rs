@@ -19,8 +19,8 @@ use side_by_side::{
     rounds,
 };
 use support::{
-    Freezer, KEEPALIVE, Peer, Scene, Sshd, answers, dial, free_port, present, ssh_forward_by, wait_until,
-    way_in,
+    Freezer, KEEPALIVE, Peer, Scene, Sshd, answers, dial, free_port, present, ssh_forward_by,
+    wait_until, way_in,
 };
 
 /// How much longer each round leaves the path alone: so it freezes at any point between two pings.
@@ -58,8 +58,7 @@ fn main() -> ExitCode {
         let theirs = [false, true].map(|asks| scope.spawn(move || ssh_ends_after(gateway, asks)));
         for round in 0..u32::try_from(rounds(6)).expect("few rounds") {
             let calm = STEP * (round % CALMS);
-            let how =
-                if round % 2 == 0 { Waiting::OnAnOpenStream } else { Waiting::OnANewOne };
+            let how = if round % 2 == 0 { Waiting::OnAnOpenStream } else { Waiting::OnANewOne };
             idle.add_time(freeze(&scene, &freezer, calm, Waiting::Nobody));
             awaited.add_time(freeze(&scene, &freezer, calm, how));
         }

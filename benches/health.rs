@@ -44,10 +44,9 @@ fn main() -> ExitCode {
         "health",
         &[("OpenClaw", reference_version()), ("ssh", first_line("ssh", &["-V"]))],
     );
-    for (words, goal) in [
-        (["health", "--json"].as_slice(), 50.0),
-        (&["status", "--deep", "--json"], 200.0),
-    ] {
+    for (words, goal) in
+        [(["health", "--json"].as_slice(), 50.0), (&["status", "--deep", "--json"], 200.0)]
+    {
         let [mut to_ours, mut to_reference, mut theirs] = [const { Vec::new() }; 3];
         for _ in 0..rounds(5) {
             for _ in 0..OURS_A_ROUND {

@@ -81,9 +81,11 @@ fn print(costs: &[Cost], theirs: &Cost) -> ExitCode {
                 )
                 .goal(Goal::EachAtMost(0.5));
         } else {
-            table
-                .alone(&name("memory"), "MiB", &sample(cost.mebibytes))
-                .alone(&name("processor"), "% of a core", &sample(cost.percent));
+            table.alone(&name("memory"), "MiB", &sample(cost.mebibytes)).alone(
+                &name("processor"),
+                "% of a core",
+                &sample(cost.percent),
+            );
         }
         table.alone(&name("wake-ups"), "a minute", &sample(cost.wakes));
     }

@@ -14,8 +14,7 @@ use std::{
 use nix::{sys::signal::Signal, unistd::Pid};
 use side_by_side::{Goal, Samples, Table, first_line, noticing::reconnects, rounds};
 use support::{
-    Meter, Peer, Scene, free_port, openclaw, present, resident_bytes, signal,
-    status_of, way_in,
+    Meter, Peer, Scene, free_port, openclaw, present, resident_bytes, signal, status_of, way_in,
 };
 
 /// Tunnels that are cut at once.
@@ -55,17 +54,25 @@ fn main() -> ExitCode {
         memory.push(mebibytes);
     }
     let counted: u64 = (0..TUNNELS).map(|number| reconnects(&scene.laptop, &name(number))).sum();
-    let [early, late] = [memory.first(), memory.last()].map(|it| *it.expect("looked at least once"));
+    let [early, late] =
+        [memory.first(), memory.last()].map(|it| *it.expect("looked at least once"));
     Table::new("reconnects", &[("sshd", first_line("ssh", &["-V"]))])
         .alone("reconnects, by remote status", "of all tunnels", &Samples::of([counted as f64]))
-        .compare("memory at the end", "MiB", &Samples::of([late]), ("after 100", &Samples::of([early])))
+        .compare(
+            "memory at the end",
+            "MiB",
+            &Samples::of([late]),
+            ("after 100", &Samples::of([early])),
+        )
         .goal(Goal::EachAtMost(early + NOISE))
         .print()
 }
 
 /// After how many reconnects the memory is read.
 fn looks(all: usize) -> impl Iterator<Item = usize> {
-    std::iter::once(FIRST).chain((1..=10).map(move |tenth| all * tenth / 10)).filter(|at| *at >= FIRST)
+    std::iter::once(FIRST)
+        .chain((1..=10).map(move |tenth| all * tenth / 10))
+        .filter(|at| *at >= FIRST)
 }
 
 fn name(number: usize) -> String {

@@ -55,18 +55,33 @@ fn main() -> ExitCode {
         ("autossh", first_line("autossh", &["-V"])),
         ("ssh", first_line("ssh", &["-V"])),
     ];
-    spent.lines.iter().for_each(|line| println!("the gateway said: {line}"));
+    let lines = spent.because_of_us();
+    lines.iter().for_each(|line| println!("the gateway said: {line}"));
     Table::new("ten_minutes", &peers)
         .alone("minutes measured", "10 for the goals", &one(minutes))
-        .alone("an idle tunnel, bytes both ways", "KB an hour", &one(spent.bytes / 1000.0 * 60.0 / minutes))
+        .alone(
+            "an idle tunnel, bytes both ways",
+            "KB an hour",
+            &one(spent.bytes / 1000.0 * 60.0 / minutes),
+        )
         .goal(Goal::EachAtMost(300.0))
         .alone("its supervisor's wake-ups", "a minute", &one(spent.wakes / minutes))
         .goal(Goal::EachAtMost(15.0))
-        .alone("lines in the OpenClaw gateway's log", "in all", &one(spent.lines.len() as f64))
+        .alone("lines in the OpenClaw gateway's log", "because of us", &one(lines.len() as f64))
         .goal(Goal::EachAtMost(0.0))
-        .compare("connections to a server that refuses the key", "in all", &one(dialled.refused), (name, &one(dialled.refused_theirs)))
+        .compare(
+            "connections to a server that refuses the key",
+            "in all",
+            &one(dialled.refused),
+            (name, &one(dialled.refused_theirs)),
+        )
         .goal(Goal::EachAtMost(1.0))
-        .compare("connections to one that resets them", "in all", &one(dialled.reset), (name, &one(dialled.reset_theirs)))
+        .compare(
+            "connections to one that resets them",
+            "in all",
+            &one(dialled.reset),
+            (name, &one(dialled.reset_theirs)),
+        )
         .goal(Goal::EachAtMost(40.0))
         .alone("dials to a closed port", "in all", &one(dialled.closed))
         .goal(Goal::EachAtMost(40.0))
@@ -81,6 +96,8 @@ struct Idle {
     way: Meter,
     _sshd: Sshd,
     gateway: ReferenceGateway,
+    /// One that nobody reaches: what it says, OpenClaw says of itself.
+    untouched: ReferenceGateway,
 }
 
 /// What it has taken so far.
@@ -88,25 +105,29 @@ struct Spent {
     bytes: f64,
     wakes: f64,
     lines: Vec<String>,
+    /// What the gateway that nobody reaches said.
+    lines_untouched: Vec<String>,
 }
 
 impl Idle {
     fn start() -> Self {
-        let (gateway, sshd, laptop) = (ReferenceGateway::start(), Sshd::start(&[]), Home::new());
+        let gateway = ReferenceGateway::start();
+        let untouched = ReferenceGateway::start_as("untouched");
+        let (sshd, laptop) = (Sshd::start(&[]), Home::new());
         let way = Meter::before(sshd.port());
         let token = laptop.write("token", ReferenceGateway::TOKEN);
         connect(&laptop, "idle", &sshd, &way, gateway.port(), &token);
-        Self { laptop, way, _sshd: sshd, gateway }
+        Self { laptop, way, _sshd: sshd, gateway, untouched }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     fn spent(&self) -> Spent {
         let supervisor = self.laptop.supervisor().expect("a supervisor");
-        let log = self.gateway.program().log();
         Spent {
             bytes: self.way.passed() as f64,
             wakes: switches(supervisor) as f64,
-            lines: log.lines().map(str::to_owned).collect(),
+            lines: lines_of(&self.gateway),
+            lines_untouched: lines_of(&self.untouched),
         }
     }
 }
@@ -118,6 +139,25 @@ impl Spent {
         self.lines.drain(..before.lines.len());
         self
     }
+
+    /// What a gateway said because of the tunnel: not what the other one says as well, at any time.
+    fn because_of_us(&self) -> Vec<&String> {
+        self.lines.iter().filter(|line| !self.lines_untouched.contains(line)).collect()
+    }
+}
+
+/// The lines that a gateway has logged, without colours and times.
+fn lines_of(gateway: &ReferenceGateway) -> Vec<String> {
+    let log = gateway.program().log();
+    let plain = |line: &str| {
+        let mut parts = line.split('\u{1b}');
+        let first = parts.next().unwrap_or_default().to_owned();
+        let text: String =
+            parts.filter_map(|part| part.split_once('m')).map(|(_, it)| it).collect();
+        let text = first + &text;
+        text.split_once(' ').map(|(_, said)| said.to_owned()).unwrap_or(text)
+    };
+    log.lines().map(plain).collect()
 }
 
 /// Tunnels that were live, and whose servers then do not let them back.
@@ -176,7 +216,16 @@ impl Lost {
         }
         let autossh = [(&refusing, &ways.refused_theirs), (&sshd, &ways.reset_theirs)];
         let autossh = autossh.map(|(sshd, way)| start_autossh(sshd, way, port));
-        Self { laptop, gateway, _far: far, _sshd: sshd, refusing, ways, _autossh: autossh, hole: None }
+        Self {
+            laptop,
+            gateway,
+            _far: far,
+            _sshd: sshd,
+            refusing,
+            ways,
+            _autossh: autossh,
+            hole: None,
+        }
     }
 
     /// From now on nobody is let in.

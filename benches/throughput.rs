@@ -116,7 +116,12 @@ fn connect(scene: &Scene, port: u16, options: &[&str], far: Way) -> Way {
     for (near, far) in pairs(near, far) {
         run = run.args(["-L", &format!("{near}:127.0.0.1:{far}")]);
     }
-    options.iter().fold(run, |run, option| run.args(["-o", option])).arg(scene.sshd.target()).run().exits(0);
+    options
+        .iter()
+        .fold(run, |run, option| run.args(["-o", option]))
+        .arg(scene.sshd.target())
+        .run()
+        .exits(0);
     near
 }
 
@@ -239,7 +244,9 @@ fn give(stream: &mut TcpStream, bytes: u64) -> io::Result<()> {
     let mut left = bytes;
     while left > 0 {
         let now = left.min(part.len() as u64);
-        stream.write_all(part.get(..usize::try_from(now).unwrap_or(part.len())).unwrap_or_default())?;
+        stream.write_all(
+            part.get(..usize::try_from(now).unwrap_or(part.len())).unwrap_or_default(),
+        )?;
         left -= now;
     }
     Ok(())

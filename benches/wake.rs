@@ -135,8 +135,7 @@ fn autossh_sleeps(gateway: u16, path: Path, answered: &mut Samples) {
     let autossh = ssh_forward_by("autossh", &[], &sshd, way.port(), &[(port, gateway)]);
     wait_until("autossh leads to the gateway", LIMIT, || answers(port, "/healthz").then_some(()));
     thread::sleep(AWAKE);
-    let all: Vec<Pid> =
-        std::iter::once(autossh.pid()).chain(descendants(autossh.pid())).collect();
+    let all: Vec<Pid> = std::iter::once(autossh.pid()).chain(descendants(autossh.pid())).collect();
     assert!(all.iter().all(|pid| signal(*pid, Signal::SIGSTOP)), "autossh runs");
     thread::sleep(ASLEEP);
     lose(&way, path);

@@ -174,9 +174,10 @@ impl Table {
         println!("{:<52} {:>24} {:>24} {:>8}", "", "ours", "peer", "ratio");
         for row in &self.rows {
             let what = format!("{} [{}]", row.what, row.unit);
-            let (peer, theirs) = row.peer.as_ref().map_or(("", String::new()), |(name, theirs)| {
-                (*name, spread(theirs))
-            });
+            let (peer, theirs) = row
+                .peer
+                .as_ref()
+                .map_or(("", String::new()), |(name, theirs)| (*name, spread(theirs)));
             let ratio = row.ratio().map(|ratio| format!("{ratio:.3}")).unwrap_or_default();
             let goal = row.goal.map(|goal| format!("{goal}: ")).unwrap_or_default();
             let (ours, verdict) = (spread(&row.ours), row.verdict());

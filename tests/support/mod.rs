@@ -28,7 +28,8 @@ pub(crate) use meter::Meter;
 pub(crate) use net::{answers, dial, free_port, listens, status_of, wait_until};
 pub(crate) use peers::{Peer, present};
 pub(crate) use processes::{
-    alive, cpu_time, descendants, proportional_bytes, resident_bytes, signal, switches, with_variable,
+    alive, cpu_time, descendants, proportional_bytes, resident_bytes, signal, switches,
+    with_variable,
 };
 pub(crate) use program::{Program, end_of, guarded, run_to_end};
 pub(crate) use scene::{Scene, dialling, way_in};

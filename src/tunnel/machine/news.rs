@@ -101,7 +101,9 @@ impl Tunnel {
         let gateway = self.options.proof == ProofKind::Gateway;
         let Some(attempt) = self.attempt(number) else { return };
         attempt.heard = now;
+        let mut late = false;
         if let News::Pong { rtt } = news {
+            late = *rtt > attempt.patience();
             attempt.rtt = *rtt;
             attempt.pinged = None;
         } else if *news == News::Answered {
@@ -114,11 +116,16 @@ impl Tunnel {
         let (rtt, relieved) = (attempt.rtt, attempt.suspect.take().is_some());
         if relieved {
             attempt.pinged = None;
-            if gateway {
-                let again = matches!(attempt.stage, Stage::Unproved { .. });
-                attempt.stage = Stage::Proving { since: now, again };
-                actions.push(Action::Prove(number, Probe::Challenge));
-            }
+        }
+        if late {
+            // It tells how long the path was gone, and not how long it is: a second answer does.
+            attempt.pinged = Some(now);
+            actions.push(Action::Ping(number));
+        }
+        if relieved && gateway {
+            let again = matches!(attempt.stage, Stage::Unproved { .. });
+            attempt.stage = Stage::Proving { since: now, again };
+            actions.push(Action::Prove(number, Probe::Challenge));
         }
         match &mut self.proof {
             Some(proof) if gateway && serving && *news == News::Heard => {
