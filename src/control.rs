@@ -22,11 +22,12 @@ use tokio::{
 };
 
 use crate::{
+    meeting::{Greeting, Meeting, Party, Pressure, meet},
     problem::{Class, Problem},
     secret::Secret,
 };
 
-/// The version of these messages; the two ends must agree.
+/// The version of these messages, the greeting apart; the two ends must agree.
 pub(crate) const VERSION: u32 = 1;
 /// The largest message either end accepts, bytes.
 const MESSAGE_LIMIT: u32 = 1 << 20;
@@ -77,15 +78,6 @@ impl Endpoint {
             _ => usual,
         }
     }
-}
-
-/// The supervisor's first message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Greeting {
-    /// [`VERSION`] of its program.
-    pub(crate) version: u32,
-    /// Its process.
-    pub(crate) pid: u32,
 }
 
 /// What a command asks, with what it lends.
@@ -221,6 +213,8 @@ pub(crate) enum Reply {
     },
     /// Done as asked.
     Done,
+    /// Nothing was done: another supervisor serves by now.
+    Moved,
     /// Not done.
     Failed(Problem),
 }
@@ -283,6 +277,9 @@ impl From<Problem> for Unmet {
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: UnixStream,
+    endpoint: Endpoint,
+    /// What was asked, until something was answered.
+    asked: Option<Call>,
 }
 
 impl Connection {
@@ -301,39 +298,50 @@ impl Connection {
     }
 
     async fn try_dial(endpoint: &Endpoint, start: Start) -> Result<Option<Self>, Unmet> {
-        let mut stream = match (endpoint.connect().await, start) {
-            (Ok(stream), _) => stream,
+        let own = Party::own(false);
+        let (mut stream, greeting) = match (endpoint.connect().await, start) {
+            (Ok(stream), _) => {
+                let (stream, greeting) = greeted(stream).await?;
+                match meet(&own, &greeting) {
+                    Meeting::Join | Meeting::Refuse => (stream, greeting),
+                    Meeting::TakeOver(pressure) => {
+                        drop(stream);
+                        succeed(endpoint, pressure).await?
+                    }
+                }
+            }
             (Err(error), Start::Never) if is_absent(&error) => return Ok(None),
-            (Err(error), Start::IfNeeded) if is_absent(&error) => launch(endpoint).await?,
+            (Err(error), Start::IfNeeded) if is_absent(&error) => {
+                greeted(launch(endpoint).await?).await?
+            }
             (Err(error), _) => return Err(unreachable_socket(&endpoint.socket, &error).into()),
         };
-        let owner = stream.peer_cred().map_err(|error| broken(&error))?.uid();
-        if owner != nix::unistd::getuid().as_raw() {
+        if greeting.version != own.version {
+            // Nothing more is wanted of it.
+            let _closed = stream.shutdown().await;
             return Err(Problem::new(
                 Class::Internal,
-                format!("the supervisor socket belongs to another user (uid {owner})"),
+                format!(
+                    "the supervisor (pid {}) is of another version of openclaw, {}, and stays",
+                    greeting.pid, greeting.program
+                ),
             )
+            .fix(format!(
+                "use that program, or kill {}; the next command starts a supervisor of its own",
+                greeting.pid
+            ))
             .into());
         }
-        let greeting: Greeting = timeout(GREETING_LIMIT, read(&mut stream))
-            .await
-            .map_err(|_| Problem::new(Class::Internal, "the supervisor does not answer"))?
-            .map_err(|_| Unmet::Ended)?;
-        if greeting.version != VERSION {
-            return Err(Problem::new(
-                Class::Internal,
-                "the running supervisor is of another version of openclaw",
-            )
-            .fix(format!("kill {}; the next command starts the new one", greeting.pid))
-            .into());
-        }
-        Ok(Some(Self { stream }))
+        Ok(Some(Self { stream, endpoint: endpoint.clone(), asked: None }))
     }
 
     /// Sends a request, with this process's agent.
     pub(crate) async fn request(&mut self, request: Request) -> Result<(), Problem> {
         let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|v| !v.is_empty()).map(PathBuf::from);
-        write(&mut self.stream, &Call { agent, request }).await.map_err(|error| broken(&error))
+        let call = Call { agent, request };
+        let written = write(&mut self.stream, &call).await.map_err(|error| broken(&error));
+        self.asked = Some(call);
+        written
     }
 
     /// Adds a note to the request under way.
@@ -341,8 +349,17 @@ impl Connection {
         write(&mut self.stream, note).await.map_err(|error| broken(&error))
     }
 
-    /// Waits for the next reply; a supervisor that dies is an error.
+    /// Waits for the next reply; a supervisor that dies is an error. One that has a successor by
+    /// now is left for it.
     pub(crate) async fn reply(&mut self) -> Result<Reply, Problem> {
+        let reply = read(&mut self.stream).await.map_err(|error| broken(&error))?;
+        let asked = self.asked.take();
+        let (Reply::Moved, Some(call)) = (&reply, asked) else { return Ok(reply) };
+        let next = Self::dial(&self.endpoint, Start::IfNeeded).await?;
+        let Some(next) = next else { return Ok(reply) };
+        self.stream = next.stream;
+        write(&mut self.stream, &call).await.map_err(|error| broken(&error))?;
+        // Whoever moves twice within one answer is not waited for.
         read(&mut self.stream).await.map_err(|error| broken(&error))
     }
 
@@ -428,6 +445,8 @@ pub(crate) fn refused(reply: Reply) -> Problem {
         | Reply::Statuses { .. }
         | Reply::Token { .. }
         | Reply::Done => Problem::new(Class::Internal, "the supervisor gave an unexpected answer"),
+        Reply::Moved => Problem::new(Class::Internal, "the supervisor was replaced just now")
+            .fix("the same command again"),
     }
 }
 
@@ -460,11 +479,58 @@ pub(crate) async fn write(
     stream.flush().await
 }
 
+/// What the supervisor says first, once it is known to be this user's.
+async fn greeted(mut stream: UnixStream) -> Result<(UnixStream, Greeting), Unmet> {
+    let owner = stream.peer_cred().map_err(|error| broken(&error))?.uid();
+    if owner != nix::unistd::getuid().as_raw() {
+        return Err(Problem::new(
+            Class::Internal,
+            format!("the supervisor socket belongs to another user (uid {owner})"),
+        )
+        .fix("set XDG_RUNTIME_DIR and OPENCLAW_STATE_DIR to folders of your own")
+        .into());
+    }
+    let greeting = timeout(GREETING_LIMIT, read(&mut stream))
+        .await
+        .map_err(|_| Problem::new(Class::Internal, "the supervisor does not answer"))?
+        .map_err(|_| Unmet::Ended)?;
+    Ok((stream, greeting))
+}
+
+/// Has a supervisor of this program take the place of the one that runs, which may stay if there
+/// is no pressure.
+async fn succeed(endpoint: &Endpoint, pressure: Pressure) -> Result<(UnixStream, Greeting), Unmet> {
+    let stream = match (launch(endpoint).await, pressure) {
+        (Ok(stream), _) => stream,
+        (Err(problem), Pressure::Must) => return Err(problem.into()),
+        (Err(problem), Pressure::May) => {
+            tracing::debug!(%problem, "the older supervisor stays");
+            endpoint
+                .connect()
+                .await
+                .map_err(|error| unreachable_socket(&endpoint.socket, &error))?
+        }
+    };
+    greeted(stream).await
+}
+
+/// The file of this program, or of what was installed over it since it started.
+fn program() -> io::Result<PathBuf> {
+    let file = std::env::current_exe()?;
+    if file.exists() {
+        return Ok(file);
+    }
+    let text = file.to_string_lossy().into_owned();
+    let installed = text.strip_suffix(" (deleted)").map(PathBuf::from).filter(|it| it.exists());
+    // Without a file there is still the program that runs.
+    Ok(installed.unwrap_or_else(|| PathBuf::from("/proc/self/exe")))
+}
+
 /// Starts the supervisor and connects once it says that it listens.
 ///
 /// Of two that start at once one gives way; its starter finds the other's socket.
 async fn launch(endpoint: &Endpoint) -> Result<UnixStream, Problem> {
-    let program = std::env::current_exe().map_err(|error| {
+    let program = program().map_err(|error| {
         Problem::new(Class::Internal, format!("finding our own program: {error}"))
     })?;
     let mut command = Command::new(program);

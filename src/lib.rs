@@ -26,6 +26,8 @@ mod config;
 mod control;
 /// Answers clients: listener, handshake, methods, HTTP.
 mod gateway;
+/// Who of two programs of this name serves a profile.
+mod meeting;
 /// One SSH connection: resolve, dial, host key, authenticate, jump; the demo's server.
 mod ssh;
 /// Runs the tunnels: listeners, sessions, the control socket's server end.

@@ -166,6 +166,7 @@ async fn bring_up(
             reply @ (Reply::Opened(_)
             | Reply::Statuses { .. }
             | Reply::Token { .. }
+            | Reply::Moved
             | Reply::Done
             | Reply::Failed(_)) => return Err(control::refused(reply).into()),
         }

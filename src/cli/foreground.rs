@@ -13,6 +13,8 @@ use crate::{
 
 /// The exit code that keeps systemd from starting again what cannot work.
 const CONFIGURATION: u8 = 78;
+/// The exit code that says: start me again.
+const TRY_AGAIN: u8 = 75;
 
 /// Runs until a signal; exits with the class of what makes the remote hopeless.
 pub(super) async fn run(
@@ -24,19 +26,21 @@ pub(super) async fn run(
     if !given.is_empty() {
         context.output.note("note: --foreground only keeps the path; the secret is not used");
     }
-    let lock = match supervisor::take_place(&context.paths)? {
-        supervisor::Place::Ours(lock) => lock,
+    let seat = match supervisor::take_place(&context.paths, true)? {
+        supervisor::Place::Ours(seat) => seat,
         supervisor::Place::Taken => {
-            let problem =
-                Problem::new(Class::Config, "a supervisor of this profile is running already")
-                    .fix("openclaw remote connect without --foreground, or another --profile");
+            let problem = Problem::new(
+                Class::Config,
+                "a supervisor of this profile runs in the foreground already",
+            )
+            .fix("openclaw remote connect without --foreground, or another --profile");
             // It may end: a service manager tries again.
             return Ok(context.output.failure(&problem.into()));
         }
     };
     super::log_to(std::io::stderr, context.globals.verbose);
     let (ready, started) = tokio::sync::oneshot::channel();
-    let supervise = supervisor::run(&context.paths, lock, supervisor::Scope::Told, move || {
+    let supervise = supervisor::run(&context.paths, seat, supervisor::Scope::Told, move || {
         // Whoever waits for it has gone if it cannot be told.
         let _gone = ready.send(());
     });
@@ -54,16 +58,24 @@ pub(super) async fn run(
     // The supervisor must run on while it is talked to, so neither is awaited alone.
     tokio::pin!(supervise, connect);
     let outcome = tokio::select! {
-        ended = &mut supervise => return ended.map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        ended = &mut supervise => return ended.map(exit_code).map_err(Into::into),
         outcome = &mut connect => outcome,
     };
     let Err(problem) = outcome else {
-        supervise.await?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(exit_code(supervise.await?));
     };
     // The supervisor frees its ports and its socket before it is gone.
     let (_told, _ended) = tokio::join!(stop(context), supervise);
     Err(problem.into())
+}
+
+/// A service that another supervisor took over from is to be started again, from the file that is
+/// there now; it then takes its place back.
+fn exit_code(ended: supervisor::Ended) -> ExitCode {
+    match ended {
+        supervisor::Ended::Done => ExitCode::SUCCESS,
+        supervisor::Ended::Moved => ExitCode::from(TRY_AGAIN),
+    }
 }
 
 /// Prints why it ends; what is configured wrongly gets a code that systemd does not retry.
@@ -112,6 +124,7 @@ async fn keep(context: &Context, limit: Duration, order: &Order) -> Result<(), P
             | Reply::Opened(_)
             | Reply::Statuses { .. }
             | Reply::Token { .. }
+            | Reply::Moved
             | Reply::Failed(_)) => return Err(control::refused(reply)),
         }
     }

@@ -137,6 +137,8 @@ where
         .with_env_filter(filter)
         .with_ansi(false)
         .with_target(false)
+        // What cannot be written (a full disk) is lost; saying so on a closed stream would be fatal.
+        .log_internal_errors(false)
         .with_writer(sink)
         .try_init();
     // Only a second call fails, and the first one's sink is as good.

@@ -359,8 +359,8 @@ fn read_log(paths: &Paths) -> anyhow::Result<String> {
 pub(super) fn supervise(context: &Context) -> anyhow::Result<ExitCode> {
     supervisor::detach();
     let outcome = prepare(context);
-    let lock = match outcome {
-        Ok(supervisor::Place::Ours(lock)) => lock,
+    let seat = match outcome {
+        Ok(supervisor::Place::Ours(seat)) => seat,
         Ok(supervisor::Place::Taken) => {
             // Of two that start at once the other one is about to listen.
             context.output.page(&format!("{}\n", control::READY));
@@ -377,7 +377,7 @@ pub(super) fn supervise(context: &Context) -> anyhow::Result<ExitCode> {
         context.output.page(&format!("{}\n", control::READY));
         context.output.close();
     };
-    let run = supervisor::run(&context.paths, lock, supervisor::Scope::Wanted, ready);
+    let run = supervisor::run(&context.paths, seat, supervisor::Scope::Wanted, ready);
     if let Err(problem) = runtime.block_on(run) {
         // The starter still reads if it never got ready.
         context.output.page(&format!("{}\n", serde_json::to_string(&problem)?));
@@ -388,9 +388,9 @@ pub(super) fn supervise(context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 fn prepare(context: &Context) -> Result<supervisor::Place, Problem> {
-    let place = supervisor::take_place(&context.paths)?;
+    let place = supervisor::take_place(&context.paths, false)?;
     if matches!(place, supervisor::Place::Ours(_)) {
-        let log = supervisor::log_file(&context.paths)?;
+        let log = supervisor::LogFile::open(&context.paths)?;
         super::log_to(std::sync::Mutex::new(log), context.globals.verbose);
     }
     Ok(place)

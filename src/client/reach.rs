@@ -302,7 +302,13 @@ mod tests {
     /// Answers one `open` with what the transport proved; the stream follows.
     async fn open_once(supervisor: &UnixListener, host_key: &str) -> UnixStream {
         let (mut stream, _) = supervisor.accept().await.unwrap();
-        let greeting = control::Greeting { version: control::VERSION, pid: 1 };
+        let greeting = crate::meeting::Greeting {
+            version: control::VERSION,
+            pid: 1,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            replaced: false,
+            foreground: false,
+        };
         control::write(&mut stream, &greeting).await.unwrap();
         let call: control::Call = control::read(&mut stream).await.unwrap();
         assert!(matches!(call.request, control::Request::Open { name, .. } if name == "vps"));

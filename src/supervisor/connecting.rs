@@ -94,7 +94,7 @@ impl Supervisor {
         });
         let trial = match self.begin(&ask).await {
             Ok(trial) => trial,
-            Err(problem) => return say(&mut write, Reply::Failed(problem)).await,
+            Err(problem) => return say(&mut write, self.failed(problem)).await,
         };
         let outcome = self.accompany(&ask, &trial.remote, &mut write, &mut note).await;
         let kept = match outcome {
@@ -115,7 +115,7 @@ impl Supervisor {
         let definition = self.definition(ask)?;
         // Reading the configuration may take a while, and nobody else waits for it.
         let way = dialer::find(&definition, Arc::clone(&self.agent)).await?;
-        let _changing = self.changing.lock().await;
+        let _changing = self.change().await?;
         let running = locked(&self.remotes).get(&ask.name).cloned();
         if let Some(remote) = &running
             && remote.is_same(&definition, &way)
@@ -134,7 +134,9 @@ impl Supervisor {
         }
         if waiting.is_none() {
             let remote = self.make(&ask.name, definition, way);
-            remote.bind(running.as_deref(), |port| self.is_reserved(port, &ask.name)).await?;
+            remote
+                .bind(running.as_deref(), &self.pool, |port| self.is_reserved(port, &ask.name))
+                .await?;
             waiting = Some(remote);
         }
         let Some(remote) = waiting else {
@@ -230,7 +232,7 @@ impl Supervisor {
             }
             Ok(())
         })?;
-        locked(&self.failed).remove(&ask.name);
+        locked(&self.unstarted).forget(&ask.name);
         if trial.is_new {
             let old = locked(&self.remotes).insert(ask.name.clone(), Arc::clone(&trial.remote));
             if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &trial.remote)) {

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::{AsFd, OwnedFd},
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -46,6 +47,19 @@ pub(super) struct Incoming {
 impl Incoming {
     pub(super) fn new(local: Local, until: Instant) -> Self {
         Self { local, until }
+    }
+
+    /// Whether it is the connection of another program, rather than one of our commands.
+    pub(super) fn is_tcp(&self) -> bool {
+        matches!(self.local, Local::Tcp(_))
+    }
+
+    /// A descriptor of another program's connection; `None` for one of our commands.
+    pub(super) fn descriptor(&self) -> io::Result<Option<OwnedFd>> {
+        match &self.local {
+            Local::Tcp(stream) => stream.as_fd().try_clone_to_owned().map(Some),
+            Local::Command(_) => Ok(None),
+        }
     }
 
     /// The local end, ready for bytes; `None` if it went away.

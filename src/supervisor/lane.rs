@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    incoming::{Incoming, Local},
+    incoming::Incoming,
     link::{Dial, Link},
     path::{Path, Report, Totals, clock},
 };
@@ -69,6 +69,8 @@ pub(super) enum Command {
     Open(Incoming),
     /// Answer once all that was said before has had its effect on the state.
     Settle(oneshot::Sender<()>),
+    /// Give up the connections that wait.
+    Surrender(oneshot::Sender<Vec<Incoming>>),
     /// Run a command over the session that serves, and answer with it.
     Session(oneshot::Sender<Option<Arc<dyn Link>>>),
 }
@@ -145,6 +147,13 @@ impl Lane {
         // A lane that has ended has settled for good.
         let _ended = done.await;
     }
+
+    /// Takes the connections that wait, those included that no path was looked for yet.
+    pub(super) async fn surrender(&self) -> Vec<Incoming> {
+        let (held, surrendered) = oneshot::channel();
+        self.tell(Command::Surrender(held)).await;
+        surrendered.await.unwrap_or_default()
+    }
 }
 
 /// What a lane's own tasks tell it.
@@ -193,13 +202,16 @@ impl Actor {
             let deadline = self.deadline();
             tokio::select! {
                 command = commands.recv() => match command {
+                    Some(Command::Surrender(answer)) => {
+                        while let Ok(stream) = accepted.try_recv() {
+                            self.admit_accepted(stream);
+                        }
+                        self.surrender(answer);
+                    }
                     Some(command) => self.on_command(command),
                     None => return,
                 },
-                Some(stream) = accepted.recv() => {
-                    let until = clock() + self.hold;
-                    self.admit(Incoming::new(Local::Tcp(stream), until));
-                }
+                Some(stream) = accepted.recv() => self.admit_accepted(stream),
                 Some((number, news)) = reports.recv() => self.on_report(number, news),
                 Some(message) = messages.recv() => self.on_message(message),
                 Some(_) = self.tasks.join_next() => {}
@@ -256,6 +268,7 @@ impl Actor {
             Command::Woke => self.step(Event::Woke),
             Command::Network { up } => self.step(Event::Network { up }),
             Command::Open(incoming) => self.admit(incoming),
+            Command::Surrender(answer) => self.surrender(answer),
             Command::Settle(settled) => {
                 let _gone = settled.send(());
             }

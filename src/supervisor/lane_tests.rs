@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_tungstenite::{accept_async, tungstenite::Message as Word};
 
-use super::*;
+use super::{super::incoming::Local, *};
 use crate::{
     control::{self, Reply},
     problem::Class,

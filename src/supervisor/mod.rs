@@ -12,17 +12,23 @@ mod connecting;
 mod desk;
 mod dialer;
 mod door;
+mod handover;
 mod incoming;
 mod lane;
 mod link;
 mod path;
+mod place;
 mod port;
 mod process;
+mod program;
 mod pump;
 mod remote;
 mod server;
+mod starting;
+mod succession;
 mod token;
 mod trial;
+mod unstarted;
 mod wake;
 mod watch;
 
@@ -37,4 +43,5 @@ pub(crate) fn resting(name: &str, definition: &Remote, saved: &Remotes) -> Value
 
 pub(crate) use dialer::{fetch_token, worded};
 pub(crate) use lane::{absent, prohibited};
-pub(crate) use process::{LOG_PREFIX, Place, Scope, detach, log_file, run, take_place};
+pub(crate) use place::{Place, take_place};
+pub(crate) use process::{Ended, LOG_PREFIX, LogFile, Scope, detach, run};

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -11,14 +12,21 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::problem::{Class, Problem};
+use super::handover::Pool;
+use crate::{
+    config,
+    problem::{Class, Problem},
+};
 
 /// How long to wait after `accept` failed, for want of file descriptors mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection that was just accepted may take to reach its lane.
+const PAUSE_LIMIT: Duration = Duration::from_secs(2);
 /// How far up to look for a free port.
 const SEARCH: u16 = 200;
 
@@ -47,31 +55,58 @@ pub(super) struct Port {
     /// Its number.
     pub(super) number: u16,
     outlet: Outlet,
+    listeners: Vec<Arc<TcpListener>>,
     tasks: JoinSet<()>,
+    pausing: CancellationToken,
 }
 
 impl Port {
-    /// Binds `number` on `bind`, or on both loopback addresses.
+    /// Binds `number` on `bind`, or on both loopback addresses; what is in `pool` listens already.
     pub(super) async fn bind(
         bind: Option<&str>,
         number: u16,
         to: mpsc::Sender<TcpStream>,
+        pool: &Pool,
     ) -> Result<Self, Problem> {
         let mut listeners = Vec::new();
         for address in addresses(bind)? {
-            match TcpListener::bind(SocketAddr::new(address, number)).await {
-                Ok(listener) => listeners.push(listener),
+            match listen(SocketAddr::new(address, number), pool).await {
+                Ok(listener) => listeners.push(Arc::new(listener)),
                 // A machine without IPv6 has no ::1 to bind.
                 Err(error) if !listeners.is_empty() && is_without_family(&error) => {}
                 Err(error) => return Err(not_bound(number, &error)),
             }
         }
-        let outlet = Outlet::new(to);
-        let mut tasks = JoinSet::new();
-        for listener in listeners {
-            tasks.spawn(accept(listener, outlet.clone()));
+        let (outlet, tasks) = (Outlet::new(to), JoinSet::new());
+        let pausing = CancellationToken::new();
+        let mut port = Self { number, outlet, listeners, tasks, pausing };
+        port.go_on();
+        Ok(port)
+    }
+
+    /// Accepts nothing more for now; what was accepted has reached its lane. Newcomers wait in the
+    /// kernel.
+    pub(super) async fn pause(&mut self) {
+        self.pausing.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(PAUSE_LIMIT, ended).await.is_err() {
+            self.tasks.shutdown().await;
         }
-        Ok(Self { number, outlet, tasks })
+    }
+
+    /// Accepts, at first and after a pause.
+    pub(super) fn go_on(&mut self) {
+        self.pausing = CancellationToken::new();
+        for listener in &self.listeners {
+            let (listener, outlet) = (Arc::clone(listener), self.outlet.clone());
+            let accepting = accept(listener, outlet, self.pausing.clone());
+            self.tasks.spawn(accepting);
+        }
+    }
+
+    /// Descriptors of what listens, for a successor.
+    pub(super) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        self.listeners.iter().map(|listener| listener.as_fd().try_clone_to_owned()).collect()
     }
 
     /// Binds the first free port from `first` on that `is_reserved` does not claim.
@@ -82,7 +117,7 @@ impl Port {
     ) -> Result<Self, Problem> {
         let candidates = (first..=first.saturating_add(SEARCH)).filter(|port| !is_reserved(*port));
         for number in candidates {
-            match Self::bind(None, number, to.clone()).await {
+            match Self::bind(None, number, to.clone(), &Pool::default()).await {
                 Err(problem) if problem.class == Class::PortInUse => {}
                 outcome => return outcome,
             }
@@ -97,12 +132,29 @@ impl Port {
     /// Stops listening; the port is free when this returns.
     pub(super) async fn close(mut self) {
         self.tasks.shutdown().await;
+        self.listeners.clear();
     }
 
     /// Where its connections go.
     pub(super) fn outlet(&self) -> &Outlet {
         &self.outlet
     }
+}
+
+/// Whether the ports that `definition` names are free now; class `port_in_use` if one is not.
+pub(super) fn check(definition: &config::Remote) -> Result<(), Problem> {
+    let forwards = definition.forwards.iter().map(|it| (it.bind.as_deref(), it.port));
+    for (bind, number) in std::iter::once((None, definition.local_port)).chain(forwards) {
+        for address in addresses(bind)? {
+            match std::net::TcpListener::bind(SocketAddr::new(address, number)) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    return Err(not_bound(number, &error));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether the machine lacks the address, or all addresses of its kind.
@@ -135,9 +187,25 @@ fn has_ipv6() -> bool {
     tokio::net::TcpSocket::new_v6().is_ok()
 }
 
-async fn accept(listener: TcpListener, outlet: Outlet) {
+/// Takes a listening socket out of the pool, or makes one.
+async fn listen(address: SocketAddr, pool: &Pool) -> io::Result<TcpListener> {
+    match pool.take_port(address) {
+        Some(listener) => {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        }
+        None => TcpListener::bind(address).await,
+    }
+}
+
+async fn accept(listener: Arc<TcpListener>, outlet: Outlet, pausing: CancellationToken) {
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = pausing.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 if let Err(error) = stream.set_nodelay(true) {
                     warn!(%error, "setting TCP_NODELAY failed");

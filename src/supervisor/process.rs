@@ -1,12 +1,9 @@
 //! The supervisor as a process: one a profile, detached, with its lock, socket and log.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::{fs::OpenOptionsExt, net::UnixStream as StdUnixStream},
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
 use tokio::{
@@ -16,7 +13,11 @@ use tokio::{
 use tracing::{info, warn};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
-use super::{door::Doors, server::Supervisor};
+use super::{
+    door::Doors,
+    place::{Seat, confirm},
+    server::{Served, Supervisor},
+};
 use crate::{
     config::Paths,
     problem::{Class, Problem},
@@ -24,64 +25,12 @@ use crate::{
 
 /// How long the end may take.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// How long another supervisor may hold the lock without answering: starting or dying.
-const DYING_LIMIT: Duration = Duration::from_secs(5);
-/// Between two looks at it.
-const DYING_LOOK: Duration = Duration::from_millis(10);
 /// Log files kept, one a day.
 const LOGS_KEPT: usize = 7;
+/// Descriptors that one process may want at most.
+const DESCRIPTORS: u64 = 65_536;
 /// The beginning of a log file's name.
 pub(crate) const LOG_PREFIX: &str = "supervisor";
-
-/// What a starting supervisor finds.
-#[derive(Debug)]
-pub(crate) enum Place {
-    /// Free, and held from now on.
-    Ours(Lock),
-    /// Another supervisor of this profile runs.
-    Taken,
-}
-
-/// The lock that says who supervises a profile; ends with the process, however it ends.
-#[derive(Debug)]
-pub(crate) struct Lock {
-    _file: File,
-}
-
-/// Takes the profile's place, unless another process has it and answers. One that is dying may
-/// hold the lock a moment longer than its socket.
-pub(crate) fn take_place(paths: &Paths) -> Result<Place, Problem> {
-    let until = Instant::now() + DYING_LIMIT;
-    loop {
-        let place = try_place(paths)?;
-        let endpoint = paths.endpoint();
-        let answers = || endpoint.sockets().any(|path| StdUnixStream::connect(path).is_ok());
-        if matches!(place, Place::Ours(_)) || answers() || Instant::now() >= until {
-            return Ok(place);
-        }
-        std::thread::sleep(DYING_LOOK);
-    }
-}
-
-fn try_place(paths: &Paths) -> Result<Place, Problem> {
-    crate::config::file::make_folder(&paths.own())?;
-    let path = paths.own().join("supervisor.pid");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| wrong(&path, &error))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => return Ok(Place::Taken),
-        Err(fs::TryLockError::Error(error)) => return Err(wrong(&path, &error)),
-    }
-    let note = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    note.map_err(|error| wrong(&path, &error))?;
-    Ok(Place::Ours(Lock { _file: file }))
-}
 
 /// Leaves the starter's process session, so that neither its end nor its terminal reaches us, and
 /// keeps what it writes to itself.
@@ -92,17 +41,58 @@ pub(crate) fn detach() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
 }
 
-/// Opens the log of this profile: one file a day.
-pub(crate) fn log_file(paths: &Paths) -> Result<RollingFileAppender, Problem> {
-    let folder = paths.logs();
-    crate::config::file::make_folder(&folder)?;
-    RollingFileAppender::builder()
-        .rotation(Rotation::DAILY)
-        .filename_prefix(LOG_PREFIX)
-        .filename_suffix("log")
-        .max_log_files(LOGS_KEPT)
-        .build(&folder)
-        .map_err(|error| Problem::new(Class::Config, format!("{}: {error}", folder.display())))
+/// Takes as many descriptors as the system lets us have: a connection through a port needs one.
+fn raise_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    if limit.current.is_some_and(|now| now < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            warn!(%error, "the limit of open files stays");
+        }
+    }
+}
+
+/// The log of one profile: a file a day, in a folder that is made anew when somebody removes it.
+pub(crate) struct LogFile {
+    folder: PathBuf,
+    appender: RollingFileAppender,
+}
+
+impl LogFile {
+    /// Opens it.
+    pub(crate) fn open(paths: &Paths) -> Result<Self, Problem> {
+        let folder = paths.logs();
+        let appender = Self::appender(&folder)?;
+        Ok(Self { folder, appender })
+    }
+
+    fn appender(folder: &Path) -> Result<RollingFileAppender, Problem> {
+        crate::config::file::make_folder(folder)?;
+        RollingFileAppender::builder()
+            .rotation(Rotation::DAILY)
+            .filename_prefix(LOG_PREFIX)
+            .filename_suffix("log")
+            .max_log_files(LOGS_KEPT)
+            .build(folder)
+            .map_err(|error| Problem::new(Class::Config, format!("{}: {error}", folder.display())))
+    }
+}
+
+impl io::Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.folder.exists()
+            && let Ok(appender) = Self::appender(&self.folder)
+        {
+            self.appender = appender;
+        }
+        self.appender.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.appender.flush()
+    }
 }
 
 /// What a supervisor takes up when it starts.
@@ -114,45 +104,66 @@ pub(crate) enum Scope {
     Told,
 }
 
-/// Runs the supervisor until it is told to end or nothing is wanted of it. `ready` is called once
-/// commands can connect.
+/// How a supervisor ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was told to, or nothing was wanted of it.
+    Done,
+    /// Another one has its place.
+    Moved,
+}
+
+/// Runs the supervisor until it is told to end or nothing is wanted of it, or until its streams
+/// have ended after another one took its place. `ready` is called once commands can connect.
 pub(crate) async fn run(
     paths: &Paths,
-    lock: Lock,
+    seat: Seat,
     scope: Scope,
     ready: impl FnOnce(),
-) -> Result<(), Problem> {
-    let mut doors = Doors::open(paths)?;
-    let supervisor = Supervisor::new(paths.clone());
+) -> Result<Ended, Problem> {
+    let Seat { lock, mut estate, foreground } = seat;
+    raise_limit();
     let signals = Signals::new()?;
-    info!(pid = std::process::id(), "supervisor started");
+    let mut doors = Doors::open(paths, std::mem::take(&mut estate.doors))?;
+    // Up to this word the predecessor keeps everything, and takes its place back if we fail.
+    let mut lock = confirm(&estate, lock)?;
+    let inherited = std::mem::take(&mut estate.remotes);
+    let supervisor = Supervisor::new(paths.clone(), estate, foreground);
+    info!(pid = std::process::id(), inherited = inherited.len(), "supervisor started");
     ready();
-    if scope == Scope::Wanted
-        && let Err(problem) = supervisor.resume().await
-    {
-        // The commands read the same files and say it to a person.
-        warn!(class = ?problem.class, "the saved remotes were not taken up");
-    }
+    supervisor.resume(scope, &inherited).await;
     let ending = supervisor.ending.clone();
     let watch = async {
         signals.first().await;
         info!("asked to end by a signal");
         ending.cancel();
+        std::future::pending::<()>().await;
     };
-    tokio::select! {
-        () = supervisor.serve(&mut doors) => {}
-        () = async { watch.await; std::future::pending().await } => {}
-    }
-    // The socket goes before the lock: whoever finds the place free finds no stale socket.
-    doors.close();
-    let _late = timeout(END_LIMIT, end(supervisor)).await;
-    drop(lock);
+    tokio::pin!(watch);
+    let served = tokio::select! {
+        served = supervisor.serve(&mut doors, &mut lock) => served,
+        () = &mut watch => return Err(Problem::new(Class::Internal, "the signals ended")),
+    };
+    let ended = match served {
+        Served::Ended => {
+            // The socket goes before the lock: whoever finds the place free finds no stale socket.
+            doors.close();
+            supervisor.tell_predecessor();
+            Ended::Done
+        }
+        Served::Moved { successor, commands } => {
+            drop((doors, lock));
+            info!("handed over; what is open drains");
+            tokio::select! {
+                () = supervisor.drain(successor, commands) => {}
+                () = &mut watch => {}
+            }
+            Ended::Moved
+        }
+    };
+    let _late = timeout(END_LIMIT, supervisor.end_all()).await;
     info!("supervisor ended");
-    Ok(())
-}
-
-async fn end(supervisor: Arc<Supervisor>) {
-    supervisor.end_all().await;
+    Ok(ended)
 }
 
 struct Signals {

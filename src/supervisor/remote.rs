@@ -1,6 +1,8 @@
 //! One remote at work: its lanes, its ports, and what `remote status` says of it.
 
 use std::{
+    io,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
@@ -17,6 +19,8 @@ use tracing::warn;
 use super::{
     desk::Desk,
     dialer::Way,
+    handover::Pool,
+    incoming::Incoming,
     lane::{Command, Destination, Lane, State, word},
     path::clock,
     port::Port,
@@ -24,7 +28,7 @@ use super::{
 use crate::{
     config,
     control::Opened,
-    problem::Problem,
+    problem::{Class, Problem},
     ssh,
     tunnel::{Failure, Options, Phase, ProofKind, Wish},
 };
@@ -123,6 +127,7 @@ impl Remote {
     pub(super) async fn bind(
         &self,
         old: Option<&Self>,
+        pool: &Pool,
         is_reserved: impl Fn(u16) -> bool,
     ) -> Result<(), Problem> {
         if self.definition().local_port == 0
@@ -137,7 +142,7 @@ impl Remote {
             }
             let port = match &address {
                 (None, 0) => Port::bind_free(FIRST_PORT, &is_reserved, &outlet).await,
-                (bind, number) => Port::bind(bind.as_deref(), *number, outlet).await,
+                (bind, number) => Port::bind(bind.as_deref(), *number, outlet, pool).await,
             };
             let port = match port {
                 Ok(port) => port,
@@ -164,7 +169,8 @@ impl Remote {
         !self.configured.all_or_nothing && self.configured.local.iter().any(is_it)
     }
 
-    /// Takes over the ports that both have; the rest of `old`'s are freed.
+    /// Takes over the ports that both have, and the connections that wait for a path; the rest of
+    /// `old`'s ports are freed.
     pub(super) async fn succeed(&self, old: &Self) {
         let mut ports = std::mem::take(&mut *locked(&old.ports));
         for (address, outlet) in self.addresses() {
@@ -180,6 +186,79 @@ impl Remote {
         for (_, port) in ports {
             port.close().await;
         }
+        let gateway = old.definition().local_port;
+        for (number, incoming) in old.surrender().await {
+            let lane = if number == gateway { Some(&self.gateway) } else { self.lane_of(number) };
+            match lane {
+                Some(lane) => lane.tell(Command::Open(incoming)).await,
+                None => old.admit(number, incoming).await,
+            }
+        }
+    }
+
+    /// Accepts nothing more at its ports for now.
+    pub(super) async fn pause(&self) {
+        let mut ports = std::mem::take(&mut *locked(&self.ports));
+        for (_, port) in &mut ports {
+            port.pause().await;
+        }
+        locked(&self.ports).extend(ports);
+    }
+
+    /// Accepts again.
+    pub(super) fn go_on(&self) {
+        locked(&self.ports).iter_mut().for_each(|(_, port)| port.go_on());
+    }
+
+    /// Descriptors of its listening ports, for a successor.
+    pub(super) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let ports = locked(&self.ports);
+        let each = ports.iter().map(|(_, port)| port.descriptors());
+        each.collect::<io::Result<Vec<_>>>().map(|all| all.into_iter().flatten().collect())
+    }
+
+    /// Lets go of its ports, which a successor has.
+    pub(super) fn forget_ports(&self) {
+        locked(&self.ports).clear();
+    }
+
+    /// Takes the connections that wait for a path, each with the local port that it came in at.
+    pub(super) async fn surrender(&self) -> Vec<(u16, Incoming)> {
+        let gateway = (self.definition().local_port, &self.gateway);
+        let forwards = self.forwards.iter().map(|(forward, lane)| (forward.port, lane));
+        let mut all = Vec::new();
+        for (number, lane) in std::iter::once(gateway).chain(forwards) {
+            all.extend(lane.surrender().await.into_iter().map(|incoming| (number, incoming)));
+        }
+        all
+    }
+
+    /// Hands a connection to the lane behind port `number`; dropped if there is none.
+    pub(super) async fn admit(&self, number: u16, incoming: Incoming) {
+        if let Some(lane) = self.lane_of(number) {
+            lane.tell(Command::Open(incoming)).await;
+        }
+    }
+
+    /// Its local ports.
+    pub(super) fn numbers(&self) -> Vec<u16> {
+        self.addresses().into_iter().map(|((_, number), _)| number).collect()
+    }
+
+    fn lane_of(&self, number: u16) -> Option<&Lane> {
+        if self.definition().local_port == number {
+            return Some(&self.gateway);
+        }
+        let forward = self.forwards.iter().find(|(forward, _)| forward.port == number);
+        forward.map(|(_, lane)| lane)
+    }
+
+    /// Whether a new login would need a person, as the one at work did.
+    pub(super) fn needs_person(&self) -> bool {
+        self.lanes().any(|lane| {
+            let state = lane.state.borrow();
+            state.facts.as_ref().is_some_and(|facts| facts.needs_person)
+        })
     }
 
     fn holds(&self, address: &Address) -> bool {
@@ -217,9 +296,13 @@ impl Remote {
         for lane in self.lanes() {
             lane.tell(Command::Wish(Wish::OnDemand)).await;
         }
-        let streams = || self.lanes().map(|lane| lane.totals.streams.load(Relaxed)).sum::<usize>();
+        let busy =
+            |lane: &Lane| lane.totals.streams.load(Relaxed) > 0 || lane.state.borrow().held > 0;
         let until = clock() + RETIRE;
-        while streams() > 0 && clock() < until {
+        // Idle twice: a connection on its way back to its lane counts nowhere for a moment.
+        let mut idle = 0;
+        while idle < 2 && clock() < until {
+            idle = if self.lanes().any(busy) { 0 } else { idle + 1 };
             sleep(RETIRE_LOOK).await;
         }
         self.end().await;
@@ -345,7 +428,12 @@ pub(super) fn resting(
     is_default: bool,
     problem: Option<&Problem>,
 ) -> Value {
-    let phase = if problem.is_some() { Phase::Blocked } else { Phase::Down };
+    let phase = match problem {
+        // Tried again until the port is free.
+        Some(problem) if problem.class == Class::PortInUse => Phase::Waiting,
+        Some(_) => Phase::Blocked,
+        None => Phase::Down,
+    };
     let port = definition.local_port;
     let via: Vec<&String> = definition.ssh.jumps.iter().filter(|jump| *jump != "none").collect();
     json!({

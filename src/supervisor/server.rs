@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    os::unix::net::UnixStream as StdUnixStream,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -10,9 +11,9 @@ use std::{
 use serde_json::Value;
 use tokio::{
     net::UnixStream,
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -21,23 +22,27 @@ use super::{
     connecting::Ask,
     dialer,
     door::Doors,
+    handover::{self, Estate, Pool},
     incoming::{Incoming, Local},
     lane::{Command, hopeless},
+    place::Lock,
+    program::Program,
     remote::{self, Remote},
     token,
+    unstarted::Unstarted,
     watch::{Wake, Watch},
 };
 use crate::{
     config::{self, OpenClaw, Paths, Remotes, check_name},
-    control::{self, Call, Edition, Greeting, Reply, Request},
+    control::{self, Call, Edition, Reply, Request},
+    meeting::{Greeting, Party},
     problem::{Class, Problem},
-    tunnel::Wish,
 };
 
 /// Commands that may be connected at once.
 const COMMANDS_MOST: usize = 256;
 /// How long a command may take to say what it wants.
-const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// Within which the supervisor ends when nobody wants anything of it.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// The name of the remote that stands in `openclaw.json`.
@@ -52,62 +57,67 @@ pub(super) struct Supervisor {
     /// Remotes that are being connected and not yet kept, with how many commands wait for each.
     pub(super) trials: Mutex<HashMap<String, (Arc<Remote>, usize)>>,
     /// Why a saved remote could not be started.
-    pub(super) failed: Mutex<HashMap<String, Problem>>,
+    pub(super) unstarted: Mutex<Unstarted>,
     /// Remotes that others have taken the place of, while their streams end.
     pub(super) retiring: tokio::sync::Mutex<JoinSet<()>>,
     /// One change of the set of remotes at a time.
     pub(super) changing: tokio::sync::Mutex<()>,
     pub(super) ending: CancellationToken,
+    /// Cancelled once another supervisor has our place.
+    pub(super) moved: CancellationToken,
+    /// Ports and connections of the predecessor that no remote has taken yet.
+    pub(super) pool: Pool,
+    /// The connection to it, while it drains.
+    pub(super) predecessor: Option<StdUnixStream>,
+    program: Program,
+    foreground: bool,
+    /// Newcomers that ask for our place.
+    newcomers: (mpsc::Sender<Newcomer>, Mutex<Option<mpsc::Receiver<Newcomer>>>),
+}
+
+/// One that asks for our place, and whether it must have it.
+type Newcomer = (UnixStream, handover::Call);
+
+/// How serving ended.
+pub(super) enum Served {
+    /// For good.
+    Ended,
+    /// Another supervisor serves.
+    Moved {
+        /// The connection to it.
+        successor: UnixStream,
+        /// The commands that are still being answered.
+        commands: JoinSet<()>,
+    },
+}
+
+/// What a command may say first.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum First {
+    HandOver(handover::Call),
+    Call(Call),
 }
 
 impl Supervisor {
-    pub(super) fn new(paths: Paths) -> Arc<Self> {
+    pub(super) fn new(paths: Paths, estate: Estate, foreground: bool) -> Arc<Self> {
+        let (newcomers, receiver) = mpsc::channel(1);
         Arc::new(Self {
             paths,
-            agent: Arc::new(Mutex::new(None)),
+            agent: Arc::new(Mutex::new(estate.agent)),
             remotes: Mutex::new(HashMap::new()),
             trials: Mutex::new(HashMap::new()),
-            failed: Mutex::new(HashMap::new()),
+            unstarted: Mutex::default(),
             retiring: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             ending: CancellationToken::new(),
+            moved: CancellationToken::new(),
+            pool: estate.pool,
+            predecessor: estate.predecessor,
+            program: Program::own(),
+            foreground,
+            newcomers: (newcomers, Mutex::new(Some(receiver))),
         })
-    }
-
-    /// Starts every saved remote that the user wants up.
-    pub(super) async fn resume(&self) -> Result<(), Problem> {
-        let saved = Remotes::load(&self.paths)?;
-        for (name, definition) in saved.remotes {
-            if definition.wanted
-                && let Err(problem) = self.start(&name, definition).await
-            {
-                warn!(remote = name, class = ?problem.class, "a remote was not started");
-                debug!(remote = name, %problem, "why");
-                locked(&self.failed).insert(name, problem);
-            }
-        }
-        Ok(())
-    }
-
-    async fn start(&self, name: &str, definition: config::Remote) -> Result<Arc<Remote>, Problem> {
-        // A remote that has no port yet keeps the one that it gets.
-        let definition_moved = definition.local_port == 0;
-        let way = dialer::find(&definition, Arc::clone(&self.agent)).await?;
-        let remote = self.make(name, definition, way);
-        remote.bind(None, |port| self.is_reserved(port, name)).await?;
-        if definition_moved {
-            let port = remote.definition().local_port;
-            self.save(|remotes| {
-                if let Some(saved) = remotes.remotes.get_mut(name) {
-                    saved.local_port = port;
-                }
-                Ok(())
-            })?;
-        }
-        remote.wish(Wish::Up).await;
-        locked(&self.failed).remove(name);
-        locked(&self.remotes).insert(name.to_owned(), Arc::clone(&remote));
-        Ok(remote)
     }
 
     /// A remote whose way has been found.
@@ -130,12 +140,16 @@ impl Supervisor {
         saved.remotes.iter().any(|(other, remote)| other != name && remote.local_port == port)
     }
 
-    /// Serves commands until told to end, or until nothing has been wanted for a while.
-    pub(super) async fn serve(self: &Arc<Self>, doors: &mut Doors) {
+    /// Serves commands until told to end, or until nothing has been wanted for a while, or until
+    /// another supervisor has taken over.
+    pub(super) async fn serve(self: &Arc<Self>, doors: &mut Doors, lock: &mut Lock) -> Served {
         let mut commands = JoinSet::new();
+        let Some(mut newcomers) = locked(&self.newcomers.1).take() else { return Served::Ended };
         let mut idle = Instant::now();
         let mut watch = Watch::start();
+        let mut starting = JoinSet::new();
         loop {
+            let next = locked(&self.unstarted).next().filter(|_| starting.is_empty());
             tokio::select! {
                 accepted = doors.accept(), if commands.len() < COMMANDS_MOST => match accepted {
                     Ok(stream) => {
@@ -148,13 +162,26 @@ impl Supervisor {
                     }
                 },
                 Some(_) = commands.join_next() => idle = Instant::now(),
+                () = sleep_until(next.unwrap_or_else(Instant::now).into()), if next.is_some() => {
+                    starting.spawn(Arc::clone(self).start_again());
+                }
+                Some(_) = starting.join_next() => {}
                 () = self.ending.cancelled() => break,
+                Some((stream, call)) = newcomers.recv() => {
+                    if let Some(successor) = self.hand_over(stream, call, doors, lock).await {
+                        return Served::Moved { successor, commands };
+                    }
+                }
                 notice = watch.next() => {
                     if let Some(wake) = notice.woke {
                         self.on_wake(wake).await;
                     }
                     if let Some(up) = notice.network {
                         self.on_network(up).await;
+                    }
+                    if !lock.mend() {
+                        warn!("another supervisor has this profile; this one ends");
+                        break;
                     }
                     doors.mend();
                     if self.is_wanted() || !commands.is_empty() {
@@ -167,6 +194,7 @@ impl Supervisor {
             }
         }
         self.ending.cancel();
+        Served::Ended
     }
 
     /// Ends everything at work, streams included.
@@ -179,7 +207,9 @@ impl Supervisor {
     }
 
     fn is_wanted(&self) -> bool {
-        !locked(&self.remotes).is_empty() || !locked(&self.trials).is_empty()
+        !locked(&self.remotes).is_empty()
+            || !locked(&self.trials).is_empty()
+            || locked(&self.unstarted).next().is_some()
     }
 
     async fn on_wake(&self, wake: Wake) {
@@ -199,7 +229,7 @@ impl Supervisor {
         }
     }
 
-    fn at_work(&self) -> Vec<Arc<Remote>> {
+    pub(super) fn at_work(&self) -> Vec<Arc<Remote>> {
         locked(&self.remotes).values().cloned().collect()
     }
 
@@ -217,20 +247,36 @@ impl Supervisor {
                 return;
             }
         }
-        let greeting = Greeting { version: control::VERSION, pid: std::process::id() };
-        if control::write(&mut stream, &greeting).await.is_err() {
+        if control::write(&mut stream, &self.greeting()).await.is_err() {
             return;
         }
-        let Ok(Ok(call)) = timeout(REQUEST_LIMIT, control::read::<Call>(&mut stream)).await else {
-            return;
-        };
-        if let Some(agent) = call.agent {
-            *locked(&self.agent) = Some(agent);
+        let first = timeout(REQUEST_LIMIT, control::read::<First>(&mut stream)).await;
+        match first {
+            Ok(Ok(First::HandOver(call))) => {
+                // Of two that ask at once the second finds the first in our place.
+                let _busy = self.newcomers.0.try_send((stream, call));
+            }
+            Ok(Ok(First::Call(call))) => {
+                if let Some(agent) = call.agent {
+                    *locked(&self.agent) = Some(agent);
+                }
+                self.answer(stream, call.request).await;
+            }
+            Ok(Err(error)) => debug!(%error, "what a command said makes no sense"),
+            Err(_) => debug!("a command said nothing"),
         }
-        self.answer(stream, call.request).await;
+    }
+
+    fn greeting(&self) -> Greeting {
+        let Party { version, program, .. } = Party::own(self.foreground);
+        let (pid, replaced) = (std::process::id(), self.program.is_replaced());
+        Greeting { version, pid, program, replaced, foreground: self.foreground }
     }
 
     async fn answer(&self, mut stream: UnixStream, request: Request) {
+        if self.moved.is_cancelled() {
+            return say(&mut stream, Reply::Moved).await;
+        }
         let reply = match request {
             Request::Connect { name, definition, batch, make_default, timeout_ms } => {
                 let limit = Duration::from_millis(timeout_ms);
@@ -255,7 +301,21 @@ impl Supervisor {
                 Ok(Reply::Done)
             }
         };
-        say(&mut stream, reply.unwrap_or_else(Reply::Failed)).await;
+        say(&mut stream, reply.unwrap_or_else(|problem| self.failed(problem))).await;
+    }
+
+    /// The answer that something was not done; whoever took over may do it.
+    pub(super) fn failed(&self, problem: Problem) -> Reply {
+        if self.moved.is_cancelled() { Reply::Moved } else { Reply::Failed(problem) }
+    }
+
+    /// The right to change the set of remotes; nobody has it once another supervisor has them.
+    pub(super) async fn change(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Problem> {
+        let changing = self.changing.lock().await;
+        if self.moved.is_cancelled() {
+            return Err(Problem::new(Class::Internal, "another supervisor has taken over"));
+        }
+        Ok(changing)
     }
 
     fn statuses(&self, name: Option<&str>) -> Result<Vec<Value>, Problem> {
@@ -272,15 +332,18 @@ impl Supervisor {
             }
             names.retain(|known| known == name);
         }
-        let failed = locked(&self.failed);
+        let unstarted = locked(&self.unstarted);
         let running = locked(&self.remotes);
         Ok(names
             .iter()
             .filter_map(|name| match (running.get(name), saved.remotes.get(name)) {
                 (Some(remote), _) => Some(remote.status(is_default(name))),
-                (None, Some(definition)) => {
-                    Some(remote::resting(name, definition, is_default(name), failed.get(name)))
-                }
+                (None, Some(definition)) => Some(remote::resting(
+                    name,
+                    definition,
+                    is_default(name),
+                    unstarted.problem(name),
+                )),
                 (None, None) => None,
             })
             .collect())
@@ -293,12 +356,19 @@ impl Supervisor {
         {
             return Ok(Arc::clone(trial));
         }
-        let _changing = self.changing.lock().await;
+        let _changing = self.change().await?;
         if let Some(remote) = locked(&self.remotes).get(name) {
             return Ok(Arc::clone(remote));
         }
-        if let Some(problem) = locked(&self.failed).get(name) {
-            return Err(problem.clone());
+        let problem = locked(&self.unstarted).problem(name).cloned();
+        if let Some(problem) = problem {
+            // Somebody waits: the next look is now.
+            return match self.unstarted_one(name)? {
+                Some(definition) if problem.class == Class::PortInUse => {
+                    self.start(name, definition).await
+                }
+                Some(_) | None => Err(problem),
+            };
         }
         let saved = Remotes::load(&self.paths)?;
         if name == CONFIGURED && !saved.remotes.contains_key(name) {
@@ -314,7 +384,7 @@ impl Supervisor {
     async fn open(&self, mut stream: UnixStream, name: &str, edition: Edition, limit: Duration) {
         let remote = match self.find(name, edition).await {
             Ok(remote) => remote,
-            Err(problem) => return say(&mut stream, Reply::Failed(problem)).await,
+            Err(problem) => return say(&mut stream, self.failed(problem)).await,
         };
         if let Some(problem) = hopeless(&remote.state()) {
             return say(&mut stream, Reply::Failed(problem)).await;
@@ -324,7 +394,7 @@ impl Supervisor {
     }
 
     async fn take_up(&self, name: &str) -> Result<(), Problem> {
-        let _changing = self.changing.lock().await;
+        let _changing = self.change().await?;
         if locked(&self.remotes).contains_key(name) {
             return Ok(());
         }
@@ -356,10 +426,10 @@ impl Supervisor {
     }
 
     async fn disconnect(&self, name: &str) -> Result<(), Problem> {
-        let _changing = self.changing.lock().await;
+        let _changing = self.change().await?;
         self.check_no_trial(name)?;
         let running = locked(&self.remotes).remove(name);
-        locked(&self.failed).remove(name);
+        locked(&self.unstarted).forget(name);
         if running.is_none() || name != CONFIGURED {
             self.save(|remotes| {
                 remotes.named(name)?;
@@ -393,7 +463,7 @@ impl Supervisor {
 
     async fn rename(&self, name: &str, to: &str) -> Result<(), Problem> {
         check_name(to)?;
-        let _changing = self.changing.lock().await;
+        let _changing = self.change().await?;
         self.check_no_trial(name)?;
         self.check_no_trial(to)?;
         self.save(|remotes| {
@@ -422,6 +492,7 @@ impl Supervisor {
             remote.rename(to);
             remotes.insert(to.to_owned(), remote);
         }
+        locked(&self.unstarted).rename(name, to);
         Ok(())
     }
 
@@ -468,7 +539,7 @@ mod tests {
     #[tokio::test]
     async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
         let (_home, paths) = Paths::temporary();
-        let supervisor = Supervisor::new(paths.clone());
+        let supervisor = Supervisor::new(paths.clone(), Estate::default(), false);
         let text = r#"{"target":"127.0.0.1:9","remotePort":1,"localPort":1,"wanted":true}"#;
         let definition: config::Remote = serde_json::from_str(text).unwrap();
         Remotes::update(&paths, |remotes| {

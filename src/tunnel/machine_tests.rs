@@ -279,6 +279,15 @@ fn a_wake_asks_first_and_replaces_only_what_stays_silent() {
 }
 
 #[test]
+fn a_ping_that_an_outage_held_up_makes_no_wake_wait() {
+    let mut sim = live();
+    sim.pass(ms(8000));
+    sim.news(1, News::Pong { rtt: ms(3000) });
+    sim.event(Event::Woke);
+    assert_eq!(sim.pass(ms(1000)), [Action::Dial(Number(2))]);
+}
+
+#[test]
 fn a_replacement_that_cannot_reach_the_server_is_tried_again_soon() {
     let mut sim = live();
     sim.pass(ms(10_000));
@@ -301,6 +310,17 @@ fn replacements_that_log_in_are_thirty_seconds_apart() {
     assert_eq!(sim.last, Number(2));
     sim.pass(ms(10_000));
     assert_eq!(sim.last, Number(3));
+}
+
+#[test]
+fn a_change_of_the_network_is_a_reason_of_its_own_to_replace() {
+    let mut sim = live();
+    for number in 2..5 {
+        sim.event(Event::Network { up: true });
+        sim.pass(ms(300));
+        sim.live(number);
+        assert_eq!(sim.served, Some(Number(number)));
+    }
 }
 
 #[test]

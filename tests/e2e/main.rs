@@ -8,6 +8,7 @@ mod bad_input;
 mod check;
 mod connect;
 mod demo;
+mod handover;
 mod healing;
 mod hops;
 mod manners;

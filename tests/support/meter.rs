@@ -140,14 +140,21 @@ fn accept(listener: &TcpListener, way: &Arc<Way>) {
             setsockopt(&near, Linger, &linger { l_onoff: 1, l_linger: 0 }).expect("lingering");
             continue;
         }
-        let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, way.to)) else { continue };
-        drop((near.set_nodelay(true), far.set_nodelay(true)));
-        let Some(stranded) = way.note(&near, &far) else { continue };
-        for (from, to) in [(&near, &far), (&far, &near)] {
-            let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { continue };
-            let (way, stranded) = (Arc::clone(way), Arc::clone(&stranded));
-            thread::spawn(move || carry(from, to, &way, &stranded));
-        }
+        let way = Arc::clone(way);
+        thread::spawn(move || lead(&near, &way));
+    }
+}
+
+/// Leads one caller to the far port; on a long path it is seen there as late as its bytes.
+fn lead(near: &TcpStream, way: &Arc<Way>) {
+    thread::sleep(way.delay);
+    let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, way.to)) else { return };
+    drop((near.set_nodelay(true), far.set_nodelay(true)));
+    let Some(stranded) = way.note(near, &far) else { return };
+    for (from, to) in [(near, &far), (&far, near)] {
+        let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
+        let (way, stranded) = (Arc::clone(way), Arc::clone(&stranded));
+        thread::spawn(move || carry(from, to, &way, &stranded));
     }
 }
 

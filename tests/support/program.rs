@@ -77,6 +77,11 @@ impl Program {
         self.child.try_wait().expect("asking for a child").is_some()
     }
 
+    /// Its exit code, once it has ended by itself.
+    pub(crate) fn code(&mut self) -> Option<i32> {
+        self.child.try_wait().expect("asking for a child")?.code()
+    }
+
     /// Fails with what it printed.
     pub(crate) fn fail(&self, what: &str) -> ! {
         panic!("{}: {what}\n--- its output\n{}", self.name, self.log());

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::time::timeout;
+use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 use tracing::{debug, info};
 
 use super::{Actor, HELD_MOST, Message, OPEN_LIMIT, Session, ask::absent};
@@ -18,6 +18,22 @@ use crate::{
 };
 
 impl Actor {
+    /// Takes in a connection that was accepted just now.
+    pub(super) fn admit_accepted(&mut self, stream: TcpStream) {
+        let until = clock() + self.hold;
+        self.admit(Incoming::new(Local::Tcp(stream), until));
+    }
+
+    /// Gives up what is held.
+    pub(super) fn surrender(&mut self, answer: oneshot::Sender<Vec<Incoming>>) {
+        let held = std::mem::take(&mut self.held);
+        self.report_held();
+        if let Err(held) = answer.send(held.into()) {
+            self.held = held.into();
+            self.report_held();
+        }
+    }
+
     /// Takes a connection in: serves it if a path is live, else holds it.
     pub(super) fn admit(&mut self, incoming: Incoming) {
         if incoming.until <= clock() {

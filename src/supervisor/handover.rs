@@ -1,0 +1,328 @@
+//! One supervisor hands its place to the next: descriptors over the control socket.
+//!
+//! The form of these messages is the same for all versions, for ever. A frame is a 32-bit
+//! big-endian length and that much JSON; a descriptor, if there is one, comes with the first byte
+//! of its frame. What is not known is passed over, its descriptor closed.
+//!
+//! ```text
+//!   newcomer                                  the one that runs
+//!      <-- greeting (`meeting::Greeting`)
+//!      --> {"handover":1,"must":false}        accepts nothing from here on
+//!      <-- {"item":"refused","why":"…"}       or:
+//!      <-- {"item":"agent","path":"…"}        the user's SSH agent
+//!      <-- {"item":"door"}             + fd   a control socket, listening
+//!      <-- {"item":"port","remote":"…"} + fd  a local port, listening
+//!      <-- {"item":"held","leftMs":9}  + fd   a connection that waits
+//!      <-- {"item":"lock"}             + fd   the last: the lock file
+//!      --> {"word":"serving"}                 forgets its own descriptors, and drains
+//!      --> {"word":"end"}                     later, when the newcomer is told to end
+//! ```
+//!
+//! Up to `serving` the one that runs keeps all of it, and goes on if the newcomer is gone or takes
+//! too long: it shuts the connection down first, so that `serving` comes in time or not at all. A
+//! newcomer that cannot say `serving`, or is left in the middle, lets go of the lock and asks for
+//! it anew: if that works the other is dead, and what has come is kept; if not it lives, and
+//! serves. So one of the two serves, and never both.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut, Read, Write},
+    mem::MaybeUninit,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// How long either end may keep the other waiting for a frame.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// The largest frame, bytes.
+const FRAME_LIMIT: u32 = 1 << 16;
+/// Descriptors taken with one frame; all but the first are closed.
+const DESCRIPTORS: usize = 4;
+
+/// The call of a newcomer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Call {
+    /// The form of the messages: 1.
+    pub(super) handover: u32,
+    /// Whether the newcomer cannot do with the one that runs.
+    #[serde(default)]
+    pub(super) must: bool,
+}
+
+/// What the one that runs says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "item", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(super) enum Item {
+    /// It goes on.
+    Refused {
+        /// Why, as a fragment for a person.
+        why: String,
+    },
+    /// Where the last command's agent is.
+    Agent {
+        /// Its socket.
+        path: PathBuf,
+    },
+    /// A control socket.
+    Door,
+    /// A local port.
+    Port {
+        /// The remote that it belongs to.
+        remote: String,
+    },
+    /// A connection that waits for a path.
+    Held {
+        /// For how long still, milliseconds.
+        left_ms: u64,
+    },
+    /// The lock file.
+    Lock,
+    /// Of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What the newcomer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "word", rename_all = "camelCase")]
+pub(super) enum Word {
+    /// It has all of it, and accepts.
+    Serving,
+    /// It was told to end; so is who handed over to it.
+    End,
+    /// Of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// An item with its descriptor.
+pub(super) type Part = (Item, Option<OwnedFd>);
+
+/// Gives `parts` away; the connection if the newcomer serves from now on. Blocks.
+pub(super) fn give(stream: UnixStream, parts: &[Part]) -> io::Result<UnixStream> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    for (item, descriptor) in parts {
+        send(&stream, item, descriptor.as_ref())?;
+    }
+    let mut said = receive(&stream).map(|(word, _)| word);
+    if said.is_err() {
+        // After this nothing more can be said; what was said before is still there to be read.
+        shutdown(&stream, Shutdown::Both)?;
+        said = receive(&stream).map(|(word, _)| word);
+    }
+    match said? {
+        Word::Serving => Ok(stream),
+        Word::End | Word::Unknown => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Says no. Blocks.
+pub(super) fn refuse(stream: &UnixStream, why: &str) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    send(stream, &Item::Refused { why: why.to_owned() }, None)
+}
+
+/// What a newcomer was given.
+#[derive(Debug, Default)]
+pub(crate) struct Estate {
+    /// The connection to whom it came from.
+    pub(super) predecessor: Option<UnixStream>,
+    pub(super) agent: Option<PathBuf>,
+    pub(super) doors: Vec<UnixListener>,
+    /// The lock file, until it is known to be ours.
+    pub(super) lock: Option<OwnedFd>,
+    /// The remotes that were at work.
+    pub(super) remotes: Vec<String>,
+    pub(super) pool: Pool,
+}
+
+/// Why a newcomer did not get all of it.
+#[derive(Debug)]
+pub(super) enum NotGiven {
+    /// It was told so.
+    Refused(String),
+    /// The connection ended in the middle.
+    Broken,
+}
+
+/// Asks for the place and fills `estate`, as far as it comes. Blocks.
+pub(super) fn ask(stream: UnixStream, call: Call, estate: &mut Estate) -> Result<(), NotGiven> {
+    fill(&stream, call, estate)?;
+    estate.predecessor = Some(stream);
+    Ok(())
+}
+
+fn fill(stream: &UnixStream, call: Call, estate: &mut Estate) -> Result<(), NotGiven> {
+    let broken = |_| NotGiven::Broken;
+    stream.set_read_timeout(Some(2 * PATIENCE)).map_err(broken)?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(broken)?;
+    send(stream, &call, None).map_err(broken)?;
+    loop {
+        let (item, descriptor) = receive::<Item>(stream).map_err(broken)?;
+        match (item, descriptor) {
+            (Item::Refused { why }, _) => return Err(NotGiven::Refused(why)),
+            (Item::Agent { path }, _) => estate.agent = Some(path),
+            (Item::Door, Some(door)) => estate.doors.push(door.into()),
+            (Item::Port { remote }, port) => {
+                estate.pool.put_port(port);
+                if !estate.remotes.contains(&remote) {
+                    estate.remotes.push(remote);
+                }
+            }
+            (Item::Held { left_ms }, Some(held)) => {
+                estate.pool.put_held(held.into(), Duration::from_millis(left_ms));
+            }
+            (Item::Lock, Some(lock)) => {
+                estate.lock = Some(lock);
+                return Ok(());
+            }
+            (Item::Door | Item::Held { .. } | Item::Lock | Item::Unknown, _) => {}
+        }
+    }
+}
+
+impl Estate {
+    /// Tells the predecessor that it may go; an error if it took its place back.
+    pub(super) fn serving(&self) -> io::Result<()> {
+        self.predecessor.as_ref().map_or(Ok(()), |stream| send(stream, &Word::Serving, None))
+    }
+}
+
+/// Tells `predecessor` to end its streams as well; one that has ended hears nothing.
+pub(super) fn end(predecessor: &UnixStream) {
+    let _ended = send(predecessor, &Word::End, None);
+}
+
+/// Listening ports and waiting connections that came from a predecessor, until a remote takes
+/// them.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    ports: Mutex<Vec<TcpListener>>,
+    held: Mutex<Vec<(TcpStream, Instant)>>,
+}
+
+impl Pool {
+    fn put_port(&self, port: Option<OwnedFd>) {
+        locked(&self.ports).extend(port.map(TcpListener::from));
+    }
+
+    fn put_held(&self, stream: TcpStream, left: Duration) {
+        locked(&self.held).push((stream, Instant::now() + left));
+    }
+
+    /// The socket that listens at `address`, if it came.
+    pub(super) fn take_port(&self, address: SocketAddr) -> Option<TcpListener> {
+        let mut ports = locked(&self.ports);
+        let place = ports.iter().position(|port| port.local_addr().ok() == Some(address))?;
+        Some(ports.swap_remove(place))
+    }
+
+    /// The connections that came in at port `number`, with the ends of their patience.
+    pub(super) fn take_held(&self, number: u16) -> Vec<(TcpStream, Instant)> {
+        let mut held = locked(&self.held);
+        let is_its = |(stream, _): &mut (TcpStream, Instant)| {
+            stream.local_addr().is_ok_and(|address| address.port() == number)
+        };
+        held.extract_if(.., is_its).collect()
+    }
+
+    /// Closes what nobody took; how much that was.
+    pub(super) fn clear(&self) -> (usize, usize) {
+        let ports = std::mem::take(&mut *locked(&self.ports));
+        let held = std::mem::take(&mut *locked(&self.held));
+        (ports.len(), held.len())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The user at the other end.
+#[cfg(target_os = "linux")]
+pub(super) fn peer(stream: &UnixStream) -> io::Result<u32> {
+    Ok(rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw())
+}
+
+/// The user at the other end.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn peer(stream: &UnixStream) -> io::Result<u32> {
+    Ok(nix::unistd::getpeereid(stream)?.0.as_raw())
+}
+
+/// Reads one frame that brings no descriptor.
+pub(super) fn read<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<T> {
+    receive(stream).map(|(value, _)| value)
+}
+
+fn send(stream: &UnixStream, what: &impl Serialize, with: Option<&OwnedFd>) -> io::Result<()> {
+    let text = serde_json::to_vec(what)?;
+    let length = u32::try_from(text.len()).ok().filter(|length| *length <= FRAME_LIMIT);
+    let length = length.ok_or(io::ErrorKind::InvalidInput)?;
+    let mut frame = length.to_be_bytes().to_vec();
+    frame.extend_from_slice(&text);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut attached = SendAncillaryBuffer::new(&mut space);
+    let descriptors: Vec<_> = with.iter().map(|descriptor| descriptor.as_fd()).collect();
+    if !descriptors.is_empty() && !attached.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let sent = sendmsg(stream, &[IoSlice::new(&frame)], &mut attached, SendFlags::NOSIGNAL)?;
+    let mut stream = stream;
+    stream.write_all(frame.get(sent..).unwrap_or_default())
+}
+
+fn receive<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<(T, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut attached = RecvAncillaryBuffer::new(&mut space);
+    let mut length = [0; 4];
+    let got = recvmsg(stream, &mut [IoSliceMut::new(&mut length)], &mut attached, close_on_exec())?;
+    let mut descriptor = None;
+    for message in attached.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            descriptor = descriptors.into_iter().next();
+        }
+    }
+    if got.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut stream = stream;
+    stream.read_exact(length.get_mut(got.bytes..).unwrap_or_default())?;
+    let length = u32::from_be_bytes(length);
+    if length > FRAME_LIMIT {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut text = vec![0; length as usize];
+    stream.read_exact(&mut text)?;
+    Ok((serde_json::from_slice(&text)?, descriptor))
+}
+
+/// Children must not inherit what is received.
+#[cfg(target_os = "linux")]
+fn close_on_exec() -> RecvFlags {
+    RecvFlags::CMSG_CLOEXEC
+}
+
+/// This system has no such flag; a child that is started in the same moment inherits a descriptor.
+#[cfg(not(target_os = "linux"))]
+fn close_on_exec() -> RecvFlags {
+    RecvFlags::empty()
+}
+
+#[cfg(test)]
+#[path = "handover_tests.rs"]
+mod tests;

@@ -1,0 +1,227 @@
+//! Both ends of a handover in one process, and one of them dying in the middle.
+
+use std::{
+    net::Ipv4Addr,
+    os::fd::AsRawFd,
+    thread::{self, JoinHandle},
+};
+
+use super::*;
+
+/// What a supervisor has: one port, one connection that waits at it, and a file.
+struct Old {
+    port: TcpListener,
+    client: TcpStream,
+    held: TcpStream,
+    lock: std::fs::File,
+}
+
+impl Old {
+    fn new() -> Self {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(port.local_addr().unwrap()).unwrap();
+        let (held, _) = port.accept().unwrap();
+        Self { port, client, held, lock: tempfile::tempfile().unwrap() }
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let copy = |it: &dyn AsFd| Some(it.as_fd().try_clone_to_owned().unwrap());
+        vec![
+            (Item::Agent { path: "/run/agent".into() }, None),
+            (Item::Port { remote: "vps".to_owned() }, copy(&self.port)),
+            (Item::Held { left_ms: 20_000 }, copy(&self.held)),
+            (Item::Lock, copy(&self.lock)),
+        ]
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.port.local_addr().unwrap()
+    }
+}
+
+const CALL: Call = Call { handover: 1, must: false };
+
+/// A newcomer that asks, and then does as it is told with the estate.
+fn newcomer<T: Send + 'static>(
+    stream: UnixStream,
+    then: impl FnOnce(Result<(), NotGiven>, Estate) -> T + Send + 'static,
+) -> JoinHandle<T> {
+    thread::spawn(move || {
+        let mut estate = Estate::default();
+        let outcome = ask(stream, CALL, &mut estate);
+        then(outcome, estate)
+    })
+}
+
+#[test]
+fn ports_and_waiting_connections_live_on_with_the_newcomer() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let newcomer = newcomer(theirs, |outcome, estate| {
+        outcome.unwrap();
+        estate.serving().unwrap();
+        estate
+    });
+    let mut old = Old::new();
+    assert_eq!(read::<Call>(&ours).unwrap(), CALL);
+    let _lifeline = give(ours, &old.parts()).unwrap();
+    let estate = newcomer.join().unwrap();
+    assert_eq!(estate.remotes, ["vps"]);
+    assert_eq!(estate.agent.as_deref(), Some(std::path::Path::new("/run/agent")));
+    assert!(estate.lock.is_some());
+    let address = old.address();
+    // The first one's copies are gone now, and nothing is closed by that.
+    drop((old.port, old.held));
+    let port = estate.pool.take_port(address).unwrap();
+    let _next = TcpStream::connect(address).unwrap();
+    port.accept().unwrap();
+    let mut held = estate.pool.take_held(address.port());
+    assert!(estate.pool.take_held(address.port()).is_empty());
+    let (mut held, until) = held.pop().unwrap();
+    assert!(until > Instant::now() + Duration::from_secs(10));
+    held.write_all(b"served").unwrap();
+    let mut answer = [0; 6];
+    old.client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"served");
+    assert_eq!(estate.pool.clear(), (0, 0));
+}
+
+#[test]
+fn descriptors_that_come_are_not_for_children() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let old = Old::new();
+    send(&ours, &Item::Door, Some(&old.port.as_fd().try_clone_to_owned().unwrap())).unwrap();
+    let (_, port) = receive::<Item>(&theirs).unwrap();
+    let port = port.unwrap();
+    let flags = rustix::io::fcntl_getfd(&port).unwrap();
+    assert!(flags.contains(rustix::io::FdFlags::CLOEXEC), "descriptor {}", port.as_raw_fd());
+}
+
+#[test]
+fn a_newcomer_that_dies_before_it_serves_changes_nothing() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let newcomer = newcomer(theirs, |outcome, estate| {
+        outcome.unwrap();
+        drop(estate);
+    });
+    let old = Old::new();
+    read::<Call>(&ours).unwrap();
+    give(ours, &old.parts()).unwrap_err();
+    newcomer.join().unwrap();
+    let _next = TcpStream::connect(old.address()).unwrap();
+    old.port.accept().unwrap();
+}
+
+#[test]
+fn a_newcomer_that_is_too_late_learns_that_it_does_not_serve() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let newcomer = newcomer(theirs, |outcome, estate| {
+        outcome.unwrap();
+        estate
+    });
+    let old = Old::new();
+    read::<Call>(&ours).unwrap();
+    for (item, descriptor) in &old.parts() {
+        send(&ours, item, descriptor.as_ref()).unwrap();
+    }
+    let estate = newcomer.join().unwrap();
+    shutdown(&ours, Shutdown::Both).unwrap();
+    estate.serving().unwrap_err();
+}
+
+#[test]
+fn a_word_that_came_just_before_the_end_of_patience_counts() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    send(&theirs, &Word::Serving, None).unwrap();
+    shutdown(&ours, Shutdown::Both).unwrap();
+    assert_eq!(read::<Word>(&ours).unwrap(), Word::Serving);
+}
+
+#[test]
+fn what_came_from_one_that_died_in_the_middle_is_kept() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let newcomer = newcomer(theirs, |outcome, estate| (outcome, estate));
+    let old = Old::new();
+    read::<Call>(&ours).unwrap();
+    let parts = old.parts();
+    for (item, descriptor) in parts.iter().take(2) {
+        send(&ours, item, descriptor.as_ref()).unwrap();
+    }
+    let address = old.address();
+    drop((ours, old, parts));
+    let (outcome, estate) = newcomer.join().unwrap();
+    assert!(matches!(outcome, Err(NotGiven::Broken)), "{outcome:?}");
+    assert!(estate.lock.is_none() && estate.predecessor.is_none());
+    let port = estate.pool.take_port(address).unwrap();
+    let _next = TcpStream::connect(address).unwrap();
+    port.accept().unwrap();
+}
+
+#[test]
+fn a_refusal_says_why() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let newcomer = newcomer(theirs, |outcome, _| outcome);
+    read::<Call>(&ours).unwrap();
+    refuse(&ours, "it is busy").unwrap();
+    let outcome = newcomer.join().unwrap();
+    assert!(matches!(outcome, Err(NotGiven::Refused(why)) if why == "it is busy"));
+}
+
+#[test]
+fn what_a_later_version_adds_is_passed_over() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let newcomer = newcomer(theirs, |outcome, estate| (outcome, estate));
+    let old = Old::new();
+    read::<Call>(&ours).unwrap();
+    let descriptor = old.held.as_fd().try_clone_to_owned().unwrap();
+    let later = serde_json::json!({"item": "moon", "phase": "full"});
+    send(&ours, &later, Some(&descriptor)).unwrap();
+    let port = serde_json::json!({"item": "port", "remote": "vps", "colour": "red"});
+    send(&ours, &port, Some(&old.port.as_fd().try_clone_to_owned().unwrap())).unwrap();
+    send(&ours, &Item::Lock, Some(&old.lock.as_fd().try_clone_to_owned().unwrap())).unwrap();
+    let (outcome, estate) = newcomer.join().unwrap();
+    outcome.unwrap();
+    assert!(estate.pool.take_port(old.address()).is_some());
+}
+
+#[test]
+fn frames_that_are_too_long_or_no_frames_are_refused() {
+    for bytes in [&[0xff; 64][..], &[0, 0, 0, 3, b'{', b'x', b'}'], &[0, 0]] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (&ours).write_all(bytes).unwrap();
+        drop(ours);
+        receive::<Item>(&theirs).map(drop).unwrap_err();
+    }
+}
+
+/// The bytes that every version writes and reads; this file is never changed, only added to.
+#[test]
+fn the_form_is_what_it_has_always_been() {
+    let golden = include_str!("../../fixtures/handover.txt");
+    let mut lines = golden.lines();
+    let mut same = |text: String| assert_eq!(Some(text.as_str()), lines.next());
+    same(serde_json::to_string(&CALL).unwrap());
+    same(serde_json::to_string(&Call { handover: 1, must: true }).unwrap());
+    for item in [
+        Item::Refused { why: "it is busy".to_owned() },
+        Item::Agent { path: "/run/agent".into() },
+        Item::Door,
+        Item::Port { remote: "vps".to_owned() },
+        Item::Held { left_ms: 20_000 },
+        Item::Lock,
+    ] {
+        let text = serde_json::to_string(&item).unwrap();
+        assert_eq!(serde_json::from_str::<Item>(&text).unwrap(), item);
+        same(text);
+    }
+    for word in [Word::Serving, Word::End] {
+        let text = serde_json::to_string(&word).unwrap();
+        assert_eq!(serde_json::from_str::<Word>(&text).unwrap(), word);
+        same(text);
+    }
+    assert_eq!(lines.next(), None);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    send(&ours, &Item::Door, None).unwrap();
+    let mut frame = [0; 19];
+    (&theirs).read_exact(&mut frame).unwrap();
+    assert_eq!(&frame, b"\0\0\0\x0f{\"item\":\"door\"}");
+}

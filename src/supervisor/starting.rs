@@ -1,0 +1,141 @@
+//! Takes saved remotes up: at the start, after a predecessor, and again when a port was taken.
+
+use std::{sync::Arc, time::Instant};
+
+use futures_util::future::join_all;
+use tokio::net::TcpStream;
+use tracing::{debug, info, warn};
+
+use super::{
+    dialer,
+    incoming::{Incoming, Local},
+    port,
+    process::Scope,
+    remote::Remote,
+    server::{CONFIGURED, Supervisor, configured, locked},
+};
+use crate::{
+    config::{self, Remotes},
+    problem::Problem,
+    tunnel::Wish,
+};
+
+impl Supervisor {
+    /// Starts every saved remote that the user wants up, or those only that a predecessor had at
+    /// work.
+    pub(super) async fn resume(&self, scope: Scope, inherited: &[String]) {
+        if scope == Scope::Told && inherited.is_empty() {
+            return;
+        }
+        let _changing = self.changing.lock().await;
+        let saved = match Remotes::load(&self.paths) {
+            Ok(saved) => saved,
+            Err(problem) => {
+                // The commands read the same files and say it to a person.
+                warn!(class = ?problem.class, "the saved remotes were not taken up");
+                Remotes::default()
+            }
+        };
+        let mut wanted: Vec<(String, config::Remote)> =
+            saved.remotes.into_iter().filter(|(_, definition)| definition.wanted).collect();
+        if inherited.iter().any(|name| name == CONFIGURED)
+            && !wanted.iter().any(|(name, _)| name == CONFIGURED)
+        {
+            let definition = configured(&self.paths).ok();
+            wanted.extend(definition.map(|definition| (CONFIGURED.to_owned(), definition)));
+        }
+        // At once: one whose configuration takes its time keeps no other waiting.
+        join_all(wanted.into_iter().map(async |(name, definition)| {
+            if let Err(problem) = self.start(&name, definition).await {
+                self.note_failure(&name, &problem);
+            }
+        }))
+        .await;
+        let (ports, held) = self.pool.clear();
+        if ports + held > 0 {
+            info!(ports, held, "what was handed over and nobody wants was closed");
+        }
+    }
+
+    fn note_failure(&self, name: &str, problem: &Problem) {
+        let is_news = locked(&self.unstarted).note(name, problem.clone(), Instant::now());
+        if is_news {
+            warn!(remote = name, class = ?problem.class, "a remote was not started");
+            debug!(remote = name, %problem, "why");
+        }
+    }
+
+    /// Tries those again whose port was taken, if it is their time.
+    pub(super) async fn start_again(self: Arc<Self>) {
+        let due = locked(&self.unstarted).due(Instant::now());
+        for name in due {
+            let Ok(_changing) = self.change().await else { return };
+            let Ok(Some(definition)) = self.unstarted_one(&name) else {
+                locked(&self.unstarted).forget(&name);
+                continue;
+            };
+            // The port first: reading the configuration may run commands of the user's.
+            let outcome = match port::check(&definition) {
+                Ok(()) => self.start(&name, definition).await.map(drop),
+                Err(problem) => Err(problem),
+            };
+            match outcome {
+                Ok(()) => info!(remote = name, "the port is free, and the remote at work"),
+                Err(problem) => self.note_failure(&name, &problem),
+            }
+        }
+    }
+
+    /// The definition of a remote that is wanted and could not be started; `None` if it is at work
+    /// or not wanted by now.
+    pub(super) fn unstarted_one(&self, name: &str) -> Result<Option<config::Remote>, Problem> {
+        if locked(&self.remotes).contains_key(name) || locked(&self.trials).contains_key(name) {
+            return Ok(None);
+        }
+        let saved = Remotes::load(&self.paths)?;
+        Ok(saved.remotes.get(name).filter(|definition| definition.wanted).cloned())
+    }
+
+    pub(super) async fn start(
+        &self,
+        name: &str,
+        definition: config::Remote,
+    ) -> Result<Arc<Remote>, Problem> {
+        // A remote that has no port yet keeps the one that it gets.
+        let definition_moved = definition.local_port == 0;
+        let way = dialer::find(&definition, Arc::clone(&self.agent)).await?;
+        let remote = self.make(name, definition, way);
+        remote.bind(None, &self.pool, |port| self.is_reserved(port, name)).await?;
+        if definition_moved {
+            let port = remote.definition().local_port;
+            self.save(|remotes| {
+                if let Some(saved) = remotes.remotes.get_mut(name) {
+                    saved.local_port = port;
+                }
+                Ok(())
+            })?;
+        }
+        remote.wish(Wish::Up).await;
+        locked(&self.unstarted).forget(name);
+        locked(&self.remotes).insert(name.to_owned(), Arc::clone(&remote));
+        self.admit_held(&remote).await;
+        Ok(remote)
+    }
+
+    /// Hands a remote the connections that waited at its ports under a predecessor.
+    async fn admit_held(&self, remote: &Remote) {
+        for number in remote.numbers() {
+            for (stream, until) in self.pool.take_held(number) {
+                let stream =
+                    stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                match stream {
+                    Ok(stream) => {
+                        let incoming = Incoming::new(Local::Tcp(stream), until);
+                        remote.admit(number, incoming).await;
+                    }
+                    Err(error) => warn!(%error, "a connection that waited was lost"),
+                }
+            }
+        }
+    }
+}
