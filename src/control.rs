@@ -4,7 +4,9 @@
 //! connection can carry the raw bytes of a stream.
 
 use std::{
+    collections::BTreeMap,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -18,7 +20,7 @@ use tokio::{
     },
     net::UnixStream,
     process::Command,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -33,8 +35,10 @@ pub(crate) const VERSION: u32 = 1;
 const MESSAGE_LIMIT: u32 = 1 << 20;
 /// How long a supervisor may take from its start to its first answer.
 const START_LIMIT: Duration = Duration::from_secs(10);
-/// How long a running supervisor may take to greet.
-const GREETING_LIMIT: Duration = Duration::from_secs(5);
+/// How long a running supervisor may take to greet; it hangs up on those who say nothing sooner.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
+/// Between two tries to get into a queue that is full.
+const QUEUE_PAUSE: Duration = Duration::from_millis(20);
 /// How long the supervisor may take to take back what it had on trial.
 const TAKE_BACK_LIMIT: Duration = Duration::from_secs(5);
 /// What the supervisor prints on its standard output when it listens.
@@ -70,12 +74,23 @@ impl Endpoint {
 
     /// Connects to the first that somebody listens on; the error is that of the usual one.
     async fn connect(&self) -> io::Result<UnixStream> {
-        let usual = UnixStream::connect(&self.socket).await;
+        let usual = queue_up(&self.socket).await;
         match (&usual, &self.other) {
-            (Err(error), Some(other)) if is_absent(error) => {
-                UnixStream::connect(other).await.or(usual)
-            }
+            (Err(error), Some(other)) if is_absent(error) => queue_up(other).await.or(usual),
             _ => usual,
+        }
+    }
+}
+
+/// Connects; a queue of commands that is full at the moment is waited for.
+async fn queue_up(socket: &Path) -> io::Result<UnixStream> {
+    let until = Instant::now() + GREETING_LIMIT;
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                sleep(QUEUE_PAUSE).await;
+            }
+            outcome => return outcome,
         }
     }
 }
@@ -121,6 +136,19 @@ pub(crate) enum Request {
     Status {
         /// One remote, or all.
         name: Option<String>,
+    },
+    /// Answers `Watched` at once, and again whenever something of it has changed, until the command
+    /// goes away; or `Failed`.
+    Watch {
+        /// One remote, or all.
+        name: Option<String>,
+    },
+    /// Answer scrapes of the metrics at an address from now on, or no more. Answers `Done`.
+    Metrics {
+        /// `ADDRESS:PORT`; `None` for nowhere.
+        address: Option<SocketAddr>,
+        /// Whether the next supervisor shall do so as well.
+        keep: bool,
     },
     /// Take up a saved remote without waiting for it. Answers `Done`.
     Resume {
@@ -204,6 +232,8 @@ pub(crate) enum Reply {
         /// One a remote, by name.
         remotes: Vec<Value>,
     },
+    /// How the remotes that are watched are now.
+    Watched(Watched),
     /// The far gateway's token.
     Token {
         /// The token.
@@ -217,6 +247,18 @@ pub(crate) enum Reply {
     Moved,
     /// Not done.
     Failed(Problem),
+}
+
+/// What one who watches is told: all of it each time, so that what came in between may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Watched {
+    /// The status objects, one a remote, by name.
+    pub(crate) remotes: Vec<Value>,
+    /// The last round trips of each remote by its name, milliseconds, the oldest first.
+    pub(crate) round_trips: BTreeMap<String, Vec<f64>>,
+    /// The last entries of the history, as its files have them.
+    pub(crate) history: Vec<Value>,
 }
 
 /// A question for a person.
@@ -443,6 +485,7 @@ pub(crate) fn refused(reply: Reply) -> Problem {
         | Reply::Live { .. }
         | Reply::Opened(_)
         | Reply::Statuses { .. }
+        | Reply::Watched(_)
         | Reply::Token { .. }
         | Reply::Done => Problem::new(Class::Internal, "the supervisor gave an unexpected answer"),
         Reply::Moved => Problem::new(Class::Internal, "the supervisor was replaced just now")

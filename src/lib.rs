@@ -26,6 +26,8 @@ mod config;
 mod control;
 /// Answers clients: listener, handshake, methods, HTTP.
 mod gateway;
+/// What happened to the remotes, kept for those who ask later.
+mod history;
 /// Who of two programs of this name serves a profile.
 mod meeting;
 /// One SSH connection: resolve, dial, host key, authenticate, jump; the demo's server.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Context, ask,
+    Context, ask, metrics,
     order::{Arguments, GATEWAY_PORT, Order, refuse_unsupported},
     output::{Spinner, Tone},
     remote::describe,
@@ -46,13 +46,15 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     let saved = Remotes::load(&context.paths)?;
     let order = Order::new(&arguments, &saved, &context.paths)?;
     let given = given(&arguments)?;
+    let scraped = arguments.metrics.as_deref().map(metrics::address).transpose()?;
     if let Some(definition) = order.definition.clone() {
         // A wrong target, option or configuration is said before anything is started.
         warn_of_forwards(context, definition).await?;
     }
     hint_at_files(context, &order);
     if arguments.foreground {
-        return super::foreground::run(context, arguments.timeout, order, given).await;
+        let scraped = scraped.flatten();
+        return super::foreground::run(context, arguments.timeout, order, given, scraped).await;
     }
     let limit = Duration::from_secs(arguments.timeout);
     let mut deadline = Instant::now() + limit;
@@ -65,10 +67,27 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
             return Err(problem);
         }
     };
-    held.connection.note(&Note::Keep { gateway: Some(login.gateway.clone()) }).await?;
-    held.connection.done().await?;
-    save_credential(context, &order.name, &held.opened, &login)?;
+    // The secret first: a full disk must not leave a remote without it.
+    let former = match save_credential(context, &order.name, &held.opened, &login) {
+        Ok(former) => former,
+        Err(problem) => {
+            held.connection.give_up().await;
+            return Err(problem.into());
+        }
+    };
+    if let Err(problem) = keep(&mut held.connection, &login).await {
+        restore_credential(context, &order.name, former);
+        return Err(problem.into());
+    }
+    if let Some(address) = scraped {
+        metrics::set(context, address, true).await?;
+    }
     finish(context, &order, status, &login.gateway).await
+}
+
+async fn keep(connection: &mut Connection, login: &LoggedIn) -> Result<(), Problem> {
+    connection.note(&Note::Keep { gateway: Some(login.gateway.clone()) }).await?;
+    connection.done().await
 }
 
 /// A remote that is up and not yet kept.
@@ -165,6 +184,7 @@ async fn bring_up(
             Reply::Live { status, opened } => return Ok((status, opened, connection)),
             reply @ (Reply::Opened(_)
             | Reply::Statuses { .. }
+            | Reply::Watched(_)
             | Reply::Token { .. }
             | Reply::Moved
             | Reply::Done
@@ -354,13 +374,13 @@ async fn log_in_once(
     Ok(LoggedIn { credential: credential.clone(), identity, gateway: said })
 }
 
-/// Binds the secret to what the transport proved.
+/// Binds the secret to what the transport proved; gives back what was saved before.
 fn save_credential(
     context: &Context,
     name: &str,
     opened: &Opened,
     login: &LoggedIn,
-) -> Result<(), Problem> {
+) -> Result<Option<config::Credential>, Problem> {
     let bound =
         opened.host_key.clone().map(|host_key| Bound { host_key, remote_port: opened.remote_port });
     let credential = config::Credential {
@@ -370,9 +390,20 @@ fn save_credential(
         gateway: login.identity.clone(),
     };
     Credentials::update(&context.paths, |credentials| {
-        credentials.remotes.insert(name.to_owned(), credential);
-        Ok(())
+        Ok(credentials.remotes.insert(name.to_owned(), credential))
     })
+}
+
+/// Puts back what was saved before a remote that was not kept.
+fn restore_credential(context: &Context, name: &str, former: Option<config::Credential>) {
+    let restored = Credentials::update(&context.paths, |credentials| {
+        credentials.remotes.remove(name);
+        credentials.remotes.extend(former.map(|former| (name.to_owned(), former)));
+        Ok(())
+    });
+    if let Err(problem) = restored {
+        context.output.note(format!("warning: the secret of {name} stays saved: {problem}"));
+    }
 }
 
 /// Prints how it stands now.

@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Context, output::Tone, remote::span};
+use super::{Context, output::Tone, phrases::span};
 use crate::{
     client::{Credential, Gateway, Login, READ, Source},
     control::{self, Connection, Endpoint, Request, Start},

@@ -1,8 +1,8 @@
 //! `openclaw remote connect --foreground`: the supervisor of one remote, as a service runs it.
 
-use std::{process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-use super::{Context, order::Order};
+use super::{Context, metrics, order::Order};
 use crate::{
     client::Credential,
     config::Remotes,
@@ -22,6 +22,7 @@ pub(super) async fn run(
     timeout: u64,
     order: Order,
     given: Credential,
+    scraped: Option<SocketAddr>,
 ) -> anyhow::Result<ExitCode> {
     if !given.is_empty() {
         context.output.note("note: --foreground only keeps the path; the secret is not used");
@@ -46,6 +47,9 @@ pub(super) async fn run(
     });
     let connect = async {
         started.await.map_err(|_| Problem::new(Class::Internal, "the supervisor ended"))?;
+        if scraped.is_some() {
+            metrics::set(context, scraped, false).await?;
+        }
         match keep(context, Duration::from_secs(timeout), &order).await {
             Err(problem) if matches!(problem.class, Class::Unreachable | Class::GatewayDown) => {
                 // What time may heal is no reason to end: save it, and go on trying.
@@ -123,6 +127,7 @@ async fn keep(context: &Context, limit: Duration, order: &Order) -> Result<(), P
             reply @ (Reply::Question(_)
             | Reply::Opened(_)
             | Reply::Statuses { .. }
+            | Reply::Watched(_)
             | Reply::Token { .. }
             | Reply::Moved
             | Reply::Failed(_)) => return Err(control::refused(reply)),

@@ -12,10 +12,14 @@ mod gateway_probe;
 mod gateway_run;
 mod gateway_status;
 mod health;
+mod logs;
+mod metrics;
 mod order;
 mod output;
+mod phrases;
 mod remote;
 mod status;
+mod watch;
 mod which;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -106,6 +106,10 @@ pub(super) struct Arguments {
     /// Do not make it the default remote
     #[arg(long)]
     pub(super) no_default: bool,
+    /// Answer scrapes of the metrics (OpenMetrics) at this address, a port alone being one on
+    /// loopback; `off` for no more. Holds for all remotes; kept, unless with --foreground
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) metrics: Option<String>,
 }
 
 /// What is asked of the supervisor.
@@ -489,6 +493,7 @@ mod tests {
         let saved = Remotes {
             default: Some("vps".to_owned()),
             remotes: [("vps".to_owned(), vps())].into(),
+            ..Remotes::default()
         };
         let order = |words: &[&str]| {
             let line = Line::parse_from(["connect"].iter().chain(words));

@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, Write},
+    os::fd::AsFd,
     process::ExitCode,
     time::Duration,
 };
@@ -9,6 +10,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::{io::Interest, net::unix::pipe};
 
 use crate::problem::{Class, Problem};
 
@@ -20,7 +22,7 @@ pub(super) struct Output {
 }
 
 /// A colour that means something.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
     /// Works.
     Good,
@@ -37,6 +39,25 @@ impl Output {
     pub(super) fn new(json: bool, no_color: bool) -> Self {
         let wanted = !no_color && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         Self { json, color: wanted && std::io::stdout().is_terminal() }
+    }
+
+    /// Whether colours are wanted and shown.
+    pub(super) fn is_colored(&self) -> bool {
+        self.color
+    }
+
+    /// Waits until nobody reads standard output any more. A file, which always takes what is
+    /// written, is waited for for ever.
+    pub(super) async fn abandoned(&self) {
+        let pipe = std::io::stdout().as_fd().try_clone_to_owned();
+        // Whatever it is: only its end is waited for, and nothing is written through this handle.
+        let pipe = pipe.and_then(pipe::Sender::from_owned_fd_unchecked);
+        if let Ok(pipe) = pipe
+            && pipe.ready(Interest::ERROR).await.is_ok()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
     }
 
     /// Whether a script is reading.

@@ -2,11 +2,14 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
-use super::{Context, check, connect, order, output::Tone};
+use super::{
+    Context, check, connect, logs, order,
+    output::Tone,
+    phrases::{bytes, span},
+    watch,
+};
 use crate::{
     config::{Paths, Remotes, check_name},
     control::{self, Connection, Request, Start},
@@ -34,7 +37,13 @@ enum Command {
     /// local port, starts nothing, and saves nothing but a host key that you accept.
     Check(Box<check::Arguments>),
     /// Show how the remotes are
-    Status(Named),
+    Status {
+        #[command(flatten)]
+        named: Named,
+        /// Go on showing it, live on a terminal; elsewhere, and with --json, at each change
+        #[arg(short, long)]
+        watch: bool,
+    },
     /// List the remotes
     List,
     /// Choose the remote that commands mean, or `local`
@@ -56,17 +65,10 @@ enum Command {
         /// Its name
         name: String,
     },
-    /// Show what the supervisor noted
-    Logs {
-        /// Only of this remote
-        name: Option<String>,
-        /// Go on with what is noted from now on
-        #[arg(short, long)]
-        follow: bool,
-        /// So many lines
-        #[arg(short = 'n', long, default_value_t = 200, value_name = "COUNT")]
-        lines: usize,
-    },
+    /// Tell what happened: why a remote was out of reach, since when, and how it came back
+    ///
+    /// In the time of this machine. The history survives restarts of the supervisor and of the machine.
+    Logs(logs::Arguments),
 }
 
 /// A remote, or the default one.
@@ -83,7 +85,10 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
         match arguments.command {
             Command::Connect(arguments) => return connect::run(context, *arguments).await,
             Command::Check(arguments) => return check::run(context, *arguments).await,
-            Command::Status(named) => status(context, named.name).await?,
+            Command::Status { named, watch: true } => {
+                return watch::run(context, named.name.as_deref()).await;
+            }
+            Command::Status { named, watch: false } => status(context, named.name).await?,
             Command::List => list(context).await?,
             Command::Use { name } => choose(context, &name)?,
             Command::Rename { name, to } => {
@@ -104,9 +109,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
                 change(context, Request::Remove { name: name.clone() }).await?;
                 report(context, &name, "removed")?;
             }
-            Command::Logs { name, follow, lines } => {
-                logs(context, name.as_deref(), follow, lines).await?;
-            }
+            Command::Logs(arguments) => logs::run(context, &arguments).await?,
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -164,12 +167,18 @@ async fn statuses(paths: &Paths, name: Option<&str>) -> Result<Vec<Value>, Probl
         connection.request(Request::Status { name: name.map(str::to_owned) }).await?;
         return connection.statuses().await;
     }
+    at_rest(paths, name)
+}
+
+/// The status objects where no supervisor runs.
+pub(super) fn at_rest(paths: &Paths, name: Option<&str>) -> Result<Vec<Value>, Problem> {
+    let saved = Remotes::load(paths)?;
     if let Some(name) = name {
         let definition = saved.named_or_configured(paths, name)?;
         return Ok(vec![supervisor::resting(name, &definition, &saved)]);
     }
-    let wanted = saved.remotes.iter().filter(|(other, _)| name.is_none_or(|n| n == *other));
-    Ok(wanted.map(|(name, remote)| supervisor::resting(name, remote, &saved)).collect())
+    let all = saved.remotes.iter();
+    Ok(all.map(|(name, remote)| supervisor::resting(name, remote, &saved)).collect())
 }
 
 async fn status(context: &Context, name: Option<String>) -> anyhow::Result<()> {
@@ -291,70 +300,6 @@ fn choose(context: &Context, name: &str) -> anyhow::Result<()> {
     report(context, name, "commands mean this one from now on")
 }
 
-/// Prints the last `count` lines of the log; the files are the supervisor's, a day each.
-async fn logs(
-    context: &Context,
-    name: Option<&str>,
-    follow: bool,
-    count: usize,
-) -> anyhow::Result<()> {
-    if let Some(name) = name {
-        Remotes::load(&context.paths)?.named_or_configured(&context.paths, name)?;
-    }
-    let filter = name.map(|name| format!("\"{name}\""));
-    let matches = |line: &&str| {
-        filter.as_ref().is_none_or(|name| {
-            ["name=", "remote="].iter().any(|field| line.contains(&format!("{field}{name}")))
-        })
-    };
-    let mut seen = read_log(&context.paths)?;
-    let lines: Vec<&str> = seen.lines().filter(matches).collect();
-    let last = lines.get(lines.len().saturating_sub(count)..).unwrap_or_default();
-    if context.output.is_json() {
-        return context.output.value(&last);
-    }
-    for line in last {
-        context.output.line(line);
-    }
-    if !follow {
-        return Ok(());
-    }
-    loop {
-        sleep(Duration::from_millis(300)).await;
-        let now = read_log(&context.paths)?;
-        let fresh = now.get(seen.len()..).unwrap_or(&now);
-        for line in fresh.lines().filter(matches) {
-            if !context.output.endless_line(line) {
-                return Ok(());
-            }
-        }
-        seen = now;
-    }
-}
-
-/// All log files in the order of their days.
-fn read_log(paths: &Paths) -> anyhow::Result<String> {
-    let folder = paths.logs();
-    if !folder.exists() {
-        return Ok(String::new());
-    }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(&folder).context("reading the log folder")? {
-        let path = entry?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        if name.is_some_and(|name| name.starts_with(supervisor::LOG_PREFIX)) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    let mut text = String::new();
-    for file in files {
-        let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-        text.push_str(&String::from_utf8_lossy(&bytes));
-    }
-    Ok(text)
-}
-
 /// Runs the supervisor of this profile; its starter waits for one line on our standard output.
 pub(super) fn supervise(context: &Context) -> anyhow::Result<ExitCode> {
     supervisor::detach();
@@ -416,30 +361,4 @@ fn tone(phase: &str) -> Tone {
         "blocked" | "gateway_down" => Tone::Bad,
         _ => Tone::Odd,
     }
-}
-
-/// A span as a person says it.
-pub(super) fn span(span: Duration) -> String {
-    match span.as_secs() {
-        0 => format!("{} ms", span.as_millis()),
-        seconds @ 1..=9 => format!("{}.{} s", seconds, span.subsec_millis() / 100),
-        seconds @ 10..=119 => format!("{seconds} s"),
-        seconds @ 120..=7199 => format!("{} min", seconds / 60),
-        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-    }
-}
-
-/// A count of bytes as a person says it.
-fn bytes(count: u64) -> String {
-    let units = ["kB", "MB", "GB"];
-    let mut value = count as f64;
-    let mut unit = "B";
-    for next in units {
-        if value < 1000.0 {
-            break;
-        }
-        value /= 1000.0;
-        unit = next;
-    }
-    if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
 }

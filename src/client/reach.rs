@@ -27,7 +27,6 @@ pub(crate) struct Plan {
     pub(crate) settings: OpenClaw,
     paths: Paths,
     given: Credential,
-    saved: Option<config::Credential>,
 }
 
 /// A gateway that let us in.
@@ -61,11 +60,19 @@ impl Plan {
             (OpenClaw::load(paths)?, Remotes::load(paths)?)
         };
         let target = target::choose(asked, surroundings, &remotes, &settings.gateway)?;
-        let saved = match &target.place {
-            Place::Remote(name) => Credentials::load(paths)?.remotes.remove(name),
-            Place::Local(_) | Place::Address(_) => None,
-        };
-        Ok(Self { target, settings, paths: paths.clone(), given, saved })
+        let plan = Self { target, settings, paths: paths.clone(), given };
+        // What is wrong with the file is said before anything is dialled.
+        plan.saved()?;
+        Ok(plan)
+    }
+
+    /// What is saved for the remote that is meant: read anew each time, since a `remote connect`
+    /// may have changed it.
+    fn saved(&self) -> Result<Option<config::Credential>, Problem> {
+        match &self.target.place {
+            Place::Remote(name) => Ok(Credentials::load(&self.paths)?.remotes.remove(name)),
+            Place::Local(_) | Place::Address(_) => Ok(None),
+        }
     }
 
     /// Goes there and logs in, asking for `scopes`; all of it by `deadline`.
@@ -104,8 +111,7 @@ impl Plan {
         };
         let (gateway, source) = reached;
         let gateway = gateway.map_err(|problem| self.advise(problem))?;
-        let known = match (&self.target.place, self.saved.as_ref().and_then(|s| s.gateway.clone()))
-        {
+        let known = match (&self.target.place, self.saved()?.and_then(|saved| saved.gateway)) {
             (Place::Remote(name), Some(id)) => Some((name.clone(), id)),
             _ => None,
         };
@@ -122,10 +128,11 @@ impl Plan {
                 .map(|text| Secret::new(text.trim())),
             Place::Address(_) | Place::Remote(_) => None,
         };
+        let saved = self.saved()?;
         let sources = Sources {
             given: self.given.clone(),
             environment: Credential::from_environment(),
-            saved: self.saved.as_ref(),
+            saved: saved.as_ref(),
             gateway: Some(&self.settings.gateway),
             own_token,
         };
@@ -336,6 +343,30 @@ mod tests {
         };
         let (source, token) = tokio::join!(near, far);
         assert_eq!((source, token), (Source::Saved, json!("hunter2")));
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_was_changed_meanwhile_is_read_again() {
+        let (_home, paths, supervisor) = home_with_remote();
+        let plan = plan(&paths, &Asked::default()).unwrap();
+        let mut sent = Vec::new();
+        for secret in ["hunter2", "hunter3"] {
+            Credentials::update(&paths, |credentials| {
+                let saved = credentials.remotes.get_mut("vps").unwrap();
+                saved.token = Some(Secret::new(secret));
+                Ok(())
+            })
+            .unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            let far = async {
+                let mut far = Far::accept(open_once(&supervisor, "SHA256:a").await).await;
+                far.admit().await.params.unwrap()["auth"]["token"].clone()
+            };
+            let (reached, token) = tokio::join!(plan.reach(READ, deadline), far);
+            reached.unwrap();
+            sent.push(token);
+        }
+        assert_eq!(sent, [json!("hunter2"), json!("hunter3")]);
     }
 
     #[tokio::test]

@@ -267,6 +267,7 @@ mod tests {
         Remotes {
             default: default.map(str::to_owned),
             remotes: names.map(|name| (name.to_owned(), remote.clone())).into(),
+            ..Remotes::default()
         }
     }
 

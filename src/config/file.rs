@@ -3,10 +3,10 @@
 //! Everything here blocks; a lock is held for the length of one read and one write.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,15 @@ use crate::problem::{Class, Problem};
 
 /// How long another process may hold a lock before we give up.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What the system's words mean for a file of ours.
+const WORDS: [(io::ErrorKind, &str); 6] = [
+    (io::ErrorKind::StorageFull, "the disk is full"),
+    (io::ErrorKind::QuotaExceeded, "your share of the disk is full"),
+    (io::ErrorKind::ReadOnlyFilesystem, "the file system is read-only"),
+    (io::ErrorKind::PermissionDenied, "permission denied"),
+    (io::ErrorKind::NotADirectory, "something on the way there is no folder"),
+    (io::ErrorKind::InvalidData, "it is not text"),
+];
 
 /// Makes the folder and its missing parents, readable by their owner alone.
 pub(crate) fn make_folder(folder: &Path) -> Result<(), Problem> {
@@ -27,11 +36,20 @@ pub(crate) fn make_folder(folder: &Path) -> Result<(), Problem> {
 }
 
 /// Replaces the file's content: a temporary file beside it, synced, renamed; mode 0600. Makes the
-/// folder if needed.
+/// folder if needed; a link stays one, and what it leads to is replaced. Whatever goes wrong, the
+/// old content is still there.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Problem> {
+    let path = &destination(path);
     let folder = path.parent().unwrap_or(Path::new("."));
     make_folder(folder)?;
     replace(folder, path, bytes).map_err(|error| broken("cannot write", path, &error))
+}
+
+/// The file that a link stands for, there or not: a rename would replace the link.
+fn destination(path: &Path) -> PathBuf {
+    let beside = |to: PathBuf| path.parent().map_or_else(|| to.clone(), |folder| folder.join(&to));
+    let there = std::fs::canonicalize(path);
+    there.or_else(|_| std::fs::read_link(path).map(beside)).unwrap_or_else(|_| path.to_owned())
 }
 
 fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -43,29 +61,32 @@ fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The file's text, `None` without one. Class `config` if it cannot be read.
+/// The file's text, `None` without one. Class `config` if it cannot be read, or if others may
+/// write it: what stands there may name programs to run.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, Problem> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(broken("cannot read", path, &error)),
+    let Some(facts) = facts(path)? else { return Ok(None) };
+    let (shown, own) = (path.display(), nix::unistd::Uid::effective().as_raw());
+    if ![0, own].contains(&facts.uid()) {
+        return Err(Problem::new(Class::Config, format!("{shown} belongs to another user"))
+            .fix(format!("ls -lL {shown}; make it yours, or move it away")));
     }
+    if facts.mode() & 0o022 != 0 {
+        return Err(Problem::new(Class::Config, format!("{shown} can be written by other users"))
+            .fix(format!("chmod go-w {shown}")));
+    }
+    text(path)
 }
 
-/// As [`read`], and refuses a file that is not ours or that others may read or write.
+/// As [`read`], and refuses a file that others may read.
 pub(crate) fn read_private(path: &Path) -> Result<Option<String>, Problem> {
-    let facts = match std::fs::metadata(path) {
-        Ok(facts) => facts,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(broken("cannot read", path, &error)),
-    };
+    let Some(facts) = facts(path)? else { return Ok(None) };
     let shown = path.display();
     if facts.uid() != nix::unistd::Uid::effective().as_raw() {
         return Err(Problem::new(
             Class::Config,
             format!("{shown} holds secrets and belongs to another user"),
         )
-        .fix(format!("ls -l {shown}")));
+        .fix(format!("ls -lL {shown}; make it yours, or move it away")));
     }
     if facts.mode() & 0o077 != 0 {
         return Err(Problem::new(
@@ -74,7 +95,26 @@ pub(crate) fn read_private(path: &Path) -> Result<Option<String>, Problem> {
         )
         .fix(format!("chmod 600 {shown}")));
     }
-    read(path)
+    text(path)
+}
+
+/// What is at `path`, links followed; `None` if nothing is. A pipe would be waited for.
+fn facts(path: &Path) -> Result<Option<Metadata>, Problem> {
+    match std::fs::metadata(path) {
+        Ok(facts) if facts.is_file() => Ok(Some(facts)),
+        Ok(_) => Err(Problem::new(Class::Config, format!("{} is not a file", path.display()))
+            .fix(format!("move it away: mv {0} {0}.old", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(broken("cannot read", path, &error)),
+    }
+}
+
+fn text(path: &Path) -> Result<Option<String>, Problem> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(broken("cannot read", path, &error)),
+    }
 }
 
 /// The JSON value that `text`, the content of `path`, stands for; a broken one names the file.
@@ -130,9 +170,20 @@ fn lock_within(path: &Path, patience: Duration) -> Result<File, Problem> {
     }
 }
 
-fn broken(what: &str, path: &Path, error: &io::Error) -> Problem {
-    Problem::new(Class::Config, format!("{what} {}: {error}", path.display()))
-        .fix(format!("ls -ld {}", path.parent().unwrap_or(path).display()))
+/// What the system says, and what a person can do about it.
+pub(crate) fn broken(what: &str, path: &Path, error: &io::Error) -> Problem {
+    let (shown, folder) = (path.display(), path.parent().unwrap_or(path).display());
+    let kind = error.kind();
+    let known = WORDS.iter().find(|(known, _)| *known == kind);
+    let why = known.map_or_else(|| error.to_string(), |(_, words)| (*words).to_owned());
+    let fix = if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        format!("make room and repeat the command: df -h {folder}")
+    } else if kind == io::ErrorKind::InvalidData {
+        format!("mend it, or move it away: mv {shown} {shown}.old")
+    } else {
+        format!("make {folder} writable for you, or set OPENCLAW_STATE_DIR to a folder that is")
+    };
+    Problem::new(Class::Config, format!("{what} {shown}: {why}")).fix(fix)
 }
 
 #[cfg(test)]
@@ -159,6 +210,75 @@ mod tests {
     }
 
     #[test]
+    fn a_link_stays_a_link() {
+        let home = tempfile::tempdir().unwrap();
+        let link = home.path().join("remotes.json");
+        std::os::unix::fs::symlink("dotfiles/remotes.json", &link).unwrap();
+        write(&link, b"one").unwrap();
+        write(&link, b"two").unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        let real = home.path().join("dotfiles/remotes.json");
+        assert_eq!(std::fs::read_to_string(real).unwrap(), "two");
+        assert_eq!(read(&link).unwrap().as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn refuses_what_others_can_write() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("remotes.json");
+        write(&path, b"{}").unwrap();
+        for mode in [0o664, 0o646] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let problem = read(&path).unwrap_err();
+            assert_eq!(problem.class, Class::Config);
+            assert!(problem.fix.unwrap().starts_with("chmod go-w "));
+        }
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        read(&path).unwrap();
+    }
+
+    #[test]
+    fn refuses_what_is_no_file_without_waiting_for_it() {
+        let home = tempfile::tempdir().unwrap();
+        let pipe = home.path().join("remotes.json");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [pipe.as_path(), home.path()] {
+            for problem in [read(path).unwrap_err(), read_private(path).unwrap_err()] {
+                assert_eq!(problem.class, Class::Config);
+                assert!(problem.message.ends_with("is not a file"), "{problem}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_the_old_file() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("rs/remotes.json");
+        write(&path, b"old").unwrap();
+        // A disk that takes the name and not the bytes.
+        let folder = path.parent().unwrap();
+        replace(Path::new("/proc"), &path, b"new").unwrap_err();
+        assert_eq!(read(&path).unwrap().as_deref(), Some("old"));
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn says_what_a_person_can_do_about_a_disk() {
+        let path = Path::new("/home/me/.openclaw/rs/remotes.json");
+        let says = |errno: nix::errno::Errno| broken("cannot write", path, &errno.into());
+        let full = says(nix::errno::Errno::ENOSPC);
+        assert_eq!(full.class, Class::Config);
+        assert!(full.message.ends_with("remotes.json: the disk is full"), "{full}");
+        let fix = full.fix.unwrap();
+        assert!(fix.ends_with("df -h /home/me/.openclaw/rs"), "{fix}");
+        let read_only = says(nix::errno::Errno::EROFS);
+        assert!(read_only.message.ends_with("the file system is read-only"), "{read_only}");
+        assert!(read_only.fix.unwrap().contains("OPENCLAW_STATE_DIR"));
+        assert!(says(nix::errno::Errno::EDQUOT).message.contains("share"));
+        assert!(says(nix::errno::Errno::EIO).message.contains("Input/output error"));
+    }
+
+    #[test]
     fn refuses_a_secret_that_others_can_read() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("secret");
@@ -167,7 +287,6 @@ mod tests {
         let problem = read_private(&path).unwrap_err();
         assert_eq!(problem.class, Class::Config);
         assert!(problem.fix.unwrap().starts_with("chmod 600 "));
-        read(&path).unwrap();
     }
 
     #[test]

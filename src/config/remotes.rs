@@ -1,6 +1,10 @@
 //! `rs/remotes.json`: our remotes and the default one.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +26,9 @@ pub(crate) struct Remotes {
     pub(crate) default: Option<String>,
     /// Definitions by name.
     pub(crate) remotes: BTreeMap<String, Remote>,
+    /// Where the supervisor answers scrapes of the metrics, if it shall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// One remote: what `remote connect` was told.

@@ -92,16 +92,24 @@ pub(crate) async fn connect(
     below.ok_or_else(|| Failure::new(Cause::Configuration, "the plan has no hop"))
 }
 
-/// What to do about a jump host that lets nobody in: the options of the command do not mean it.
+/// What to do about a jump host that lets nobody in, or that nobody knows: the options of the command
+/// do not mean it.
 fn of_jump(hop: &Hop, failure: Failure) -> Failure {
-    if failure.cause != Cause::Authentication {
-        return failure;
+    if failure.cause == Cause::Authentication {
+        return failure.fix(format!(
+            "as with ssh, -i and -o mean the target alone: name the key of the jump host in \
+             ~/.ssh/config (Host {}, IdentityFile FILE), or ssh-add it",
+            hop.named
+        ));
     }
-    failure.fix(format!(
-        "as with ssh, -i and -o mean the target alone: name the key of the jump host in \
-         ~/.ssh/config (Host {}, IdentityFile FILE), or ssh-add it",
-        hop.named
-    ))
+    if failure.cause == Cause::HostKeyUnknown {
+        return failure.fix(format!(
+            "--accept-host-key means the target alone: answer on a terminal, without --batch; or \
+             log in to the jump host once by hand, which writes its key down: ssh -p {} {}@{}",
+            hop.port, hop.user, hop.named
+        ));
+    }
+    failure
 }
 
 /// Why the next hop cannot be reached through the last.
@@ -390,10 +398,13 @@ fn lost(place: &str, why: &str) -> Failure {
     Failure::new(Cause::LinkLost, format!("the connection to {place} broke: {why}"))
 }
 
+/// How much a channel may receive ahead where an answer takes `rtt`.
+fn window(rtt: Duration) -> u32 {
+    LONG_TRIPS.iter().find(|(trip, _)| rtt >= *trip).map_or(WINDOW, |(_, window)| *window)
+}
+
 /// The library's settings: the hop's algorithms, the keys on file asked for first.
 fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
-    let window =
-        LONG_TRIPS.iter().find(|(trip, _)| rtt >= *trip).map_or(WINDOW, |(_, window)| *window);
     let wanted = hop.rekey.bytes.map(|bytes| usize::try_from(bytes).unwrap_or(REKEY_BYTES));
     // The library ends a session that receives more than two windows between old and new keys.
     let rekey_bytes = wanted.unwrap_or(REKEY_BYTES).clamp(REKEY_LEAST, REKEY_BYTES);
@@ -404,7 +415,7 @@ fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
             rekey_read_limit: rekey_bytes,
             rekey_time_limit: hop.rekey.time.unwrap_or(REKEY_TIME),
         },
-        window_size: window,
+        window_size: window(rtt),
         channel_buffer_size: QUEUE,
         preferred: Preferred {
             compression: Cow::Borrowed(compressions(hop.compression)),
@@ -415,5 +426,16 @@ fn config(hop: &Hop, files: &Files, rtt: Duration) -> client::Config {
         keepalive_interval: None,
         nodelay: true,
         ..client::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_way_gets_a_wide_window() {
+        let megabytes = |trip| window(Duration::from_millis(trip)) >> 20;
+        assert_eq!([0, 29, 30, 79, 80, 500].map(megabytes), [4, 4, 8, 8, 16, 16]);
     }
 }

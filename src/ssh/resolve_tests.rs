@@ -434,6 +434,20 @@ fn an_address_may_have_a_zone_wherever_it_is_said() {
 }
 
 #[test]
+fn a_jump_host_may_be_named_by_tokens_of_the_target() {
+    let config = "Host web*\n HostName %h.inner\n Port 2200\n User anna\n \
+                  ProxyJump %r@one.%n,%r@two:23\nHost box\n HostName a\n ProxyJump gate.%p.%h\n";
+    let plan = plan_of(config, "web1", &SshOptions::default());
+    let expected = ["anna@one.web1:22", "anna@two:23", "anna@web1.inner:2200"];
+    assert_eq!(labels(&plan), expected);
+    let plan = plan_of(config, "box", &SshOptions::default());
+    assert_eq!(labels(&plan), ["me@gate.22.a:22", "me@a:22"]);
+    let foreign = "Host box\n User CORP\\\\anna\n ProxyJump %r@gate\n";
+    let problem = outcome(foreign, "box", &SshOptions::default()).unwrap_err();
+    assert!(problem.message.contains("line 3: ProxyJump"), "{problem}");
+}
+
+#[test]
 fn what_may_pass_by_itself_is_no_mistake_of_the_file() {
     let late = "Match exec \"slow\"\n User x\n";
     let unknown =

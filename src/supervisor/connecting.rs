@@ -24,6 +24,7 @@ use super::{
 use crate::{
     config::{self, Remotes, check_name},
     control::{self, Note, Reply},
+    history::Happening,
     problem::{Class, Problem},
     tunnel::{Phase, Wish},
 };
@@ -241,6 +242,7 @@ impl Supervisor {
                 while retiring.try_join_next().is_some() {}
                 retiring.spawn(async move { old.retire().await });
             }
+            trial.remote.scribe.note(Happening::Connected);
         }
         info!(remote = ask.name, "connected");
         Ok(())

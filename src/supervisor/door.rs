@@ -18,7 +18,7 @@ use std::{
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{debug, info};
 
-use super::process::wrong;
+use super::{port::BACKLOG, process::wrong};
 use crate::{config::Paths, problem::Problem};
 
 /// The sockets of one supervisor: the first in the runtime folder, if there is one, and one in our
@@ -106,6 +106,7 @@ impl Door {
             Ok(()) | Err(_) => {}
         }
         let listener = UnixListener::bind(path)?;
+        rustix::net::listen(&listener, BACKLOG)?;
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         let facts = fs::symlink_metadata(path)?;
         Ok(Self { path: path.to_owned(), listener, file: (facts.dev(), facts.ino()) })

@@ -18,6 +18,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
+    account::{Account, Scribe, Turn},
     incoming::Incoming,
     link::{Dial, Link},
     path::{Path, Report, Totals, clock},
@@ -93,6 +94,7 @@ impl Lane {
         destination: Destination,
         hold: Duration,
         dialer: Arc<dyn Dial>,
+        scribe: Scribe,
     ) -> Self {
         let (commands, command_receiver) = mpsc::channel(64);
         let (accepted, accepted_receiver) = mpsc::channel(64);
@@ -106,6 +108,8 @@ impl Lane {
             reconnects: 0,
             held: 0,
             outage: None,
+            away: Duration::ZERO,
+            lost: None,
             facts: None,
         });
         let totals = Arc::new(Totals::default());
@@ -128,6 +132,9 @@ impl Lane {
             tasks: JoinSet::new(),
             lost: None,
             served_before: false,
+            account: Account::new(scribe),
+            unserved: 0,
+            unserved_said: None,
         };
         let mut task = JoinSet::new();
         let run = actor.run(command_receiver, accepted_receiver, reports, messages);
@@ -188,6 +195,10 @@ struct Actor {
     /// When the path was lost, while it is.
     lost: Option<Instant>,
     served_before: bool,
+    account: Account,
+    /// Refusals that were not news yet, and when the last one was.
+    unserved: u64,
+    unserved_said: Option<Instant>,
 }
 
 impl Actor {
@@ -239,6 +250,9 @@ impl Actor {
     }
 
     fn on_report(&mut self, number: Number, news: News) {
+        if let News::Pong { rtt } = news {
+            self.totals.answered_after(rtt);
+        }
         self.step(Event::News(number, news));
         let paths = self.sessions.values().filter_map(|session| match session {
             Session::Up(path, _) => Some(path),
@@ -259,6 +273,7 @@ impl Actor {
                 self.step(Event::Wish(wish));
                 if wish == Wish::Down {
                     self.lost = None;
+                    self.state.send_modify(|state| state.lost = None);
                     for incoming in std::mem::take(&mut self.held) {
                         self.refuse(incoming, "the remote was disconnected");
                     }
@@ -293,12 +308,17 @@ impl Actor {
 
     fn step(&mut self, event: Event) {
         let before = self.tunnel.phase();
-        for action in self.tunnel.step(event, clock()) {
+        let actions = self.tunnel.step(event, clock());
+        let is_dialling = actions.iter().any(|action| matches!(action, Action::Dial(_)));
+        for action in actions {
             self.perform(action);
         }
         let after = self.tunnel.phase();
         if before != after {
             self.on_phase(before, after);
+        }
+        if is_dialling {
+            self.account.dialled(self.tunnel.attempts());
         }
         if after == Phase::Blocked && !self.held.is_empty() {
             let reason = self.reason().unwrap_or_default();
@@ -322,6 +342,13 @@ impl Actor {
         }
         // Messages name hosts, users and files.
         debug!(message, "why");
+        self.account.turned(Turn {
+            before,
+            after,
+            failure,
+            silent: self.tunnel.silence_before_doubt(),
+            away: self.lost.map(|lost| clock() - lost),
+        });
         self.state.send_modify(|state| {
             state.since = SystemTime::now();
             state.stage.clear();
@@ -335,10 +362,14 @@ impl Actor {
 
     fn on_lost(&mut self, cause: String) {
         let silent = self.tunnel.silence_before_doubt();
-        self.lost = Some(clock());
+        let now = clock();
+        self.lost = Some(now);
         let started = SystemTime::now().checked_sub(silent).unwrap_or_else(SystemTime::now);
         let outage = Outage { cause, started, detected: silent, restored: None };
-        self.state.send_modify(|state| state.outage = Some(outage));
+        self.state.send_modify(|state| {
+            state.outage = Some(outage);
+            state.lost = Some(now);
+        });
     }
 
     fn on_restored(&mut self) {
@@ -348,6 +379,8 @@ impl Actor {
         info!(restored_ms = millis(restored), "the path is back");
         self.state.send_modify(|state| {
             state.reconnects += u64::from(!first);
+            state.away += restored;
+            state.lost = None;
             if let Some(outage) = &mut state.outage {
                 outage.restored = Some(restored);
             }
@@ -372,6 +405,7 @@ impl Actor {
             Action::Prove(number, probe) => self.prove(number, probe),
             Action::Serve(number) => {
                 self.serving = Some(number);
+                self.account.served(self.held.len());
                 for incoming in std::mem::take(&mut self.held) {
                     self.admit_held(incoming);
                 }

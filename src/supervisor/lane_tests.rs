@@ -17,6 +17,7 @@ use tokio_tungstenite::{accept_async, tungstenite::Message as Word};
 use super::{super::incoming::Local, *};
 use crate::{
     control::{self, Reply},
+    history::Book,
     problem::Class,
     supervisor::link::{Facts, Later, NotOpened, Printed, Stream},
     tunnel::Cause,
@@ -150,6 +151,11 @@ impl Dial for Dials {
     }
 }
 
+/// Writes a history that nobody reads.
+fn scribe() -> Scribe {
+    Scribe::new(Arc::new(Book::unwritten()), "vps")
+}
+
 struct Bench {
     lane: Lane,
     dials: mpsc::Receiver<Answer>,
@@ -164,8 +170,14 @@ impl Bench {
         let options = Options { proof: ProofKind::Gateway, alive: None, seed: 1 };
         let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
         let hold = Duration::from_secs(30);
-        let lane =
-            Lane::start(tracing::Span::none(), options, destination, hold, Arc::new(Dials(dial)));
+        let lane = Lane::start(
+            tracing::Span::none(),
+            options,
+            destination,
+            hold,
+            Arc::new(Dials(dial)),
+            scribe(),
+        );
         lane.tell(Command::Wish(Wish::Up)).await;
         Self { lane, dials, opened, opens }
     }
@@ -320,6 +332,20 @@ async fn an_outage_is_noted_with_its_times() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_a_session_that_died() {
+    let mut bench = Bench::new().await;
+    let first = bench.session().await;
+    bench.phase(Phase::Live).await;
+    first.die();
+    bench.phase(Phase::Connecting).await;
+    bench.session().await;
+    bench.phase(Phase::Live).await;
+    // The stopped clock moves on once every task rests.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(Arc::strong_count(&first), 1, "somebody still holds the dead session");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_disconnect_turns_everybody_away() {
     let mut bench = Bench::new().await;
     let mut local = bench.command(LONG).await;
@@ -360,7 +386,7 @@ async fn a_login_that_needed_a_code_is_not_repeated_without_a_person() {
     let (desk, dialer) = (way.desk, way.dialer);
     let options = Options { proof: ProofKind::Ssh, alive: None, seed: 1 };
     let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
-    let mut lane = Lane::start(tracing::Span::none(), options, destination, LONG, dialer);
+    let mut lane = Lane::start(tracing::Span::none(), options, destination, LONG, dialer, scribe());
     let mut person = desk.sit();
     lane.tell(Command::Wish(Wish::Up)).await;
     let reached = async |lane: &mut Lane, phase: Phase| {

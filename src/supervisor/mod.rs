@@ -8,6 +8,8 @@
 //!                     └── trials: remotes that a `remote connect` has not kept yet
 //! ```
 
+mod account;
+mod audience;
 mod connecting;
 mod desk;
 mod dialer;
@@ -16,6 +18,7 @@ mod handover;
 mod incoming;
 mod lane;
 mod link;
+mod metrics;
 mod path;
 mod place;
 mod port;
@@ -23,6 +26,7 @@ mod process;
 mod program;
 mod pump;
 mod remote;
+mod scrapes;
 mod server;
 mod starting;
 mod succession;
@@ -41,6 +45,7 @@ pub(crate) fn resting(name: &str, definition: &Remote, saved: &Remotes) -> Value
     remote::resting(name, definition, saved.default.as_deref() == Some(name), None)
 }
 
+pub(crate) use audience::is_other;
 pub(crate) use dialer::{fetch_token, worded};
 pub(crate) use lane::{absent, prohibited};
 pub(crate) use place::{Place, take_place};

@@ -1,8 +1,9 @@
 //! One session while it carries streams: its counters, and the news they make.
 
 use std::{
+    collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -14,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::link::Link;
 use crate::tunnel::{News, Number};
 
+/// Round trips that are kept for who watches: seven minutes of an idle path.
+const ROUND_TRIPS: usize = 60;
 /// Inbound bytes are news at most this often.
 const HEARD_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -34,6 +37,24 @@ pub(super) struct Totals {
     pub(super) streams: AtomicUsize,
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
+    round_trips: Mutex<VecDeque<Duration>>,
+}
+
+impl Totals {
+    /// The SSH server answered a ping.
+    pub(super) fn answered_after(&self, round_trip: Duration) {
+        let mut last = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.len() >= ROUND_TRIPS {
+            last.pop_front();
+        }
+        last.push_back(round_trip);
+    }
+
+    /// The last round trips to the SSH server, the oldest first.
+    pub(super) fn round_trips(&self) -> Vec<Duration> {
+        let last = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
+        last.iter().copied().collect()
+    }
 }
 
 /// A session with its streams.

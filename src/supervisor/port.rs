@@ -27,6 +27,8 @@ use crate::{
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that was just accepted may take to reach its lane.
 const PAUSE_LIMIT: Duration = Duration::from_secs(2);
+/// How many connections may wait in the kernel, where it allows as many.
+pub(super) const BACKLOG: i32 = 4096;
 /// How far up to look for a free port.
 const SEARCH: u16 = 200;
 
@@ -189,13 +191,16 @@ fn has_ipv6() -> bool {
 
 /// Takes a listening socket out of the pool, or makes one.
 async fn listen(address: SocketAddr, pool: &Pool) -> io::Result<TcpListener> {
-    match pool.take_port(address) {
+    let listener = match pool.take_port(address) {
         Some(listener) => {
             listener.set_nonblocking(true)?;
-            TcpListener::from_std(listener)
+            TcpListener::from_std(listener)?
         }
-        None => TcpListener::bind(address).await,
-    }
+        None => TcpListener::bind(address).await?,
+    };
+    // Whoever finds the queue full is not refused, but tries again after a second, two, four.
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
 }
 
 async fn accept(listener: Arc<TcpListener>, outlet: Outlet, pausing: CancellationToken) {

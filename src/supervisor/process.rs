@@ -1,8 +1,10 @@
 //! The supervisor as a process: one a profile, detached, with its lock, socket and log.
 
 use std::{
+    future::pending,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,9 +19,11 @@ use super::{
     door::Doors,
     place::{Seat, confirm},
     server::{Served, Supervisor},
+    wake::Clocks,
 };
 use crate::{
     config::Paths,
+    history::{Book, Happening},
     problem::{Class, Problem},
 };
 
@@ -128,7 +132,8 @@ pub(crate) async fn run(
     // Up to this word the predecessor keeps everything, and takes its place back if we fail.
     let mut lock = confirm(&estate, lock)?;
     let inherited = std::mem::take(&mut estate.remotes);
-    let supervisor = Supervisor::new(paths.clone(), estate, foreground);
+    let book = Arc::new(open_book(paths, estate.predecessor.is_some()));
+    let supervisor = Supervisor::new(paths.clone(), estate, foreground, Arc::clone(&book));
     info!(pid = std::process::id(), inherited = inherited.len(), "supervisor started");
     ready();
     supervisor.resume(scope, &inherited).await;
@@ -137,11 +142,12 @@ pub(crate) async fn run(
         signals.first().await;
         info!("asked to end by a signal");
         ending.cancel();
-        std::future::pending::<()>().await;
+        pending::<()>().await;
     };
     tokio::pin!(watch);
     let served = tokio::select! {
         served = supervisor.serve(&mut doors, &mut lock) => served,
+        never = async { supervisor.resume_scrapes().await; pending::<Served>().await } => never,
         () = &mut watch => return Err(Problem::new(Class::Internal, "the signals ended")),
     };
     let ended = match served {
@@ -154,6 +160,9 @@ pub(crate) async fn run(
         Served::Moved { successor, commands } => {
             drop((doors, lock));
             info!("handed over; what is open drains");
+            // Their files and their port are the successor's.
+            supervisor.end_scrapes().await;
+            close(&book).await;
             tokio::select! {
                 () = supervisor.drain(successor, commands) => {}
                 () = &mut watch => {}
@@ -162,8 +171,28 @@ pub(crate) async fn run(
         }
     };
     let _late = timeout(END_LIMIT, supervisor.end_all()).await;
+    book.note(Happening::Ended);
+    close(&book).await;
     info!("supervisor ended");
     Ok(ended)
+}
+
+/// The history of this profile; without a folder for it, in memory alone.
+fn open_book(paths: &Paths, took_over: bool) -> Book {
+    let folder = paths.logs();
+    if let Err(problem) = crate::config::file::make_folder(&folder) {
+        warn!(class = ?problem.class, "the history has no folder");
+    }
+    let book = Book::open(&folder);
+    let booted = Clocks::read().booted().and_then(|at| jiff::Timestamp::try_from(at).ok());
+    book.note_start(booted, took_over);
+    book
+}
+
+/// Waits for the disk, for a second at most.
+async fn close(book: &Arc<Book>) {
+    let book = Arc::clone(book);
+    let _written = tokio::task::spawn_blocking(move || book.close()).await;
 }
 
 struct Signals {
@@ -193,6 +222,5 @@ impl Signals {
 }
 
 pub(super) fn wrong(path: &Path, error: &io::Error) -> Problem {
-    Problem::new(Class::Config, format!("{}: {error}", path.display()))
-        .fix("make the state directory yours and writable, or set OPENCLAW_STATE_DIR")
+    crate::config::file::broken("cannot use", path, error)
 }

@@ -17,11 +17,13 @@ use tokio::{
 use tracing::warn;
 
 use super::{
+    account::Scribe,
     desk::Desk,
     dialer::Way,
     handover::Pool,
     incoming::Incoming,
     lane::{Command, Destination, Lane, State, word},
+    metrics::Reading,
     path::clock,
     port::Port,
 };
@@ -66,6 +68,8 @@ pub(super) struct Remote {
     pub(super) desk: Arc<Desk>,
     /// What the gateway last said of itself.
     said: Mutex<Option<Value>>,
+    /// Writes its history.
+    pub(super) scribe: Scribe,
 }
 
 /// Two definitions that say the same.
@@ -77,7 +81,13 @@ fn is_same(old: &config::Remote, new: &config::Remote) -> bool {
 
 impl Remote {
     /// Makes the lanes; nothing is bound and nothing dialled yet.
-    pub(super) fn new(name: &str, mut definition: config::Remote, way: Way, seed: u64) -> Self {
+    pub(super) fn new(
+        name: &str,
+        mut definition: config::Remote,
+        way: Way,
+        seed: u64,
+        scribe: Scribe,
+    ) -> Self {
         let Way { label, dialer, desk, forwards: configured, is_near, alive, port } = way;
         if definition.local_port == 0 {
             definition.local_port = port.unwrap_or(0);
@@ -86,13 +96,21 @@ impl Remote {
         let destination =
             Destination { host: "127.0.0.1".to_owned(), port: definition.remote_port };
         let options = Options { proof: ProofKind::Gateway, alive, seed };
-        let gateway = Lane::start(span.clone(), options, destination, HOLD, Arc::clone(&dialer));
+        let gateway = Lane::start(
+            span.clone(),
+            options,
+            destination,
+            HOLD,
+            Arc::clone(&dialer),
+            scribe.clone(),
+        );
         let all = definition.forwards.iter().chain(&configured.local);
         let forwards = all.zip(1..).map(|(forward, index)| {
             let span = tracing::info_span!(parent: &span, "forward", port = forward.port);
             let destination = Destination { host: forward.host.clone(), port: forward.host_port };
             let options = Options { proof: ProofKind::Ssh, alive, seed: seed.wrapping_add(index) };
-            let lane = Lane::start(span, options, destination, HOLD, Arc::clone(&dialer));
+            let scribe = scribe.of_forward(forward.port.to_string());
+            let lane = Lane::start(span, options, destination, HOLD, Arc::clone(&dialer), scribe);
             (forward.clone(), lane)
         });
         let forwards = forwards.collect();
@@ -108,6 +126,7 @@ impl Remote {
             ports: Mutex::new(Vec::new()),
             desk,
             said: Mutex::new(None),
+            scribe,
         }
     }
 
@@ -288,11 +307,13 @@ impl Remote {
 
     /// Goes by another name from now on.
     pub(super) fn rename(&self, to: &str) {
+        self.scribe.rename(to);
         to.clone_into(&mut locked(&self.name));
     }
 
     /// Lets its streams end, for ten minutes at most, and then ends itself. It dials no more.
     pub(super) async fn retire(&self) {
+        self.scribe.fall_silent();
         for lane in self.lanes() {
             lane.tell(Command::Wish(Wish::OnDemand)).await;
         }
@@ -343,6 +364,42 @@ impl Remote {
         self.gateway.state.clone()
     }
 
+    /// The states of all its lanes, as they change.
+    pub(super) fn states(&self) -> Vec<watch::Receiver<State>> {
+        self.lanes().map(|lane| lane.state.clone()).collect()
+    }
+
+    /// The last round trips to its SSH server, milliseconds, the oldest first.
+    pub(super) fn round_trips(&self) -> Vec<f64> {
+        self.gateway.totals.round_trips().into_iter().map(tenths).collect()
+    }
+
+    /// What it has come to, for the metrics.
+    pub(super) fn reading(&self) -> Reading {
+        let state = self.state();
+        let now = clock();
+        let sum = |count: fn(&Lane) -> u64| self.lanes().map(count).sum::<u64>();
+        let proof = state.proof;
+        Reading {
+            name: locked(&self.name).clone(),
+            phase: state.phase,
+            proof_age: proof.map(|proof| now.saturating_duration_since(proof.at)),
+            round_trip: self.round_trip(&state),
+            reconnects: state.reconnects,
+            away: state.away + state.lost.map(|lost| now - lost).unwrap_or_default(),
+            received: sum(|lane| lane.totals.bytes_in.load(Relaxed)),
+            sent: sum(|lane| lane.totals.bytes_out.load(Relaxed)),
+            streams: sum(|lane| lane.totals.streams.load(Relaxed) as u64),
+            held: self.lanes().map(|lane| lane.state.borrow().held as u64).sum(),
+        }
+    }
+
+    /// That of the last ping; of the last proof before the first.
+    fn round_trip(&self, state: &State) -> Option<Duration> {
+        let last = self.gateway.totals.round_trips().pop();
+        state.proof.map(|proof| last.unwrap_or(proof.rtt))
+    }
+
     /// The gateway lane's state.
     pub(super) fn state(&self) -> State {
         self.gateway.state.borrow().clone()
@@ -373,9 +430,11 @@ impl Remote {
         let port = self.definition().local_port;
         let sum = |count: fn(&Lane) -> u64| self.lanes().map(count).sum::<u64>();
         let proof = state.proof.map(|proof| {
+            let age = clock().saturating_duration_since(proof.at);
             json!({
                 "kind": proof.kind,
-                "ageMs": millis(clock().saturating_duration_since(proof.at)),
+                "at": SystemTime::now().checked_sub(age).and_then(time),
+                "ageMs": millis(age),
                 "rttMs": tenths(proof.rtt),
             })
         });
@@ -406,10 +465,11 @@ impl Remote {
         json!({
             "name": *locked(&self.name), "target": self.label.0, "via": self.label.1,
             "default": is_default,
-            "phase": word(state.phase), "since": time(state.since),
+            "phase": word(state.phase), "since": time(state.since), "stage": state.stage,
             "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
             "route": "ssh", "relay": false,
-            "proof": proof, "gateway": *locked(&self.said),
+            "proof": proof, "roundTripMs": self.round_trip(&state).map(tenths),
+            "gateway": *locked(&self.said),
             "attempts": state.attempts, "reconnects": state.reconnects, "held": state.held,
             "streams": sum(|lane| lane.totals.streams.load(Relaxed) as u64),
             "bytesIn": sum(|lane| lane.totals.bytes_in.load(Relaxed)),
@@ -439,9 +499,9 @@ pub(super) fn resting(
     json!({
         "name": name, "target": definition.target, "via": via,
         "default": is_default,
-        "phase": word(phase), "since": null,
+        "phase": word(phase), "since": null, "stage": "",
         "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
-        "route": "ssh", "relay": false, "proof": null, "gateway": null,
+        "route": "ssh", "relay": false, "proof": null, "roundTripMs": null, "gateway": null,
         "attempts": 0, "reconnects": 0, "held": 0, "streams": 0, "bytesIn": 0, "bytesOut": 0,
         "lastOutage": null, "failure": problem, "forwards": [],
     })

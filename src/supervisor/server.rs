@@ -5,7 +5,7 @@ use std::{
     os::unix::net::UnixStream as StdUnixStream,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -19,12 +19,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
+    account::Scribe,
     connecting::Ask,
     dialer,
     door::Doors,
     handover::{self, Estate, Pool},
     incoming::{Incoming, Local},
     lane::{Command, hopeless},
+    metrics::Exporter,
     place::Lock,
     program::Program,
     remote::{self, Remote},
@@ -35,14 +37,15 @@ use super::{
 use crate::{
     config::{self, OpenClaw, Paths, Remotes, check_name},
     control::{self, Call, Edition, Reply, Request},
+    history::{Book, Happening},
     meeting::{Greeting, Party},
     problem::{Class, Problem},
 };
 
 /// Commands that may be connected at once.
 const COMMANDS_MOST: usize = 256;
-/// How long a command may take to say what it wants.
-pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long a command may take to say what it wants: less than one that comes after it waits.
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(3);
 /// Within which the supervisor ends when nobody wants anything of it.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// The name of the remote that stands in `openclaw.json`.
@@ -60,6 +63,14 @@ pub(super) struct Supervisor {
     pub(super) unstarted: Mutex<Unstarted>,
     /// Remotes that others have taken the place of, while their streams end.
     pub(super) retiring: tokio::sync::Mutex<JoinSet<()>>,
+    /// What has happened.
+    pub(super) book: Arc<Book>,
+    /// How many commands watch.
+    pub(super) watchers: Mutex<usize>,
+    /// Who answers scrapes, if somebody shall.
+    pub(super) exporter: Mutex<Option<Exporter>>,
+    /// When it began.
+    pub(super) started: SystemTime,
     /// One change of the set of remotes at a time.
     pub(super) changing: tokio::sync::Mutex<()>,
     pub(super) ending: CancellationToken,
@@ -100,7 +111,12 @@ enum First {
 }
 
 impl Supervisor {
-    pub(super) fn new(paths: Paths, estate: Estate, foreground: bool) -> Arc<Self> {
+    pub(super) fn new(
+        paths: Paths,
+        estate: Estate,
+        foreground: bool,
+        book: Arc<Book>,
+    ) -> Arc<Self> {
         let (newcomers, receiver) = mpsc::channel(1);
         Arc::new(Self {
             paths,
@@ -109,6 +125,10 @@ impl Supervisor {
             trials: Mutex::new(HashMap::new()),
             unstarted: Mutex::default(),
             retiring: tokio::sync::Mutex::default(),
+            book,
+            watchers: Mutex::new(0),
+            exporter: Mutex::new(None),
+            started: SystemTime::now(),
             changing: tokio::sync::Mutex::new(()),
             ending: CancellationToken::new(),
             moved: CancellationToken::new(),
@@ -131,7 +151,8 @@ impl Supervisor {
             debug!(remote = name, left_out, "a forward of the ssh configuration is not made");
         }
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        Arc::new(Remote::new(name, definition, way, seed))
+        let scribe = Scribe::new(Arc::clone(&self.book), name);
+        Arc::new(Remote::new(name, definition, way, seed, scribe))
     }
 
     /// Whether a saved remote other than `name` claims a local port.
@@ -214,8 +235,15 @@ impl Supervisor {
 
     async fn on_wake(&self, wake: Wake) {
         match wake {
-            Wake::Slept(time) => info!(seconds = time.as_secs(), "woke"),
-            Wake::Continued => info!("woke after a short stop"),
+            Wake::Slept(time) => {
+                info!(seconds = time.as_secs(), "woke");
+                let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                self.book.note(Happening::Slept { ms });
+            }
+            Wake::Continued => {
+                info!("woke after a short stop");
+                self.book.note(Happening::Continued);
+            }
         }
         for remote in self.at_work() {
             remote.woke().await;
@@ -224,6 +252,7 @@ impl Supervisor {
 
     async fn on_network(&self, up: bool) {
         info!(up, "the machine's routes or addresses changed");
+        self.book.note(Happening::Network { up });
         for remote in self.at_work() {
             remote.network(up).await;
         }
@@ -273,7 +302,7 @@ impl Supervisor {
         Greeting { version, pid, program, replaced, foreground: self.foreground }
     }
 
-    async fn answer(&self, mut stream: UnixStream, request: Request) {
+    async fn answer(self: &Arc<Self>, mut stream: UnixStream, request: Request) {
         if self.moved.is_cancelled() {
             return say(&mut stream, Reply::Moved).await;
         }
@@ -289,6 +318,12 @@ impl Supervisor {
             }
             Request::Status { name } => {
                 self.statuses(name.as_deref()).map(|remotes| Reply::Statuses { remotes })
+            }
+            Request::Watch { name } => {
+                return self.accompany_watcher(stream, name.as_deref()).await;
+            }
+            Request::Metrics { address, keep } => {
+                self.answer_scrapes(address, keep).await.map(|()| Reply::Done)
             }
             Request::Resume { name } => self.take_up(&name).await.map(|()| Reply::Done),
             Request::Disconnect { name } => self.disconnect(&name).await.map(|()| Reply::Done),
@@ -318,7 +353,7 @@ impl Supervisor {
         Ok(changing)
     }
 
-    fn statuses(&self, name: Option<&str>) -> Result<Vec<Value>, Problem> {
+    pub(super) fn statuses(&self, name: Option<&str>) -> Result<Vec<Value>, Problem> {
         let saved = Remotes::load(&self.paths)?;
         let is_default = |name: &str| saved.default.as_deref() == Some(name);
         let mut names: Vec<String> = saved.remotes.keys().cloned().collect();
@@ -441,6 +476,7 @@ impl Supervisor {
         }
         if let Some(remote) = running {
             remote.end().await;
+            remote.scribe.note(Happening::Disconnected);
             info!(remote = name, "disconnected");
         }
         Ok(())
@@ -539,7 +575,8 @@ mod tests {
     #[tokio::test]
     async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
         let (_home, paths) = Paths::temporary();
-        let supervisor = Supervisor::new(paths.clone(), Estate::default(), false);
+        let book = Arc::new(Book::unwritten());
+        let supervisor = Supervisor::new(paths.clone(), Estate::default(), false, book);
         let text = r#"{"target":"127.0.0.1:9","remotePort":1,"localPort":1,"wanted":true}"#;
         let definition: config::Remote = serde_json::from_str(text).unwrap();
         Remotes::update(&paths, |remotes| {

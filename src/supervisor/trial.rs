@@ -91,6 +91,8 @@ mod tests {
             reconnects: 0,
             held: 0,
             outage: None,
+            away: Duration::ZERO,
+            lost: None,
             facts: None,
         }
     }

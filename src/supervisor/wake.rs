@@ -40,6 +40,11 @@ impl Clocks {
         Self { monotonic: Instant::now(), boot, wall: SystemTime::now() }
     }
 
+    /// When the machine was started, by its wall clock.
+    pub(super) fn booted(&self) -> Option<SystemTime> {
+        self.wall.checked_sub(self.boot)
+    }
+
     /// How long was slept, paused or stopped between `self` and `later`, if at all; a look was due
     /// after `period`.
     pub(super) fn slept_until(&self, later: &Self, period: Duration) -> Option<Duration> {

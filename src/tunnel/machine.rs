@@ -24,8 +24,6 @@ const UNPROVED_FIRST: Duration = Duration::from_millis(300);
 /// How long a session may take to answer after a wake or a change of route before a replacement
 /// is dialled: one that is cut off again costs the user a penalty at the server.
 const DOUBT_PATIENCE: Duration = Duration::from_millis(250);
-/// The same where round trips are long, or the last ping had to wait for the end of an outage.
-const DOUBT_PATIENCE_MOST: Duration = Duration::from_secs(1);
 /// How long the loser of a race may take to finish its login before it is ended.
 const LOSER_PATIENCE: Duration = Duration::from_secs(60);
 /// How many sessions may drain at once before a session stays shared with a slow reader.
@@ -215,8 +213,6 @@ impl Tunnel {
     fn on_network(&mut self, up: bool, now: Instant, actions: &mut Vec<Action>) {
         self.network = up;
         if up {
-            // What the last replacement reached may be out of reach now.
-            self.replaced = None;
             self.on_doubt(now, actions);
         }
     }
@@ -234,8 +230,7 @@ impl Tunnel {
             attempt.pinged = Some(now);
             attempt.suspect.get_or_insert(now);
             attempt.proof_asked = None;
-            self.replace_after =
-                Some(now + (attempt.rtt * 2).clamp(DOUBT_PATIENCE, DOUBT_PATIENCE_MOST));
+            self.replace_after = Some(now + DOUBT_PATIENCE.max(attempt.rtt * 2));
         }
     }
 

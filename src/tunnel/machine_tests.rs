@@ -279,15 +279,6 @@ fn a_wake_asks_first_and_replaces_only_what_stays_silent() {
 }
 
 #[test]
-fn a_ping_that_an_outage_held_up_makes_no_wake_wait() {
-    let mut sim = live();
-    sim.pass(ms(8000));
-    sim.news(1, News::Pong { rtt: ms(3000) });
-    sim.event(Event::Woke);
-    assert_eq!(sim.pass(ms(1000)), [Action::Dial(Number(2))]);
-}
-
-#[test]
 fn a_replacement_that_cannot_reach_the_server_is_tried_again_soon() {
     let mut sim = live();
     sim.pass(ms(10_000));
@@ -310,17 +301,6 @@ fn replacements_that_log_in_are_thirty_seconds_apart() {
     assert_eq!(sim.last, Number(2));
     sim.pass(ms(10_000));
     assert_eq!(sim.last, Number(3));
-}
-
-#[test]
-fn a_change_of_the_network_is_a_reason_of_its_own_to_replace() {
-    let mut sim = live();
-    for number in 2..5 {
-        sim.event(Event::Network { up: true });
-        sim.pass(ms(300));
-        sim.live(number);
-        assert_eq!(sim.served, Some(Number(number)));
-    }
 }
 
 #[test]
@@ -416,6 +396,18 @@ fn a_session_parked_by_a_slow_reader_is_replaced_but_never_suspected() {
     let actions = sim.pass(ms(3_600_000));
     assert!(!actions.contains(&Action::Kill(Number(1))), "its reader may take hours");
     assert_eq!(sim.news(1, News::Empty), [Action::Kill(Number(1))]);
+}
+
+#[test]
+fn a_session_that_needed_a_person_is_not_replaced_for_a_slow_reader() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    sim.news(1, News::SessionUp { needs_person: true });
+    sim.news(1, News::Proved { rtt: ms(20) });
+    assert_eq!(sim.news(1, News::Parked(true)), [], "it serves on, slow reader or not");
+    let actions = sim.pass(ms(3_600_000));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Dial(_) | Action::Kill(_))));
+    assert_eq!((sim.tunnel.phase(), sim.last), (Phase::Live, Number(1)));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adversity;
 mod bad_input;
 mod check;
 mod connect;
@@ -17,3 +18,4 @@ mod slow_gateway;
 mod ssh_config;
 mod stage;
 mod supervisor;
+mod watching;

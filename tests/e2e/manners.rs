@@ -36,7 +36,7 @@ fn following_the_log_ends_with_its_reader() {
     home.write(log, "one\n");
     let mut command = Command::new(built());
     home.furnish(&mut command);
-    command.args(["remote", "logs", "-f"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.args(["remote", "logs", "--raw", "-f"]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.stderr(Stdio::piped()).spawn().expect("starting it");
     let mut first = String::new();
     let mut reader = BufReader::new(child.stdout.take().expect("piped"));

@@ -11,7 +11,6 @@ mod freezer;
 mod gateways;
 mod home;
 mod meter;
-mod moment;
 mod net;
 mod peers;
 mod processes;
@@ -26,9 +25,8 @@ pub(crate) use freezer::Freezer;
 pub(crate) use gateways::{OurGateway, ReferenceCli, ReferenceGateway, reference_version};
 pub(crate) use home::{Home, Ran, Run, Started, built, openclaw};
 pub(crate) use meter::Meter;
-pub(crate) use moment::Moment;
 pub(crate) use net::{answers, dial, free_port, listens, status_of, wait_until};
-pub(crate) use peers::{Peer, present};
+pub(crate) use peers::{Peer, present, skipped};
 pub(crate) use processes::{
     alive, cpu_time, descendants, proportional_bytes, resident_bytes, signal, switches,
     with_variable,

@@ -15,6 +15,8 @@ pub(crate) enum Peer {
     OpenClaw,
     /// `nc`, which leads its input and output to a port.
     Netcat,
+    /// Prometheus's own reader of OpenMetrics, in Python.
+    Prometheus,
     /// `script`, which runs a program on a terminal of its own.
     Script,
     /// Networks and mounts of a test's own: root, `ip` and `nft`.
@@ -28,6 +30,14 @@ impl Peer {
             Self::Autossh => found("autossh").is_some(),
             Self::OpenClaw => folder().join("openclaw/node_modules/openclaw").is_dir(),
             Self::Netcat => found("nc").is_some(),
+            Self::Prometheus => {
+                let import = ["-c", "import prometheus_client.openmetrics.parser"];
+                std::process::Command::new("/usr/bin/python3")
+                    .args(import)
+                    .stderr(std::process::Stdio::null())
+                    .status()
+                    .is_ok_and(|status| status.success())
+            }
             Self::Script => found("script").is_some(),
             Self::Namespaces => {
                 geteuid().is_root() && ["ip", "nft"].iter().all(|name| system(name).is_some())
@@ -41,6 +51,7 @@ impl Peer {
             Self::Autossh => "apt-get install autossh",
             Self::OpenClaw => "tests/peers/install",
             Self::Netcat => "apt-get install netcat-openbsd",
+            Self::Prometheus => "apt-get install python3-prometheus-client",
             Self::Script => "apt-get install bsdutils",
             Self::Namespaces => "run as root; apt-get install iproute2 nftables",
         }
@@ -86,4 +97,9 @@ fn system(name: &str) -> Option<PathBuf> {
 fn found(name: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Says why a test that this person cannot run is skipped.
+pub(crate) fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
 }

@@ -105,29 +105,35 @@ impl Logins {
             done.insert("publickey");
         }
         for name in self.offered.iter().filter(|name| !done.contains(name.as_str())) {
-            told.push((name.clone(), Answer::NotTried(untried(name, hop, outcome))));
+            let why = match untried(name, hop, outcome) {
+                Some(why) => why,
+                None if self.keys.is_empty() => "there is no key to offer".to_owned(),
+                None => "no key could be offered".to_owned(),
+            };
+            told.push((name.clone(), Answer::NotTried(why)));
         }
         told
     }
 }
 
-/// Why a method that the server takes was not tried.
-fn untried(name: &str, hop: &HopPlan, outcome: Outcome) -> String {
+/// Why a method that the server takes was not tried; `None` where it is for want of a key.
+fn untried(name: &str, hop: &HopPlan, outcome: Outcome) -> Option<String> {
     let known = ["publickey", "keyboard-interactive", "password"];
     let switched_off = hop.switched_off.iter().find(|(method, _)| *method == name);
-    if !known.contains(&name) {
-        "not known here".to_owned()
+    let why = if !known.contains(&name) {
+        "not known here"
     } else if let Some((_, why)) = switched_off {
-        why.clone()
+        why
     } else if outcome == Outcome::In {
-        "not needed".to_owned()
+        "not needed"
     } else if name == "publickey" {
-        "there is no key to offer".to_owned()
+        return None;
     } else if hop.batch {
-        "nobody may be asked".to_owned()
+        "nobody may be asked"
     } else {
-        "the login ended before".to_owned()
-    }
+        "the login ended before"
+    };
+    Some(why.to_owned())
 }
 
 fn line(what: &str, answer: &Answer) -> Line {

@@ -42,7 +42,7 @@ pub(super) struct End<'a> {
 /// The keywords behind a step.
 pub(super) fn keywords(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Name => &["HostName", "AddressFamily"],
+        Kind::Name => &["HostName", "CanonicalizeHostname", "CanonicalDomains", "AddressFamily"],
         Kind::Connect => &[
             "Port",
             "ProxyJump",
@@ -53,7 +53,9 @@ pub(super) fn keywords(kind: Kind) -> &'static [&'static str] {
             "ConnectionAttempts",
             "TCPKeepAlive",
         ],
-        Kind::Server => &["KexAlgorithms", "Ciphers", "MACs", "hostkeyalgorithms"],
+        Kind::Server => {
+            &["KexAlgorithms", "Ciphers", "MACs", "HostKeyAlgorithms", "Compression", "RekeyLimit"]
+        }
         Kind::HostKey => &[
             "StrictHostKeyChecking",
             "UserKnownHostsFile",
@@ -63,12 +65,14 @@ pub(super) fn keywords(kind: Kind) -> &'static [&'static str] {
             "UpdateHostKeys",
             "CheckHostIP",
             "CASignatureAlgorithms",
+            "RequiredRSASize",
         ],
         Kind::Login => &[
             "User",
             "IdentityFile",
             "IdentitiesOnly",
             "IdentityAgent",
+            "AddKeysToAgent",
             "CertificateFile",
             "PubkeyAuthentication",
             "PubkeyAcceptedAlgorithms",
@@ -335,7 +339,7 @@ fn brief(failure: &Failure) -> String {
         Cause::LinkLost => "the connection broke",
         Cause::Protocol => "no common language",
         Cause::Authentication => "nothing that was offered let us in",
-        Cause::NeedsPerson => "a person is needed, and nobody is there",
+        Cause::NeedsPerson => "the right answer of a person is missing",
         Cause::Agent => "the agent does not help",
         Cause::HostKeyUnknown => "not on file",
         Cause::HostKeyChanged => "changed",
@@ -571,6 +575,18 @@ mod tests {
         );
         assert_eq!(login.detail["keys"][1]["answer"], "refused");
         assert_eq!(login.detail["methods"][0]["why"], "nobody may be asked");
+    }
+
+    #[test]
+    fn a_key_that_could_not_be_used_is_not_called_none() {
+        let told = |keys: Vec<Fact>| {
+            let begun = vec![Fact::Hop(0), methods(&["publickey"])];
+            let found = steps(&[hop()], &facts([begun, keys].concat()), None);
+            found.last().unwrap().lines.last().unwrap().text.clone()
+        };
+        assert_eq!(told(vec![]), "not tried  publickey: there is no key to offer");
+        let locked = key(Answer::NotTried("it is locked".to_owned()));
+        assert_eq!(told(vec![locked]), "not tried  publickey: no key could be offered");
     }
 
     #[test]

@@ -83,11 +83,14 @@ impl Login<'_> {
         agent: Option<&mut Agent>,
     ) -> Result<Option<Verdict>, Failure> {
         let noted = self.story.notes.len();
-        let verdict = self.try_key(candidate, files, agent).await?;
-        let answer = match &verdict {
-            Some(verdict) => Some(answer(verdict)),
+        let outcome = self.try_key(candidate, files, agent).await;
+        let answer = match &outcome {
+            Ok(Some(verdict)) => Some(answer(verdict)),
+            // With this one the server lost its patience.
+            Err(failure) if failure.cause == Cause::Authentication => Some(Answer::Refused),
+            Err(_) => None,
             // The first note since says why; without one the server has judged it before.
-            None => {
+            Ok(None) => {
                 let note = self.story.notes.get(noted);
                 note.map(|note| Answer::NotTried(note.failure.message.clone()))
             }
@@ -100,7 +103,7 @@ impl Login<'_> {
             }
             self.tell(Fact::Key { key, answer });
         }
-        Ok(verdict)
+        outcome
     }
 
     async fn try_key(

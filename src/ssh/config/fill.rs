@@ -2,6 +2,7 @@
 
 use super::{
     forward::{End, Forward},
+    jump,
     keywords::{self, Count, Kind},
     reader::{self, Reader},
     resolve::is_forward,
@@ -19,6 +20,8 @@ enum Way {
     Home,
     /// The tokens of a proxy command.
     Proxy,
+    /// The same in each jump host.
+    Jump,
     /// Tokens.
     Tokens,
 }
@@ -37,6 +40,7 @@ const FILLED: &[(&str, Way, bool)] = &[
     ("LocalForward", Way::Tokens, true),
     ("RemoteForward", Way::Tokens, true),
     ("ProxyCommand", Way::Proxy, false),
+    ("ProxyJump", Way::Jump, false),
 ];
 
 /// Fills in for one host.
@@ -99,6 +103,7 @@ impl<'r, 'a> Filler<'r, 'a> {
             Way::Path => self.facts.fill_all(&home(word)?, tokens::USUAL, us, Some(&variable)),
             Way::Home => home(word),
             Way::Proxy => self.facts.fill(word, tokens::PROXY, tokens::Reader::Shell),
+            Way::Jump => jump::filled(word, |text| self.facts.fill(text, tokens::PROXY, us)),
         }
     }
 

@@ -32,6 +32,8 @@ use crate::config::Family;
 const LONGEST_FILE: u64 = 4 * 1024 * 1024;
 /// The shell of `Match exec` where `SHELL` names none.
 const SHELL: &str = "/bin/sh";
+/// The one device that people name as a file: `-F /dev/null` reads nothing.
+const NOTHING: &str = "/dev/null";
 
 /// This machine as one process sees it.
 #[derive(Debug, Clone, Default)]
@@ -143,10 +145,10 @@ impl World for Machine {
     }
 }
 
-/// What stands in the opened file, and whose it is; a directory holds nothing.
+/// What stands in the opened file, and whose it is; a directory and `/dev/null` hold nothing.
 fn read(path: &Path) -> io::Result<Source> {
     let metadata = fs::metadata(path)?;
-    if !metadata.is_file() && !metadata.is_dir() {
+    if !metadata.is_file() && !metadata.is_dir() && path != Path::new(NOTHING) {
         return Err(io::Error::other("it is neither a file nor a folder"));
     }
     let file = File::open(path)?;
@@ -201,6 +203,7 @@ mod tests {
         assert_eq!(machine.read(&folder.path().join("none")), Ok(None));
         assert!(machine.read(folder.path()).unwrap().unwrap().bytes.is_empty());
         assert!(machine.read(Path::new("/dev/zero")).is_err());
+        assert!(machine.read(Path::new(NOTHING)).unwrap().unwrap().bytes.is_empty());
         fs::write(&file, vec![b' '; LONGEST_FILE as usize + 1]).unwrap();
         assert!(machine.read(&file).is_err_and(|why| why.contains("longer")));
     }

@@ -192,7 +192,8 @@ pub(super) static KEYWORDS: &[Keyword] = &[
         Kind::Jump,
         Used,
         &[],
-        "The jump hosts on the way, each with its own part of this configuration.",
+        "The jump hosts on the way, each with its own part of this configuration; tokens as in \
+         `ProxyCommand`.",
     ),
     first(
         "ProxyCommand",

@@ -31,7 +31,7 @@ pub(super) struct Facts {
 
 /// The tokens that most keywords take.
 pub(super) const USUAL: &str = "CLdhijklnpru";
-/// Those of `ProxyCommand`.
+/// Those of `ProxyCommand` and `ProxyJump`.
 pub(super) const PROXY: &str = "hknpr";
 /// Those of `User`, which is part of `%r` and `%C`.
 pub(super) const USER: &str = "Ldhijklnpu";
@@ -145,6 +145,20 @@ fn braced<'t>(text: &'t str, variable: Variable<'_>) -> Result<(String, &'t str)
     let value = variable(name)
         .ok_or_else(|| format!("the environment variable `{}` is not set", name.escape_debug()))?;
     Ok((value, after))
+}
+
+/// `text` with a letter in place of each token of [`PROXY`]; `None` where another token stands.
+pub(super) fn in_place(text: &str) -> Option<String> {
+    let letter = || "x".to_owned();
+    let facts = Facts {
+        host: letter(),
+        asked: letter(),
+        port: letter(),
+        user: letter(),
+        alias: letter(),
+        ..Facts::default()
+    };
+    facts.fill(text, PROXY, Reader::Us).ok()
 }
 
 /// Whether a token stands for something that others may have chosen.

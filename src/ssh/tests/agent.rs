@@ -26,6 +26,9 @@ impl OwnAgent {
         let mut process = Command::new(program)
             .args(["-D", "-a"])
             .arg(&socket)
+            // Without that program nobody confirms anything.
+            .env("SSH_ASKPASS", folder.join("confirm"))
+            .env("SSH_ASKPASS_REQUIRE", "force")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -62,6 +65,14 @@ impl OwnAgent {
             .env("SSH_ASKPASS_REQUIRE", "force")
             .env("DISPLAY", ":0");
         command.output().unwrap()
+    }
+
+    /// Has a person refuse every use of a key, each time with a line in this file.
+    pub(super) fn refuse_into(&self, file: &Path) {
+        let program = self.1.with_file_name("confirm");
+        fs::write(&program, format!("#!/bin/sh\necho no >>'{}'\nexit 1\n", file.display()))
+            .unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
     }
 
     /// How many keys it lists.

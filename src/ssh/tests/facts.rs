@@ -82,3 +82,19 @@ async fn a_refused_key_is_told_with_the_servers_methods() {
     assert!(refused, "{facts:#?}");
     assert!(!facts.iter().any(|fact| matches!(fact, Fact::LoggedIn { .. })));
 }
+
+#[tokio::test]
+async fn the_key_with_which_the_server_lost_its_patience_is_told_as_well() {
+    let Some(sshd) = real::Sshd::start(&["MaxAuthTries 2"]).await else { return };
+    let keys = ["one", "two", "three"].map(|name| sshd.at(name));
+    for key in &keys {
+        generate_client_key(key).unwrap();
+    }
+    let facts =
+        facts(&SshOptions { identities: keys.to_vec(), ..sshd.options() }, &Script::default())
+            .await;
+    let refused = facts.iter().filter_map(|fact| {
+        if let Fact::Key { key, answer: Answer::Refused } = fact { key.file.clone() } else { None }
+    });
+    assert_eq!(refused.collect::<Vec<_>>(), keys[..2], "{facts:#?}");
+}

@@ -118,11 +118,20 @@ async fn a_revoked_key_is_refused_though_it_is_on_file() {
 #[tokio::test]
 async fn a_file_that_cannot_be_read_is_not_an_empty_file() {
     let lab = Lab::start();
-    fs::create_dir(lab.at("known_hosts")).unwrap();
+    let known_hosts = lab.at("known_hosts");
     let options = lab.with("StrictHostKeyChecking", "no");
-    let failure = connect(&options, &Script::of(&["yes"])).await.unwrap_err();
-    assert_eq!(failure.cause, Cause::Configuration);
-    assert!(failure.message.contains("known_hosts"), "{failure}");
+    for circle in [true, false] {
+        // One that cannot even be found, and one that is no file.
+        if circle {
+            std::os::unix::fs::symlink(&known_hosts, &known_hosts).unwrap();
+        } else {
+            fs::remove_file(&known_hosts).unwrap();
+            fs::create_dir(&known_hosts).unwrap();
+        }
+        let failure = connect(&options, &Script::of(&["yes"])).await.unwrap_err();
+        assert_eq!(failure.cause, Cause::Configuration);
+        assert!(failure.message.contains("known_hosts"), "{failure}");
+    }
 }
 
 #[tokio::test]

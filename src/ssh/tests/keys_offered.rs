@@ -236,6 +236,22 @@ async fn an_agent_that_refuses_to_sign_is_a_failure_of_its_own_and_asked_once() 
 }
 
 #[tokio::test]
+async fn an_agent_that_refused_for_the_certificate_is_not_asked_for_its_key() {
+    let Some((sshd, _keys)) = with_authority("ed25519").await else { return };
+    let Some(agent) = OwnAgent::start(sshd.at("").as_path()) else { return };
+    let line = format!("TrustedUserCAKeys {}", sshd.at("ca.pub").display());
+    let Some(both) = Sshd::start(&[&line]).await else { return };
+    fs::copy(sshd.at("signed.pub"), both.at("authorized_keys")).unwrap();
+    let key = sshd.at("signed").display().to_string();
+    assert!(agent.ssh_add(&["-q", "-c", &key]).status.success());
+    assert_eq!(agent.count(), 2);
+    agent.refuse_into(&sshd.at("refusals"));
+    let failure = try_plan(&with_agent(&both, "none", agent.socket())).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Agent, "{failure}");
+    assert_eq!(fs::read_to_string(sshd.at("refusals")).unwrap(), "no\n");
+}
+
+#[tokio::test]
 async fn an_agent_that_hangs_is_given_up_and_files_are_still_tried() {
     let Some(sshd) = Sshd::start(&[]).await else { return };
     let socket = sshd.at("hanging");
@@ -279,4 +295,24 @@ async fn an_agent_gets_the_keys_that_are_read_from_files() {
     plan.target_mut().add_keys_to_agent = Some(how);
     connect_plan(&plan, &Script::of(&["secret"]), &Keyring::default()).await.unwrap();
     assert_eq!(agent.count(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_the_agent_keeps_for_one_server_opens_that_one_and_no_other() {
+    let Some(sshd) = Sshd::start(&[]).await else { return };
+    let Some(other) = Sshd::start(&[]).await else { return };
+    let Some(agent) = OwnAgent::start(sshd.at("").as_path()) else { return };
+    fs::copy(sshd.at("authorized_keys"), other.at("authorized_keys")).unwrap();
+    let place = format!("[127.0.0.1]:{}", sshd.port);
+    let (known, key) = (sshd.at("known_hosts"), sshd.at("client_key"));
+    let words = [known.to_str().unwrap(), "-h", &place, key.to_str().unwrap()];
+    let added = agent.ssh_add(&[&["-q", "-H"][..], &words].concat());
+    assert!(added.status.success(), "{added:?}");
+    fs::remove_file(&key).unwrap();
+    // The agent signs only after it was told, with proof, which server it is for.
+    try_plan(&with_agent(&sshd, "client_key.pub", agent.socket())).await.unwrap();
+    fs::copy(sshd.at("client_key.pub"), other.at("theirs.pub")).unwrap();
+    let failure = try_plan(&with_agent(&other, "theirs.pub", agent.socket())).await.unwrap_err();
+    assert!(!failure.cause.is_transient(), "{failure}");
+    assert_eq!(other.logged(1, "Failed publickey").await, 0, "the key was not even shown");
 }

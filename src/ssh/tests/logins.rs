@@ -221,6 +221,20 @@ async fn rounds_of_questions_and_of_none_are_answered_in_turn() {
 }
 
 #[tokio::test]
+async fn a_server_that_asks_without_end_is_left() {
+    let lab = Lab::known();
+    let empty = || Round { instructions: "", prompts: vec![] };
+    let asking = || Round { instructions: "", prompts: vec![("Again: ", true, "x")] };
+    for rounds in [(0..100).map(|_| empty()).collect(), (0..100).map(|_| asking()).collect()] {
+        lab.server.allow(Login::Rounds { key: None, rounds });
+        let script = Script::of(&["x"; 100]);
+        let failure = connect(&lab.options(), &script).await.unwrap_err();
+        assert_eq!(failure.cause, Cause::Protocol, "{failure}");
+        assert!(script.asked().len() <= 20, "{}", script.asked().len());
+    }
+}
+
+#[tokio::test]
 async fn wrong_answers_may_be_mended_three_times() {
     let lab = Lab::known();
     lab.server.allow(key_then_code(&lab));

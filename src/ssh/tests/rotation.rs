@@ -142,4 +142,9 @@ async fn a_key_that_the_server_announces_and_cannot_prove_is_not_believed() {
     // This server ends the session when it cannot sign, so only the file tells.
     login(&sshd, UpdateHostKeys::Yes, &Script::default()).await;
     assert_eq!(on_file(&sshd), before);
+    // Nobody is asked about it either, though the question comes before the end of the session.
+    let script = Script::of(&["yes"]);
+    login(&sshd, UpdateHostKeys::Ask, &script).await;
+    assert_eq!(script.asked(), []);
+    assert_eq!(on_file(&sshd), before);
 }

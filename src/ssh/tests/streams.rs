@@ -202,6 +202,21 @@ async fn jumps_through_a_host_with_a_check_and_a_login_at_each() {
 }
 
 #[tokio::test]
+async fn what_to_type_about_the_unknown_key_of_a_jump_host_is_not_what_means_the_target() {
+    let target = Lab::known();
+    let jump = Lab::start();
+    let mut options = target.behind(&jump);
+    let failure = connect(&options, &Script::default()).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::HostKeyUnknown);
+    let fix = failure.fix.unwrap();
+    assert!(fix.contains("means the target alone") && fix.contains("@jump"), "{fix}");
+    // It would not help: the key of the jump host is still asked about.
+    options.host_key_pin = Some(jump.server.host_key_fingerprint());
+    let failure = connect(&options, &Script::default()).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::HostKeyUnknown);
+}
+
+#[tokio::test]
 async fn the_end_of_the_jump_host_is_the_end_of_the_session() {
     let target = Lab::known();
     let jump = Lab::start();

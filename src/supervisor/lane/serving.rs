@@ -1,6 +1,6 @@
 //! Connections: held until a path is live, served over it, or turned away.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 use tracing::{debug, info};
@@ -16,6 +16,9 @@ use crate::{
     },
     tunnel::{Event, News, Phase, ProofKind},
 };
+
+/// Refusals are news at most this often.
+const UNSERVED_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Actor {
     /// Takes in a connection that was accepted just now.
@@ -108,7 +111,14 @@ impl Actor {
         let class = self.tunnel.failure().map_or(Class::Unreachable, |f| f.cause.class());
         let mut problem = Problem::new(class, reason);
         problem.fix = self.tunnel.failure().and_then(|failure| failure.fix.clone());
-        info!("a connection was not served");
+        self.account.refused(reason);
+        self.unserved += 1;
+        let now = clock();
+        if self.unserved_said.is_none_or(|said| now.duration_since(said) >= UNSERVED_INTERVAL) {
+            self.unserved_said = Some(now);
+            // A flood must not fill the disk.
+            info!(count = std::mem::take(&mut self.unserved), "connections were not served");
+        }
         self.tasks.spawn(async move { incoming.refuse(problem).await });
     }
 

@@ -26,6 +26,7 @@ impl Actor {
             Ok(link) => link,
             Err(failure) => {
                 debug!(attempt = number.0, cause = ?failure.cause, "attempt failed");
+                self.account.failed(&failure);
                 self.step(Event::News(number, News::Ended(failure)));
                 return;
             }

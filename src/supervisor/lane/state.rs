@@ -1,6 +1,6 @@
 //! What a lane publishes of itself.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::{
     problem::Problem,
@@ -34,6 +34,10 @@ pub(in crate::supervisor) struct State {
     pub(in crate::supervisor) reconnects: u64,
     pub(in crate::supervisor) held: usize,
     pub(in crate::supervisor) outage: Option<Outage>,
+    /// How long the path was away in all, up to the last time it was back.
+    pub(in crate::supervisor) away: Duration,
+    /// Since when it is away.
+    pub(in crate::supervisor) lost: Option<Instant>,
     pub(in crate::supervisor) facts: Option<Facts>,
 }
 
