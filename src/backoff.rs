@@ -15,6 +15,10 @@ const STEPS: [Duration; 9] = [
     Duration::from_secs(30),
 ];
 
+/// The shortest wait from the tenth failure on: a host that stays away is dialled at most forty
+/// times in ten minutes, the first quick tries included.
+const FLOOR: Duration = Duration::from_secs(20);
+
 /// Counts failures and names the wait before the next attempt.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
@@ -33,11 +37,13 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// The wait before the next attempt, evenly spread between nothing and the step's length.
+    /// The wait before the next attempt, evenly spread between nothing and the step's length;
+    /// once the last step is behind, never less than [`FLOOR`].
     pub(crate) fn next_wait(&mut self) -> Duration {
         let step = STEPS.get(self.failures).or(STEPS.last()).copied().unwrap_or_default();
+        let floor = if self.failures < STEPS.len() { Duration::ZERO } else { FLOOR };
         self.failures = self.failures.saturating_add(1);
-        step.mul_f64(self.fraction())
+        floor + step.saturating_sub(floor).mul_f64(self.fraction())
     }
 
     /// A number from 0 to 1 (SplitMix64, Steele et al. 2014).
@@ -62,6 +68,7 @@ mod tests {
             for attempt in 0..40 {
                 let wait = backoff.next_wait();
                 assert!(wait <= STEPS[attempt.min(STEPS.len() - 1)], "seed {seed}: {wait:?}");
+                assert!(wait >= FLOOR || attempt < STEPS.len(), "seed {seed}: {wait:?}");
             }
             backoff.reset();
             assert_eq!(backoff.next_wait(), Duration::ZERO);

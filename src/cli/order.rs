@@ -97,6 +97,10 @@ pub(super) struct Arguments {
     /// Forget a key that was unlocked: the next login asks for its passphrase again
     #[arg(long)]
     pub(super) no_remember: bool,
+    /// Ask an idle server for a sign of life every 30 s instead of every 7: for a radio or a battery;
+    /// a link that dies unnoticed is then found out later, though at once when somebody comes
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) low_power: Option<bool>,
     /// How long to try, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) timeout: u64,
@@ -267,6 +271,7 @@ fn definition(
     };
     options.config_file = arguments.config_file.clone().or(options.config_file.take());
     options.no_remember |= arguments.no_remember;
+    options.low_power = arguments.low_power.unwrap_or(options.low_power);
     options.host_key_pin = arguments.accept_host_key.clone().or(options.host_key_pin.take());
     let folder = std::env::current_dir().map_err(|error| {
         Problem::new(Class::Usage, format!("the current folder is not there: {error}"))

@@ -242,6 +242,9 @@ pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
         let age = Duration::from_millis(number(proof, "/ageMs"));
         add("proof", format!("{who} {} ago in {} ms", span(age), text(proof, "/rttMs")));
     }
+    if remote.pointer("/lowPower") == Some(&json!(true)) {
+        add("power", "low: asked for signs of life every 30 s while idle".to_owned());
+    }
     let version = text(remote, "/gateway/version");
     if !version.is_empty() {
         add("gateway", format!("{version}, protocol {}", text(remote, "/gateway/protocol")));

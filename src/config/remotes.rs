@@ -76,6 +76,9 @@ pub(crate) struct SshOptions {
     /// `--no-remember`: keys that a person unlocks are forgotten after the login.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) no_remember: bool,
+    /// `--low-power`: a path on which nobody waits is asked for signs of life seldom.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) low_power: bool,
 }
 
 /// Which addresses to dial.

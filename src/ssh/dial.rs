@@ -1,11 +1,11 @@
 //! Opens the TCP connection: names, several addresses raced (RFC 8305), a fresh try beside a
 //! stuck one.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 
 use tokio::{
     net::{TcpSocket, TcpStream},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{Instant, sleep_until, timeout_at},
 };
 
@@ -22,9 +22,10 @@ use crate::{
 
 /// How long one address gets before the next one starts beside it (RFC 8305, section 8).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
-/// How long a connect may hang in TCP's retries before a fresh one starts beside it.
+/// How long a connect may hang in TCP's retries before a fresh one starts beside it, while somebody
+/// waits.
 const FRESH_TRY: Duration = Duration::from_secs(1);
-/// How many connects may hang at once.
+/// How many connects may hang at once; the oldest makes room for the next.
 const MOST_TRIES: usize = 8;
 
 /// A TCP connection to the first hop, and how long its handshake took.
@@ -150,7 +151,7 @@ async fn race(
     // Dropping the set ends the losers.
     let mut tries: JoinSet<(Way, Duration, io::Result<TcpStream>)> = JoinSet::new();
     let mut untried = ways.iter().copied();
-    let mut stuck: Vec<Way> = Vec::new();
+    let mut stuck: VecDeque<(Way, AbortHandle)> = VecDeque::new();
     let mut again = ways.iter().copied().cycle();
     let mut worst: Option<io::Error> = None;
     let mut next = Instant::now();
@@ -165,21 +166,29 @@ async fn race(
                     }
                     Err(error) => {
                         observer.fact(Fact::NotConnected { address: way.far, why: plain(&error) });
-                        stuck.retain(|other| *other != way);
+                        // A route that is missing for a moment is no answer of the address.
+                        if cause_of(&error) != Cause::NoRoute {
+                            stuck.retain(|(other, _)| *other != way);
+                        }
                         worst = Some(more_telling(worst, error));
-                        next = Instant::now();
+                        if untried.len() > 0 {
+                            next = Instant::now();
+                        }
                     }
                 }
             }
-            () = sleep_until(next), if tries.len() < MOST_TRIES => {
+            () = sleep_until(next) => {
                 let fresh = untried.next();
                 // Only an address that has not answered at all is worth a second try.
                 let way = fresh.or_else(|| {
-                    again.by_ref().take(ways.len()).find(|other| stuck.contains(other))
+                    let is_stuck = |way: &Way| stuck.iter().any(|(other, _)| other == way);
+                    again.by_ref().take(ways.len()).find(is_stuck).filter(|_| observer.is_awaited())
                 });
                 if let Some(way) = way {
-                    stuck.push(way);
-                    tries.spawn(connect(way));
+                    if stuck.len() >= MOST_TRIES && let Some((_, oldest)) = stuck.pop_front() {
+                        oldest.abort();
+                    }
+                    stuck.push_back((way, tries.spawn(connect(way))));
                 }
                 next = Instant::now() + if untried.len() > 0 { NEXT_ADDRESS } else { FRESH_TRY };
             }
@@ -312,6 +321,60 @@ mod tests {
             assert!(queue.len() < 64, "the queue of a listener has no end");
         }
         (listener, far, queue)
+    }
+
+    /// Whether somebody waits.
+    struct Awaited(bool);
+
+    impl Observer for Awaited {
+        fn stage(&self, _: Stage) {}
+
+        fn is_awaited(&self) -> bool {
+            self.0
+        }
+    }
+
+    /// How many connects to `far` hang.
+    fn hanging(far: SocketAddr) -> usize {
+        let SocketAddr::V4(v4) = far else { panic!("{far}") };
+        let remote = format!("{:08X}:{:04X}", u32::from_le_bytes(v4.ip().octets()), v4.port());
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let is_hanging = |line: &&str| {
+            let mut columns = line.split_ascii_whitespace().skip(2);
+            columns.next() == Some(&remote) && columns.next() == Some("02")
+        };
+        table.lines().filter(is_hanging).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_connect_is_joined_each_second_while_somebody_waits_and_only_then() {
+        for (is_awaited, expected) in [(true, 4), (false, 1)] {
+            let (_listener, stuck, _queue) = deaf("127.0.0.4:0").await;
+            let (hop, ways, awaited) = (hop(), [way(stuck)], Awaited(is_awaited));
+            let deadline = Instant::now() + Duration::from_secs(5);
+            let racing = race(&hop, &ways, deadline, &awaited);
+            let looking = async {
+                tokio::time::sleep(Duration::from_millis(3500)).await;
+                hanging(stuck)
+            };
+            let (failure, seen) = tokio::join!(racing, looking);
+            assert_eq!(failure.unwrap_err().cause, Cause::ConnectTimedOut);
+            assert_eq!(seen, expected, "awaited: {is_awaited}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hanging_connects_are_bounded_and_the_last_is_always_fresh() {
+        let (_listener, stuck, _queue) = deaf("127.0.0.5:0").await;
+        let (hop, ways) = (hop(), [way(stuck)]);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let racing = race(&hop, &ways, deadline, &silent);
+        let looking = async {
+            tokio::time::sleep(Duration::from_millis(25_500)).await;
+            hanging(stuck)
+        };
+        let (_, seen) = tokio::join!(racing, looking);
+        assert_eq!(seen, MOST_TRIES);
     }
 
     #[test]

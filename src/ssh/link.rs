@@ -18,6 +18,9 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// How long a write must have waited for its going on to be a sign of life: longer than the runtime
+/// itself ever holds one up.
+const HELD_UP: Duration = Duration::from_millis(200);
 /// How much is searched for the banner; RFC 4253 allows lines before it.
 const BANNER_LIMIT: usize = 8 * 1024;
 
@@ -34,7 +37,10 @@ pub(crate) struct Switch {
     banner: OnceLock<String>,
     /// When bytes were last handed over, in microseconds since `made`; 0 while more are awaited.
     handed_over: AtomicU64,
-    write_waits: AtomicBool,
+    /// Since when a write has been waiting, in microseconds since `made`; 0 while none does.
+    write_waits: AtomicU64,
+    /// Writes that went on after having waited: the far side took bytes.
+    moved: AtomicU64,
     early: Mutex<Vec<u8>>,
 }
 
@@ -57,6 +63,7 @@ impl Switch {
     }
 
     /// Bytes that went out, as they were on the wire.
+    #[cfg(test)]
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -75,15 +82,46 @@ impl Switch {
     /// waits for the reader of one of its streams.
     pub(crate) fn unattended(&self) -> Option<Duration> {
         let since = self.handed_over.load(Ordering::Relaxed);
-        if since == 0 || self.write_waits.load(Ordering::Relaxed) {
+        if since == 0 || self.write_waits.load(Ordering::Relaxed) != 0 {
             return None;
         }
-        self.made.elapsed().checked_sub(Duration::from_micros(since))
+        Some(self.since(since))
+    }
+
+    /// For how long a write has been waiting for the far side to take bytes.
+    pub(crate) fn held_up(&self) -> Option<Duration> {
+        let since = self.write_waits.load(Ordering::Relaxed);
+        (since != 0).then(|| self.since(since))
+    }
+
+    /// How often a write went on after having waited.
+    pub(crate) fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 
     fn note_read(&self, pending: bool) {
-        let now = u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.handed_over.store(if pending { 0 } else { now.max(1) }, Ordering::Relaxed);
+        self.handed_over.store(if pending { 0 } else { self.now() }, Ordering::Relaxed);
+    }
+
+    fn note_write(&self, pending: bool) {
+        let since = self.write_waits.load(Ordering::Relaxed);
+        if pending && since == 0 {
+            self.write_waits.store(self.now(), Ordering::Relaxed);
+        } else if !pending && since != 0 {
+            if self.since(since) >= HELD_UP {
+                self.moved.fetch_add(1, Ordering::Relaxed);
+            }
+            self.write_waits.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Microseconds since `made`, never 0.
+    fn now(&self) -> u64 {
+        u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn since(&self, micros: u64) -> Duration {
+        self.made.elapsed().saturating_sub(Duration::from_micros(micros))
     }
 
     fn refusal(&self) -> Option<io::Error> {
@@ -134,7 +172,8 @@ impl<S> Link<S> {
             heard: OnceLock::new(),
             banner: OnceLock::new(),
             handed_over: AtomicU64::new(0),
-            write_waits: AtomicBool::new(false),
+            write_waits: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             early: Mutex::new(Vec::new()),
         });
         (Self { stream, switch: Arc::clone(&switch) }, switch)
@@ -176,7 +215,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Link<S> {
         if let Some(error) = self.switch.refusal() {
             return Poll::Ready(Err(error));
         }
-        self.switch.write_waits.store(polled.is_pending(), Ordering::Relaxed);
+        self.switch.note_write(polled.is_pending());
         if let Poll::Ready(Ok(written)) = &polled {
             self.switch.sent.fetch_add(*written as u64, Ordering::Relaxed);
         }
@@ -224,6 +263,21 @@ mod tests {
         switch.kill();
         assert_eq!(reading.await.unwrap(), io::ErrorKind::ConnectionAborted);
         assert_eq!(writing.await.unwrap(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn tells_a_write_that_waits_and_one_that_goes_on() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let (link, switch) = Link::new(near);
+        let (_reader, mut writer) = tokio::io::split(link);
+        let writing = tokio::spawn(async move { writer.write_all(&[0; 20]).await });
+        while switch.held_up().is_none_or(|span| span < HELD_UP) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(switch.moved(), 0);
+        far.read_exact(&mut [0; 20]).await.unwrap();
+        writing.await.unwrap().unwrap();
+        assert_eq!((switch.held_up(), switch.moved()), (None, 1));
     }
 
     #[tokio::test]

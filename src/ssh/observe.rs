@@ -14,6 +14,11 @@ pub(crate) trait Observer: Send + Sync {
     fn fact(&self, fact: Fact) {
         tracing::debug!(%fact, "on the way");
     }
+
+    /// Whether somebody waits for the connection, so that an answer is worth asking for again.
+    fn is_awaited(&self) -> bool {
+        true
+    }
 }
 
 impl<F: Fn(Stage) + Send + Sync> Observer for F {

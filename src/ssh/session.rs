@@ -32,6 +32,8 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(30);
 const STDERR_LIMIT: usize = 4 * 1024;
 /// How long a session may leave the link alone before it counts as parked.
 const PARKED: Duration = Duration::from_millis(200);
+/// How long a write may wait before it counts as stalled.
+const STALLED: Duration = Duration::from_secs(1);
 /// How long a polite end may take before the link is cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -234,8 +236,20 @@ impl Session {
     }
 
     /// Bytes received and sent, as they were on the wire of the last hop.
+    #[cfg(test)]
     pub(crate) fn traffic(&self) -> (u64, u64) {
         (self.0.switch.received(), self.0.switch.sent())
+    }
+
+    /// Grows with every sign of life: bytes that came in, and writes that went on after the far side
+    /// had taken nothing for a while.
+    pub(crate) fn signs_of_life(&self) -> u64 {
+        self.0.switch.received().saturating_add(self.0.switch.moved())
+    }
+
+    /// Whether the far side has taken nothing of a write for a while.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.0.switch.held_up().is_some_and(|time| time > STALLED)
     }
 
     /// Whether the session waits for the reader of one of its streams, so that nothing else moves

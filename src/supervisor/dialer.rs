@@ -3,7 +3,10 @@
 use std::{
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,10 @@ use crate::{
 
 /// How long resolving may take: `Match exec` runs commands, canonical names are looked up.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Between two pings of an idle path with `--low-power`: a radio may sleep meanwhile, and address
+/// translators keep an idle connection longer than that.
+const ALIVE_LOW_POWER: Duration = Duration::from_secs(30);
 
 /// Where the last command's agent is.
 pub(super) type Agent = Arc<Mutex<Option<PathBuf>>>;
@@ -70,7 +77,8 @@ pub(super) async fn find(definition: &config::Remote, agent: Agent) -> Result<Wa
     let mut plan = dialer.plan().await?;
     let label = (plan.label(), plan.via());
     let is_near = plan.hops().first().is_some_and(is_near);
-    let alive = plan.alive_interval.filter(|interval| !interval.is_zero());
+    let low_power = definition.ssh.low_power.then_some(ALIVE_LOW_POWER);
+    let alive = plan.alive_interval.filter(|interval| !interval.is_zero()).or(low_power);
     let port = plan.forwards.settle(definition);
     let (dialer, forwards) = (Arc::new(dialer), plan.forwards);
     Ok(Way { label, dialer, desk, forwards, is_near, alive, port })
@@ -110,6 +118,7 @@ impl Dial for SshDialer {
     fn dial<'a>(
         &'a self,
         stage: &'a (dyn Fn(String) + Send + Sync),
+        awaited: &'a AtomicBool,
     ) -> Later<'a, Result<Arc<dyn Link>, Failure>> {
         Box::pin(async move {
             let plan = self.plan().await.map_err(|problem| Failure {
@@ -117,12 +126,28 @@ impl Dial for SshDialer {
                 message: problem.message,
                 fix: problem.fix,
             })?;
-            let stages = |at: ssh::Stage| stage(at.to_string());
-            let session = ssh::connect(&plan, &self.keyring, self.desk.as_ref(), &stages).await?;
+            let watched = Watched { stage, awaited };
+            let session = ssh::connect(&plan, &self.keyring, self.desk.as_ref(), &watched).await?;
             let facts = session.facts();
             debug!(banner = facts.banner, method = facts.method, rtt = ?facts.rtt, "logged in");
             Ok(Arc::new(SshLink(session)) as Arc<dyn Link>)
         })
+    }
+}
+
+/// Who looks on as a lane's session is made.
+struct Watched<'a> {
+    stage: &'a (dyn Fn(String) + Send + Sync),
+    awaited: &'a AtomicBool,
+}
+
+impl ssh::Observer for Watched<'_> {
+    fn stage(&self, at: ssh::Stage) {
+        (self.stage)(at.to_string());
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.awaited.load(Relaxed)
     }
 }
 
@@ -234,7 +259,11 @@ impl Link for SshLink {
     }
 
     fn heard(&self) -> u64 {
-        self.0.traffic().0
+        self.0.signs_of_life()
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.0.is_stalled()
     }
 
     fn facts(&self) -> Facts {

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt;
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -24,6 +23,8 @@ use crate::{
 
 /// How long a refusal may take to be written and read.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
+/// How long the first bytes of a connection that is turned away may take.
+const PEEK_LIMIT: Duration = Duration::from_millis(100);
 /// First bytes of the HTTP methods that a gateway's clients use.
 const HTTP: [&[u8]; 4] = [b"GET ", b"POST ", b"HEAD ", b"OPTIONS "];
 
@@ -91,7 +92,8 @@ impl Incoming {
 
 async fn refuse_tcp(mut stream: TcpStream, problem: &Problem) -> io::Result<()> {
     let mut first = [0; 16];
-    let seen = stream.peek(&mut first).now_or_never().transpose()?.unwrap_or(0);
+    // Whoever has only just connected is about to say what it speaks.
+    let seen = timeout(PEEK_LIMIT, stream.peek(&mut first)).await.unwrap_or(Ok(0))?;
     let first = first.get(..seen).unwrap_or_default();
     if HTTP.iter().any(|method| first.starts_with(method)) {
         let error = json!({"class": problem.class, "message": problem.message});

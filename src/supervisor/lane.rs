@@ -5,13 +5,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
     net::TcpStream,
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
     time::sleep_until,
 };
@@ -22,6 +22,7 @@ use super::{
     incoming::Incoming,
     link::{Dial, Link},
     path::{Path, Report, Totals, clock},
+    unread::Unread,
 };
 use crate::tunnel::{
     Action, Event, Failure, News, Number, Options, Phase, ProofKind, Tunnel, Wish,
@@ -39,6 +40,11 @@ use state::serves;
 
 /// Connections that may wait for a path.
 const HELD_MOST: usize = 256;
+/// Streams that may run at once; an SSH server of the usual kind has room for twice as many.
+const STREAMS_MOST: usize = 512;
+/// Connections that may be turned away at once; while there are so many none is taken in, and the
+/// next wait in the kernel's queue.
+const REFUSALS_MOST: usize = 256;
 /// Reports that may wait for the lane.
 const REPORTS: usize = 1024;
 /// How long a probe may take before the machine has long gone on without it.
@@ -47,6 +53,15 @@ const PROBE_LIMIT: Duration = Duration::from_secs(10);
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
 /// How long a ping is listened for.
 const PING_LIMIT: Duration = Duration::from_secs(120);
+
+/// The bounds of a lane.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// How long a connection may wait.
+    pub(super) hold: Duration,
+    /// What readers have left unread, over all lanes.
+    pub(super) unread: Arc<Unread>,
+}
 
 /// Where a lane's streams go, as the far side sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +75,10 @@ pub(super) enum Command {
     /// What the user wants of it.
     Wish(Wish),
     /// The machine woke.
-    Woke,
+    Woke {
+        /// How long it slept.
+        slept: Duration,
+    },
     /// The machine's addresses changed.
     Network {
         /// Whether it has any.
@@ -87,12 +105,12 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// Starts a lane that nobody wants up yet. `hold` is how long a connection may wait.
+    /// Starts a lane that nobody wants up yet.
     pub(super) fn start(
         span: tracing::Span,
         options: Options,
         destination: Destination,
-        hold: Duration,
+        limits: &Limits,
         dialer: Arc<dyn Dial>,
         scribe: Scribe,
     ) -> Self {
@@ -112,24 +130,28 @@ impl Lane {
             lost: None,
             facts: None,
         });
-        let totals = Arc::new(Totals::default());
+        let unread = Arc::clone(&limits.unread);
+        let totals = Arc::new(Totals::new(unread));
         let (news, reports) = mpsc::channel(REPORTS);
         let (inner, messages) = mpsc::channel(REPORTS);
         let actor = Actor {
             tunnel: Tunnel::new(options),
             proof: options.proof,
             destination,
-            hold,
+            hold: limits.hold,
             dialer,
             sessions: HashMap::new(),
             serving: None,
+            room: Arc::new(Semaphore::new(STREAMS_MOST)),
             held: VecDeque::new(),
             told: 0,
+            awaited: Arc::default(),
             news,
             inner,
             state: state_sender,
             totals: Arc::clone(&totals),
             tasks: JoinSet::new(),
+            refusals: JoinSet::new(),
             lost: None,
             served_before: false,
             account: Account::new(scribe),
@@ -184,14 +206,19 @@ struct Actor {
     dialer: Arc<dyn Dial>,
     sessions: HashMap<Number, Session>,
     serving: Option<Number>,
+    /// For streams.
+    room: Arc<Semaphore>,
     held: VecDeque<Incoming>,
     /// How many held connections the machine knows of.
     told: usize,
+    /// Whether there are any, for dials that are under way.
+    awaited: Arc<AtomicBool>,
     news: mpsc::Sender<Report>,
     inner: mpsc::Sender<Message>,
     state: watch::Sender<State>,
     totals: Arc<Totals>,
     tasks: JoinSet<()>,
+    refusals: JoinSet<()>,
     /// When the path was lost, while it is.
     lost: Option<Instant>,
     served_before: bool,
@@ -222,10 +249,17 @@ impl Actor {
                     Some(command) => self.on_command(command),
                     None => return,
                 },
-                Some(stream) = accepted.recv() => self.admit_accepted(stream),
+                Some(stream) = accepted.recv(), if self.refusals.len() < REFUSALS_MOST => {
+                    self.admit_accepted(stream);
+                }
                 Some((number, news)) = reports.recv() => self.on_report(number, news),
                 Some(message) = messages.recv() => self.on_message(message),
-                Some(_) = self.tasks.join_next() => {}
+                Some(_) = self.refusals.join_next() => {}
+                // A stream that has ended may make room.
+                Some(_) = self.tasks.join_next() => {
+                    self.serve_held();
+                    self.report_held();
+                }
                 () = sleep_until(deadline.into()) => self.on_deadline(),
             }
         }
@@ -284,7 +318,7 @@ impl Actor {
                     self.publish();
                 }
             }
-            Command::Woke => self.step(Event::Woke),
+            Command::Woke { slept } => self.step(Event::Woke { slept }),
             Command::Network { up } => self.step(Event::Network { up }),
             Command::Open(incoming) => self.admit(incoming),
             Command::Surrender(answer) => self.surrender(answer),
@@ -410,11 +444,14 @@ impl Actor {
             Action::Serve(number) => {
                 self.serving = Some(number);
                 self.account.served(self.held.len());
-                for incoming in std::mem::take(&mut self.held) {
-                    self.admit_held(incoming);
-                }
+                self.serve_held();
             }
-            Action::Hold => self.serving = None,
+            Action::Hold => {
+                if let Some(path) = self.serving_path() {
+                    path.doubt();
+                }
+                self.serving = None;
+            }
             Action::Drain(number) => self.drain(number),
             Action::Kill(number) => self.kill(number),
         }

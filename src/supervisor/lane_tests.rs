@@ -115,6 +115,10 @@ impl Link for Script {
         0
     }
 
+    fn is_stalled(&self) -> bool {
+        false
+    }
+
     fn facts(&self) -> Facts {
         Facts { host_key: Some("SHA256:key".to_owned()), needs_person: false }
     }
@@ -142,6 +146,7 @@ impl Dial for Dials {
     fn dial<'a>(
         &'a self,
         _: &'a (dyn Fn(String) + Send + Sync),
+        _: &'a AtomicBool,
     ) -> Later<'a, Result<Arc<dyn Link>, Failure>> {
         Box::pin(async {
             let (answer, answered) = oneshot::channel();
@@ -169,15 +174,9 @@ impl Bench {
         let (opens, opened) = mpsc::channel(8);
         let options = Options { proof: ProofKind::Gateway, alive: None, seed: 1 };
         let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
-        let hold = Duration::from_secs(30);
-        let lane = Lane::start(
-            tracing::Span::none(),
-            options,
-            destination,
-            hold,
-            Arc::new(Dials(dial)),
-            scribe(),
-        );
+        let limits = Limits { hold: Duration::from_secs(30), unread: Arc::default() };
+        let (span, dialer) = (tracing::Span::none(), Arc::new(Dials(dial)));
+        let lane = Lane::start(span, options, destination, &limits, dialer, scribe());
         lane.tell(Command::Wish(Wish::Up)).await;
         Self { lane, dials, opened, opens }
     }
@@ -250,6 +249,71 @@ async fn a_connection_not_yet_confirmed_waits_again_when_its_session_dies() {
     bench.session().await;
     bench.far().await;
     opened(&mut local).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_not_yet_confirmed_waits_again_when_its_path_is_doubted() {
+    let mut bench = Bench::new().await;
+    let first = bench.session().await;
+    bench.phase(Phase::Live).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    first.answers.store(false, SeqCst);
+    let begun = clock();
+    let mut local = bench.command(LONG).await;
+    let held = bench.lane.state.wait_for(|state| state.held == 1);
+    timeout(LONG, held).await.expect("it is held again").unwrap();
+    assert!(clock() - begun <= Duration::from_secs(2), "{:?}", clock() - begun);
+    assert!(!first.is_closed());
+    bench.session().await;
+    bench.far().await;
+    opened(&mut local).await;
+}
+
+/// A connection of some program, as the port accepted it.
+async fn accepted() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (near, listener.accept().await.unwrap().0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_flood_of_connections_as_many_are_held_as_may_be_and_the_rest_is_turned_away() {
+    let mut bench = Bench::new().await;
+    let mut near = Vec::new();
+    for _ in 0..HELD_MOST + 40 {
+        let (ours, theirs) = accepted().await;
+        near.push(ours);
+        bench.lane.accepted.send(theirs).await.unwrap();
+    }
+    bench.lane.state.wait_for(|state| state.held == HELD_MOST).await.unwrap();
+    for stream in &mut near[HELD_MOST..] {
+        let read = timeout(LONG, stream.read(&mut [0; 16])).await.unwrap().unwrap();
+        assert_eq!(read, 0, "a clean close");
+    }
+    drop(near.split_off(HELD_MOST));
+    bench.session().await;
+    for _ in 0..HELD_MOST {
+        bench.far().await;
+    }
+    assert_eq!(bench.lane.state.borrow().held, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_are_bounded_and_the_next_waits_for_room() {
+    let mut bench = Bench::new().await;
+    bench.session().await;
+    bench.phase(Phase::Live).await;
+    let mut streams = VecDeque::new();
+    for _ in 0..STREAMS_MOST {
+        let near = bench.command(LONG).await;
+        streams.push_back((near, bench.far().await));
+    }
+    let mut waiting = bench.command(LONG).await;
+    bench.lane.state.wait_for(|state| state.held == 1).await.unwrap();
+    assert_eq!(bench.lane.state.borrow().phase, Phase::Live);
+    streams.pop_front();
+    bench.far().await;
+    opened(&mut waiting).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -386,7 +450,9 @@ async fn a_login_that_needed_a_code_is_not_repeated_without_a_person() {
     let (desk, dialer) = (way.desk, way.dialer);
     let options = Options { proof: ProofKind::Ssh, alive: None, seed: 1 };
     let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
-    let mut lane = Lane::start(tracing::Span::none(), options, destination, LONG, dialer, scribe());
+    let limits = Limits { hold: LONG, unread: Arc::default() };
+    let span = tracing::Span::none();
+    let mut lane = Lane::start(span, options, destination, &limits, dialer, scribe());
     let mut person = desk.sit();
     lane.tell(Command::Wish(Wish::Up)).await;
     let reached = async |lane: &mut Lane, phase: Phase| {

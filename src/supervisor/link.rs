@@ -1,6 +1,10 @@
 //! The seam to SSH: what a lane needs of a session, so that tests can script one.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -72,8 +76,11 @@ pub(super) trait Link: Send + Sync {
     /// Ends the session, and every stream in it, at once.
     fn kill(&self);
 
-    /// Bytes of any kind that came in so far.
+    /// Grows with every sign of life of the far side: bytes of any kind, a stalled write that goes on.
     fn heard(&self) -> u64;
+
+    /// Whether the far side has taken nothing of a write for a while.
+    fn is_stalled(&self) -> bool;
 
     /// What the session proved.
     fn facts(&self) -> Facts;
@@ -84,9 +91,10 @@ pub(super) trait Link: Send + Sync {
 
 /// Makes sessions.
 pub(super) trait Dial: Send + Sync {
-    /// Makes one; tells `stage` how far it is.
+    /// Makes one; tells `stage` how far it is, and looks at `awaited` whether somebody waits for it.
     fn dial<'a>(
         &'a self,
         stage: &'a (dyn Fn(String) + Send + Sync),
+        awaited: &'a AtomicBool,
     ) -> Later<'a, Result<Arc<dyn Link>, Failure>>;
 }

@@ -32,6 +32,7 @@ mod starting;
 mod succession;
 mod token;
 mod trial;
+mod unread;
 mod unstarted;
 mod wake;
 mod watch;

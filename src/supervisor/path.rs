@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::link::Link;
+use super::{link::Link, unread::Unread};
 use crate::tunnel::{News, Number};
 
 /// Round trips that are kept for who watches: seven minutes of an idle path.
@@ -37,10 +37,17 @@ pub(super) struct Totals {
     pub(super) streams: AtomicUsize,
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
+    /// Of all lanes of the supervisor.
+    pub(super) unread: Arc<Unread>,
     round_trips: Mutex<VecDeque<Duration>>,
 }
 
 impl Totals {
+    /// Of a lane whose readers' unread bytes count in `unread`.
+    pub(super) fn new(unread: Arc<Unread>) -> Self {
+        Self { unread, ..Self::default() }
+    }
+
     /// The SSH server answered a ping.
     pub(super) fn answered_after(&self, round_trip: Duration) {
         let mut last = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,6 +70,8 @@ pub(super) struct Path {
     pub(super) link: Arc<dyn Link>,
     /// Cancelled when new connections no longer go here.
     pub(super) retired: CancellationToken,
+    /// Cancelled, and replaced, when what is not confirmed yet should wait elsewhere.
+    trust: Mutex<CancellationToken>,
     totals: Arc<Totals>,
     news: mpsc::Sender<Report>,
     streams: AtomicUsize,
@@ -85,10 +94,12 @@ impl Path {
         totals: Arc<Totals>,
         news: mpsc::Sender<Report>,
     ) -> Self {
+        let retired = CancellationToken::new();
         Self {
             number,
             link,
-            retired: CancellationToken::new(),
+            trust: Mutex::new(retired.child_token()),
+            retired,
             totals,
             news,
             streams: AtomicUsize::new(0),
@@ -99,6 +110,23 @@ impl Path {
             born: clock(),
             heard: AtomicU64::new(DEAF),
         }
+    }
+
+    /// Is cancelled once the path, trusted now, is doubted or retired.
+    pub(super) fn trust(&self) -> CancellationToken {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has the connections whose streams are not confirmed yet wait elsewhere.
+    pub(super) fn doubt(&self) {
+        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
+        trust.cancel();
+        *trust = self.retired.child_token();
+    }
+
+    /// What of the far side's bytes nobody has taken yet.
+    pub(super) fn unread(&self) -> &Arc<Unread> {
+        &self.totals.unread
     }
 
     /// How many streams it carries.
@@ -122,6 +150,10 @@ impl Path {
         if relieved || now >= self.told.load(Relaxed) + interval {
             self.told.store(now, Relaxed);
             self.tell(News::Heard);
+            if self.link.is_stalled() {
+                // What comes in says nothing of the way out.
+                self.asked();
+            }
         }
     }
 

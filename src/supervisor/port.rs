@@ -204,6 +204,7 @@ async fn listen(address: SocketAddr, pool: &Pool) -> io::Result<TcpListener> {
 }
 
 async fn accept(listener: Arc<TcpListener>, outlet: Outlet, pausing: CancellationToken) {
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -212,6 +213,7 @@ async fn accept(listener: Arc<TcpListener>, outlet: Outlet, pausing: Cancellatio
         };
         match accepted {
             Ok((stream, _)) => {
+                is_failing = false;
                 if let Err(error) = stream.set_nodelay(true) {
                     warn!(%error, "setting TCP_NODELAY failed");
                 }
@@ -219,7 +221,10 @@ async fn accept(listener: Arc<TcpListener>, outlet: Outlet, pausing: Cancellatio
                 let _full = outlet.sender().send(stream).await;
             }
             Err(error) => {
-                warn!(%error, "accepting a connection failed");
+                // Once a spell: the next tries fail alike until something is closed.
+                if !std::mem::replace(&mut is_failing, true) {
+                    warn!(%error, "accepting connections fails; they wait");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -1,25 +1,21 @@
 //! Copies one stream both ways, with bounds for a slow local reader.
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
-    sync::Notify,
+    time::timeout,
 };
 
-use super::{link::Stream, path::Path};
+use super::{link::Stream, path::Path, unread::Backlog};
 
-/// What is read at once, bytes.
+/// What is read at once of a busy stream, bytes.
 const CHUNK: usize = 64 * 1024;
-/// Unread bytes from which the session counts as blocked by this stream.
-const CLOGGED: usize = 4 << 20;
-/// Unread bytes at which it no longer does.
-const CLEAR: usize = 1 << 20;
+/// What is read at once of a quiet one: thousands of those may be open.
+const CHUNK_QUIET: usize = 4 * 1024;
+/// How long a write may take before the session is asked whether it lives.
+const STALL: Duration = Duration::from_secs(1);
 /// Unread bytes at which a stream with neighbours is ended.
 const MOST: usize = 16 << 20;
 
@@ -41,7 +37,7 @@ where
 {
     let (local_read, local_write) = tokio::io::split(local);
     let (far_read, far_write) = tokio::io::split(far);
-    let backlog = Backlog::default();
+    let backlog = path.unread().enter();
     let (mut local_read, mut local_write) = (local_read, local_write);
     let outcome = {
         let out = send(&mut local_read, far_write, path);
@@ -52,9 +48,16 @@ where
             )
             .map(|_| ())
         };
-        tokio::try_join!(out, inward)
+        tokio::select! {
+            outcome = async { tokio::try_join!(out, inward) } => outcome,
+            () = backlog.until_cut() => Err(End::Cut(
+                "the bounds of memory are reached, and its local reader left most unread",
+            )),
+        }
     };
-    backlog.forget(path);
+    if backlog.forget() {
+        path.clogged(false);
+    }
     let end = match outcome {
         Ok(_) => End::Done,
         Err(end) => end,
@@ -68,7 +71,7 @@ async fn send<L: AsyncRead>(
     mut far: WriteHalf<Box<dyn Stream>>,
     path: &Path,
 ) -> Result<(), End> {
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; CHUNK_QUIET];
     loop {
         let count = local.read(&mut buffer).await.map_err(End::Local)?;
         let bytes = buffer.get(..count).unwrap_or_default();
@@ -78,13 +81,27 @@ async fn send<L: AsyncRead>(
             return Ok(());
         }
         path.sent(count);
-        if far.write_all(bytes).await.is_err() {
+        if patiently(far.write_all(bytes), path).await.is_err() {
             return if path.link_is_lost() {
                 Err(End::Cut("the session died"))
             } else {
                 // Nobody reads over there any more; what comes from there still counts.
                 Ok(())
             };
+        }
+        if count == buffer.len() && count < CHUNK {
+            buffer = vec![0; (count * 4).min(CHUNK)];
+        }
+    }
+}
+
+/// Waits for a write, which must not be given up half-way; one that stalls wants a sign of life.
+async fn patiently(writing: impl Future<Output = io::Result<()>>, path: &Path) -> io::Result<()> {
+    let mut writing = pin!(writing);
+    loop {
+        match timeout(STALL, writing.as_mut()).await {
+            Ok(outcome) => return outcome,
+            Err(_) => path.asked(),
         }
     }
 }
@@ -96,10 +113,11 @@ async fn fetch(
     path: &Path,
 ) -> Result<(), End> {
     let mut buffer = BytesMut::new();
+    let mut chunk = CHUNK_QUIET;
     loop {
         // Small pieces share one allocation; a fresh one is made when it is used up.
-        if buffer.capacity() < CHUNK / 4 {
-            buffer = BytesMut::with_capacity(CHUNK);
+        if buffer.capacity() < chunk / 4 {
+            buffer = BytesMut::with_capacity(chunk);
         }
         let count = far.read_buf(&mut buffer).await.map_err(|_| End::Cut("the session died"))?;
         if count == 0 {
@@ -107,11 +125,17 @@ async fn fetch(
             return Ok(());
         }
         path.received(count);
-        let waiting = backlog.push(buffer.split().freeze(), path);
-        if waiting >= CLOGGED && path.is_lonely() {
+        if count >= chunk / 2 {
+            chunk = (chunk * 4).min(CHUNK);
+        }
+        let pushed = backlog.push(buffer.split().freeze());
+        if pushed.is_news {
+            path.clogged(true);
+        }
+        if pushed.is_clogged && path.is_lonely() {
             // The session is left undrained: true back-pressure to the source.
-            backlog.wait_below(CLEAR).await;
-        } else if waiting >= MOST {
+            backlog.until_clear().await;
+        } else if pushed.waiting >= MOST {
             return Err(End::Cut(
                 "its local reader is too far behind, and others share its session",
             ));
@@ -127,94 +151,11 @@ async fn deliver<L: AsyncWrite>(
 ) -> Result<(), End> {
     while let Some(bytes) = backlog.next().await {
         local.write_all(&bytes).await.map_err(End::Local)?;
-        backlog.written(bytes.len(), path);
+        if backlog.written(bytes.len()) {
+            path.clogged(false);
+        }
     }
     local.shutdown().await.map_err(End::Local)
-}
-
-/// Far bytes that the local side has not taken yet.
-#[derive(Default)]
-struct Backlog {
-    state: Mutex<State>,
-    filled: Notify,
-    emptied: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    queue: VecDeque<Bytes>,
-    /// Bytes queued or being written.
-    size: usize,
-    finished: bool,
-    clogged: bool,
-}
-
-impl Backlog {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds bytes and returns how many wait now.
-    fn push(&self, bytes: Bytes, path: &Path) -> usize {
-        let mut state = self.lock();
-        state.size += bytes.len();
-        state.queue.push_back(bytes);
-        if state.size >= CLOGGED && !state.clogged {
-            state.clogged = true;
-            path.clogged(true);
-        }
-        self.filled.notify_one();
-        state.size
-    }
-
-    fn finish(&self) {
-        self.lock().finished = true;
-        self.filled.notify_one();
-    }
-
-    /// The next bytes to write; `None` once all is written and the far side is done.
-    async fn next(&self) -> Option<Bytes> {
-        loop {
-            let filled = self.filled.notified();
-            {
-                let mut state = self.lock();
-                if let Some(bytes) = state.queue.pop_front() {
-                    return Some(bytes);
-                }
-                if state.finished {
-                    return None;
-                }
-            }
-            filled.await;
-        }
-    }
-
-    fn written(&self, count: usize, path: &Path) {
-        let mut state = self.lock();
-        state.size -= count;
-        if state.size < CLEAR && state.clogged {
-            state.clogged = false;
-            path.clogged(false);
-        }
-        self.emptied.notify_one();
-    }
-
-    async fn wait_below(&self, size: usize) {
-        loop {
-            let emptied = self.emptied.notified();
-            if self.lock().size < size {
-                return;
-            }
-            emptied.await;
-        }
-    }
-
-    /// A stream that ends no longer blocks its session.
-    fn forget(&self, path: &Path) {
-        if std::mem::take(&mut self.lock().clogged) {
-            path.clogged(false);
-        }
-    }
 }
 
 #[cfg(test)]

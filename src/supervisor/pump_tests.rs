@@ -12,7 +12,8 @@ use super::*;
 use crate::{
     supervisor::{
         link::{Facts, Later, Link, NotOpened, Printed},
-        path::Report,
+        path::{Report, Totals},
+        unread::{CLOGGED, Unread},
     },
     tunnel::{Failure, News, Number},
 };
@@ -51,6 +52,10 @@ impl Link for Idle {
 
     fn heard(&self) -> u64 {
         0
+    }
+
+    fn is_stalled(&self) -> bool {
+        false
     }
 
     fn facts(&self) -> Facts {
@@ -129,9 +134,55 @@ async fn a_stream_with_neighbours_is_drained_to_its_bound_and_then_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_stream_that_left_most_unread_pays_when_memory_is_used_up() {
+    let (news, _reports) = mpsc::channel(1024);
+    let unread = Arc::new(Unread::bounded(8 << 20));
+    let totals = Totals::new(Arc::clone(&unread));
+    let path = Arc::new(Path::new(Number(1), Arc::new(Idle), Arc::new(totals), news));
+    let _guests = [path.enter(), path.enter()];
+    let start = || {
+        let (local, reader) = duplex(1024);
+        let (near, far) = duplex(1024);
+        let shared = Arc::clone(&path);
+        let end = tokio::spawn(async move { pump(local, Box::new(near), &shared).await.1 });
+        (reader, far, end)
+    };
+    let (_slow, mut slow_far, slow) = start();
+    let (mut other, mut other_far, other_end) = start();
+    let taken = flood(&mut slow_far, 6 << 20).await;
+    assert_eq!(taken, 6 << 20);
+    let taken = flood(&mut other_far, 3 << 20).await;
+    assert_eq!(taken, 3 << 20);
+    assert!(matches!(slow.await.unwrap(), End::Cut(_)));
+    assert!(unread.total() <= 4 << 20, "its memory is free: {}", unread.total());
+    other_far.shutdown().await.unwrap();
+    other.shutdown().await.unwrap();
+    let mut read = Vec::new();
+    timeout(LONG, other.read_to_end(&mut read)).await.unwrap().unwrap();
+    assert_eq!(read.len(), taken, "the other one loses nothing");
+    assert!(matches!(other_end.await.unwrap(), End::Done));
+    assert_eq!(unread.total(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_stalls_asks_for_a_sign_of_life_again_and_again() {
+    let (path, mut reports) = path();
+    let (local, mut writer) = duplex(1024);
+    let (near, _far) = duplex(16);
+    let shared = Arc::clone(&path);
+    let _pumping = tokio::spawn(async move { pump(local, Box::new(near), &shared).await.1 });
+    writer.write_all(&[7; 512]).await.unwrap();
+    assert_eq!(timeout(LONG, reports.recv()).await.unwrap().unwrap().1, News::Awaited);
+    // Bytes that come in meanwhile say nothing of the way out.
+    path.received(1);
+    assert_eq!(timeout(LONG, reports.recv()).await.unwrap().unwrap().1, News::Heard);
+    assert_eq!(timeout(LONG, reports.recv()).await.unwrap().unwrap().1, News::Awaited);
+}
+
+#[tokio::test(start_paused = true)]
 async fn small_pieces_share_their_memory() {
-    let backlog = Backlog::default();
     let (path, _reports) = path();
+    let backlog = path.unread().enter();
     let (near, mut far) = duplex(1);
     let (read, _write) = tokio::io::split(Box::new(near) as Box<dyn Stream>);
     let fetching = fetch(read, &backlog, &path);
@@ -141,10 +192,8 @@ async fn small_pieces_share_their_memory() {
     };
     let (fetched, ()) = tokio::join!(fetching, writing);
     fetched.unwrap();
-    let queue = &backlog.lock().queue;
-    let first = queue.front().unwrap().as_ptr();
-    let last = queue.back().unwrap().as_ptr();
-    assert_eq!(last as usize - first as usize, 999, "one allocation holds them all");
+    let (first, last) = backlog.ends();
+    assert_eq!(last - first, 999, "one allocation holds them all");
 }
 
 #[tokio::test]

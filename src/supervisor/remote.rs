@@ -22,10 +22,11 @@ use super::{
     dialer::Way,
     handover::Pool,
     incoming::Incoming,
-    lane::{Command, Destination, Lane, State, word},
+    lane::{Command, Destination, Lane, Limits, State, word},
     metrics::Reading,
     path::clock,
     port::Port,
+    unread::Unread,
 };
 use crate::{
     config,
@@ -85,7 +86,7 @@ impl Remote {
         name: &str,
         mut definition: config::Remote,
         way: Way,
-        seed: u64,
+        unread: &Arc<Unread>,
         scribe: Scribe,
     ) -> Self {
         let Way { label, dialer, desk, forwards: configured, is_near, alive, port } = way;
@@ -95,12 +96,14 @@ impl Remote {
         let span = tracing::info_span!("remote", name);
         let destination =
             Destination { host: "127.0.0.1".to_owned(), port: definition.remote_port };
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let options = Options { proof: ProofKind::Gateway, alive, seed };
+        let limits = Limits { hold: HOLD, unread: Arc::clone(unread) };
         let gateway = Lane::start(
             span.clone(),
             options,
             destination,
-            HOLD,
+            &limits,
             Arc::clone(&dialer),
             scribe.clone(),
         );
@@ -109,8 +112,9 @@ impl Remote {
             let span = tracing::info_span!(parent: &span, "forward", port = forward.port);
             let destination = Destination { host: forward.host.clone(), port: forward.host_port };
             let options = Options { proof: ProofKind::Ssh, alive, seed: seed.wrapping_add(index) };
-            let scribe = scribe.of_forward(forward.port.to_string());
-            let lane = Lane::start(span, options, destination, HOLD, Arc::clone(&dialer), scribe);
+            let (dialer, scribe) =
+                (Arc::clone(&dialer), scribe.of_forward(forward.port.to_string()));
+            let lane = Lane::start(span, options, destination, &limits, dialer, scribe);
             (forward.clone(), lane)
         });
         let forwards = forwards.collect();
@@ -338,10 +342,10 @@ impl Remote {
         }
     }
 
-    /// The machine woke.
-    pub(super) async fn woke(&self) {
+    /// The machine woke after so long.
+    pub(super) async fn woke(&self, slept: Duration) {
         for lane in self.lanes() {
-            lane.tell(Command::Woke).await;
+            lane.tell(Command::Woke { slept }).await;
         }
     }
 
@@ -467,7 +471,7 @@ impl Remote {
             "default": is_default,
             "phase": word(state.phase), "since": time(state.since), "stage": state.stage,
             "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
-            "route": "ssh", "relay": false,
+            "route": "ssh", "relay": false, "lowPower": self.definition().ssh.low_power,
             "proof": proof, "roundTripMs": self.round_trip(&state).map(tenths),
             "gateway": *locked(&self.said),
             "attempts": state.attempts, "reconnects": state.reconnects, "held": state.held,
@@ -501,7 +505,8 @@ pub(super) fn resting(
         "default": is_default,
         "phase": word(phase), "since": null, "stage": "",
         "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
-        "route": "ssh", "relay": false, "proof": null, "roundTripMs": null, "gateway": null,
+        "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power,
+        "proof": null, "roundTripMs": null, "gateway": null,
         "attempts": 0, "reconnects": 0, "held": 0, "streams": 0, "bytesIn": 0, "bytesOut": 0,
         "lastOutage": null, "failure": problem, "forwards": [],
     })

@@ -31,6 +31,7 @@ use super::{
     program::Program,
     remote::{self, Remote},
     token,
+    unread::Unread,
     unstarted::Unstarted,
     watch::{Wake, Watch},
 };
@@ -56,6 +57,8 @@ pub(super) struct Supervisor {
     pub(super) paths: Paths,
     /// The last command's agent.
     pub(super) agent: Arc<Mutex<Option<PathBuf>>>,
+    /// What local readers have not taken yet, of all streams.
+    unread: Arc<Unread>,
     pub(super) remotes: Mutex<HashMap<String, Arc<Remote>>>,
     /// Remotes that are being connected and not yet kept, with how many commands wait for each.
     pub(super) trials: Mutex<HashMap<String, (Arc<Remote>, usize)>>,
@@ -121,6 +124,7 @@ impl Supervisor {
         Arc::new(Self {
             paths,
             agent: Arc::new(Mutex::new(estate.agent)),
+            unread: Arc::default(),
             remotes: Mutex::new(HashMap::new()),
             trials: Mutex::new(HashMap::new()),
             unstarted: Mutex::default(),
@@ -150,9 +154,8 @@ impl Supervisor {
         for left_out in &way.forwards.left_out {
             debug!(remote = name, left_out, "a forward of the ssh configuration is not made");
         }
-        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let scribe = Scribe::new(Arc::clone(&self.book), name);
-        Arc::new(Remote::new(name, definition, way, seed, scribe))
+        Arc::new(Remote::new(name, definition, way, &self.unread, scribe))
     }
 
     /// Whether a saved remote other than `name` claims a local port.
@@ -234,19 +237,21 @@ impl Supervisor {
     }
 
     async fn on_wake(&self, wake: Wake) {
-        match wake {
+        let slept = match wake {
             Wake::Slept(time) => {
                 info!(seconds = time.as_secs(), "woke");
                 let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
                 self.book.note(Happening::Slept { ms });
+                time
             }
             Wake::Continued => {
                 info!("woke after a short stop");
                 self.book.note(Happening::Continued);
+                Duration::ZERO
             }
-        }
+        };
         for remote in self.at_work() {
-            remote.woke().await;
+            remote.woke(slept).await;
         }
     }
 

@@ -74,6 +74,8 @@ pub(super) struct Attempt {
     pub(super) pinged: Option<Instant>,
     /// Since when the session is silent though asked; new connections do not go there.
     pub(super) suspect: Option<Instant>,
+    /// Since when the network may have left a dial hanging.
+    pub(super) doubted: Option<Instant>,
     /// Whether a slow reader blocks the session: silence proves nothing then.
     pub(super) parked: bool,
     /// The session's last round trip.
@@ -94,6 +96,7 @@ impl Attempt {
             awaited: false,
             pinged: None,
             suspect: None,
+            doubted: None,
             parked: false,
             rtt: Duration::ZERO,
             next_proof: None,
@@ -124,7 +127,8 @@ impl Attempt {
         if !self.has_session() || self.parked || self.suspect.is_some() {
             return None;
         }
-        let interval = if self.awaited { PING_AWAITED } else { idle };
+        let is_asked = self.proof_asked.is_some() || matches!(self.stage, Stage::Proving { .. });
+        let interval = if self.awaited || is_asked { PING_AWAITED } else { idle };
         Some(match self.pinged {
             Some(sent) => sent.max(self.heard) + self.patience(),
             None => self.heard + interval,

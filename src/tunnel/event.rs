@@ -45,7 +45,10 @@ pub(crate) enum Event {
     /// What the user wants; `Up` again means: try now.
     Wish(Wish),
     /// The machine woke.
-    Woke,
+    Woke {
+        /// How long the clock of the instants stood still meanwhile.
+        slept: Duration,
+    },
     /// A route or address changed; `up` tells whether there is a route at all.
     Network {
         /// Whether there is one.

@@ -24,15 +24,21 @@ const UNPROVED_FIRST: Duration = Duration::from_millis(300);
 /// How long a session may take to answer after a wake or a change of route before a replacement
 /// is dialled: one that is cut off again costs the user a penalty at the server.
 const DOUBT_PATIENCE: Duration = Duration::from_millis(250);
+/// The same where round trips are long, or the last ping had to wait for the end of an outage.
+const DOUBT_PATIENCE_MOST: Duration = Duration::from_secs(1);
+/// How long a dial that was under way at a wake or a change of route may still take before another
+/// one begins beside it.
+const DIAL_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the loser of a race may take to finish its login before it is ended.
 const LOSER_PATIENCE: Duration = Duration::from_secs(60);
 /// How many sessions may drain at once before a session stays shared with a slow reader.
 const DRAINING_MOST: usize = 8;
 /// Between two replacements whose logins the server saw.
 const REPLACEMENT_INTERVAL: Duration = Duration::from_secs(30);
-/// How long a silent session is kept when a person would have to log in again.
-const SILENCE_WITH_PERSON: Duration = Duration::from_secs(60);
-/// How long a silent session is kept while replacements are tried; also the longest drain.
+/// Between two attempts after one that only a person could have helped, for as long as another
+/// session is there.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(600);
+/// How long a silent session is kept, since the link may come back; also the longest drain.
 const SILENCE: Duration = Duration::from_secs(600);
 /// How long a silent session lives on after its replacement has proved itself.
 const SILENCE_REPLACED: Duration = Duration::from_secs(15);
@@ -79,8 +85,16 @@ pub(crate) struct Tunnel {
     punished_until: Option<Instant>,
     /// When the last replacement whose login the server saw was begun.
     replaced: Option<Instant>,
-    /// When the next replacement may be dialled after one that did not reach the server.
+    /// When the next replacement may be dialled, if not at once.
     replace_after: Option<Instant>,
+    /// Whether that wait is for a server that was not reached.
+    unreached: bool,
+    /// When a replacement last failed for want of a person, and how.
+    refused: Option<(Instant, Failure)>,
+    /// When the user asked for a path while the one there was silent.
+    urged: Option<Instant>,
+    /// Whether the last login needed nobody.
+    logs_in_alone: bool,
     /// Whether the gateway is slow.
     slow: bool,
     /// The next wait before a gateway that is down is asked again.
@@ -113,6 +127,10 @@ impl Tunnel {
             punished_until: None,
             replaced: None,
             replace_after: None,
+            unreached: false,
+            refused: None,
+            urged: None,
+            logs_in_alone: false,
             slow: false,
             unproved_wait: UNPROVED_FIRST,
             serving_since: None,
@@ -171,7 +189,7 @@ impl Tunnel {
         let mut actions = Vec::new();
         match event {
             Event::Wish(wish) => self.on_wish(wish, now, &mut actions),
-            Event::Woke => self.on_doubt(now, &mut actions),
+            Event::Woke { slept } => self.on_woke(slept, now, &mut actions),
             Event::Network { up } => self.on_network(up, now, &mut actions),
             Event::Held(count) => self.on_held(count, now),
             Event::News(number, news) => self.on_news(number, news, now, &mut actions),
@@ -192,14 +210,22 @@ impl Tunnel {
             self.retry = None;
             self.blocked = None;
             self.failure = None;
+            self.refused = None;
+            self.urged = None;
             self.serving_since = None;
             self.slow = false;
             self.proof = None;
             return;
         }
         self.blocked = None;
+        self.refused = None;
+        self.closed_early = 0;
+        self.punished_until = None;
         match &mut self.current {
-            Some(attempt) if attempt.suspect.is_some() => {}
+            // Somebody is there to log in again.
+            Some(attempt) if attempt.suspect.is_some() => {
+                self.urged = self.replacement.is_none().then_some(now);
+            }
             Some(Attempt { stage: Stage::Unproved { retry }, .. }) => {
                 *retry = now;
                 self.failure = None;
@@ -210,47 +236,80 @@ impl Tunnel {
         self.hurry(now);
     }
 
-    fn on_network(&mut self, up: bool, now: Instant, actions: &mut Vec<Action>) {
-        self.network = up;
-        if up {
-            self.on_doubt(now, actions);
+    fn on_woke(&mut self, slept: Duration, now: Instant, actions: &mut Vec<Action>) {
+        // These count in the server's time, which did not stand still.
+        for past in [&mut self.replaced, &mut self.punished_until].into_iter().flatten() {
+            *past = past.checked_sub(slept).unwrap_or(*past);
         }
+        self.on_doubt(now, actions);
+    }
+
+    fn on_network(&mut self, up: bool, now: Instant, actions: &mut Vec<Action>) {
+        let is_back = up && !self.network;
+        self.network = up;
+        if !up {
+            return;
+        }
+        // What the last replacement reached may be out of reach now.
+        self.replaced = None;
+        if is_back && let Some(attempt) = &mut self.current {
+            // Silence without a network is no news of the session.
+            attempt.suspect = attempt.suspect.map(|_| now);
+        }
+        self.on_doubt(now, actions);
     }
 
     /// What was proved may no longer hold: ask, and dial beside it.
     fn on_doubt(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.hurry(now);
+        for attempt in self.current.iter_mut().chain(&mut self.replacement) {
+            if !attempt.has_session() {
+                attempt.doubted.get_or_insert(now);
+            } else if !attempt.parked {
+                if attempt.pinged.is_none() {
+                    actions.push(Action::Ping(attempt.number));
+                }
+                attempt.pinged = Some(now);
+            }
+        }
         if let Some(attempt) = &mut self.current
             && attempt.has_session()
             && !attempt.parked
         {
-            if attempt.pinged.is_none() {
-                actions.push(Action::Ping(attempt.number));
-            }
-            attempt.pinged = Some(now);
             attempt.suspect.get_or_insert(now);
             attempt.proof_asked = None;
-            self.replace_after = Some(now + DOUBT_PATIENCE.max(attempt.rtt * 2));
+            let patience = (attempt.rtt * 2).clamp(DOUBT_PATIENCE, DOUBT_PATIENCE_MOST);
+            self.replace_after = Some(self.unpunished(now + patience));
         }
     }
 
     fn on_held(&mut self, count: usize, now: Instant) {
         let first = self.held == 0 && count > 0;
         self.held = count;
+        let soon = self.unpunished(now);
         if first && let Some(retry) = &mut self.retry {
-            let soon = now + WAIT_HELD;
-            *retry = (*retry).min(self.punished_until.map_or(soon, |until| until.max(soon)));
+            *retry = soon.min(*retry);
+        }
+        if first
+            && self.unreached
+            && let Some(replace) = &mut self.replace_after
+        {
+            *replace = soon.min(*replace);
         }
     }
 
-    /// The next attempt is due now, and starts from the first step of the backoff.
+    /// The next attempt is due now, or when a possible penalty is over, and starts from the first
+    /// step of the backoff.
     fn hurry(&mut self, now: Instant) {
         self.backoff.reset();
-        self.closed_early = 0;
-        self.punished_until = None;
         if self.current.is_none() && self.wanted != Wish::Down && self.blocked.is_none() {
-            self.retry = Some(now);
+            self.retry = Some(self.unpunished(now));
         }
+    }
+
+    /// `at`, or the end of a possible penalty if that is later.
+    fn unpunished(&self, at: Instant) -> Instant {
+        self.punished_until.map_or(at, |until| until.max(at))
     }
 
     fn may_dial(&self) -> bool {
@@ -259,7 +318,7 @@ impl Tunnel {
 
     /// Says where new connections go, if that has changed.
     fn direct(&mut self, actions: &mut Vec<Action>) {
-        let replaceable = self.draining.len() < DRAINING_MOST;
+        let replaceable = self.draining.len() < DRAINING_MOST && self.refused.is_none();
         let serving = self.current.as_ref().filter(|attempt| attempt.is_serving(replaceable));
         let serving = serving.map(|attempt| attempt.number);
         if serving == self.served {

@@ -10,10 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    net::Net,
-    support::{status_of, wait_until},
-};
+use crate::{net::Net, support::status_of};
 
 /// How many ask at once.
 const CALLERS: usize = 4;
@@ -33,6 +30,8 @@ struct Request {
 
 /// Callers at work.
 pub(crate) struct Callers {
+    net: Net,
+    port: u16,
     asked: Arc<Mutex<Vec<Request>>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -47,36 +46,37 @@ impl Callers {
             let (log, stopped) = (Arc::clone(&asked), Arc::clone(&stop));
             net.spawn(move || {
                 while !stopped.load(Ordering::Relaxed) {
-                    let began = Instant::now();
-                    let outcome = status_of(port, "/healthz", PATIENCE);
-                    let request = Request { began, ended: Instant::now(), outcome };
+                    let request = Request::made(port, PATIENCE);
                     locked(&log).push(request);
                     thread::sleep(PACE);
                 }
             })
         });
         let threads = threads.collect();
-        Self { asked, stop, threads }
+        Self { net: net.share(), port, asked, stop, threads }
     }
 
-    /// Waits until a request has succeeded that began after `instant`; says how long after.
+    /// Asks anew until a request succeeds; says how long after `instant` that was.
     #[track_caller]
     pub(crate) fn succeed_after(&self, instant: Instant, limit: Duration) -> Duration {
-        wait_until("a request succeeds", limit, || {
-            let asked = locked(&self.asked);
-            let mut good = asked.iter().filter(|it| it.began >= instant && it.is_served());
-            good.next().map(|request| request.ended - instant)
-        })
+        let success = self.succeeded_after(instant, limit);
+        success.unwrap_or_else(|| panic!("no request succeeds within {limit:?}"))
     }
 
-    /// Waits until a request has ended well since `instant`, whenever it began; says how long after.
-    #[track_caller]
-    pub(crate) fn served_after(&self, instant: Instant, limit: Duration) -> Duration {
-        wait_until("a request is served", limit, || {
-            let asked = locked(&self.asked);
-            let mut good = asked.iter().filter(|it| it.ended >= instant && it.is_served());
-            good.next().map(|request| request.ended - instant)
-        })
+    /// The same, but `None` if the time is up before.
+    ///
+    /// The callers themselves may all hang in connections that were open before something broke.
+    pub(crate) fn succeeded_after(&self, instant: Instant, limit: Duration) -> Option<Duration> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            let request = self.net.inside(|| Request::made(self.port, limit));
+            let success = request.is_served().then(|| request.ended - instant);
+            locked(&self.asked).push(request);
+            if success.is_some() {
+                return success;
+            }
+        }
+        None
     }
 
     /// Stops asking, and waits for the last answers.
@@ -100,7 +100,7 @@ impl Account {
     /// Fails unless every request was served, but for those that were in flight at a break.
     #[track_caller]
     pub(crate) fn all_served_but_those_in_flight_at(&self, breaks: &Breaks) {
-        let bad = self.wrong(breaks, |_| false);
+        let bad = self.wrong_but_in_flight_at(breaks);
         assert!(bad.is_empty(), "{self}; wrong: {bad:#?}");
     }
 
@@ -110,6 +110,11 @@ impl Account {
         let held_out = |it: &Request| matches!(it.outcome, Ok(503)) && it.ended - it.began >= HOLD;
         let bad = self.wrong(breaks, held_out);
         assert!(bad.is_empty(), "{self}; wrong: {bad:#?}");
+    }
+
+    /// The requests that were not served and not in flight at a break.
+    pub(crate) fn wrong_but_in_flight_at(&self, breaks: &Breaks) -> Vec<String> {
+        self.wrong(breaks, |_| false)
     }
 
     fn wrong(&self, breaks: &Breaks, allowed: impl Fn(&Request) -> bool) -> Vec<String> {
@@ -129,6 +134,13 @@ impl Account {
 }
 
 impl Request {
+    /// Asks the gateway behind `port`.
+    fn made(port: u16, limit: Duration) -> Self {
+        let began = Instant::now();
+        let outcome = status_of(port, "/healthz", limit);
+        Self { began, ended: Instant::now(), outcome }
+    }
+
     fn is_served(&self) -> bool {
         matches!(self.outcome, Ok(200))
     }

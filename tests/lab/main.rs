@@ -10,8 +10,16 @@
 mod support;
 
 mod callers;
+mod chaos;
+mod crashes;
+mod dice;
+mod disks;
 mod ground;
 mod hosts;
+mod idle;
 mod links;
+mod logins;
+mod mounts;
 mod net;
+mod sleep;
 mod tier;

@@ -28,6 +28,11 @@ impl Net {
         net
     }
 
+    /// Another handle of the same network.
+    pub(crate) fn share(&self) -> Self {
+        Self(self.0.try_clone().expect("another handle of a network"))
+    }
+
     /// Does `work` in this network; what it starts stays in there.
     pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
@@ -44,9 +49,9 @@ impl Net {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        let own = self.0.try_clone().expect("another handle of a network");
+        let own = self.share();
         thread::spawn(move || {
-            enter(&own);
+            enter(&own.0);
             work()
         })
     }

@@ -74,7 +74,7 @@ impl Home {
     /// Makes `command` run as in a login of this home: nothing of ours, and no agent, is inherited.
     pub(crate) fn furnish(&self, command: &mut Command) {
         command.env_clear().current_dir(self.path("home"));
-        for name in ["PATH", "LANG", "LLVM_PROFILE_FILE"] {
+        for name in ["PATH", "LANG", "LLVM_PROFILE_FILE", "OPENCLAW_LOG"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }

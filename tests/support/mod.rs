@@ -11,6 +11,7 @@ mod freezer;
 mod gateways;
 mod home;
 mod meter;
+mod moment;
 mod net;
 mod peers;
 mod processes;
@@ -25,6 +26,7 @@ pub(crate) use freezer::Freezer;
 pub(crate) use gateways::{OurGateway, ReferenceCli, ReferenceGateway, reference_version};
 pub(crate) use home::{Home, Ran, Run, Started, built, openclaw};
 pub(crate) use meter::Meter;
+pub(crate) use moment::Moment;
 pub(crate) use net::{answers, dial, free_port, listens, status_of, wait_until};
 pub(crate) use peers::{Peer, present, skipped};
 pub(crate) use processes::{

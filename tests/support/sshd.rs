@@ -156,6 +156,11 @@ impl Sshd {
         sessions.iter().filter(|pid| signal(**pid, Signal::SIGKILL)).count()
     }
 
+    /// How many processes serve sessions; a login has one or two.
+    pub(crate) fn sessions(&self) -> usize {
+        self.listener.as_ref().map_or(0, |it| sessions_of(it.pid()).len())
+    }
+
     /// Ends listener and sessions.
     pub(crate) fn stop(&mut self) {
         if let Some(listener) = self.listener.take() {

@@ -1,6 +1,10 @@
 //! Connections: held until a path is live, served over it, or turned away.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 use tracing::{debug, info};
@@ -43,10 +47,7 @@ impl Actor {
             self.refuse(incoming, "the far side did not answer in time");
             return;
         }
-        if let Some(path) = self.serving_path() {
-            self.serve(incoming, path);
-            return;
-        }
+        let Some(incoming) = self.serve(incoming) else { return };
         if self.tunnel.phase() == Phase::Blocked || self.held.len() >= HELD_MOST {
             let reason = self.reason().unwrap_or_else(|| "too many connections wait".to_owned());
             self.refuse(incoming, &reason);
@@ -63,20 +64,22 @@ impl Actor {
         }
     }
 
-    /// Opens a stream for a connection and copies it; a session that dies before the stream is
-    /// confirmed gives the connection back.
-    pub(super) fn serve(&mut self, incoming: Incoming, path: Arc<Path>) {
+    /// Opens a stream for a connection and copies it; a session that dies, or is doubted, before
+    /// the stream is confirmed gives the connection back. Without a path or room it does so now.
+    fn serve(&mut self, incoming: Incoming) -> Option<Incoming> {
+        let Some(path) = self.serving_path() else { return Some(incoming) };
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return Some(incoming) };
         let destination = self.destination.clone();
         let inner = self.inner.clone();
         let (news, proof) = (self.news.clone(), self.proof);
-        let guest = path.enter();
+        let (guest, trust) = (path.enter(), path.trust());
         self.tasks.spawn(async move {
-            let _guest = guest;
+            let _guest = (guest, room);
             path.asked();
             let opening = timeout(OPEN_LIMIT, path.link.open(&destination.host, destination.port));
             let opened = tokio::select! {
                 opened = opening => opened,
-                () = path.retired.cancelled() => Ok(Err(NotOpened::SessionLost)),
+                () = trust.cancelled() => Ok(Err(NotOpened::SessionLost)),
             };
             match opened {
                 Ok(Ok(far)) => {
@@ -104,6 +107,7 @@ impl Actor {
                 }
             }
         });
+        None
     }
 
     /// Ends a wait without having been served.
@@ -119,7 +123,7 @@ impl Actor {
             // A flood must not fill the disk.
             info!(count = std::mem::take(&mut self.unserved), "connections were not served");
         }
-        self.tasks.spawn(async move { incoming.refuse(problem).await });
+        self.refusals.spawn(async move { incoming.refuse(problem).await });
     }
 
     pub(super) fn reason(&self) -> Option<String> {
@@ -145,16 +149,19 @@ impl Actor {
     /// Tells the machine how many wait, if that has changed.
     pub(super) fn report_held(&mut self) {
         let count = self.held.len();
+        self.awaited.store(count > 0, Relaxed);
         if std::mem::replace(&mut self.told, count) != count {
             self.step(Event::Held(count));
         }
     }
 
-    /// Serves a connection that waited; it goes back to waiting if the path is gone again.
-    pub(super) fn admit_held(&mut self, incoming: Incoming) {
-        match self.serving_path() {
-            Some(path) => self.serve(incoming, path),
-            None => self.held.push_back(incoming),
+    /// Serves the connections that waited, as far as there is a path and room.
+    pub(super) fn serve_held(&mut self) {
+        while let Some(incoming) = self.held.pop_front() {
+            if let Some(incoming) = self.serve(incoming) {
+                self.held.push_front(incoming);
+                break;
+            }
         }
     }
 }

@@ -61,13 +61,14 @@ impl Actor {
 
     pub(super) fn dial(&mut self, number: Number) {
         let (dialer, inner) = (Arc::clone(&self.dialer), self.inner.clone());
+        let awaited = Arc::clone(&self.awaited);
         debug!(attempt = number.0, "attempt begins");
         let task = self.tasks.spawn(async move {
             let stages = inner.clone();
             let stage = move |text: String| {
                 let _full = stages.try_send(Message::Stage(number, text));
             };
-            let outcome = dialer.dial(&stage).await;
+            let outcome = dialer.dial(&stage, &awaited).await;
             let _ended = inner.send(Message::Dialled(number, outcome)).await;
         });
         self.sessions.insert(number, Session::Dialling { task, draining: false });

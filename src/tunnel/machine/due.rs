@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    DRAINING_MOST, PROOF_INTERVAL_SLOW, PROOF_PATIENCE, REPLACEMENT_INTERVAL, SILENCE,
-    SILENCE_WITH_PERSON, Tunnel,
+    DIAL_PATIENCE, DRAINING_MOST, LOSER_PATIENCE, PROOF_INTERVAL_SLOW, PROOF_PATIENCE,
+    REFUSAL_INTERVAL, REPLACEMENT_INTERVAL, SILENCE, SILENCE_REPLACED, Tunnel,
 };
 use crate::tunnel::{
     Action, Cause, Failure, Number, Probe, Wish,
@@ -26,13 +26,13 @@ impl Tunnel {
                     None => attempt.next_proof,
                 },
             };
-            let silence = attempt.suspect.map(|since| since + self.silence(attempt));
+            let silence = attempt.suspect.filter(|_| self.network).map(|since| since + SILENCE);
             [attempt.ping_deadline(self.idle()), proof, silence].into_iter().flatten().min()
         });
         let of_draining = self.draining.iter().filter_map(|draining| draining.until);
         let retry = self.retry.filter(|_| self.may_dial());
-        let replace = self.replace_due();
-        of_attempts.chain(of_draining).chain(retry).chain(replace).min()
+        let (replace, hung) = (self.replace_due(), self.hung_due());
+        of_attempts.chain(of_draining).chain(retry).chain(replace).chain(hung).min()
     }
 
     /// Does all that is due at `now`.
@@ -41,11 +41,15 @@ impl Tunnel {
         self.end_drained(now, actions);
         self.end_silent(now, actions);
         for number in self.numbers() {
-            self.ping_or_suspect(number, now, actions);
             self.prove_or_doubt(number, now, actions);
+            self.ping_or_suspect(number, now, actions);
+        }
+        if due(self.hung_due()) {
+            self.drop_hung(now, actions);
         }
         if due(self.replace_due()) {
             self.replace_after = None;
+            self.unreached = false;
             let attempt = self.dial(now, actions);
             self.replacement = Some(attempt);
         }
@@ -61,21 +65,43 @@ impl Tunnel {
     }
 
     /// When a replacement should be dialled, if one should.
-    pub(super) fn replace_due(&self) -> Option<Instant> {
+    fn replace_due(&self) -> Option<Instant> {
         let current = self.current.as_ref().filter(|_| self.replacement.is_none())?;
-        if current.needs_person || !current.has_session() || !self.may_dial() {
+        if !self.may_dial() {
+            return None;
+        }
+        if self.urged.is_some() {
+            return self.urged;
+        }
+        let refused = self.refused.as_ref().map(|(at, _)| *at + REFUSAL_INTERVAL);
+        if !current.has_session() {
+            let hung = current.doubted.filter(|_| self.logs_in_alone)? + DIAL_PATIENCE;
+            return [Some(hung), refused, self.replace_after].into_iter().flatten().max();
+        }
+        if current.needs_person {
             return None;
         }
         let Some(wanted_since) = current.suspect else {
             let parked = current.parked && self.draining.len() < DRAINING_MOST;
-            return parked.then(|| self.replace_after.unwrap_or(current.heard));
+            let soonest = self.replace_after.unwrap_or(current.heard);
+            return parked.then(|| refused.map_or(soonest, |refused| refused.max(soonest)));
         };
         let earliest = self.replaced.map(|at| at + REPLACEMENT_INTERVAL);
-        [Some(wanted_since), earliest, self.replace_after].into_iter().flatten().max()
+        [Some(wanted_since), earliest, refused, self.replace_after].into_iter().flatten().max()
     }
 
-    pub(super) fn silence(&self, attempt: &Attempt) -> Duration {
-        if attempt.needs_person { SILENCE_WITH_PERSON } else { SILENCE }
+    /// When a replacement whose dial may hang is left to itself, so that another one can begin.
+    fn hung_due(&self) -> Option<Instant> {
+        let replacement = self.replacement.as_ref().filter(|_| self.may_dial())?;
+        let has_room = self.draining.len() < DRAINING_MOST;
+        (has_room && self.logs_in_alone && self.refused.is_none())
+            .then(|| replacement.doubted.map(|since| since + DIAL_PATIENCE))?
+    }
+
+    fn drop_hung(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if let Some(replacement) = self.replacement.take() {
+            self.drain(replacement.number, Some(now + LOSER_PATIENCE), false, actions);
+        }
     }
 
     /// Between two pings while nobody waits.
@@ -86,6 +112,7 @@ impl Tunnel {
     pub(super) fn dial(&mut self, now: Instant, actions: &mut Vec<Action>) -> Attempt {
         self.numbers += 1;
         self.attempts += 1;
+        self.urged = None;
         let number = Number(self.numbers);
         actions.push(Action::Dial(number));
         Attempt::new(number, now)
@@ -104,9 +131,8 @@ impl Tunnel {
     /// Ends a session that stayed silent for too long.
     pub(super) fn end_silent(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for number in self.numbers() {
-            let Some(attempt) = self.attempt(number).cloned() else { continue };
-            let Some(since) = attempt.suspect else { continue };
-            if since + self.silence(&attempt) <= now {
+            let Some(since) = self.attempt(number).and_then(|it| it.suspect) else { continue };
+            if self.network && since + SILENCE <= now {
                 actions.push(Action::Kill(number));
                 let failure = Failure::new(Cause::LinkLost, "the connection fell silent");
                 self.on_ended(number, failure, now);
@@ -130,9 +156,21 @@ impl Tunnel {
             actions.push(Action::Ping(number));
             return;
         }
+        if self.replacement.as_ref().is_some_and(|attempt| attempt.number == number) {
+            // It is no better than what it was to replace.
+            self.replacement = None;
+            self.drain(number, Some(now + SILENCE_REPLACED), true, actions);
+            return;
+        }
+        let Some(attempt) = self.attempt(number) else { return };
         attempt.suspect = Some(now);
         attempt.proof_asked = None;
-        self.failure = Some(Failure::new(Cause::LinkLost, "the SSH server does not answer"));
+        let failure = Failure::new(Cause::LinkLost, "the SSH server does not answer");
+        self.failure = Some(if attempt.needs_person {
+            failure.fix("wait for it, or log in again with: openclaw remote connect")
+        } else {
+            failure
+        });
     }
 
     pub(super) fn prove_or_doubt(

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Draining, LOSER_PATIENCE, PROOF_INTERVAL, PUNISHED, REPLACEMENT_INTERVAL, SILENCE,
-    SILENCE_REPLACED, STABLE, Tunnel, UNPROVED_FIRST, UNPROVED_MOST, WAIT_HELD, WAIT_PENALTY,
+    Draining, LOSER_PATIENCE, PROOF_INTERVAL, PUNISHED, REFUSAL_INTERVAL, REPLACEMENT_INTERVAL,
+    SILENCE, SILENCE_REPLACED, STABLE, Tunnel, UNPROVED_FIRST, UNPROVED_MOST, WAIT_HELD,
+    WAIT_PENALTY,
 };
 use crate::tunnel::{
-    Action, Cause, Failure, News, Number, Probe, Proof, ProofKind, attempt::Stage,
+    Action, Cause, Failure, News, Number, Probe, Proof, ProofKind,
+    attempt::{Attempt, Stage},
 };
 
 impl Tunnel {
@@ -31,8 +33,12 @@ impl Tunnel {
         match news {
             News::SessionUp { needs_person } => {
                 attempt.heard = now;
+                attempt.doubted = None;
                 attempt.needs_person = needs_person;
-                if self.replacement.as_ref().is_some_and(|r| r.number == number) {
+                self.logs_in_alone = !needs_person;
+                self.refused = None;
+                let replaces = self.current.as_ref().is_some_and(Attempt::has_session);
+                if replaces && self.replacement.as_ref().is_some_and(|r| r.number == number) {
                     self.replaced = Some(now);
                 }
                 let Some(attempt) = self.attempt(number) else { return };
@@ -115,6 +121,8 @@ impl Tunnel {
         let serving = attempt.stage == Stage::Serving;
         let (rtt, relieved) = (attempt.rtt, attempt.suspect.take().is_some());
         if relieved {
+            self.urged = None;
+            let Some(attempt) = self.attempt(number) else { return };
             attempt.pinged = None;
         }
         if late {
@@ -158,6 +166,7 @@ impl Tunnel {
         attempt.next_proof = gateway.then(|| now + PROOF_INTERVAL);
         self.proof = Some(Proof { kind: self.options.proof, at: now, rtt });
         self.slow = false;
+        self.urged = None;
         self.failure = None;
         self.attempts = 0;
         self.closed_early = 0;
@@ -221,7 +230,7 @@ impl Tunnel {
             self.drop_attempt(number);
             self.failure = Some(failure.clone());
             if replacing {
-                self.replace_after = Some(now + REPLACEMENT_INTERVAL);
+                self.refused = Some((now, failure));
             } else {
                 self.give_up(failure);
             }
@@ -236,31 +245,33 @@ impl Tunnel {
     }
 
     pub(super) fn on_ended(&mut self, number: Number, failure: Failure, now: Instant) {
+        if failure.cause == Cause::NoRoute && self.attempt(number).is_some() {
+            // Nothing has left this machine.
+            self.attempts = self.attempts.saturating_sub(1);
+        }
         if self.replacement.as_ref().is_some_and(|attempt| attempt.number == number) {
-            let reached = self.replacement.take().is_some_and(|attempt| attempt.has_session());
-            let wait = if matches!(failure.cause, Cause::ClosedBeforeBanner { .. }) {
-                self.wait(failure.cause, now)
-            } else if failure.cause.is_transient() && !reached {
-                self.backoff.next_wait().min(WAIT_HELD)
-            } else {
-                REPLACEMENT_INTERVAL
-            };
-            self.replace_after = Some(now + wait);
+            self.on_replacement_ended(failure, now);
             return;
         }
-        if self.current.as_ref().is_none_or(|attempt| attempt.number != number) {
-            return;
-        }
-        self.current = None;
-        if self.serving_since.take().is_some_and(|since| now - since >= STABLE) {
+        let Some(ended) = self.current.take_if(|attempt| attempt.number == number) else { return };
+        let served = self.serving_since.take().is_some_and(|since| now - since >= STABLE);
+        if served && ended.suspect.is_none() {
             self.backoff.reset();
         }
         self.slow = false;
-        self.failure = Some(failure.clone());
-        if let Some(replacement) = self.replacement.take() {
-            self.current = Some(replacement);
+        self.urged = None;
+        self.current = self.replacement.take();
+        if self.current.is_some() {
+            self.failure = Some(failure.clone());
+            if !failure.cause.is_transient() {
+                self.refused = Some((now, failure));
+            }
             return;
         }
+        // What a person must help with is no better for having been asked again.
+        let refused = self.refused.take().filter(|(at, _)| now < *at + REFUSAL_INTERVAL);
+        let failure = refused.map_or(failure, |(_, refusal)| refusal);
+        self.failure = Some(failure.clone());
         if failure.cause.is_transient() {
             self.retry = Some(now + self.wait(failure.cause, now));
             if let (Some(_), Some(failure)) = (self.punished_until, &mut self.failure) {
@@ -269,6 +280,22 @@ impl Tunnel {
         } else {
             self.give_up(failure);
         }
+    }
+
+    fn on_replacement_ended(&mut self, failure: Failure, now: Instant) {
+        let Some(replacement) = self.replacement.take() else { return };
+        if !failure.cause.is_transient() {
+            self.failure = Some(failure.clone());
+            self.refused = Some((now, failure));
+            return;
+        }
+        self.unreached = !replacement.has_session();
+        let wait = if self.unreached || matches!(failure.cause, Cause::ClosedBeforeBanner { .. }) {
+            self.wait(failure.cause, now)
+        } else {
+            REPLACEMENT_INTERVAL
+        };
+        self.replace_after = Some(now + wait);
     }
 
     /// The wait after an attempt that failed for `cause`.

@@ -1,0 +1,322 @@
+//! Bytes that local readers have not taken yet: one backlog a stream, one bound over all of them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+/// What all streams of the supervisor may have unread, bytes.
+const UNREAD_MOST: usize = 64 << 20;
+/// What the SSH library may hold of a stream that is left undrained, bytes.
+const LIBRARY: usize = 4 << 20;
+/// Unread bytes from which a stream counts as slow.
+pub(super) const CLOGGED: usize = 4 << 20;
+/// The same while memory is tight.
+const CLOGGED_TIGHT: usize = 256 << 10;
+
+/// All backlogs, and the bound on what they hold together.
+///
+/// When the bound is passed the stream with the most unread bytes pays for it: it is cut, and its
+/// memory is free at once. Long before that, streams that are alone in their session are left
+/// undrained, which costs nobody anything.
+#[derive(Debug)]
+pub(super) struct Unread {
+    most: usize,
+    total: AtomicUsize,
+    backlogs: Mutex<(u64, HashMap<u64, Weak<Backlog>>)>,
+}
+
+impl Default for Unread {
+    fn default() -> Self {
+        Self::bounded(UNREAD_MOST)
+    }
+}
+
+impl Unread {
+    /// With another bound.
+    pub(super) fn bounded(most: usize) -> Self {
+        Self { most, total: AtomicUsize::new(0), backlogs: Mutex::default() }
+    }
+
+    /// A backlog for one more stream; it leaves when it is dropped.
+    pub(super) fn enter(self: &Arc<Self>) -> Arc<Backlog> {
+        let mut backlogs = locked(&self.backlogs);
+        let id = backlogs.0;
+        backlogs.0 += 1;
+        let backlog = Arc::new(Backlog {
+            id,
+            unread: Arc::clone(self),
+            state: Mutex::default(),
+            filled: Notify::new(),
+            emptied: Notify::new(),
+            cut: Notify::new(),
+        });
+        backlogs.1.insert(id, Arc::downgrade(&backlog));
+        backlog
+    }
+
+    /// Bytes held in all.
+    #[cfg(test)]
+    pub(super) fn total(&self) -> usize {
+        self.total.load(Relaxed)
+    }
+
+    fn is_tight(&self) -> bool {
+        self.total.load(Relaxed) >= self.most / 2
+    }
+
+    /// Counts bytes in; whoever holds most is cut until the rest fits.
+    fn add(&self, count: usize) {
+        self.total.fetch_add(count, Relaxed);
+        while self.total.load(Relaxed) > self.most {
+            let backlogs: Vec<_> =
+                locked(&self.backlogs).1.values().filter_map(Weak::upgrade).collect();
+            let largest = backlogs.iter().max_by_key(|backlog| backlog.lock().held());
+            let Some(largest) = largest.filter(|backlog| backlog.lock().held() > 0) else { return };
+            largest.cut();
+        }
+    }
+
+    fn remove(&self, count: usize) {
+        self.total.fetch_sub(count, Relaxed);
+    }
+}
+
+/// What one stream's local reader has not taken yet.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    id: u64,
+    unread: Arc<Unread>,
+    state: Mutex<State>,
+    filled: Notify,
+    emptied: Notify,
+    cut: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Bytes>,
+    /// Bytes queued or being written.
+    size: usize,
+    /// What the library may hold beside them.
+    reserved: usize,
+    finished: bool,
+    /// While the reader is slow: at what size it no longer is.
+    clear: Option<usize>,
+    is_cut: bool,
+}
+
+impl State {
+    fn held(&self) -> usize {
+        self.size + self.reserved
+    }
+}
+
+/// What a push changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pushed {
+    /// Bytes that wait now.
+    pub(super) waiting: usize,
+    /// Whether the reader is far behind.
+    pub(super) is_clogged: bool,
+    /// Whether that is new.
+    pub(super) is_news: bool,
+}
+
+impl Backlog {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+
+    /// Adds bytes.
+    pub(super) fn push(&self, bytes: Bytes) -> Pushed {
+        let count = bytes.len();
+        let bar = if self.unread.is_tight() { CLOGGED_TIGHT } else { CLOGGED };
+        let pushed = {
+            let mut state = self.lock();
+            if state.is_cut {
+                return Pushed { waiting: 0, is_clogged: false, is_news: false };
+            }
+            state.size += count;
+            state.queue.push_back(bytes);
+            let is_news = state.size >= bar && state.clear.is_none();
+            if is_news {
+                state.clear = Some(bar / 4);
+            }
+            Pushed { waiting: state.size, is_clogged: state.clear.is_some(), is_news }
+        };
+        self.filled.notify_one();
+        self.unread.add(count);
+        pushed
+    }
+
+    /// The far side is done.
+    pub(super) fn finish(&self) {
+        self.lock().finished = true;
+        self.filled.notify_one();
+    }
+
+    /// The next bytes to write; `None` once all is written and the far side is done.
+    pub(super) async fn next(&self) -> Option<Bytes> {
+        loop {
+            let filled = self.filled.notified();
+            {
+                let mut state = self.lock();
+                if let Some(bytes) = state.queue.pop_front() {
+                    return Some(bytes);
+                }
+                if state.finished {
+                    return None;
+                }
+            }
+            filled.await;
+        }
+    }
+
+    /// Counts written bytes out; whether a reader that was far behind has caught up.
+    pub(super) fn written(&self, count: usize) -> bool {
+        let mut state = self.lock();
+        if state.is_cut {
+            return false;
+        }
+        state.size -= count;
+        self.unread.remove(count);
+        let has_caught_up = state.clear.is_some_and(|clear| state.size < clear);
+        if has_caught_up {
+            state.clear = None;
+        }
+        self.emptied.notify_one();
+        has_caught_up
+    }
+
+    /// Waits, while the stream is left undrained, until its reader has caught up.
+    pub(super) async fn until_clear(&self) {
+        self.reserve(LIBRARY);
+        loop {
+            let emptied = self.emptied.notified();
+            if self.lock().clear.is_none() {
+                break;
+            }
+            emptied.await;
+        }
+        self.reserve(0);
+    }
+
+    fn reserve(&self, count: usize) {
+        let before = {
+            let mut state = self.lock();
+            if state.is_cut {
+                return;
+            }
+            std::mem::replace(&mut state.reserved, count)
+        };
+        self.unread.remove(before);
+        self.unread.add(count);
+    }
+
+    /// Waits until the stream has to go, for the sake of the others.
+    pub(super) async fn until_cut(&self) {
+        loop {
+            let cut = self.cut.notified();
+            if self.lock().is_cut {
+                return;
+            }
+            cut.await;
+        }
+    }
+
+    /// Drops what is unread: nobody will get it.
+    fn cut(&self) {
+        let mut state = self.lock();
+        state.is_cut = true;
+        state.queue.clear();
+        let held = std::mem::take(&mut state.size) + std::mem::take(&mut state.reserved);
+        self.unread.remove(held);
+        self.cut.notify_one();
+    }
+
+    /// A stream that ends is slow no more; whether it was.
+    pub(super) fn forget(&self) -> bool {
+        self.lock().clear.take().is_some()
+    }
+
+    /// The addresses of the first and the last byte that wait.
+    #[cfg(test)]
+    pub(super) fn ends(&self) -> (usize, usize) {
+        let state = self.lock();
+        let at = |bytes: Option<&Bytes>| bytes.unwrap().as_ptr() as usize;
+        (at(state.queue.front()), at(state.queue.back()))
+    }
+}
+
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        self.unread.remove(self.lock().held());
+        locked(&self.unread.backlogs).1.remove(&self.id);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn the_stream_with_most_unread_bytes_makes_room_and_the_books_balance() {
+        let unread = Arc::new(Unread::bounded(1000));
+        let (small, large) = (unread.enter(), unread.enter());
+        large.push(Bytes::from(vec![0; 600]));
+        small.push(Bytes::from(vec![0; 300]));
+        assert!(large.until_cut().now_or_never().is_none());
+        small.push(Bytes::from(vec![0; 200]));
+        assert!(large.until_cut().now_or_never().is_some(), "the larger one is cut");
+        assert!(small.until_cut().now_or_never().is_none(), "the smaller one goes on");
+        assert_eq!(unread.total(), 500);
+        // What was in the hands of a writer counts no more.
+        assert!(!large.written(100));
+        assert_eq!(large.push(Bytes::from(vec![0; 50])).waiting, 0);
+        small.written(300);
+        assert_eq!(unread.total(), 200);
+        drop((small, large));
+        assert_eq!(unread.total(), 0);
+    }
+
+    #[test]
+    fn readers_count_as_slow_sooner_while_memory_is_tight() {
+        let unread = Arc::new(Unread::bounded(8 * CLOGGED_TIGHT));
+        let (first, second) = (unread.enter(), unread.enter());
+        assert!(!second.push(Bytes::from(vec![0; CLOGGED_TIGHT])).is_clogged);
+        assert!(!first.push(Bytes::from(vec![0; 4 * CLOGGED_TIGHT])).is_clogged);
+        let pushed = second.push(Bytes::from_static(b"more"));
+        assert!(pushed.is_clogged && pushed.is_news);
+        assert!(!second.push(Bytes::from_static(b"more")).is_news, "said once");
+        assert!(second.written(CLOGGED_TIGHT));
+    }
+
+    #[tokio::test]
+    async fn a_stream_left_undrained_counts_what_the_library_holds_of_it() {
+        let unread = Arc::new(Unread::default());
+        let backlog = unread.enter();
+        assert!(backlog.push(Bytes::from(vec![0; CLOGGED])).is_clogged);
+        {
+            let waiting = backlog.until_clear();
+            tokio::pin!(waiting);
+            assert!(waiting.as_mut().now_or_never().is_none());
+            assert_eq!(unread.total(), CLOGGED + LIBRARY);
+            assert!(backlog.written(CLOGGED));
+            waiting.await;
+        }
+        assert_eq!(unread.total(), 0);
+    }
+}

@@ -1,0 +1,132 @@
+//! One fault after the other, chosen by dice, while callers count every request.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    dice::Dice,
+    ground::{Ground, Loss},
+    support::{Peer, present, signal},
+    tier,
+};
+
+/// Longer than any outage here and what comes after it; connections are held for 30 s.
+const LIMIT: Duration = Duration::from_secs(28);
+/// The longest that a fault lasts.
+const LONGEST_MS: u64 = 4000;
+
+/// What can happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    BlackHole,
+    OneWayOut,
+    OneWayIn,
+    Unplugged,
+    Unrouted,
+    Moved(u8),
+    SessionsKilled,
+    ServerRestarted,
+    ServerAway,
+    Stopped,
+    StoppedAndMoved(u8),
+}
+
+impl Fault {
+    fn thrown(dice: &mut Dice) -> Self {
+        let host = 10 + u8::try_from(dice.below(200)).expect("below 200");
+        match dice.below(11) {
+            0 => Self::BlackHole,
+            1 => Self::OneWayOut,
+            2 => Self::OneWayIn,
+            3 => Self::Unplugged,
+            4 => Self::Unrouted,
+            5 => Self::Moved(host),
+            6 => Self::SessionsKilled,
+            7 => Self::ServerRestarted,
+            8 => Self::ServerAway,
+            9 => Self::Stopped,
+            _ => Self::StoppedAndMoved(host),
+        }
+    }
+
+    /// Breaks what can be broken on `ground`.
+    fn begin(self, ground: &mut Ground) {
+        match self {
+            Self::BlackHole => ground.lose(Loss::Both),
+            Self::OneWayOut => ground.lose(Loss::Out),
+            Self::OneWayIn => ground.lose(Loss::In),
+            Self::Unplugged => ground.unplug(),
+            Self::Unrouted => ground.unroute(),
+            Self::Moved(host) => ground.move_to(host),
+            // There may be none: the last fault may have left nothing yet.
+            Self::SessionsKilled => {
+                ground.scene.sshd.kill_sessions();
+            }
+            Self::ServerRestarted => ground.far.inside(|| ground.scene.sshd.restart()),
+            Self::ServerAway => ground.scene.sshd.stop(),
+            Self::Stopped => to_supervisor(ground, Signal::SIGSTOP),
+            Self::StoppedAndMoved(host) => {
+                to_supervisor(ground, Signal::SIGSTOP);
+                ground.move_to(host);
+            }
+        }
+    }
+
+    /// Mends it again.
+    fn end(self, ground: &mut Ground) {
+        match self {
+            Self::BlackHole | Self::OneWayOut | Self::OneWayIn => ground.pass(),
+            Self::Unplugged => ground.plug(),
+            Self::Unrouted => ground.route(),
+            Self::ServerAway => ground.far.inside(|| ground.scene.sshd.restart()),
+            Self::Stopped | Self::StoppedAndMoved(_) => {
+                to_supervisor(ground, Signal::SIGCONT);
+            }
+            Self::Moved(_) | Self::SessionsKilled | Self::ServerRestarted => {}
+        }
+    }
+}
+
+fn to_supervisor(ground: &Ground, what: Signal) {
+    let pid = ground.scene.laptop.supervisor().expect("a supervisor");
+    assert!(signal(pid, what), "{what} to the supervisor");
+}
+
+#[test]
+fn whatever_happens_every_request_is_served() {
+    if !present(&[Peer::OpenSsh, Peer::Namespaces]) {
+        return;
+    }
+    let mut dice = Dice::cast("chaos");
+    let mut ground = Ground::connected();
+    let callers = ground.callers();
+    let mut breaks = Vec::new();
+    let mut worst = Duration::ZERO;
+    for cycle in 0..tier::of(15, 500) {
+        let fault = Fault::thrown(&mut dice);
+        let lasts = Duration::from_millis(dice.below(LONGEST_MS));
+        let before = Instant::now();
+        fault.begin(&mut ground);
+        let after = Instant::now();
+        breaks.push((before, after));
+        thread::sleep(lasts);
+        fault.end(&mut ground);
+        let mended = Instant::now();
+        let Some(served) = callers.succeeded_after(mended, LIMIT) else {
+            panic!(
+                "nobody is served {LIMIT:?} after {fault:?} of {lasts:?} in cycle {cycle}; {dice}\n{:#}",
+                ground.status()
+            );
+        };
+        worst = worst.max(served);
+        eprintln!("{cycle}: {fault:?} for {lasts:?}, served {served:?} after its end");
+    }
+    let account = callers.end();
+    let wrong = account.wrong_but_in_flight_at(&breaks);
+    assert!(wrong.is_empty(), "{account}; {dice}; wrong: {wrong:#?}");
+    eprintln!("{account}; at the latest {worst:?} after a fault");
+}

@@ -1,0 +1,74 @@
+//! A disk that is full, and one that cannot be written.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    mounts::{SmallDisk, of_our_own},
+    support::{Peer, Scene, answers, dialling, openclaw, present, wait_until},
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn ready() -> bool {
+    present(&[Peer::OpenSsh, Peer::Namespaces])
+}
+
+#[test]
+fn a_full_disk_stops_no_tunnel_and_loses_no_definition() {
+    if !ready() {
+        return;
+    }
+    of_our_own(|| {
+        let scene = Scene::new();
+        let disk = SmallDisk::under(&scene.laptop);
+        scene.connect();
+        let saved = scene.laptop.remotes();
+        disk.fill();
+        assert!(scene.sshd.kill_sessions() > 0);
+        let killed = Instant::now();
+        wait_until("the path is back", LIMIT, || {
+            answers(scene.local_port, "/healthz").then_some(())
+        });
+        eprintln!("served {:?} after the kill, on a full disk", killed.elapsed());
+        scene.laptop(&["health"]);
+        let words = dialling(&scene.sshd, scene.gateway.port(), scene.gateway.token_file());
+        let failed = openclaw(&scene.laptop).args(words).args(["--json", "--name", "other"]);
+        let failed = failed.arg(scene.sshd.target()).run();
+        assert_ne!(failed.code, 0, "{failed}");
+        let error = &failed.json()["error"];
+        let message = error["message"].as_str().unwrap_or_default().to_lowercase();
+        assert!(message.contains("the disk is full"), "{failed}");
+        assert!(error["fix"].is_string(), "{failed}");
+        assert_eq!(scene.laptop.remotes(), saved, "the old definitions are whole");
+        disk.clear();
+        scene.laptop(&["remote", "connect", "vps", "--batch"]);
+        scene.laptop(&["health"]);
+        assert_eq!(scene.laptop.remotes(), saved);
+    });
+}
+
+#[test]
+fn a_home_that_cannot_be_written_is_named_with_a_way_on() {
+    if !ready() {
+        return;
+    }
+    of_our_own(|| {
+        let scene = Scene::new();
+        let disk = SmallDisk::under(&scene.laptop);
+        scene.connect();
+        let saved = scene.laptop.remotes();
+        scene.laptop.stop_supervisor().expect("it ends");
+        disk.lock();
+        let failed = openclaw(&scene.laptop).args(["--json", "health"]).run().exits(2);
+        let error = &failed.json()["error"];
+        let message = error["message"].as_str().unwrap_or_default().to_lowercase();
+        assert!(message.contains("read-only"), "{failed}");
+        assert!(
+            error["fix"].as_str().unwrap_or_default().contains("OPENCLAW_STATE_DIR"),
+            "{failed}"
+        );
+        disk.unlock();
+        scene.laptop(&["health"]);
+        assert_eq!(scene.laptop.remotes(), saved);
+    });
+}
