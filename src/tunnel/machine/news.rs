@@ -110,7 +110,9 @@ impl Tunnel {
         let gateway = self.options.proof == ProofKind::Gateway;
         let Some(attempt) = self.attempt(number) else { return };
         attempt.heard = now;
+        let mut late = false;
         if let News::Pong { rtt } = news {
+            late = *rtt > attempt.patience();
             attempt.rtt = *rtt;
             attempt.pinged = None;
             attempt.doubted = None;
@@ -126,13 +128,18 @@ impl Tunnel {
             self.urged = None;
             let Some(attempt) = self.attempt(number) else { return };
             attempt.pinged = None;
-            if gateway {
-                let again = matches!(attempt.stage, Stage::Unproved { .. });
-                attempt.stage = Stage::Proving { since: now, again };
-                actions.push(Action::Prove(number, Probe::Challenge));
-            } else {
-                self.failure = None;
-            }
+        }
+        if late {
+            // It tells how long the path was gone, and not how long it is: a second answer does.
+            attempt.pinged = Some(now);
+            actions.push(Action::Ping(number));
+        }
+        if relieved && gateway {
+            let again = matches!(attempt.stage, Stage::Unproved { .. });
+            attempt.stage = Stage::Proving { since: now, again };
+            actions.push(Action::Prove(number, Probe::Challenge));
+        } else if relieved {
+            self.failure = None;
         }
         match &mut self.proof {
             Some(proof) if gateway && serving && *news == News::Heard => {
