@@ -125,8 +125,6 @@ impl Tunnel {
         let serving = attempt.stage == Stage::Serving;
         let (rtt, relieved) = (attempt.rtt, attempt.suspect.take().is_some());
         if relieved {
-            self.urged = None;
-            let Some(attempt) = self.attempt(number) else { return };
             attempt.pinged = None;
         }
         if late {
@@ -138,8 +136,12 @@ impl Tunnel {
             let again = matches!(attempt.stage, Stage::Unproved { .. });
             attempt.stage = Stage::Proving { since: now, again };
             actions.push(Action::Prove(number, Probe::Challenge));
-        } else if relieved {
-            self.failure = None;
+        }
+        if relieved {
+            self.urged = None;
+            if !gateway {
+                self.failure = None;
+            }
         }
         match &mut self.proof {
             Some(proof) if gateway && serving && *news == News::Heard => {
