@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use nix::unistd::{User, geteuid};
+use nix::unistd::{Uid, User, geteuid};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -62,6 +62,7 @@ struct Place {
     manager: Manager,
     starter: Starter,
     user: String,
+    owner: Uid,
     paths: Paths,
     unit: String,
     file: PathBuf,
@@ -204,7 +205,8 @@ impl Place {
         let starter = Starter::System { user: user.name.clone() };
         let unit = service::unit_name(&starter, paths.profile.as_deref());
         let file = Path::new("/etc/systemd/system").join(&unit);
-        Ok(Self { manager: Manager::System, starter, user: user.name, paths, unit, file })
+        let (manager, owner) = (Manager::System, user.uid);
+        Ok(Self { manager, starter, user: user.name, owner, paths, unit, file })
     }
 
     fn of_user(context: &Context, caller: Option<String>) -> Result<Self, Problem> {
@@ -227,13 +229,13 @@ impl Place {
             let folder = folder.filter(|folder| folder.is_absolute());
             folder.unwrap_or_else(|| home.join(".config")).join("systemd/user").join(&unit)
         };
-        let (manager, starter) = (Manager::User, Starter::User);
-        Ok(Self { manager, starter, user: user.name, paths, unit, file })
+        let (manager, starter, owner) = (Manager::User, Starter::User, user.uid);
+        Ok(Self { manager, starter, user: user.name, owner, paths, unit, file })
     }
 
     /// What the service runs.
     fn service(&self, name: Option<String>) -> Result<Service, Problem> {
-        let remotes = Remotes::load(&self.paths)?;
+        let remotes = Remotes::load_of(&self.paths, self.owner)?;
         match &name {
             Some(name) => drop(remotes.named(name)?),
             None if remotes.remotes.is_empty() => {

@@ -155,7 +155,12 @@ fn is_loopback(host: &str) -> bool {
 impl Remotes {
     /// Reads the file; empty without one. A broken file is an error that names it.
     pub(crate) fn load(paths: &Paths) -> Result<Self, Problem> {
-        match file::read(&paths.remotes())? {
+        Self::load_of(paths, nix::unistd::Uid::effective())
+    }
+
+    /// The same for the file of another user, in that user's folders.
+    pub(crate) fn load_of(paths: &Paths, owner: nix::unistd::Uid) -> Result<Self, Problem> {
+        match file::read(&paths.remotes(), owner)? {
             Some(text) => file::parse(&paths.remotes(), &text),
             None => Ok(Self::default()),
         }
