@@ -53,10 +53,10 @@ pub(super) struct Way {
     pub(super) label: Label,
     pub(super) dialer: Arc<dyn Dial>,
     pub(super) desk: Arc<Desk>,
-    /// The hops, as they were found.
-    pub(super) plan: ssh::Plan,
     /// Keys that a person unlocks.
     pub(super) keyring: Keyring,
+    /// The hops, as they were found.
+    pub(super) plan: ssh::Plan,
     /// What the configuration forwards beside the gateway.
     pub(super) forwards: ssh::Forwards,
     /// Whether the first dial may need no network: to this machine, or by a command.
@@ -86,7 +86,7 @@ pub(super) async fn find(definition: &config::Remote, agent: Agent) -> Result<Wa
     let alive = plan.alive_interval.filter(|interval| !interval.is_zero()).or(low_power);
     let port = plan.forwards.settle(definition);
     let (dialer, forwards) = (Arc::new(dialer), plan.forwards.clone());
-    Ok(Way { label, dialer, desk, plan, keyring, forwards, is_near, alive, port })
+    Ok(Way { label, dialer, desk, keyring, plan, forwards, is_near, alive, port })
 }
 
 /// Whether a first hop may be reached without a network.

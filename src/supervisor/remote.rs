@@ -93,7 +93,7 @@ impl Remote {
         unread: &Arc<Unread>,
         scribe: Scribe,
     ) -> Self {
-        let Way { label, dialer, desk, plan, keyring, forwards: configured, is_near, alive, port } =
+        let Way { label, dialer, desk, keyring, plan, forwards: configured, is_near, alive, port } =
             way;
         if definition.local_port == 0 {
             definition.local_port = port.unwrap_or(0);
