@@ -77,20 +77,20 @@ impl Scribe {
     pub(super) fn note(&self, happening: Happening) {
         match &mut *self.voice() {
             Voice::Heard => {}
-            Voice::Unheard(told) => return self.note_unheard(told, happening),
+            Voice::Unheard(told) => return self.note_unheard(told, &happening),
             Voice::Silent => return,
         }
         let remote = self.remote.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.book.note_of(Some(remote), self.forward.clone(), happening);
     }
 
-    fn note_unheard(&self, told: &mut Option<Happening>, happening: Happening) {
+    fn note_unheard(&self, told: &mut Option<Happening>, happening: &Happening) {
         if self.forward.is_some() {
             return;
         }
         match happening {
             // To whoever reads the history no path of this remote has served before.
-            Happening::Live { attempts, waited, refused, .. } => {
+            &Happening::Live { attempts, waited, refused, .. } => {
                 *told = Some(Happening::Live { away_ms: None, attempts, waited, refused });
             }
             Happening::Lost { .. } | Happening::GatewayDown { .. } | Happening::Blocked { .. } => {

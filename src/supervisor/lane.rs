@@ -285,6 +285,10 @@ impl Actor {
         if let News::Pong { rtt } = news {
             self.totals.answered_after(rtt);
         }
+        if matches!(news, News::Ended(_)) {
+            // Its streams hold what they still need of it.
+            self.sessions.remove(&number);
+        }
         self.step(Event::News(number, news));
         let paths = self.sessions.values().filter_map(|session| match session {
             Session::Up(path, _) => Some(path),

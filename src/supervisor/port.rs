@@ -188,10 +188,9 @@ fn addresses(bind: Option<&str>) -> Result<Vec<IpAddr>, Problem> {
 pub(super) fn is_at(bind: Option<&str>, number: u16, address: SocketAddr) -> bool {
     // One socket may take both families, and shows IPv4 in the form of IPv6.
     let dialled = address.ip().to_canonical();
-    let is_it = |bound: IpAddr| match bound {
-        IpAddr::V4(bound) if bound.is_unspecified() => dialled.is_ipv4(),
-        IpAddr::V6(bound) if bound.is_unspecified() => true,
-        bound => bound.to_canonical() == dialled,
+    let is_it = |bound: IpAddr| {
+        let is_any = bound.is_unspecified() && (bound.is_ipv6() || dialled.is_ipv4());
+        is_any || bound.to_canonical() == dialled
     };
     address.port() == number && addresses(bind).is_ok_and(|all| all.into_iter().any(is_it))
 }

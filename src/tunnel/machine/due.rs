@@ -12,7 +12,7 @@ use crate::tunnel::{
 };
 
 impl Tunnel {
-    /// When [`Event::Tick`] is due; `None` while only an event from outside can change anything.
+    /// When [`Event::Tick`](crate::tunnel::Event::Tick) is due; `None` while only an event from outside can change anything.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let attempts = self.current.iter().chain(&self.replacement);
         let of_attempts = attempts.filter_map(|attempt| {

@@ -110,7 +110,9 @@ impl Tunnel {
         let gateway = self.options.proof == ProofKind::Gateway;
         let Some(attempt) = self.attempt(number) else { return };
         attempt.heard = now;
+        let mut late = false;
         if let News::Pong { rtt } = news {
+            late = *rtt > attempt.patience();
             attempt.rtt = *rtt;
             attempt.pinged = None;
             attempt.doubted = None;
@@ -123,14 +125,21 @@ impl Tunnel {
         let serving = attempt.stage == Stage::Serving;
         let (rtt, relieved) = (attempt.rtt, attempt.suspect.take().is_some());
         if relieved {
-            self.urged = None;
-            let Some(attempt) = self.attempt(number) else { return };
             attempt.pinged = None;
-            if gateway {
-                let again = matches!(attempt.stage, Stage::Unproved { .. });
-                attempt.stage = Stage::Proving { since: now, again };
-                actions.push(Action::Prove(number, Probe::Challenge));
-            } else {
+        }
+        if late {
+            // It tells how long the path was gone, and not how long it is: a second answer does.
+            attempt.pinged = Some(now);
+            actions.push(Action::Ping(number));
+        }
+        if relieved && gateway {
+            let again = matches!(attempt.stage, Stage::Unproved { .. });
+            attempt.stage = Stage::Proving { since: now, again };
+            actions.push(Action::Prove(number, Probe::Challenge));
+        }
+        if relieved {
+            self.urged = None;
+            if !gateway {
                 self.failure = None;
             }
         }
