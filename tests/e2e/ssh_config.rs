@@ -381,6 +381,6 @@ fn a_slow_configuration_holds_up_neither_the_status_nor_the_end() {
     assert_eq!(status().exits(0).json()[0]["phase"], "connecting");
     scene.laptop.stop_supervisor().expect("it ends though the configuration is not read");
     assert_eq!(status().exits(0).json()[0]["phase"], "connecting");
-    std::fs::remove_file(gate).expect("opening the gate");
+    fs::remove_file(gate).expect("opening the gate");
     scene.laptop(&["health"]);
 }

@@ -86,7 +86,7 @@ impl Tail {
                 Some((last, _)) if path < *last => continue,
                 Some((last, known)) if path == *last => *known,
                 // The day before has no more to say.
-                Some(_) if !self.rest.is_empty() => {
+                Some(_) if self.rest.last().is_some_and(|byte| *byte != b'\n') => {
                     self.rest.push(b'\n');
                     0
                 }
