@@ -20,6 +20,7 @@ mod output;
 mod phrases;
 mod remote;
 mod remote_install;
+mod ssh_options;
 mod status;
 mod systemd;
 mod watch;
