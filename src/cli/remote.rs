@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use serde_json::{Value, json};
 
 use super::{
-    Context, check, connect, logs, order,
+    Context, check, connect, expose, logs, order,
     output::Tone,
     phrases::{bytes, places, span},
     remote_install, watch,
@@ -31,6 +31,13 @@ pub(super) struct Arguments {
 enum Command {
     /// Bring a remote up, save it and make it the default
     Connect(Box<order::Arguments>),
+    /// Publish this machine's gateway on the loopback of a jump host, for machines that reach that
+    ///
+    /// For a gateway behind NAT: the jump host listens on a port of its own loopback, and what comes
+    /// there is led back here. The other machines connect to the jump host with that port; the
+    /// command that they type is printed. Kept up like every remote; no command of this machine goes
+    /// there.
+    Expose(Box<expose::Arguments>),
     /// Try every step of a connect, and say what came of it; keeps nothing
     ///
     /// Takes the options of `remote connect` and goes the same way, in one connection a hop. Opens no
@@ -92,6 +99,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
     runtime.block_on(async {
         match arguments.command {
             Command::Connect(arguments) => return connect::run(context, *arguments).await,
+            Command::Expose(arguments) => return expose::run(context, *arguments).await,
             Command::Check(arguments) => return check::run(context, *arguments).await,
             Command::Install(arguments) => {
                 return remote_install::install(context, arguments).await;
