@@ -121,8 +121,6 @@ impl Tunnel {
         let serving = attempt.stage == Stage::Serving;
         let (rtt, relieved) = (attempt.rtt, attempt.suspect.take().is_some());
         if relieved {
-            self.urged = None;
-            let Some(attempt) = self.attempt(number) else { return };
             attempt.pinged = None;
         }
         if late {
@@ -134,6 +132,9 @@ impl Tunnel {
             let again = matches!(attempt.stage, Stage::Unproved { .. });
             attempt.stage = Stage::Proving { since: now, again };
             actions.push(Action::Prove(number, Probe::Challenge));
+        }
+        if relieved {
+            self.urged = None;
         }
         match &mut self.proof {
             Some(proof) if gateway && serving && *news == News::Heard => {
