@@ -3,12 +3,14 @@
 mod configured;
 mod credentials;
 pub(crate) mod file;
+pub(crate) mod handed;
 mod openclaw;
 mod paths;
 mod remotes;
 
 pub(crate) use configured::plain_token;
 pub(crate) use credentials::{Bound, Credential, Credentials};
+pub(crate) use handed::Handed;
 #[cfg(test)]
 pub(crate) use openclaw::Auth;
 pub(crate) use openclaw::{

@@ -34,9 +34,7 @@ mod sessions;
 mod state;
 
 pub(crate) use ask::{absent, prohibited};
-pub(super) use state::{Outage, State, hopeless, word};
-
-use state::serves;
+pub(super) use state::{Outage, State, hopeless, serves, word};
 
 /// Connections that may wait for a path.
 const HELD_MOST: usize = 256;

@@ -581,6 +581,21 @@ fn a_wake_asks_first_and_replaces_only_what_stays_silent() {
 }
 
 #[test]
+fn what_was_received_before_a_wake_says_nothing_of_the_session_after_it() {
+    let mut sim = live();
+    sim.pass(ms(7000));
+    sim.event(Event::Woke { slept: ms(3_600_000) });
+    sim.pass(ms(10));
+    for old in [News::Alive, News::Heard, News::Answered, News::Pong { rtt: ms(11) }] {
+        assert_eq!(sim.news(1, old), []);
+        assert_eq!(sim.tunnel.phase(), Phase::Suspect);
+    }
+    assert_eq!(sim.pass(ms(1000)), [Action::Dial(Number(2))]);
+    let fresh = sim.news(1, News::Pong { rtt: ms(900) });
+    assert_eq!(fresh, [Action::Prove(Number(1), Probe::Challenge)]);
+}
+
+#[test]
 fn a_ping_that_an_outage_held_up_makes_no_wake_wait() {
     let mut sim = live();
     sim.pass(ms(8000));

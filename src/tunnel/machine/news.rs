@@ -30,6 +30,9 @@ impl Tunnel {
         }
         let gateway = self.options.proof == ProofKind::Gateway;
         let Some(attempt) = self.attempt(number) else { return };
+        if attempt.is_old(&news, now) {
+            return;
+        }
         match news {
             News::SessionUp { needs_person } => {
                 attempt.heard = now;
@@ -112,6 +115,7 @@ impl Tunnel {
             late = *rtt > attempt.patience();
             attempt.rtt = *rtt;
             attempt.pinged = None;
+            attempt.doubted = None;
         } else if *news == News::Answered {
             attempt.awaited = false;
         } else if *news == News::Heard {
@@ -135,6 +139,9 @@ impl Tunnel {
         }
         if relieved {
             self.urged = None;
+            if !gateway {
+                self.failure = None;
+            }
         }
         match &mut self.proof {
             Some(proof) if gateway && serving && *news == News::Heard => {
@@ -162,6 +169,7 @@ impl Tunnel {
         attempt.heard = now;
         attempt.stage = Stage::Serving;
         attempt.suspect = None;
+        attempt.doubted = None;
         attempt.pinged = None;
         attempt.proof_asked = None;
         attempt.next_proof = gateway.then(|| now + PROOF_INTERVAL);
