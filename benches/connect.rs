@@ -5,14 +5,17 @@ mod side_by_side;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-use side_by_side::{Samples, Table, first_line, rounds};
+use side_by_side::{Goal, Samples, Table, first_line, rounds};
 use support::{Peer, Scene, answers, free_port, listens, openclaw, present, ssh_forward};
 
-fn main() {
+fn main() -> ExitCode {
     if !present(&[Peer::OpenSsh]) {
-        return;
+        return ExitCode::SUCCESS;
     }
     let scene = Scene::new();
     let [mut cold, mut warm, mut listening, mut answered] = [const { Vec::new() }; 4];
@@ -46,11 +49,11 @@ fn main() {
         });
     Table::new("connect", &[("ssh", first_line("ssh", &["-V"]))])
         .compare("connect, supervisor started as well", "ms", &cold, ("ssh listens", &listening))
-        .goal("≤ 1 × ssh")
+        .goal(Goal::RatioAtMost(1.0))
         .compare("connect, supervisor running", "ms", &warm, ("ssh listens", &listening))
-        .goal("≤ 1 × ssh")
+        .goal(Goal::RatioAtMost(1.0))
         .compare("the gateway has answered", "ms", &cold, ("ssh, /healthz", &answered))
-        .print();
+        .print()
 }
 
 /// Looks again and again: a pause would be measured.

@@ -5,9 +5,9 @@ mod side_by_side;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::{thread, time::Duration};
+use std::{process::ExitCode, thread, time::Duration};
 
-use side_by_side::{Samples, Table, rounds};
+use side_by_side::{Goal, Samples, Table, rounds};
 use support::{
     Home, OurGateway, Peer, Program, ReferenceGateway, descendants, present, reference_version,
     resident_bytes,
@@ -16,9 +16,9 @@ use support::{
 /// How long a gateway has nothing to do before its memory is read.
 const IDLE: Duration = Duration::from_secs(5);
 
-fn main() {
+fn main() -> ExitCode {
     if !present(&[Peer::OpenClaw]) {
-        return;
+        return ExitCode::SUCCESS;
     }
     let mut ready = [Samples::default(), Samples::default()];
     let mut memory = [Samples::default(), Samples::default()];
@@ -40,10 +40,10 @@ fn main() {
     let name = "OpenClaw";
     Table::new("gateway_start", &[(name, reference_version())])
         .compare("ready", "ms", ours, (name, theirs))
-        .goal("≤ 100 ms")
+        .goal(Goal::MedianAtMost(100.0))
         .compare("memory when idle", "MiB", our_memory, (name, their_memory))
-        .goal("≤ 30 MiB")
-        .print();
+        .goal(Goal::EachAtMost(30.0))
+        .print()
 }
 
 /// The memory of a program and its children.

@@ -648,3 +648,73 @@ fn broken(error: &io::Error) -> Problem {
     Problem::new(Class::Internal, format!("the connection to the supervisor broke: {error}"))
         .fix("openclaw remote logs")
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// Greets the next command as one of `program` and reads what it asks.
+    async fn attend(listener: &UnixListener, program: &str) -> (UnixStream, Call) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let greeting = Greeting {
+            version: VERSION,
+            pid: 1,
+            program: program.to_owned(),
+            replaced: false,
+            foreground: false,
+        };
+        write(&mut stream, &greeting).await.unwrap();
+        let call = read(&mut stream).await.unwrap();
+        (stream, call)
+    }
+
+    fn endpoint(folder: &Path) -> (Endpoint, UnixListener) {
+        let socket = folder.join("supervisor.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        (Endpoint { socket, other: None, profile: None }, listener)
+    }
+
+    #[tokio::test]
+    async fn a_question_follows_the_supervisor_to_its_successor() {
+        let folder = tempfile::tempdir().unwrap();
+        let (endpoint, listener) = endpoint(folder.path());
+        let command = async {
+            let dialled = Connection::dial(&endpoint, Start::Never).await;
+            let mut connection = dialled.unwrap().unwrap();
+            connection.request(Request::Resume { name: "vps".to_owned() }).await.unwrap();
+            connection.done().await
+        };
+        let supervisors = async {
+            for reply in [Reply::Moved, Reply::Done] {
+                let (mut stream, call) = attend(&listener, env!("CARGO_PKG_VERSION")).await;
+                assert!(matches!(call.request, Request::Resume { name } if name == "vps"));
+                write(&mut stream, &reply).await.unwrap();
+            }
+        };
+        let (outcome, ()) = tokio::join!(command, supervisors);
+        outcome.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_older_program_does_with_a_newer_supervisor() {
+        let folder = tempfile::tempdir().unwrap();
+        let (endpoint, listener) = endpoint(folder.path());
+        let command = async {
+            let dialled = Connection::dial(&endpoint, Start::Never).await;
+            dialled.unwrap().unwrap().request(Request::Stop).await
+        };
+        let (outcome, (_stream, call)) = tokio::join!(command, attend(&listener, "999.0.0"));
+        outcome.unwrap();
+        assert!(matches!(call.request, Request::Stop));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_long_or_ends_in_the_middle_is_an_error() {
+        for bytes in [&[0xff; 8][..], &[0, 0, 0, 9, b'{'], &[0, 0], &[0, 0, 0, 2, b'{', b'x']] {
+            let mut bytes = bytes;
+            read::<Call>(&mut bytes).await.unwrap_err();
+        }
+    }
+}

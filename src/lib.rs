@@ -33,6 +33,8 @@ mod gateway;
 mod history;
 /// Who of two programs of this name serves a profile.
 mod meeting;
+/// What the operating system's service manager is told: units and agents. Pure.
+mod service;
 /// One SSH connection: resolve, dial, host key, authenticate, jump; the demo's server.
 mod ssh;
 /// Runs the tunnels: listeners, sessions, the control socket's server end.

@@ -1,6 +1,6 @@
 //! Two programs of this name at one profile: which of them serves it from now on.
 //!
-//! Pure, apart from [`Party::own`], which asks what this program is.
+//! Pure, apart from `Party::own`, which asks what this program is.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,12 +1,18 @@
-//! Two sides measured in one run: samples, a table for people, a JSON line for scripts.
+//! Two sides measured in one run: samples, goals, a table for people, a JSON line for scripts.
 #![allow(dead_code, reason = "each measurement uses a part of it")]
 #![allow(clippy::print_stdout, reason = "the table is what a measurement is for")]
 
-use std::{process::Command, time::Duration};
+use std::{
+    fmt,
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
 use crate::support::run_to_end;
+
+pub(crate) mod noticing;
 
 /// What was measured on one side, in one unit.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +27,11 @@ impl Samples {
     /// Adds a time in milliseconds.
     pub(crate) fn add_time(&mut self, time: Duration) {
         self.add(time.as_secs_f64() * 1000.0);
+    }
+
+    /// Samples that are there already.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        Self(values.into_iter().collect())
     }
 
     /// Adds all of another side.
@@ -50,6 +61,42 @@ impl Samples {
     }
 }
 
+/// What a row has to keep; decided by its samples alone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Goal {
+    /// The median of ours.
+    MedianAtMost(f64),
+    /// Every sample of ours.
+    EachAtMost(f64),
+    /// Our median divided by the peer's.
+    RatioAtMost(f64),
+    /// Our median divided by the peer's.
+    RatioAtLeast(f64),
+}
+
+impl Goal {
+    /// Whether the row keeps it; a row without samples keeps nothing.
+    fn is_held_by(self, row: &Row) -> bool {
+        match self {
+            Self::MedianAtMost(bound) => row.ours.median() <= bound,
+            Self::EachAtMost(bound) => row.ours.at(1.0) <= bound,
+            Self::RatioAtMost(bound) => row.ratio().is_some_and(|ratio| ratio <= bound),
+            Self::RatioAtLeast(bound) => row.ratio().is_some_and(|ratio| ratio >= bound),
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MedianAtMost(bound) => write!(f, "median ≤ {}", figure(*bound)),
+            Self::EachAtMost(bound) => write!(f, "each ≤ {}", figure(*bound)),
+            Self::RatioAtMost(bound) => write!(f, "≤ {bound} × peer"),
+            Self::RatioAtLeast(bound) => write!(f, "≥ {bound} × peer"),
+        }
+    }
+}
+
 /// A table of what was measured.
 pub(crate) struct Table {
     name: &'static str,
@@ -62,7 +109,24 @@ struct Row {
     unit: &'static str,
     ours: Samples,
     peer: Option<(&'static str, Samples)>,
-    goal: Option<String>,
+    goal: Option<Goal>,
+}
+
+impl Row {
+    /// Our median divided by the peer's.
+    fn ratio(&self) -> Option<f64> {
+        let (_, theirs) = self.peer.as_ref()?;
+        Some(self.ours.median() / theirs.median())
+    }
+
+    /// `ok`, `MISSED`, or nothing where there is no goal.
+    fn verdict(&self) -> &'static str {
+        match self.goal.map(|goal| goal.is_held_by(self)) {
+            None => "",
+            Some(true) => "ok",
+            Some(false) => "MISSED",
+        }
+    }
 }
 
 impl Table {
@@ -96,45 +160,45 @@ impl Table {
         self
     }
 
-    /// Says what the last row should keep.
-    pub(crate) fn goal(&mut self, goal: &str) -> &mut Self {
+    /// Says what the last row has to keep.
+    pub(crate) fn goal(&mut self, goal: Goal) -> &mut Self {
         if let Some(row) = self.rows.last_mut() {
-            row.goal = Some(goal.to_owned());
+            row.goal = Some(goal);
         }
         self
     }
 
-    /// Prints the table, and then all of it as one line of JSON.
-    pub(crate) fn print(&self) {
+    /// Prints the table, and then all of it as one line of JSON; fails if a goal was missed.
+    pub(crate) fn print(&self) -> ExitCode {
         println!("\n{}: min / median / max", self.name);
-        println!("{:<44} {:>28} {:>28} {:>9}  goal", "", "ours", "peer", "ours/peer");
+        println!("{:<52} {:>24} {:>24} {:>8}", "", "ours", "peer", "ratio");
         for row in &self.rows {
             let what = format!("{} [{}]", row.what, row.unit);
-            let ours = spread(&row.ours);
-            let goal = row.goal.as_deref().unwrap_or_default();
-            match &row.peer {
-                Some((peer, theirs)) => {
-                    let ratio = format!("{:.3}", row.ours.median() / theirs.median());
-                    let theirs = spread(theirs);
-                    println!("{what:<44} {ours:>28} {theirs:>28} {ratio:>9}  {goal}  ({peer})");
-                }
-                None => println!("{what:<44} {ours:>28} {:>28} {:>9}  {goal}", "", ""),
-            }
+            let (peer, theirs) = row
+                .peer
+                .as_ref()
+                .map_or(("", String::new()), |(name, theirs)| (*name, spread(theirs)));
+            let ratio = row.ratio().map(|ratio| format!("{ratio:.3}")).unwrap_or_default();
+            let goal = row.goal.map(|goal| format!("{goal}: ")).unwrap_or_default();
+            let (ours, verdict) = (spread(&row.ours), row.verdict());
+            println!("{what:<52} {ours:>24} {theirs:>24} {ratio:>8}  {goal}{verdict}  {peer}");
         }
         let versions: Vec<_> =
             self.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         println!("{}", versions.join(", "));
         println!("{}", self.json());
+        let missed = self.rows.iter().any(|row| row.verdict() == "MISSED");
+        if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 
     fn json(&self) -> Value {
         let rows = self.rows.iter().map(|row| {
             json!({
-                "what": row.what, "unit": row.unit, "goal": row.goal, "ours": figures(&row.ours),
+                "what": row.what, "unit": row.unit, "ours": figures(&row.ours),
                 "peer": row.peer.as_ref().map(|(name, theirs)| {
-                    json!({ "name": name, "figures": figures(theirs),
-                            "ratio": row.ours.median() / theirs.median() })
+                    json!({ "name": name, "figures": figures(theirs), "ratio": row.ratio() })
                 }),
+                "goal": row.goal.map(|goal| goal.to_string()), "verdict": row.verdict(),
             })
         });
         let versions = self.versions.iter().map(|(name, version)| json!([name, version]));
@@ -144,13 +208,20 @@ impl Table {
 }
 
 fn spread(samples: &Samples) -> String {
-    let figure = |value: f64| match value {
-        value if value >= 100.0 => format!("{value:.0}"),
-        value if value >= 10.0 => format!("{value:.1}"),
-        value => format!("{value:.2}"),
-    };
+    if samples.count() == 1 {
+        return figure(samples.median());
+    }
     let [least, median, most] = [0.0, 0.5, 1.0].map(|share| figure(samples.at(share)));
     format!("{least} / {median} / {most}")
+}
+
+/// Three digits, more of a large number, none of what is whole.
+fn figure(value: f64) -> String {
+    match value {
+        value if value.fract() == 0.0 || value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
 }
 
 fn figures(samples: &Samples) -> Value {

@@ -11,6 +11,7 @@ use super::{
     order::{Arguments, GATEWAY_PORT, Order, refuse_unsupported},
     output::{Spinner, Tone},
     remote::describe,
+    remote_install,
     which::left,
     written,
 };
@@ -91,7 +92,11 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
         let port = status.get("localPort").and_then(Value::as_u64).unwrap_or_default();
         written::write(context, &order.name, port, &login.credential)?;
     }
-    finish(context, &order, status, &login.gateway).await
+    finish(context, &order, status, &login.gateway).await?;
+    if !arguments.batch {
+        remote_install::offer(context).await?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn keep(connection: &mut Connection, login: &LoggedIn) -> Result<(), Problem> {
@@ -421,15 +426,14 @@ async fn finish(
     order: &Order,
     status: Value,
     gateway: &Value,
-) -> anyhow::Result<ExitCode> {
+) -> anyhow::Result<()> {
     let now = control::statuses(&context.paths.endpoint(), Some(&order.name)).await;
     let mut status = now.ok().and_then(|remotes| remotes.into_iter().next()).unwrap_or(status);
     if let Some(status) = status.as_object_mut() {
         status.insert("gateway".to_owned(), gateway.clone());
     }
     if context.output.is_json() {
-        context.output.value(&status)?;
-        return Ok(ExitCode::SUCCESS);
+        return context.output.value(&status);
     }
     let port = status.get("localPort").and_then(Value::as_u64).unwrap_or(0);
     let is_open = order.definition.as_ref().is_some_and(|definition| definition.local_port == 0);
@@ -441,5 +445,5 @@ async fn finish(
     }
     let next = context.output.paint(Tone::Quiet, "next: openclaw health");
     context.output.line(next);
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

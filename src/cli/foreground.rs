@@ -1,6 +1,9 @@
-//! `openclaw remote connect --foreground`: the supervisor of one remote, as a service runs it.
+//! The supervisor as a service runs it: of one remote (`openclaw remote connect --foreground`), or of
+//! all that are wanted (`openclaw supervisor --foreground`).
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
+
+use tracing_subscriber::fmt::writer::MakeWriterExt;
 
 use super::{Context, metrics, order::Order};
 use crate::{
@@ -29,17 +32,9 @@ pub(super) async fn run(
     }
     let seat = match supervisor::take_place(&context.paths, true)? {
         supervisor::Place::Ours(seat) => seat,
-        supervisor::Place::Taken => {
-            let problem = Problem::new(
-                Class::Config,
-                "a supervisor of this profile runs in the foreground already",
-            )
-            .fix("openclaw remote connect without --foreground, or another --profile");
-            // It may end: a service manager tries again.
-            return Ok(context.output.failure(&problem.into()));
-        }
+        supervisor::Place::Taken => return Ok(taken(context)),
     };
-    super::log_to(std::io::stderr, context.globals.verbose);
+    log(context);
     let (ready, started) = tokio::sync::oneshot::channel();
     let supervise = supervisor::run(&context.paths, seat, supervisor::Scope::Told, move || {
         // Whoever waits for it has gone if it cannot be told.
@@ -73,6 +68,42 @@ pub(super) async fn run(
     Err(problem.into())
 }
 
+/// Runs the supervisor of this profile with every wanted remote, until a signal.
+pub(super) fn all(context: &Context) -> anyhow::Result<ExitCode> {
+    let seat = match supervisor::take_place(&context.paths, true) {
+        Ok(supervisor::Place::Ours(seat)) => seat,
+        Ok(supervisor::Place::Taken) => return Ok(taken(context)),
+        Err(problem) => return Ok(refusal(context, &problem.into())),
+    };
+    log(context);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let run = supervisor::run(&context.paths, seat, supervisor::Scope::Service, || {});
+    let outcome = runtime.block_on(run);
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    Ok(outcome.map_or_else(|problem| refusal(context, &problem.into()), exit_code))
+}
+
+/// Another one has the place; it may end, so a service manager tries again.
+fn taken(context: &Context) -> ExitCode {
+    let what = "a supervisor of this profile runs in the foreground already";
+    let problem = Problem::new(Class::Config, what)
+        .fix("openclaw remote connect without --foreground, or another --profile");
+    context.output.failure(&problem.into())
+}
+
+/// Logs to standard error, and to the file that `remote logs` reads if it can be written.
+fn log(context: &Context) {
+    let verbose = context.globals.verbose;
+    match supervisor::LogFile::open(&context.paths) {
+        Ok(file) => super::log_to(std::io::stderr.and(std::sync::Mutex::new(file)), verbose),
+        Err(problem) => {
+            context.output.note(format!("openclaw: no log file: {}", problem.message));
+            super::log_to(std::io::stderr, verbose);
+        }
+    }
+}
+
 /// A service that another supervisor took over from is to be started again, from the file that is
 /// there now; it then takes its place back.
 fn exit_code(ended: supervisor::Ended) -> ExitCode {
@@ -84,8 +115,11 @@ fn exit_code(ended: supervisor::Ended) -> ExitCode {
 
 /// Prints why it ends; what is configured wrongly gets a code that systemd does not retry.
 pub(super) fn refusal(context: &Context, error: &anyhow::Error) -> ExitCode {
-    let class = error.downcast_ref::<Problem>().map(|problem| problem.class);
-    match class {
+    let problem = error.downcast_ref::<Problem>();
+    if let Some(problem) = problem {
+        supervisor::last_words(problem);
+    }
+    match problem.map(|problem| problem.class) {
         Some(Class::Config | Class::Usage) => context.output.failure_with(error, CONFIGURATION),
         Some(_) | None => context.output.failure(error),
     }

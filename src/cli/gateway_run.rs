@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Context, output::Output};
 use crate::{
-    config::{AuthMode, OpenClaw},
+    config::{AuthMode, Handed, OpenClaw},
     gateway::{self, Flags, Running, Settings},
     problem::{Class, Problem},
     secret::Secret,
@@ -105,7 +105,14 @@ fn settings(context: &Context, arguments: Arguments) -> Result<Settings, Problem
         password: secret(arguments.password, arguments.password_file)?,
     };
     let config = OpenClaw::load(&context.paths)?;
-    let variable = |name: &str| std::env::var(name).ok();
+    let handed = |name: &str| match name {
+        "OPENCLAW_GATEWAY_TOKEN" => Handed::GatewayToken.secret(),
+        "OPENCLAW_GATEWAY_PASSWORD" => Handed::GatewayPassword.secret(),
+        _ => None,
+    };
+    let variable = |name: &str| {
+        std::env::var(name).ok().or_else(|| handed(name).map(|secret| secret.expose().to_owned()))
+    };
     Settings::decide(&flags, variable, &config, context.paths.clone())
 }
 

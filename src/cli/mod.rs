@@ -13,13 +13,16 @@ mod gateway_probe;
 mod gateway_run;
 mod gateway_status;
 mod health;
+mod launchd;
 mod logs;
 mod metrics;
 mod order;
 mod output;
 mod phrases;
 mod remote;
+mod remote_install;
 mod status;
+mod systemd;
 mod watch;
 mod which;
 mod written;
@@ -83,7 +86,11 @@ enum Command {
     Status(status::Arguments),
     /// Run the supervisor of this profile (started by `remote connect`)
     #[command(hide = true)]
-    Supervisor,
+    Supervisor {
+        /// Do not detach; log to standard error as well, as a service
+        #[arg(long)]
+        foreground: bool,
+    },
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -105,7 +112,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Arguments { globals, command } = parsed;
     let output = Output::new(globals.json, globals.no_color);
     // The supervisor writes a log of its own.
-    if globals.verbose > 0 && !matches!(&command, Command::Supervisor) {
+    if globals.verbose > 0 && !matches!(&command, Command::Supervisor { .. }) {
         log_to(std::io::stderr, globals.verbose);
     }
     let outcome = Paths::find(globals.profile.as_deref())
@@ -125,7 +132,8 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(arguments) => config::run(context, arguments),
         Command::Health(arguments) => health::run(context, &arguments),
         Command::Status(arguments) => status::run(context, &arguments),
-        Command::Supervisor => remote::supervise(context),
+        Command::Supervisor { foreground: true } => foreground::all(context),
+        Command::Supervisor { foreground: false } => remote::supervise(context),
         Command::Other(words) => Err(unknown(&words).into()),
     }
 }

@@ -501,6 +501,7 @@ mod tests {
         let (_home, paths) = config::Paths::temporary();
         let saved = Remotes {
             default: Some("vps".to_owned()),
+            service_offered: false,
             remotes: [("vps".to_owned(), vps())].into(),
             ..Remotes::default()
         };

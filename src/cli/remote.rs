@@ -8,7 +8,7 @@ use super::{
     Context, check, connect, logs, order,
     output::Tone,
     phrases::{bytes, span},
-    watch,
+    remote_install, watch,
 };
 use crate::{
     config::{Paths, Remotes, check_name},
@@ -65,6 +65,14 @@ enum Command {
         /// Its name
         name: String,
     },
+    /// Keep the remotes up as a service of systemd or launchd
+    ///
+    /// Writes a unit of the user's service manager, or with --system of the machine's, starts it
+    /// and waits until the path is live. Says what a logout does to it. `uninstall` removes
+    /// exactly what was written.
+    Install(remote_install::Install),
+    /// End that service, and remove what was installed
+    Uninstall(remote_install::Uninstall),
     /// Tell what happened: why a remote was out of reach, since when, and how it came back
     ///
     /// In the time of this machine. The history survives restarts of the supervisor and of the machine.
@@ -85,6 +93,12 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
         match arguments.command {
             Command::Connect(arguments) => return connect::run(context, *arguments).await,
             Command::Check(arguments) => return check::run(context, *arguments).await,
+            Command::Install(arguments) => {
+                return remote_install::install(context, arguments).await;
+            }
+            Command::Uninstall(arguments) => {
+                return remote_install::uninstall(context, arguments).await;
+            }
             Command::Status { named, watch: true } => {
                 return watch::run(context, named.name.as_deref()).await;
             }

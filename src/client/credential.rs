@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Place, Rule, Target};
 use crate::{
-    config::{self, AuthMode, CONFIG_REMOTE, Gateway, SecretInput},
+    config::{self, AuthMode, CONFIG_REMOTE, Gateway, Handed, SecretInput},
     control::Opened,
     problem::{Class, Problem},
     protocol,
@@ -63,12 +63,15 @@ impl Credential {
         Self { token: filled(token), password: filled(password), source }
     }
 
-    /// Reads `OPENCLAW_GATEWAY_TOKEN` and `OPENCLAW_GATEWAY_PASSWORD`.
+    /// Reads `OPENCLAW_GATEWAY_TOKEN` and `OPENCLAW_GATEWAY_PASSWORD`, or what a service manager
+    /// handed over in their place.
     pub(crate) fn from_environment() -> Self {
-        let read = |name| super::target::variable(name).map(Secret::new);
+        let read = |name, handed: Handed| {
+            super::target::variable(name).map(Secret::new).or_else(|| handed.secret())
+        };
         Self::new(
-            read("OPENCLAW_GATEWAY_TOKEN"),
-            read("OPENCLAW_GATEWAY_PASSWORD"),
+            read("OPENCLAW_GATEWAY_TOKEN", Handed::GatewayToken),
+            read("OPENCLAW_GATEWAY_PASSWORD", Handed::GatewayPassword),
             Source::Environment,
         )
     }

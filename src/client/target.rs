@@ -266,6 +266,7 @@ mod tests {
         let names = ["vps", "home"];
         Remotes {
             default: default.map(str::to_owned),
+            service_offered: false,
             remotes: names.map(|name| (name.to_owned(), remote.clone())).into(),
             ..Remotes::default()
         }

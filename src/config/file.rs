@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::unistd::Uid;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::problem::{Class, Problem};
@@ -61,12 +62,12 @@ fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The file's text, `None` without one. Class `config` if it cannot be read, or if others may
-/// write it: what stands there may name programs to run.
-pub(crate) fn read(path: &Path) -> Result<Option<String>, Problem> {
+/// The file's text, `None` without one. Class `config` if it cannot be read, or if it is not
+/// its owner's or root's alone to write: what stands there may name programs to run.
+pub(super) fn read(path: &Path, owner: Uid) -> Result<Option<String>, Problem> {
     let Some(facts) = facts(path)? else { return Ok(None) };
-    let (shown, own) = (path.display(), nix::unistd::Uid::effective().as_raw());
-    if ![0, own].contains(&facts.uid()) {
+    let shown = path.display();
+    if ![0, owner.as_raw()].contains(&facts.uid()) {
         return Err(Problem::new(Class::Config, format!("{shown} belongs to another user"))
             .fix(format!("ls -lL {shown}; make it yours, or move it away")));
     }
@@ -77,11 +78,11 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Problem> {
     text(path)
 }
 
-/// As [`read`], and refuses a file that others may read.
+/// As [`read()`], and refuses a file that others may read.
 pub(crate) fn read_private(path: &Path) -> Result<Option<String>, Problem> {
     let Some(facts) = facts(path)? else { return Ok(None) };
     let shown = path.display();
-    if facts.uid() != nix::unistd::Uid::effective().as_raw() {
+    if facts.uid() != Uid::effective().as_raw() {
         return Err(Problem::new(
             Class::Config,
             format!("{shown} holds secrets and belongs to another user"),
@@ -219,7 +220,7 @@ mod tests {
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
         let real = home.path().join("dotfiles/remotes.json");
         assert_eq!(std::fs::read_to_string(real).unwrap(), "two");
-        assert_eq!(read(&link).unwrap().as_deref(), Some("two"));
+        assert_eq!(read(&link, Uid::effective()).unwrap().as_deref(), Some("two"));
     }
 
     #[test]
@@ -229,12 +230,12 @@ mod tests {
         write(&path, b"{}").unwrap();
         for mode in [0o664, 0o646] {
             std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            let problem = read(&path).unwrap_err();
+            let problem = read(&path, Uid::effective()).unwrap_err();
             assert_eq!(problem.class, Class::Config);
             assert!(problem.fix.unwrap().starts_with("chmod go-w "));
         }
         std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        read(&path).unwrap();
+        read(&path, Uid::effective()).unwrap();
     }
 
     #[test]
@@ -243,7 +244,9 @@ mod tests {
         let pipe = home.path().join("remotes.json");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         for path in [pipe.as_path(), home.path()] {
-            for problem in [read(path).unwrap_err(), read_private(path).unwrap_err()] {
+            for problem in
+                [read(path, Uid::effective()).unwrap_err(), read_private(path).unwrap_err()]
+            {
                 assert_eq!(problem.class, Class::Config);
                 assert!(problem.message.ends_with("is not a file"), "{problem}");
             }
@@ -258,7 +261,7 @@ mod tests {
         // A disk that takes the name and not the bytes.
         let folder = path.parent().unwrap();
         replace(Path::new("/proc"), &path, b"new").unwrap_err();
-        assert_eq!(read(&path).unwrap().as_deref(), Some("old"));
+        assert_eq!(read(&path, Uid::effective()).unwrap().as_deref(), Some("old"));
         assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
     }
 

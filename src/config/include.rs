@@ -5,9 +5,11 @@
 
 use std::{
     ffi::OsStr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
+use nix::unistd::Uid;
 use serde_json::{Map, Value};
 
 use super::{issue::Issue, syntax};
@@ -44,6 +46,9 @@ pub(super) fn finder(
     let beside = |file: &Path| file.parent().unwrap_or(Path::new("/")).to_owned();
     let named = roots.into_iter().flat_map(std::env::split_paths);
     let roots: Vec<PathBuf> = std::iter::once(beside(config)).chain(named).collect();
+    // Whoever has the file has its parts.
+    let facts = std::fs::metadata(config);
+    let owner = facts.map_or_else(|_| Uid::effective(), |facts| Uid::from_raw(facts.uid()));
     move |from, name| {
         let path = beside(from).join(name);
         let real = path.canonicalize().map_err(|error| format!("cannot read {name}: {error}"))?;
@@ -56,7 +61,7 @@ pub(super) fn finder(
         if std::fs::metadata(&real).is_ok_and(|facts| facts.len() > LARGEST) {
             return Err(format!("{name} is larger than 2 MB"));
         }
-        let text = super::file::read(&real).map_err(|problem| problem.message)?;
+        let text = super::file::read(&real, owner).map_err(|problem| problem.message)?;
         Ok((real, text.ok_or_else(|| format!("{name} is not there"))?))
     }
 }

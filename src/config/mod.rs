@@ -5,6 +5,7 @@ mod configured;
 mod credentials;
 mod edit;
 pub(crate) mod file;
+pub(crate) mod handed;
 mod include;
 mod issue;
 mod openclaw;
@@ -18,6 +19,7 @@ pub(crate) use change::{Current, Outcome, Run, change, merge};
 pub(crate) use configured::plain_token;
 pub(crate) use credentials::{Bound, Credential, Credentials};
 pub(crate) use edit::Edit;
+pub(crate) use handed::Handed;
 #[cfg(test)]
 pub(crate) use openclaw::Auth;
 pub(crate) use openclaw::{

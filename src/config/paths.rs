@@ -1,6 +1,9 @@
 //! Where our files are, from the environment and the profile.
 
-use std::{os::unix::ffi::OsStrExt, path::PathBuf};
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     control::Endpoint,
@@ -30,6 +33,16 @@ impl Paths {
     /// The folders of `profile`, from the environment of this process.
     pub(crate) fn find(profile: Option<&str>) -> Result<Self, Problem> {
         Self::resolve(profile, |name| std::env::var_os(name).filter(|value| !value.is_empty()))
+    }
+
+    /// The folders of `profile` of another user, who has that home; variables of this process that
+    /// name folders of ours count for that user as well.
+    pub(crate) fn of_user(profile: Option<&str>, home: &Path) -> Result<Self, Problem> {
+        Self::resolve(profile, |name| match name {
+            "HOME" => Some(home.as_os_str().to_owned()),
+            "XDG_RUNTIME_DIR" => None,
+            _ => std::env::var_os(name).filter(|value| !value.is_empty()),
+        })
     }
 
     /// The folders of `profile`, from an environment.

@@ -24,6 +24,9 @@ const LONGEST_NAME: usize = 64;
 pub(crate) struct Remotes {
     /// The remote that commands mean when nothing else is said; `local` after `remote use local`.
     pub(crate) default: Option<String>,
+    /// Whether a service was offered once; the answer does not matter.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) service_offered: bool,
     /// Definitions by name.
     pub(crate) remotes: BTreeMap<String, Remote>,
     /// Where the supervisor answers scrapes of the metrics, if it shall.
@@ -152,7 +155,12 @@ fn is_loopback(host: &str) -> bool {
 impl Remotes {
     /// Reads the file; empty without one. A broken file is an error that names it.
     pub(crate) fn load(paths: &Paths) -> Result<Self, Problem> {
-        match file::read(&paths.remotes())? {
+        Self::load_of(paths, nix::unistd::Uid::effective())
+    }
+
+    /// The same for the file of another user, in that user's folders.
+    pub(crate) fn load_of(paths: &Paths, owner: nix::unistd::Uid) -> Result<Self, Problem> {
+        match file::read(&paths.remotes(), owner)? {
             Some(text) => file::parse(&paths.remotes(), &text),
             None => Ok(Self::default()),
         }

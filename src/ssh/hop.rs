@@ -64,6 +64,7 @@ pub(super) fn of(
         port: reader.number("Port").and_then(|port| u16::try_from(port).ok()).unwrap_or(SSH_PORT),
         host_key_alias: settings.word("HostKeyAlias").map(str::to_owned),
         identities,
+        passphrase: environment.passphrase.clone(),
         identities_named,
         identities_only: settings.is_yes("IdentitiesOnly"),
         certificates: reader.paths("CertificateFile"),
@@ -119,7 +120,9 @@ impl Reader<'_> {
         let is_gone = |path: &PathBuf| GONE.iter().any(|name| path.ends_with(name));
         let mut paths = self.paths("IdentityFile");
         paths.retain(|path| named || !is_gone(path));
-        (paths, named)
+        // What was handed over was meant for this.
+        let handed = self.environment.handed_key.iter().cloned();
+        (handed.chain(paths).collect(), named)
     }
 
     /// The paths of a keyword of which every value counts; `none` is no path.

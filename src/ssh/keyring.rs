@@ -54,6 +54,11 @@ impl Keyring {
         self.memory().keys.insert(path.to_owned(), (modified, Arc::clone(key)));
     }
 
+    /// Whether a person unlocked a key, which no other process has.
+    pub(crate) fn is_unlocked(&self) -> bool {
+        !self.memory().keys.is_empty()
+    }
+
     /// What is known of the server called `label`.
     pub(super) fn server(&self, label: &str) -> Server {
         self.memory().servers.get(label).cloned().unwrap_or_default()

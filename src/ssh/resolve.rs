@@ -17,7 +17,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    config::{Family, SshOptions},
+    config::{Family, Handed, SshOptions},
     problem::{Class, Problem},
 };
 
@@ -33,6 +33,10 @@ pub(crate) struct Environment {
     pub(crate) user: String,
     /// `SSH_AUTH_SOCK` of the command that asks.
     pub(crate) agent: Option<PathBuf>,
+    /// A private key that a service manager handed over.
+    pub(crate) handed_key: Option<PathBuf>,
+    /// The file with the passphrase of key files that it handed over.
+    pub(crate) passphrase: Option<PathBuf>,
     /// The shell that runs a `ProxyCommand`.
     pub(crate) shell: PathBuf,
     /// Whether nobody can be asked anything, whatever `BatchMode` says.
@@ -48,6 +52,8 @@ impl Environment {
             home: entry.as_ref().map(|user| user.dir.clone()).unwrap_or_else(|| "/".into()),
             user: entry.map_or_else(|| Uid::current().to_string(), |user| user.name),
             agent: variable("SSH_AUTH_SOCK").map(PathBuf::from),
+            handed_key: Handed::SshKey.file(),
+            passphrase: Handed::SshPassphrase.file(),
             shell: variable("SHELL").map_or_else(|| SHELL.into(), PathBuf::from),
             batch: false,
         }
@@ -171,6 +177,8 @@ pub(crate) struct Hop {
     pub(crate) host_key_alias: Option<String>,
     /// Private key files in the order in which they are tried.
     pub(crate) identities: Vec<PathBuf>,
+    /// A file with the passphrase of those that are locked.
+    pub(crate) passphrase: Option<PathBuf>,
     /// Whether somebody named those files; the default ones may be missing.
     pub(crate) identities_named: bool,
     /// Whether keys of the agent count only if they are among the files.
@@ -269,6 +277,20 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Whether both lead to the same place in the same way, wherever it was said and whoever could
+    /// be asked.
+    pub(crate) fn leads_alike(&self, other: &Self) -> bool {
+        let said = &self.target().said;
+        let bare = |plan: &Self| {
+            let mut plan = plan.clone();
+            for hop in &mut plan.hops {
+                (hop.agent, hop.batch, hop.said) = (None, false, Arc::clone(said));
+            }
+            plan
+        };
+        bare(self) == bare(other)
+    }
+
     /// The connections in the order in which they are made; the last is the target.
     pub(crate) fn hops(&self) -> &[Hop] {
         &self.hops

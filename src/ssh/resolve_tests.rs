@@ -63,6 +63,8 @@ fn environment() -> Environment {
         home: "/home/me".into(),
         user: "me".into(),
         agent: Some("/run/agent".into()),
+        handed_key: None,
+        passphrase: None,
         shell: "/bin/zsh".into(),
         batch: false,
     }

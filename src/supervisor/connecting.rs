@@ -42,10 +42,10 @@ pub(super) struct Ask {
 }
 
 /// A remote that a command waits for.
-struct Trial {
-    remote: Arc<Remote>,
+pub(super) struct Trial {
+    pub(super) remote: Arc<Remote>,
     /// Whether it is on trial, rather than at work already.
-    is_new: bool,
+    pub(super) is_new: bool,
 }
 
 /// How long a command has waited, and in which phase.
@@ -219,7 +219,12 @@ impl Supervisor {
     }
 
     /// Saves the remote, and lets it take its predecessor's place.
-    async fn keep(&self, ask: &Ask, trial: &Trial, said: Option<Value>) -> Result<(), Problem> {
+    pub(super) async fn keep(
+        &self,
+        ask: &Ask,
+        trial: &Trial,
+        said: Option<Value>,
+    ) -> Result<(), Problem> {
         let _changing = self.changing.lock().await;
         trial.remote.remember(said);
         let definition = config::Remote { wanted: true, ..trial.remote.definition() };
@@ -244,12 +249,13 @@ impl Supervisor {
             }
             trial.remote.scribe.note(Happening::Connected);
         }
+        self.tell_roster();
         info!(remote = ask.name, "connected");
         Ok(())
     }
 
     /// Ends a trial; a remote that nobody kept goes with it.
-    async fn end(&self, name: &str, trial: &Trial) {
+    pub(super) async fn end(&self, name: &str, trial: &Trial) {
         if !trial.is_new {
             return;
         }

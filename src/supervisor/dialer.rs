@@ -53,6 +53,10 @@ pub(super) struct Way {
     pub(super) label: Label,
     pub(super) dialer: Arc<dyn Dial>,
     pub(super) desk: Arc<Desk>,
+    /// Keys that a person unlocks.
+    pub(super) keyring: Keyring,
+    /// The hops, as they were found.
+    pub(super) plan: ssh::Plan,
     /// What the configuration forwards beside the gateway.
     pub(super) forwards: ssh::Forwards,
     /// Whether the first dial may need no network: to this machine, or by a command.
@@ -67,11 +71,12 @@ pub(super) struct Way {
 /// configuration is wrong.
 pub(super) async fn find(definition: &config::Remote, agent: Agent) -> Result<Way, Problem> {
     let desk = Arc::default();
+    let keyring = Keyring::default();
     let dialer = SshDialer {
         target: definition.target.clone(),
         options: definition.ssh.clone(),
         agent,
-        keyring: Keyring::default(),
+        keyring: keyring.clone(),
         desk: Arc::clone(&desk),
     };
     let mut plan = dialer.plan().await?;
@@ -80,8 +85,8 @@ pub(super) async fn find(definition: &config::Remote, agent: Agent) -> Result<Wa
     let low_power = definition.ssh.low_power.then_some(ALIVE_LOW_POWER);
     let alive = plan.alive_interval.filter(|interval| !interval.is_zero()).or(low_power);
     let port = plan.forwards.settle(definition);
-    let (dialer, forwards) = (Arc::new(dialer), plan.forwards);
-    Ok(Way { label, dialer, desk, forwards, is_near, alive, port })
+    let (dialer, forwards) = (Arc::new(dialer), plan.forwards.clone());
+    Ok(Way { label, dialer, desk, keyring, plan, forwards, is_near, alive, port })
 }
 
 /// Whether a first hop may be reached without a network.

@@ -15,6 +15,7 @@
 //!      <-- {"item":"held","leftMs":9}  + fd   a connection that waits
 //!      <-- {"item":"lock"}             + fd   the last: the lock file
 //!      --> {"word":"serving"}                 forgets its own descriptors, and drains
+//!      --> {"word":"endPort","port":18789}    later, when a remote is taken down
 //!      --> {"word":"end"}                     later, when the newcomer is told to end
 //! ```
 //!
@@ -99,6 +100,11 @@ pub(super) enum Item {
 pub(super) enum Word {
     /// It has all of it, and accepts.
     Serving,
+    /// The remote at this local port is taken down: what is open there ends.
+    EndPort {
+        /// Its number.
+        port: u16,
+    },
     /// It was told to end; so is who handed over to it.
     End,
     /// Of a later version.
@@ -125,7 +131,7 @@ pub(super) fn give(stream: UnixStream, parts: &[Part]) -> io::Result<UnixStream>
     }
     match said? {
         Word::Serving => Ok(stream),
-        Word::End | Word::Unknown => Err(io::ErrorKind::InvalidData.into()),
+        Word::End | Word::EndPort { .. } | Word::Unknown => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -202,9 +208,9 @@ impl Estate {
     }
 }
 
-/// Tells `predecessor` to end its streams as well; one that has ended hears nothing.
-pub(super) fn end(predecessor: &UnixStream) {
-    let _ended = send(predecessor, &Word::End, None);
+/// Tells a predecessor something; one that has ended hears nothing.
+pub(super) fn tell(predecessor: &UnixStream, word: Word) {
+    let _ended = send(predecessor, &word, None);
 }
 
 /// Listening ports and waiting connections that came from a predecessor, until a remote takes

@@ -213,7 +213,7 @@ fn the_form_is_what_it_has_always_been() {
         assert_eq!(serde_json::from_str::<Item>(&text).unwrap(), item);
         same(text);
     }
-    for word in [Word::Serving, Word::End] {
+    for word in [Word::Serving, Word::EndPort { port: 18789 }, Word::End] {
         let text = serde_json::to_string(&word).unwrap();
         assert_eq!(serde_json::from_str::<Word>(&text).unwrap(), word);
         same(text);

@@ -34,9 +34,7 @@ mod sessions;
 mod state;
 
 pub(crate) use ask::{absent, prohibited};
-pub(super) use state::{Outage, State, hopeless, word};
-
-use state::serves;
+pub(super) use state::{Outage, State, hopeless, serves, word};
 
 /// Connections that may wait for a path.
 const HELD_MOST: usize = 256;
@@ -286,6 +284,10 @@ impl Actor {
     fn on_report(&mut self, number: Number, news: News) {
         if let News::Pong { rtt } = news {
             self.totals.answered_after(rtt);
+        }
+        if matches!(news, News::Ended(_)) {
+            // Its streams hold what they still need of it.
+            self.sessions.remove(&number);
         }
         self.step(Event::News(number, news));
         let paths = self.sessions.values().filter_map(|session| match session {

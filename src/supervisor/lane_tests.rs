@@ -396,6 +396,20 @@ async fn an_outage_is_noted_with_its_times() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_a_session_that_died() {
+    let mut bench = Bench::new().await;
+    let first = bench.session().await;
+    bench.phase(Phase::Live).await;
+    first.die();
+    bench.phase(Phase::Connecting).await;
+    bench.session().await;
+    bench.phase(Phase::Live).await;
+    // The stopped clock moves on once every task rests.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(Arc::strong_count(&first), 1, "somebody still holds the dead session");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_disconnect_turns_everybody_away() {
     let mut bench = Bench::new().await;
     let mut local = bench.command(LONG).await;

@@ -47,8 +47,6 @@ pub(crate) enum Place {
 pub(crate) struct Seat {
     pub(super) lock: Lock,
     pub(super) estate: Estate,
-    /// Whether somebody runs it in the foreground.
-    pub(super) foreground: bool,
 }
 
 /// The lock that says who supervises a profile; ends with the process, however it ends.
@@ -140,7 +138,7 @@ pub(crate) fn take_place(paths: &Paths, foreground: bool) -> Result<Place, Probl
     let mut estate = Estate::default();
     loop {
         if let Some(lock) = Lock::take(&path).map_err(|error| wrong(&path, &error))? {
-            return Ok(Place::Ours(Seat { lock, estate, foreground }));
+            return Ok(Place::Ours(Seat { lock, estate }));
         }
         // What came from one that lives on is its own.
         estate = Estate::default();
@@ -156,7 +154,7 @@ pub(crate) fn take_place(paths: &Paths, foreground: bool) -> Result<Place, Probl
                     None => Lock::take_from_the_dead(&path),
                 };
                 if let Some(lock) = lock.map_err(|error| wrong(&path, &error))? {
-                    return Ok(Place::Ours(Seat { lock, estate, foreground }));
+                    return Ok(Place::Ours(Seat { lock, estate }));
                 }
                 if Instant::now() >= until {
                     return Ok(Place::Taken);
@@ -215,4 +213,64 @@ pub(super) fn confirm(estate: &Estate, lock: Lock) -> Result<Lock, Problem> {
         Problem::new(Class::Internal, format!("the supervisor that runs took over again: {error}"))
             .fix("the same command again")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rs/supervisor.pid");
+        make_folder(&folder.path().join("rs")).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn a_lock_that_was_handed_over_is_held_until_both_let_go() {
+        let (_folder, path) = place();
+        let old = Lock::take(&path).unwrap().unwrap();
+        let new = Lock::of(&path, old.descriptor().unwrap().into()).unwrap();
+        drop(old);
+        assert!(Lock::take(&path).unwrap().is_none());
+        let noted = fs::read_to_string(&path).unwrap();
+        assert_eq!(noted, format!("{}\n", std::process::id()), "written from the beginning");
+        drop(new);
+        assert!(Lock::take(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_whose_file_is_gone_is_taken_anew_unless_another_has_it() {
+        let (folder, path) = place();
+        let mut lock = Lock::take(&path).unwrap().unwrap();
+        assert!(lock.mend());
+        fs::remove_dir_all(folder.path().join("rs")).unwrap();
+        assert!(lock.mend());
+        assert!(Lock::take(&path).unwrap().is_none(), "it is ours again");
+        fs::remove_file(&path).unwrap();
+        let _other = Lock::take(&path).unwrap().unwrap();
+        assert!(!lock.mend(), "of two that believe to be the one, this one ends");
+    }
+
+    #[test]
+    fn an_estate_without_a_predecessor_needs_no_word() {
+        let (_folder, path) = place();
+        let lock = Lock::take(&path).unwrap().unwrap();
+        confirm(&Estate::default(), lock).unwrap();
+    }
+
+    #[test]
+    fn a_newcomer_whose_predecessor_died_before_the_word_has_the_place() {
+        let (_folder, path) = place();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let old = Lock::take(&path).unwrap().unwrap();
+        let handed = |old: &Lock| Lock::of(&path, old.descriptor().unwrap().into()).unwrap();
+        let estate = Estate { predecessor: Some(ours), ..Estate::default() };
+        drop(theirs);
+        // It took its place back: it lives, and holds the lock.
+        assert_eq!(confirm(&estate, handed(&old)).unwrap_err().class, Class::Internal);
+        let lock = handed(&old);
+        drop(old);
+        confirm(&estate, lock).unwrap();
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 use tracing::{info, warn};
@@ -17,12 +17,14 @@ use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
 use super::{
     door::Doors,
+    handover::Word,
+    herald::Herald,
     place::{Seat, confirm},
     server::{Served, Supervisor},
     wake::Clocks,
 };
 use crate::{
-    config::Paths,
+    config::{Paths, Remotes},
     history::{Book, Happening},
     problem::{Class, Problem},
 };
@@ -104,8 +106,12 @@ impl io::Write for LogFile {
 pub(crate) enum Scope {
     /// Every saved remote that the user wants up.
     Wanted,
-    /// Only what it is told.
+    /// Only what it is told: the one remote of a foreground supervisor. Ends when that needs a
+    /// person.
     Told,
+    /// As `Wanted`, under a service manager: stays when nothing is wanted, and does not begin when
+    /// the file of the remotes is broken.
+    Service,
 }
 
 /// How a supervisor ended.
@@ -125,36 +131,50 @@ pub(crate) async fn run(
     scope: Scope,
     ready: impl FnOnce(),
 ) -> Result<Ended, Problem> {
-    let Seat { lock, mut estate, foreground } = seat;
+    let Seat { lock, mut estate } = seat;
+    if scope == Scope::Service {
+        Remotes::load(paths)?;
+    }
     raise_limit();
-    let signals = Signals::new()?;
+    let Signals { mut terminate, mut interrupt, hangup } = Signals::new()?;
     let mut doors = Doors::open(paths, std::mem::take(&mut estate.doors))?;
     // Up to this word the predecessor keeps everything, and takes its place back if we fail.
     let mut lock = confirm(&estate, lock)?;
     let inherited = std::mem::take(&mut estate.remotes);
     let book = Arc::new(open_book(paths, estate.predecessor.is_some()));
-    let supervisor = Supervisor::new(paths.clone(), estate, foreground, Arc::clone(&book));
+    let supervisor = Supervisor::new(paths.clone(), estate, scope, Arc::clone(&book));
     info!(pid = std::process::id(), inherited = inherited.len(), "supervisor started");
     ready();
     supervisor.resume(scope, &inherited).await;
     let ending = supervisor.ending.clone();
     let watch = async {
-        signals.first().await;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
         info!("asked to end by a signal");
         ending.cancel();
         pending::<()>().await;
     };
     tokio::pin!(watch);
-    let served = tokio::select! {
-        served = supervisor.serve(&mut doors, &mut lock) => served,
-        never = async { supervisor.resume_scrapes().await; pending::<Served>().await } => never,
+    let herald = Herald::default();
+    let (served, hopeless) = tokio::select! {
+        served = supervisor.serve(&mut doors, &mut lock) => (served, None),
+        problem = herald.run(&supervisor), if scope != Scope::Wanted => {
+            (Served::Ended, Some(problem))
+        }
+        () = reload(&supervisor, &herald, hangup) => (Served::Ended, None),
+        never = async { supervisor.resume_scrapes().await; pending::<Served>().await } => (never, None),
         () = &mut watch => return Err(Problem::new(Class::Internal, "the signals ended")),
     };
+    if scope != Scope::Wanted {
+        herald.stopping();
+    }
     let ended = match served {
         Served::Ended => {
             // The socket goes before the lock: whoever finds the place free finds no stale socket.
             doors.close();
-            supervisor.tell_predecessor();
+            supervisor.tell_predecessor(Word::End);
             Ended::Done
         }
         Served::Moved { successor, commands } => {
@@ -174,7 +194,17 @@ pub(crate) async fn run(
     book.note(Happening::Ended);
     close(&book).await;
     info!("supervisor ended");
-    Ok(ended)
+    hopeless.map_or(Ok(ended), Err)
+}
+
+/// Takes up what was edited, at each hangup.
+async fn reload(supervisor: &Supervisor, herald: &Herald, hangup: Option<Signal>) {
+    let Some(mut hangup) = hangup else { return pending().await };
+    while hangup.recv().await.is_some() {
+        herald.reloading();
+        supervisor.reload().await;
+        herald.reloaded();
+    }
 }
 
 /// The history of this profile; without a folder for it, in memory alone.
@@ -196,8 +226,10 @@ async fn close(book: &Arc<Book>) {
 }
 
 struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    /// Asks for a reload; on a terminal it means what it always means, the end.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -210,14 +242,11 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            hangup: std::fs::File::open("/dev/tty")
+                .is_err()
+                .then(|| listen(SignalKind::hangup()))
+                .transpose()?,
         })
-    }
-
-    async fn first(mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Remote {
     definition: Mutex<config::Remote>,
     /// `user@host:port` and the hops before it, for people.
     label: (String, Vec<String>),
+    /// The way that was found when the remote was made.
+    plan: ssh::Plan,
     /// Whether the first dial may need no network.
     is_near: bool,
     gateway: Lane,
@@ -67,6 +69,8 @@ pub(super) struct Remote {
     ports: Mutex<Vec<(Address, Port)>>,
     /// Where questions go.
     pub(super) desk: Arc<Desk>,
+    /// Keys that a person unlocked.
+    keyring: ssh::Keyring,
     /// What the gateway last said of itself.
     said: Mutex<Option<Value>>,
     /// Writes its history.
@@ -89,7 +93,8 @@ impl Remote {
         unread: &Arc<Unread>,
         scribe: Scribe,
     ) -> Self {
-        let Way { label, dialer, desk, forwards: configured, is_near, alive, port } = way;
+        let Way { label, dialer, desk, keyring, plan, forwards: configured, is_near, alive, port } =
+            way;
         if definition.local_port == 0 {
             definition.local_port = port.unwrap_or(0);
         }
@@ -121,6 +126,7 @@ impl Remote {
         Self {
             name: Mutex::new(name.to_owned()),
             definition: Mutex::new(definition),
+            plan,
             is_near,
             label,
             gateway,
@@ -129,6 +135,7 @@ impl Remote {
             unbound: Mutex::new(Vec::new()),
             ports: Mutex::new(Vec::new()),
             desk,
+            keyring,
             said: Mutex::new(None),
             scribe,
         }
@@ -138,6 +145,28 @@ impl Remote {
     pub(super) fn is_same(&self, definition: &config::Remote, way: &Way) -> bool {
         is_same(&self.definition(), definition)
             && (&self.label, &self.configured) == (&way.label, &way.forwards)
+    }
+
+    /// Whether its next dial, by what the ssh configuration says now, would go as the first one.
+    pub(super) fn leads_alike(&self, way: &Way) -> bool {
+        self.plan.leads_alike(&way.plan)
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> String {
+        locked(&self.name).clone()
+    }
+
+    /// What the gateway last said of itself.
+    pub(super) fn said(&self) -> Option<Value> {
+        locked(&self.said).clone()
+    }
+
+    /// Waits until every lane has answered.
+    pub(super) async fn settle(&self) {
+        for lane in self.lanes() {
+            lane.settle().await;
+        }
     }
 
     /// The definition, with the local port in use.
@@ -276,11 +305,13 @@ impl Remote {
         forward.map(|(_, lane)| lane)
     }
 
-    /// Whether a new login would need a person, as the one at work did.
+    /// Whether it is up and another process would need a person to bring it up.
     pub(super) fn needs_person(&self) -> bool {
         self.lanes().any(|lane| {
             let state = lane.state.borrow();
-            state.facts.as_ref().is_some_and(|facts| facts.needs_person)
+            let needed = state.facts.as_ref().is_some_and(|facts| facts.needs_person);
+            let is_up = !matches!(state.phase, Phase::Blocked | Phase::Down);
+            is_up && (needed || self.keyring.is_unlocked())
         })
     }
 

@@ -32,7 +32,7 @@ impl Supervisor {
         address: Option<SocketAddr>,
         keep: bool,
     ) -> Result<(), Problem> {
-        let _changing = self.changing.lock().await;
+        let _changing = self.change().await?;
         let present = locked(&self.exporter).as_ref().map(|exporter| exporter.address);
         if present != address {
             // Two addresses may share the port, so the old one goes first, and comes back if the new

@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tokio::{
     net::UnixStream,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{sleep, sleep_until, timeout},
 };
@@ -19,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
+    Scope,
     account::Scribe,
     connecting::Ask,
     dialer,
     door::Doors,
-    handover::{self, Estate, Pool},
+    handover::{self, Estate, Pool, Word},
     incoming::{Incoming, Local},
     lane::{Command, hopeless},
     metrics::Exporter,
@@ -85,6 +86,13 @@ pub(super) struct Supervisor {
     pub(super) predecessor: Option<StdUnixStream>,
     program: Program,
     foreground: bool,
+    /// What it takes up, and when it ends by itself.
+    pub(super) scope: Scope,
+    /// Counts the changes of the set of remotes.
+    pub(super) roster: watch::Sender<u64>,
+    /// Asks the loop that takes commands whether it runs.
+    pub(super) pulses: mpsc::Sender<oneshot::Sender<()>>,
+    asked: Mutex<Option<mpsc::Receiver<oneshot::Sender<()>>>>,
     /// Newcomers that ask for our place.
     newcomers: (mpsc::Sender<Newcomer>, Mutex<Option<mpsc::Receiver<Newcomer>>>),
 }
@@ -114,13 +122,9 @@ enum First {
 }
 
 impl Supervisor {
-    pub(super) fn new(
-        paths: Paths,
-        estate: Estate,
-        foreground: bool,
-        book: Arc<Book>,
-    ) -> Arc<Self> {
+    pub(super) fn new(paths: Paths, estate: Estate, scope: Scope, book: Arc<Book>) -> Arc<Self> {
         let (newcomers, receiver) = mpsc::channel(1);
+        let (pulses, asked) = mpsc::channel(1);
         Arc::new(Self {
             paths,
             agent: Arc::new(Mutex::new(estate.agent)),
@@ -139,7 +143,11 @@ impl Supervisor {
             pool: estate.pool,
             predecessor: estate.predecessor,
             program: Program::own(),
-            foreground,
+            foreground: scope != Scope::Wanted,
+            scope,
+            roster: watch::Sender::new(0),
+            pulses,
+            asked: Mutex::new(Some(asked)),
             newcomers: (newcomers, Mutex::new(Some(receiver))),
         })
     }
@@ -169,6 +177,7 @@ impl Supervisor {
     pub(super) async fn serve(self: &Arc<Self>, doors: &mut Doors, lock: &mut Lock) -> Served {
         let mut commands = JoinSet::new();
         let Some(mut newcomers) = locked(&self.newcomers.1).take() else { return Served::Ended };
+        let Some(mut asked) = locked(&self.asked).take() else { return Served::Ended };
         let mut idle = Instant::now();
         let mut watch = Watch::start();
         let mut starting = JoinSet::new();
@@ -191,6 +200,9 @@ impl Supervisor {
                 }
                 Some(_) = starting.join_next() => {}
                 () = self.ending.cancelled() => break,
+                Some(pulse) = asked.recv() => {
+                    let _gone = pulse.send(());
+                }
                 Some((stream, call)) = newcomers.recv() => {
                     if let Some(successor) = self.hand_over(stream, call, doors, lock).await {
                         return Served::Moved { successor, commands };
@@ -208,7 +220,8 @@ impl Supervisor {
                         break;
                     }
                     doors.mend();
-                    if self.is_wanted() || !commands.is_empty() {
+                    let stays = self.scope == Scope::Service || self.is_wanted();
+                    if stays || !commands.is_empty() {
                         idle = Instant::now();
                     } else if idle.elapsed() > IDLE_LIMIT {
                         info!("nothing is wanted; the supervisor ends");
@@ -265,6 +278,18 @@ impl Supervisor {
 
     pub(super) fn at_work(&self) -> Vec<Arc<Remote>> {
         locked(&self.remotes).values().cloned().collect()
+    }
+
+    /// Those at work and those on trial.
+    pub(super) fn everything(&self) -> Vec<Arc<Remote>> {
+        let trials: Vec<_> =
+            locked(&self.trials).values().map(|(trial, _)| Arc::clone(trial)).collect();
+        self.at_work().into_iter().chain(trials).collect()
+    }
+
+    /// Tells whoever watches the set of remotes that it has changed.
+    pub(super) fn tell_roster(&self) {
+        self.roster.send_modify(|count| *count += 1);
     }
 
     /// Serves one command.
@@ -454,7 +479,7 @@ impl Supervisor {
 
     /// Refuses to change a remote on trial: the trial counts on the ports of the one at work, and
     /// would bring back what is gone.
-    fn check_no_trial(&self, name: &str) -> Result<(), Problem> {
+    pub(super) fn check_no_trial(&self, name: &str) -> Result<(), Problem> {
         if locked(&self.trials).contains_key(name) {
             return Err(Problem::new(
                 Class::Usage,
@@ -479,7 +504,11 @@ impl Supervisor {
                 Ok(())
             })?;
         }
+        self.tell_roster();
         if let Some(remote) = running {
+            for port in remote.numbers() {
+                self.tell_predecessor(Word::EndPort { port });
+            }
             remote.end().await;
             remote.scribe.note(Happening::Disconnected);
             info!(remote = name, "disconnected");
@@ -533,6 +562,7 @@ impl Supervisor {
             remote.rename(to);
             remotes.insert(to.to_owned(), remote);
         }
+        self.tell_roster();
         locked(&self.unstarted).rename(name, to);
         Ok(())
     }
@@ -581,7 +611,7 @@ mod tests {
     async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
         let (_home, paths) = Paths::temporary();
         let book = Arc::new(Book::unwritten());
-        let supervisor = Supervisor::new(paths.clone(), Estate::default(), false, book);
+        let supervisor = Supervisor::new(paths.clone(), Estate::default(), Scope::Wanted, book);
         let text = r#"{"target":"127.0.0.1:9","remotePort":1,"localPort":1,"wanted":true}"#;
         let definition: config::Remote = serde_json::from_str(text).unwrap();
         Remotes::update(&paths, |remotes| {

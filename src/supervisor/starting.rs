@@ -57,8 +57,9 @@ impl Supervisor {
         }
     }
 
-    fn note_failure(&self, name: &str, problem: &Problem) {
+    pub(super) fn note_failure(&self, name: &str, problem: &Problem) {
         let is_news = locked(&self.unstarted).note(name, problem.clone(), Instant::now());
+        self.tell_roster();
         if is_news {
             warn!(remote = name, class = ?problem.class, "a remote was not started");
             debug!(remote = name, %problem, "why");
@@ -118,6 +119,7 @@ impl Supervisor {
         remote.wish(Wish::Up).await;
         locked(&self.unstarted).forget(name);
         locked(&self.remotes).insert(name.to_owned(), Arc::clone(&remote));
+        self.tell_roster();
         self.admit_held(&remote).await;
         Ok(remote)
     }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::{
     door::Doors,
-    handover::{self, Item, Part},
+    handover::{self, Item, Part, Word},
     incoming::Incoming,
     place::Lock,
     remote::Remote,
@@ -135,9 +135,11 @@ impl Supervisor {
             let _late = timeout(REQUEST_LIMIT, answered).await;
         };
         let told = async {
-            while let Ok(word) = control::read::<handover::Word>(&mut successor).await {
-                if word == handover::Word::End {
-                    return;
+            while let Ok(word) = control::read::<Word>(&mut successor).await {
+                match word {
+                    Word::End => return,
+                    Word::EndPort { port } => self.end_port(port).await,
+                    Word::Serving | Word::Unknown => {}
                 }
             }
             // It is gone, and that is no reason to cut anything.
@@ -147,15 +149,25 @@ impl Supervisor {
             () = drained => info!("drained"),
             () = told => {
                 info!("the successor was told to end, and so are we");
-                self.tell_predecessor();
+                self.tell_predecessor(Word::End);
             }
         }
     }
 
-    /// Has the one that handed over to us end as well, if it still drains.
-    pub(super) fn tell_predecessor(&self) {
+    /// Ends what is still open of a remote that was taken down after it was handed over.
+    async fn end_port(&self, port: u16) {
+        for remote in self.at_work() {
+            if remote.numbers().contains(&port) {
+                remote.end().await;
+            }
+        }
+        self.tell_predecessor(Word::EndPort { port });
+    }
+
+    /// Tells the one that handed over to us something, if it still drains.
+    pub(super) fn tell_predecessor(&self, word: Word) {
         if let Some(predecessor) = &self.predecessor {
-            handover::end(predecessor);
+            handover::tell(predecessor, word);
         }
     }
 }

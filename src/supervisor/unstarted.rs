@@ -44,6 +44,11 @@ impl Unstarted {
         self.0.extend(entry.map(|entry| (to.to_owned(), entry)));
     }
 
+    /// All of them, with the reason.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Problem)> {
+        self.0.iter().map(|(name, entry)| (name, &entry.problem))
+    }
+
     /// Why `name` is not at work.
     pub(super) fn problem(&self, name: &str) -> Option<&Problem> {
         self.0.get(name).map(|entry| &entry.problem)

@@ -92,7 +92,8 @@ impl Watch {
         let continued = tokio::select! {
             () = told(&mut self.continued) => true,
             () = news(&mut self.kernel) => false,
-            () = sleep_until(self.look.into()) => false,
+            // The kernel's timer is the look where there is one.
+            () = sleep_until(self.look.into()), if self.kernel.is_none() => false,
         };
         let now = Clocks::read();
         let slept = self.clocks.slept_until(&now, self.period).map(Wake::Slept);

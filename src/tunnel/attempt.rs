@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::News;
+
 /// The number of an attempt; grows, is never used twice in one tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Number(pub(crate) u64);
@@ -74,7 +76,9 @@ pub(super) struct Attempt {
     pub(super) pinged: Option<Instant>,
     /// Since when the session is silent though asked; new connections do not go there.
     pub(super) suspect: Option<Instant>,
-    /// Since when the network may have left a dial hanging.
+    /// Since when the network may have left a dial hanging, or a session dead: what a machine had
+    /// received before it slept it reads afterwards, so only an answer to what was asked since
+    /// then says that the session lives.
     pub(super) doubted: Option<Instant>,
     /// Whether a slow reader blocks the session: silence proves nothing then.
     pub(super) parked: bool,
@@ -107,6 +111,23 @@ impl Attempt {
     /// Whether the SSH session is up.
     pub(super) fn has_session(&self) -> bool {
         self.stage != Stage::Dialing
+    }
+
+    /// Whether news may be older than the doubt in the session.
+    pub(super) fn is_old(&self, news: &News, now: Instant) -> bool {
+        let Some(doubt) = self.doubted.filter(|_| self.has_session()) else { return false };
+        match news {
+            News::Pong { rtt } | News::Proved { rtt } => {
+                *rtt > now.saturating_duration_since(doubt)
+            }
+            News::Heard | News::Alive | News::Answered => true,
+            News::SessionUp { .. }
+            | News::Ended(_)
+            | News::Awaited
+            | News::NotProved(_)
+            | News::Parked(_)
+            | News::Empty => false,
+        }
     }
 
     /// Whether new connections may go there. A session that a slow reader blocks is left to that

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Event, Failure, Number, Options, Phase, Proof, Wish,
+    Action, Cause, Event, Failure, Number, Options, Phase, Proof, Wish,
     attempt::{Attempt, Stage},
 };
 use crate::backoff::Backoff;
@@ -241,7 +241,7 @@ impl Tunnel {
         for past in [&mut self.replaced, &mut self.punished_until].into_iter().flatten() {
             *past = past.checked_sub(slept).unwrap_or(*past);
         }
-        self.on_doubt(now, actions);
+        self.on_doubt("this machine was asleep or stopped", now, actions);
     }
 
     fn on_network(&mut self, up: bool, now: Instant, actions: &mut Vec<Action>) {
@@ -256,27 +256,30 @@ impl Tunnel {
             // Silence without a network is no news of the session.
             attempt.suspect = attempt.suspect.map(|_| now);
         }
-        self.on_doubt(now, actions);
+        self.on_doubt("the addresses or routes of this machine changed", now, actions);
     }
 
     /// What was proved may no longer hold: ask, and dial beside it.
-    fn on_doubt(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn on_doubt(&mut self, reason: &str, now: Instant, actions: &mut Vec<Action>) {
         self.hurry(now);
         for attempt in self.current.iter_mut().chain(&mut self.replacement) {
             if !attempt.has_session() {
                 attempt.doubted.get_or_insert(now);
             } else if !attempt.parked {
-                if attempt.pinged.is_none() {
-                    actions.push(Action::Ping(attempt.number));
-                }
+                // Beside one under way: its answer may be on this machine already.
+                actions.push(Action::Ping(attempt.number));
                 attempt.pinged = Some(now);
+                attempt.doubted = Some(now);
             }
         }
         if let Some(attempt) = &mut self.current
             && attempt.has_session()
             && !attempt.parked
         {
-            attempt.suspect.get_or_insert(now);
+            if attempt.suspect.is_none() {
+                attempt.suspect = Some(now);
+                self.failure = Some(Failure::new(Cause::LinkLost, reason));
+            }
             attempt.proof_asked = None;
             let patience = (attempt.rtt * 2).clamp(DOUBT_PATIENCE, DOUBT_PATIENCE_MOST);
             self.replace_after = Some(self.unpunished(now + patience));

@@ -319,6 +319,28 @@ fn a_survivor_goes_on_and_its_replacement_finishes_politely() {
 }
 
 #[test]
+fn a_path_that_thaws_is_noticed_as_soon_when_it_freezes_again() {
+    let mut sim = live();
+    sim.pass(ms(10_000));
+    let actions = sim.news(1, News::Pong { rtt: ms(9_000) });
+    assert!(actions.contains(&Action::Ping(Number(1))), "that was the outage, not the path");
+    sim.news(1, News::Pong { rtt: ms(20) });
+    sim.news(1, News::Proved { rtt: ms(20) });
+    assert_eq!(sim.tunnel.phase(), Phase::Live);
+    sim.news(1, News::Awaited);
+    sim.pass(ms(3000));
+    assert_eq!(sim.tunnel.phase(), Phase::Suspect);
+}
+
+#[test]
+fn a_path_that_is_long_is_not_asked_again_and_again() {
+    let mut sim = live();
+    sim.pass(PING_IDLE);
+    assert_eq!(sim.news(1, News::Pong { rtt: ms(2_000) }), [Action::Ping(Number(1))]);
+    assert_eq!(sim.news(1, News::Pong { rtt: ms(2_000) }), []);
+}
+
+#[test]
 fn the_replacement_that_proves_itself_first_serves_and_the_old_one_drains() {
     let mut sim = live();
     sim.pass(ms(10_000));
@@ -556,6 +578,21 @@ fn a_wake_asks_first_and_replaces_only_what_stays_silent() {
     assert_eq!(sim.event(Event::Woke { slept: ms(0) }), [Action::Ping(Number(1)), Action::Hold]);
     let actions = sim.pass(ms(1000));
     assert_eq!(actions, [Action::Dial(Number(2))]);
+}
+
+#[test]
+fn what_was_received_before_a_wake_says_nothing_of_the_session_after_it() {
+    let mut sim = live();
+    sim.pass(ms(7000));
+    sim.event(Event::Woke { slept: ms(3_600_000) });
+    sim.pass(ms(10));
+    for old in [News::Alive, News::Heard, News::Answered, News::Pong { rtt: ms(11) }] {
+        assert_eq!(sim.news(1, old), []);
+        assert_eq!(sim.tunnel.phase(), Phase::Suspect);
+    }
+    assert_eq!(sim.pass(ms(1000)), [Action::Dial(Number(2))]);
+    let fresh = sim.news(1, News::Pong { rtt: ms(900) });
+    assert_eq!(fresh, [Action::Prove(Number(1), Probe::Challenge)]);
 }
 
 #[test]

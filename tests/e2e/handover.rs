@@ -16,8 +16,8 @@ use std::{
 use nix::{sys::signal::Signal, unistd::Pid};
 
 use crate::support::{
-    Home, Peer, Program, Run, Scene, alive, answers, built, dial, free_port, guarded, listens,
-    openclaw, present, signal, status_of, wait_until,
+    Home, Peer, Program, Run, Scene, Terminal, alive, answers, built, dial, free_port, guarded,
+    listens, openclaw, present, signal, status_of, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -74,7 +74,7 @@ impl Callers {
     fn go_on(&self) {
         let so_far = self.answered.load(SeqCst);
         wait_until("callers are answered", LIMIT, || {
-            (self.answered.load(SeqCst) > so_far + 6).then_some(())
+            (self.answered.load(SeqCst) > so_far + 30).then_some(())
         });
     }
 
@@ -289,6 +289,24 @@ fn ends_with_all_its_predecessors_when_told_to() {
     assert!(!listens(scene.local_port));
 }
 
+#[test]
+fn a_remote_that_is_taken_down_is_down_at_its_predecessors_too() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let mut first = Stream::open(scene.local_port);
+    status(&scene).env(PRETEND, "0.2.0").run().exits(0);
+    let mut second = Stream::open(scene.local_port);
+    status(&scene).env(PRETEND, "0.3.0").run().exits(0);
+    scene.laptop(&["remote", "disconnect"]);
+    for stream in [&mut first, &mut second] {
+        assert!(matches!(stream.0.read(&mut [0; 16]), Ok(0) | Err(_)));
+    }
+    alone(&scene.laptop);
+}
+
 /// `remote connect --foreground` for a remote of its own.
 fn service(scene: &Scene, name: &str, port: u16) -> Program {
     let mut command: Command = guarded(built());
@@ -371,6 +389,34 @@ fn a_newcomer_that_is_killed_or_frozen_leaves_everything_as_it_was() {
     callers.go_on();
     let (answered, failures) = callers.end();
     assert!(failures.is_empty(), "{answered} answered\n{}", failures.join("\n"));
+}
+
+#[test]
+fn a_path_that_a_person_unlocked_is_not_taken_away_without_need() {
+    if !ready() || !present(&[Peer::Script]) {
+        return;
+    }
+    let scene = Scene::new();
+    let key = scene.sshd.encrypted_key("open sesame");
+    let way = crate::support::way_in(scene.sshd.port(), &key, &scene.sshd.known_hosts());
+    let run = scene.dialling_by(way).arg("--token-file").arg(scene.gateway.token_file());
+    let mut terminal = Terminal::start(run.arg(scene.sshd.target()));
+    terminal.shows("Passphrase");
+    terminal.types("open sesame");
+    let (code, screen) = terminal.end();
+    assert_eq!(code, 0, "{screen}");
+    let former = pid(&scene.laptop);
+    let token = scene.gateway.token_file().to_string_lossy().into_owned();
+    // A newer program does with the older one, which has the key.
+    let health = || openclaw(&scene.laptop).args(["health", "--token-file", &token]);
+    health().env(PRETEND, "0.2.0").run().exits(0);
+    assert_eq!(pid(&scene.laptop), former);
+    let mut stream = Stream::open(scene.local_port);
+    // One that cannot takes over, and says what to type.
+    let ran = health().arg("--json").env(PRETEND_CONTROL, "9").run().exits(4);
+    assert!(ran.json()["error"]["fix"].is_string(), "{ran}");
+    assert_ne!(pid(&scene.laptop), former);
+    stream.asks();
 }
 
 /// One that asks for the place and does not take it.

@@ -130,3 +130,26 @@ fn whatever_happens_every_request_is_served() {
     assert!(wrong.is_empty(), "{account}; {dice}; wrong: {wrong:#?}");
     eprintln!("{account}; at the latest {worst:?} after a fault");
 }
+
+/// What the kernel had received before the stop is read after it.
+#[test]
+fn a_session_that_died_while_the_program_was_stopped_is_not_believed() {
+    if !present(&[Peer::OpenSsh, Peer::Namespaces]) {
+        return;
+    }
+    let mut ground = Ground::connected();
+    let callers = ground.callers();
+    let mut breaks = Vec::new();
+    for host in 100..tier::of(103, 130) {
+        for (fault, lasts) in [(Fault::BlackHole, 1950), (Fault::StoppedAndMoved(host), 600)] {
+            let before = Instant::now();
+            fault.begin(&mut ground);
+            breaks.push((before, Instant::now()));
+            thread::sleep(Duration::from_millis(lasts));
+            fault.end(&mut ground);
+            let served = callers.succeed_after(Instant::now(), LIMIT);
+            eprintln!("{fault:?}: served {served:?} after its end");
+        }
+    }
+    callers.end().all_served_but_those_in_flight_at(&breaks);
+}

@@ -7,7 +7,8 @@ use std::{
 
 use crate::{
     ground::{FAR_V4, FAR_V6, Ground, Loss},
-    support::{Peer, present},
+    mounts::{mount, of_our_own},
+    support::{Peer, Sshd, openclaw, present},
     tier,
 };
 
@@ -28,6 +29,7 @@ fn outage(fault: impl FnOnce(&Ground), remedy: impl FnOnce(&Ground)) {
     let lost = ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
     let detected = lost["lastOutage"]["detectedMs"].as_u64();
     assert!(detected.is_some_and(|it| it < 10_000), "{lost:#}");
+    assert!(lost["lastOutage"]["cause"].as_str().is_some_and(|it| !it.is_empty()), "{lost:#}");
     assert!(lost["held"].as_u64().is_some_and(|held| held <= 4), "{lost:#}");
     remedy(&ground);
     let mended = Instant::now();
@@ -101,18 +103,20 @@ fn nobody_is_dialled_without_a_network_and_no_attempt_counts() {
     if !ready() {
         return;
     }
-    let ground = Ground::connected();
-    let callers = ground.callers();
-    ground.unplug();
-    let lost = ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
-    // While callers wait, so that every reason to dial is there.
-    thread::sleep(tier::seconds(4, 60));
-    let later = ground.status();
-    assert_eq!(lost["attempts"], later["attempts"], "{later:#}");
-    ground.plug();
-    let plugged = Instant::now();
-    callers.succeed_after(plugged, LIMIT);
-    callers.end();
+    let unplugged = (Ground::unplug as fn(&Ground), Ground::plug as fn(&Ground));
+    for (fault, remedy) in [unplugged, (Ground::unroute, Ground::route)] {
+        let ground = Ground::connected();
+        let callers = ground.callers();
+        fault(&ground);
+        let lost = ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
+        // While callers wait, so that every reason to dial is there.
+        thread::sleep(tier::seconds(4, 60));
+        let later = ground.status();
+        assert_eq!(lost["attempts"], later["attempts"], "{later:#}");
+        remedy(&ground);
+        callers.succeed_after(Instant::now(), LIMIT);
+        callers.end();
+    }
 }
 
 #[test]
@@ -133,4 +137,70 @@ fn a_far_machine_with_addresses_of_one_family() {
         callers.succeed_after(after, LIMIT);
         callers.end().all_served_but_those_in_flight_at(&[(before, after)]);
     }
+}
+
+/// A name with addresses of both families, one of which leads nowhere.
+#[test]
+fn a_name_whose_first_address_is_a_black_hole_costs_a_moment_and_not_the_path() {
+    if !ready() {
+        return;
+    }
+    of_our_own(|| {
+        let ground = Ground::new();
+        let sshd = &ground.scene.sshd;
+        sshd.know(&sshd.known_hosts_line_at("far.example", sshd.port()));
+        let hosts = format!("127.0.0.1 localhost\n{FAR_V6} far.example\n{FAR_V4} far.example\n");
+        let hosts = ground.scene.laptop.write("hosts", &hosts);
+        mount(&["--bind", &hosts.display().to_string(), "/etc/hosts"]);
+        let drop_v6 = "table inet lab { chain loss { type filter hook forward priority 0; \
+                       meta nfproto ipv6 drop; }; }";
+        ground.router.nft(drop_v6);
+        ground.connect("far.example").exits(0);
+        let callers = ground.callers();
+        let before = Instant::now();
+        assert!(sshd.kill_sessions() > 0);
+        let after = Instant::now();
+        eprintln!("served {:?} after the kill", callers.succeed_after(after, LIMIT));
+        callers.end().all_served_but_those_in_flight_at(&[(before, after)]);
+    });
+}
+
+/// The router is the jump host; without it nothing leads on, since it forwards no packets.
+#[test]
+fn the_way_behind_a_jump_host_breaks_and_the_jump_host_itself() {
+    if !ready() {
+        return;
+    }
+    let ground = Ground::new();
+    ground.router.set("ipv4/ip_forward", "0");
+    let jump = ground.router.inside(|| Sshd::start(&["ListenAddress 10.1.0.1"]));
+    jump.know(&jump.known_hosts_line_at("10.1.0.1", jump.port()));
+    let config = jump.block("jump").replace("127.0.0.1", "10.1.0.1")
+        + &ground.scene.sshd.block("far").replace("127.0.0.1", FAR_V4);
+    let config = ground.scene.laptop.write("ssh_config", &config);
+    let run = ground.scene.dialling_by_file(&config);
+    let port = ground.scene.local_port.to_string();
+    ground.run(run.args(["--name", "vps", "--local-port", &port, "-J", "jump", "far"])).exits(0);
+    let callers = ground.callers();
+    let mut breaks = Vec::new();
+    let mut broken = |fault: &dyn Fn(), remedy: &dyn Fn()| {
+        let before = Instant::now();
+        fault();
+        breaks.push((before, Instant::now()));
+        remedy();
+        eprintln!("served {:?} after the remedy", callers.succeed_after(Instant::now(), LIMIT));
+    };
+    let deaf = "table inet lab { chain loss { type filter hook input priority 0; \
+                iifname wan0 drop; }; }";
+    let until_noticed = || {
+        ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
+        ground.pass();
+    };
+    broken(&|| ground.router.nft(deaf), &until_noticed);
+    broken(&|| assert!(ground.scene.sshd.kill_sessions() > 0), &|| ());
+    broken(&|| assert!(jump.kill_sessions() > 0), &|| ());
+    callers.end().all_served_but_those_in_flight_at(&breaks);
+    let status = ground.run(openclaw(&ground.scene.laptop).args(["remote", "status", "--json"]));
+    let via = status.json()[0]["via"][0].as_str().unwrap_or_default().to_owned();
+    assert!(via.contains("10.1.0.1") || via.contains("jump"), "{via}");
 }

@@ -87,9 +87,14 @@ impl ReferenceGateway {
 
     /// Starts one in an empty home, and waits until it is ready.
     pub(crate) fn start() -> Self {
+        Self::start_as("reference")
+    }
+
+    /// The same beside another one; each has a home of its own by its name.
+    pub(crate) fn start_as(name: &str) -> Self {
         // A shared one is never dropped, so its home is not in the system's temporary folder.
         let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("reference-{}", env!("CARGO_CRATE_NAME")));
+            .join(format!("{name}-{}", env!("CARGO_CRATE_NAME")));
         drop(fs::remove_dir_all(&home));
         fs::create_dir_all(&home).expect("making the reference gateway's home");
         let port = free_port();

@@ -10,6 +10,7 @@ mod forward;
 mod freezer;
 mod gateways;
 mod home;
+mod meter;
 mod moment;
 mod net;
 mod peers;
@@ -20,14 +21,18 @@ mod sshd;
 mod terminal;
 
 pub(crate) use agent::Agent;
-pub(crate) use forward::ssh_forward;
+pub(crate) use forward::{KEEPALIVE, ssh_forward, ssh_forward_by};
 pub(crate) use freezer::Freezer;
 pub(crate) use gateways::{OurGateway, ReferenceCli, ReferenceGateway, reference_version};
 pub(crate) use home::{Home, Ran, Run, Started, built, openclaw};
+pub(crate) use meter::Meter;
 pub(crate) use moment::Moment;
 pub(crate) use net::{answers, dial, free_port, listens, status_of, wait_until};
 pub(crate) use peers::{Peer, present, skipped};
-pub(crate) use processes::{alive, descendants, resident_bytes, signal, with_variable};
+pub(crate) use processes::{
+    alive, cpu_time, descendants, proportional_bytes, resident_bytes, signal, switches,
+    with_variable,
+};
 pub(crate) use program::{Program, end_of, guarded, run_to_end};
 pub(crate) use scene::{Scene, dialling, way_in};
 pub(crate) use sshd::{Sshd, user};

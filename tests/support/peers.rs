@@ -21,6 +21,8 @@ pub(crate) enum Peer {
     Script,
     /// Networks and mounts of a test's own: root, `ip` and `nft`.
     Namespaces,
+    /// A booted machine of a test's own: root, `debootstrap`, `unshare` and `nsenter`.
+    Machine,
 }
 
 impl Peer {
@@ -42,6 +44,10 @@ impl Peer {
             Self::Namespaces => {
                 geteuid().is_root() && ["ip", "nft"].iter().all(|name| system(name).is_some())
             }
+            Self::Machine => {
+                let programs = ["debootstrap", "unshare", "nsenter", "ip"];
+                geteuid().is_root() && programs.iter().all(|name| system(name).is_some())
+            }
         }
     }
 
@@ -54,6 +60,7 @@ impl Peer {
             Self::Prometheus => "apt-get install python3-prometheus-client",
             Self::Script => "apt-get install bsdutils",
             Self::Namespaces => "run as root; apt-get install iproute2 nftables",
+            Self::Machine => "run as root; apt-get install debootstrap iproute2 util-linux",
         }
     }
 }

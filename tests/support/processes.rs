@@ -1,6 +1,6 @@
 //! Looking at other processes through `/proc`.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -54,6 +54,36 @@ pub(crate) fn resident_bytes(pid: Pid) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
+
+/// The same, with what is shared with others divided among them.
+pub(crate) fn proportional_bytes(pid: Pid) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
+
+/// How often the threads of a process that run now have gone to sleep so far, and so how often
+/// they were woken.
+pub(crate) fn switches(pid: Pid) -> u64 {
+    let of_thread = |status: String| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse().ok()
+    };
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let files = threads.filter_map(Result::ok).map(|thread| thread.path().join("status"));
+    files.filter_map(|path| fs::read_to_string(path).ok()).filter_map(of_thread).sum()
+}
+
+/// The processor time that a process has had so far, in steps of 10 ms.
+pub(crate) fn cpu_time(pid: Pid) -> Duration {
+    // The unit of that file on every Linux that people run, whatever the kernel's own ticks are.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+    // utime and stime; the first field after the name is the third of all.
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    TICK * ticks.filter_map(|field| field.parse::<u32>().ok()).sum()
 }
 
 /// The arguments of a process, for messages.

@@ -104,6 +104,11 @@ impl Sshd {
         self.allow_line(&public);
     }
 
+    /// Takes all keys back: from now on nobody is let in.
+    pub(crate) fn allow_nobody(&self) {
+        fs::write(self.path("authorized_keys"), "").expect("authorized_keys");
+    }
+
     /// The block of an ssh configuration file that leads to it as `name`, with its own key and known
     /// hosts.
     pub(crate) fn block(&self, name: &str) -> String {

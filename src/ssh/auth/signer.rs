@@ -11,9 +11,12 @@ use std::{
 use russh::keys::{
     HashAlg, PrivateKey, signature::Signer as _, ssh_encoding::Encode, ssh_key::Signature,
 };
+use zeroize::Zeroizing;
 
 use super::login::Context;
 use crate::{
+    config::handed,
+    secret::Secret,
     ssh::{
         agent::{Agent, SignError},
         ask::Question,
@@ -139,31 +142,49 @@ impl<'a> Unlocking<'a> {
             Content::Locked(text) => text,
             Content::PublicOnly | Content::Unusable(_) => return Err(self.locked("is not here")),
         };
+        if let Some(path) = self.context.hop.passphrase.clone()
+            && let Ok(Some(passphrase)) =
+                tokio::task::spawn_blocking(move || handed::read(&path)).await
+            && let Some(key) = self.unlocked(text, passphrase).await?
+        {
+            return Ok(Unlocked { key, typed: false });
+        }
         for number in 0..PASSPHRASE_TRIES {
             let path = self.file.path.clone();
             let question = Question::Passphrase { path, again: number > 0 };
             let Some(passphrase) = self.context.ask(question).await else {
                 return Err(self.locked("is locked by a passphrase"));
             };
-            let text = text.clone();
-            let unlocking =
-                tokio::task::spawn_blocking(move || keys::unlock(&text, passphrase.expose()));
-            match unlocking.await {
-                Ok(Ok(Some(key))) => {
-                    if self.context.hop.remember {
-                        self.context.keyring.keep(&self.file.path, self.file.modified, &key);
-                    }
-                    return Ok(Unlocked { key, typed: true });
-                }
-                Ok(Err(error)) => {
-                    let message = format!("the key {} {error}", self.file.path.display());
-                    let fix = error.fix(&self.file.path);
-                    return Err(Failure::new(Cause::Configuration, message).fix(fix));
-                }
-                Ok(Ok(None)) | Err(_) => {}
+            if let Some(key) = self.unlocked(text, passphrase).await? {
+                return Ok(Unlocked { key, typed: true });
             }
         }
         Err(self.locked("stays locked: the passphrase was wrong three times"))
+    }
+
+    /// The key by this passphrase; `None` if that is the wrong one.
+    async fn unlocked(
+        &self,
+        text: &Zeroizing<String>,
+        passphrase: Secret,
+    ) -> Result<Option<Arc<PrivateKey>>, Failure> {
+        let text = text.clone();
+        let unlocking =
+            tokio::task::spawn_blocking(move || keys::unlock(&text, passphrase.expose()));
+        match unlocking.await {
+            Ok(Ok(Some(key))) => {
+                if self.context.hop.remember {
+                    self.context.keyring.keep(&self.file.path, self.file.modified, &key);
+                }
+                Ok(Some(key))
+            }
+            Ok(Err(error)) => {
+                let message = format!("the key {} {error}", self.file.path.display());
+                let fix = error.fix(&self.file.path);
+                Err(Failure::new(Cause::Configuration, message).fix(fix))
+            }
+            Ok(Ok(None)) | Err(_) => Ok(None),
+        }
     }
 
     fn locked(&self, why: &str) -> Failure {

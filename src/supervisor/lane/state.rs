@@ -42,7 +42,7 @@ pub(in crate::supervisor) struct State {
 }
 
 /// Whether new connections are served in that phase.
-pub(super) fn serves(phase: Phase) -> bool {
+pub(in crate::supervisor) fn serves(phase: Phase) -> bool {
     matches!(phase, Phase::Live | Phase::GatewaySlow)
 }
 

@@ -12,7 +12,7 @@ use crate::tunnel::{
 };
 
 impl Tunnel {
-    /// When [`Event::Tick`] is due; `None` while only an event from outside can change anything.
+    /// When [`Event::Tick`](crate::tunnel::Event::Tick) is due; `None` while only an event from outside can change anything.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let attempts = self.current.iter().chain(&self.replacement);
         let of_attempts = attempts.filter_map(|attempt| {
@@ -93,6 +93,9 @@ impl Tunnel {
     /// When a replacement whose dial may hang is left to itself, so that another one can begin.
     fn hung_due(&self) -> Option<Instant> {
         let replacement = self.replacement.as_ref().filter(|_| self.may_dial())?;
+        if replacement.has_session() {
+            return None;
+        }
         let has_room = self.draining.len() < DRAINING_MOST;
         (has_room && self.logs_in_alone && self.refused.is_none())
             .then(|| replacement.doubted.map(|since| since + DIAL_PATIENCE))?

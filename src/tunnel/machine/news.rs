@@ -30,6 +30,9 @@ impl Tunnel {
         }
         let gateway = self.options.proof == ProofKind::Gateway;
         let Some(attempt) = self.attempt(number) else { return };
+        if attempt.is_old(&news, now) {
+            return;
+        }
         match news {
             News::SessionUp { needs_person } => {
                 attempt.heard = now;
@@ -107,9 +110,12 @@ impl Tunnel {
         let gateway = self.options.proof == ProofKind::Gateway;
         let Some(attempt) = self.attempt(number) else { return };
         attempt.heard = now;
+        let mut late = false;
         if let News::Pong { rtt } = news {
+            late = *rtt > attempt.patience();
             attempt.rtt = *rtt;
             attempt.pinged = None;
+            attempt.doubted = None;
         } else if *news == News::Answered {
             attempt.awaited = false;
         } else if *news == News::Heard {
@@ -119,13 +125,22 @@ impl Tunnel {
         let serving = attempt.stage == Stage::Serving;
         let (rtt, relieved) = (attempt.rtt, attempt.suspect.take().is_some());
         if relieved {
-            self.urged = None;
-            let Some(attempt) = self.attempt(number) else { return };
             attempt.pinged = None;
-            if gateway {
-                let again = matches!(attempt.stage, Stage::Unproved { .. });
-                attempt.stage = Stage::Proving { since: now, again };
-                actions.push(Action::Prove(number, Probe::Challenge));
+        }
+        if late {
+            // It tells how long the path was gone, and not how long it is: a second answer does.
+            attempt.pinged = Some(now);
+            actions.push(Action::Ping(number));
+        }
+        if relieved && gateway {
+            let again = matches!(attempt.stage, Stage::Unproved { .. });
+            attempt.stage = Stage::Proving { since: now, again };
+            actions.push(Action::Prove(number, Probe::Challenge));
+        }
+        if relieved {
+            self.urged = None;
+            if !gateway {
+                self.failure = None;
             }
         }
         match &mut self.proof {
@@ -154,6 +169,7 @@ impl Tunnel {
         attempt.heard = now;
         attempt.stage = Stage::Serving;
         attempt.suspect = None;
+        attempt.doubted = None;
         attempt.pinged = None;
         attempt.proof_asked = None;
         attempt.next_proof = gateway.then(|| now + PROOF_INTERVAL);

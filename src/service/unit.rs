@@ -1,0 +1,191 @@
+//! The unit of systemd: what it runs, when it is started again, and what it may do.
+
+use std::{fmt::Write as _, path::Path};
+
+use super::{Service, Starter, seal::seal};
+
+/// Exit codes after which another start would fail in the same way: a person must act (login, host
+/// key, forward), or the configuration is wrong.
+const RESTART_PREVENTED: [u8; 4] = [4, 5, 9, 78];
+/// The first version of systemd that has `Type=notify-reload`.
+const HAS_NOTIFY_RELOAD: u32 = 253;
+
+/// What every service may do. A service manager of a user can enforce no more than this: the
+/// directives that need a name space of files would need one of users as well there, in which the
+/// owner of /etc/ssh/ssh_config is nobody that `ssh` would believe.
+const NARROW: &str = "\
+NoNewPrivileges=yes
+UMask=0077
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service
+";
+
+/// What the machine's service manager enforces beyond that. /tmp stays the common one, for the
+/// sockets of agents lie there.
+const NARROWER: &str = "\
+AmbientCapabilities=
+CapabilityBoundingSet=
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHome=read-only
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+ProtectSystem=strict
+RemoveIPC=yes
+";
+
+/// The unit for systemd of that version. The error names a path that no unit can hold.
+pub(crate) fn unit(service: &Service, version: u32) -> Result<String, String> {
+    let is_system = matches!(service.manager, Starter::System { .. });
+    let wanted_by = if is_system { "multi-user.target" } else { "default.target" };
+    let after = if is_system { "network.target nss-lookup.target " } else { "" };
+    let what = match &service.remote {
+        Some(name) => format!("OpenClaw remote {name}"),
+        None => "OpenClaw remotes".to_owned(),
+    };
+    let mut text = format!(
+        "# Written by `openclaw remote install`, removed by `openclaw remote uninstall` as long as it is\n\
+         # as it was written. What you want otherwise goes into a drop-in: systemctl edit.\n\
+         [Unit]\n\
+         Description={}\n\
+         # Readiness means a live path: nothing that boots has to wait for that unless it says so.\n\
+         After={after}{wanted_by}\n\
+         StartLimitIntervalSec=0\n\n\
+         [Service]\n",
+        percent(&what)
+    );
+    text.push_str(&command(service)?);
+    text.push_str(if version >= HAS_NOTIFY_RELOAD {
+        "Type=notify-reload\n"
+    } else {
+        "Type=notify\nExecReload=/bin/kill -HUP $MAINPID\n"
+    });
+    let prevented = RESTART_PREVENTED.map(|code| code.to_string()).join(" ");
+    write!(
+        text,
+        "NotifyAccess=main\n\
+         Restart=on-failure\n\
+         RestartSec=2\n\
+         RestartPreventExitStatus={prevented}\n\
+         TimeoutStartSec=90\n\
+         TimeoutStopSec=15\n\
+         WatchdogSec=60\n\
+         KillMode=mixed\n\
+         LimitNOFILE=16384\n\n\
+         {NARROW}"
+    )
+    .map_err(|error| error.to_string())?;
+    if let Starter::System { user } = &service.manager {
+        let own = quoted(path(&service.own)?);
+        text.push_str(NARROWER);
+        text.push_str(&format!("ReadWritePaths={own}\nUser={}\n", percent(user)));
+    }
+    text.push_str(&format!("\n[Install]\nWantedBy={wanted_by}\n"));
+    Ok(seal(&text, ("#", "")))
+}
+
+/// `ExecStart` and `Environment`.
+fn command(service: &Service) -> Result<String, String> {
+    let mut text = String::new();
+    for (name, value) in &service.environment {
+        let value = path(value)?;
+        text.push_str(&format!("Environment={}\n", quoted(&format!("{name}={value}"))));
+    }
+    let program = quoted(path(&service.program)?);
+    let words = service.arguments().into_iter().map(|word| quoted(&word).replace('$', "$$"));
+    let words: Vec<String> = std::iter::once(program).chain(words).collect();
+    text.push_str(&format!("ExecStart={}\n", words.join(" ")));
+    Ok(text)
+}
+
+/// A path that fits into a line.
+fn path(path: &Path) -> Result<&str, String> {
+    let text = path.to_str().filter(|text| !text.chars().any(char::is_control));
+    text.ok_or_else(|| format!("no unit can name {}", path.display().to_string().escape_debug()))
+}
+
+/// A word as systemd.syntax(7) reads it, quoted only if it must be.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@+,".contains(c);
+    if word.chars().all(is_plain) && !word.is_empty() {
+        return word.to_owned();
+    }
+    let word = percent(&word.replace('\\', "\\\\").replace('"', "\\\""));
+    format!("\"{word}\"")
+}
+
+/// `%` would begin a specifier.
+fn percent(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            Owner, judge,
+            tests::{ann, golden, odd},
+        },
+        *,
+    };
+
+    #[test]
+    fn units_are_as_the_golden_files() {
+        golden("user.service", &unit(&ann(), 252).unwrap());
+        golden("user-one-remote.service", &unit(&of_one(ann()), 257).unwrap());
+        golden("system.service", &unit(&of_deploy(ann()), 252).unwrap());
+        golden("odd.service", &unit(&odd(), 252).unwrap());
+        assert_eq!(judge(&unit(&odd(), 252).unwrap()), Owner::Ours);
+    }
+
+    fn of_one(service: Service) -> Service {
+        Service { remote: Some("vps".to_owned()), profile: Some("work".to_owned()), ..service }
+    }
+
+    fn of_deploy(service: Service) -> Service {
+        Service {
+            own: "/home/deploy/.openclaw/rs".into(),
+            manager: Starter::System { user: "deploy".to_owned() },
+            ..service
+        }
+    }
+
+    #[test]
+    fn a_path_adds_no_line() {
+        let mut service = ann();
+        service.program = "/opt/a\nExecStartPre=/bin/evil".into();
+        assert!(unit(&service, 252).unwrap_err().contains("no unit can name"));
+    }
+
+    /// What systemd itself says of them; it must be installed.
+    #[test]
+    fn systemd_has_nothing_to_say_against_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = std::env::current_exe().unwrap();
+        for (name, service) in [("a", ann()), ("b", of_one(ann())), ("c", of_deploy(ann()))] {
+            let manager = match service.manager {
+                Starter::User => Starter::User,
+                Starter::System { .. } => Starter::System { user: "root".to_owned() },
+            };
+            let service = Service { program: program.clone(), manager, ..service };
+            let path = folder.path().join(format!("openclaw-test-{name}.service"));
+            std::fs::write(&path, unit(&service, 252).unwrap()).unwrap();
+            let checked =
+                std::process::Command::new("systemd-analyze").arg("verify").arg(&path).output();
+            let Ok(checked) = checked else { return };
+            let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+            assert!(checked.status.success() && !said.contains("openclaw-test"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! How each remote stands, for whoever looks at all of them.
+
+use super::{
+    lane::{serves, word},
+    server::{Supervisor, locked},
+};
+use crate::{
+    problem::{Class, Problem},
+    tunnel::Phase,
+};
+
+/// How one remote stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) name: String,
+    pub(super) phase: Phase,
+    pub(super) failure: Option<Problem>,
+}
+
+impl Standing {
+    /// Whether connections are served.
+    pub(super) fn serves(&self) -> bool {
+        serves(self.phase)
+    }
+
+    /// Whether it waits for a person.
+    pub(super) fn needs_person(&self) -> bool {
+        self.phase == Phase::Blocked
+    }
+
+    /// The phase in words.
+    pub(super) fn word(&self) -> &'static str {
+        word(self.phase)
+    }
+}
+
+impl Supervisor {
+    /// How the remotes stand that are at work or could not be started, by name.
+    pub(super) fn standings(&self) -> Vec<Standing> {
+        let working = self.at_work().into_iter().map(|remote| {
+            let state = remote.state();
+            let failure = state.failure.map(Problem::from);
+            Standing { name: remote.name(), phase: state.phase, failure }
+        });
+        let mut standings: Vec<_> = working.collect();
+        for (name, problem) in locked(&self.unstarted).iter() {
+            // As `remote status` has it: a port that is taken is tried again.
+            let is_passing = problem.class == Class::PortInUse;
+            let phase = if is_passing { Phase::Waiting } else { Phase::Blocked };
+            standings.push(Standing { name: name.clone(), phase, failure: Some(problem.clone()) });
+        }
+        standings.sort_by(|one, other| one.name.cmp(&other.name));
+        standings
+    }
+}
