@@ -8,18 +8,19 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Context, ask, metrics,
-    order::{Arguments, GATEWAY_PORT, Order, refuse_unsupported},
+    order::{Arguments, GATEWAY_PORT, Order},
     output::{Spinner, Tone},
     remote::describe,
     remote_install,
     which::left,
+    written,
 };
 use crate::{
     client::{
         Credential, EVERYTHING, Gateway, Login, Place, Rule, Source, Sources, Target,
         choose_credential,
     },
-    config::{self, Bound, Credentials, OpenClaw, Remotes},
+    config::{self, Bound, CONFIG_REMOTE, Credentials, OpenClaw, Remotes},
     control::{self, Connection, Edition, Note, Opened, Reply, Request},
     problem::{Class, Problem},
     secret::Secret,
@@ -41,11 +42,15 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
 }
 
 async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    refuse_unsupported(&arguments)?;
+    arguments.ssh.refuse_unsupported()?;
     // The file may hold the secret: better to say now that it is broken than after the login.
     OpenClaw::load(&context.paths)?;
     let saved = Remotes::load(&context.paths)?;
     let order = Order::new(&arguments, &saved, &context.paths)?;
+    if arguments.write_config && order.name == CONFIG_REMOTE {
+        let why = format!("`{CONFIG_REMOTE}` stands in openclaw.json already");
+        return Err(Problem::new(Class::Usage, why).fix("leave --write-config away").into());
+    }
     let given = given(&arguments)?;
     let scraped = arguments.metrics.as_deref().map(metrics::address).transpose()?;
     if let Some(definition) = order.definition.clone() {
@@ -59,7 +64,8 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     }
     let limit = Duration::from_secs(arguments.timeout);
     let mut deadline = Instant::now() + limit;
-    let (status, opened, connection) = bring_up(context, &arguments, &order, &mut deadline).await?;
+    let manner = Manner { batch: arguments.batch, timeout: arguments.timeout };
+    let (status, opened, connection) = bring_up(context, manner, &order, &mut deadline).await?;
     let mut held = Held { connection, opened };
     let login = match log_in(context, &arguments, &order, &held, given, deadline).await {
         Ok(login) => login,
@@ -86,6 +92,10 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     if let Err(problem) = keep(&mut held.connection, &login).await {
         restore_credential(context, &order.name, former);
         return Err(problem.into());
+    }
+    if arguments.write_config {
+        let port = status.get("localPort").and_then(Value::as_u64).unwrap_or_default();
+        written::write(context, &order.name, port, &login.credential)?;
     }
     finish(context, &order, status, &login.gateway).await?;
     if !arguments.batch {
@@ -135,10 +145,11 @@ fn secret_file(path: &Path) -> Result<Secret, Problem> {
 
 /// Resolves the target, and says which forwards of the ssh configuration are not made.
 async fn warn_of_forwards(context: &Context, definition: config::Remote) -> anyhow::Result<()> {
+    let own_gateway = OpenClaw::load(&context.paths)?.own_port();
     let resolving = tokio::task::spawn_blocking(move || {
         let environment = ssh::Environment::of_process();
         let mut plan = ssh::resolve(&definition.target, &definition.ssh, &environment)?;
-        plan.forwards.settle(&definition);
+        plan.forwards.settle(&definition, own_gateway);
         Ok::<_, Problem>(plan.forwards.left_out)
     });
     for left_out in resolving.await?? {
@@ -161,10 +172,19 @@ fn hint_at_files(context: &Context, order: &Order) {
     }
 }
 
+/// How a remote is brought up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// Whether nobody may be asked.
+    pub(super) batch: bool,
+    /// How long it may take, seconds.
+    pub(super) timeout: u64,
+}
+
 /// Has the supervisor bring the remote up, and passes its questions on.
-async fn bring_up(
+pub(super) async fn bring_up(
     context: &Context,
-    arguments: &Arguments,
+    manner: Manner,
     order: &Order,
     deadline: &mut Instant,
 ) -> anyhow::Result<(Value, Opened, Connection)> {
@@ -176,9 +196,9 @@ async fn bring_up(
         .request(Request::Connect {
             name: order.name.clone(),
             definition,
-            batch: arguments.batch || !ask::is_possible(),
+            batch: manner.batch || !ask::is_possible(),
             make_default: order.make_default,
-            timeout_ms: arguments.timeout * 1000,
+            timeout_ms: manner.timeout * 1000,
         })
         .await?;
     loop {

@@ -2,8 +2,10 @@
 
 mod ask;
 mod check;
+mod config;
 mod connect;
 mod demo;
+mod expose;
 mod foreground;
 mod gateway;
 mod gateway_auth_token;
@@ -20,10 +22,12 @@ mod output;
 mod phrases;
 mod remote;
 mod remote_install;
+mod ssh_options;
 mod status;
 mod systemd;
 mod watch;
 mod which;
+mod written;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -76,6 +80,8 @@ enum Command {
     Remote(remote::Arguments),
     /// Run a gateway, or ask one
     Gateway(gateway::Arguments),
+    /// Look at openclaw.json, change it, check it
+    Config(config::Arguments),
     /// Ask the gateway whether it is well
     Health(health::Arguments),
     /// Show which gateway is meant, and how it is
@@ -125,6 +131,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(context, arguments),
         Command::Remote(arguments) => remote::run(context, arguments),
         Command::Gateway(arguments) => gateway::run(context, arguments),
+        Command::Config(arguments) => config::run(context, arguments),
         Command::Health(arguments) => health::run(context, &arguments),
         Command::Status(arguments) => status::run(context, &arguments),
         Command::Supervisor { foreground: true } => foreground::all(context),
@@ -251,7 +258,7 @@ mod tests {
             assert!(!problem.message.contains("supervisor"), "{problem}");
         }
         let problem = wrong("openclaw --json remote");
-        assert!(problem.message.contains("connect, check, status"), "{problem}");
+        assert!(problem.message.contains("connect, expose, check, status"), "{problem}");
         assert_eq!(problem.fix.as_deref(), Some("openclaw remote --help"));
     }
 }

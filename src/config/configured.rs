@@ -1,17 +1,13 @@
 //! The remote that stands in `openclaw.json`, and the token in somebody else's.
 
-use serde_json::Value;
-
 use super::{
-    CONFIG_REMOTE, Family, HostKeyPolicy, OpenClaw, Paths, Remote, Remotes, SshOptions, Transport,
+    CONFIG_REMOTE, DEFAULT_PORT, Family, HostKeyPolicy, OpenClaw, Paths, Remote, Remotes,
+    SshOptions, Transport,
 };
 use crate::{
     problem::{Class, Problem},
     secret::Secret,
 };
-
-/// The gateway's port where nothing else is said.
-const GATEWAY_PORT: u16 = 18789;
 
 impl OpenClaw {
     /// `gateway.remote` with `transport: "ssh"` as a remote like any other; class `config` if it is
@@ -47,12 +43,10 @@ impl OpenClaw {
             ..SshOptions::default()
         };
         Ok(Remote {
-            target,
             ssh,
-            remote_port: remote.remote_port.unwrap_or(GATEWAY_PORT),
+            remote_port: remote.remote_port.unwrap_or(DEFAULT_PORT),
             local_port: remote.url.as_deref().and_then(local_port).unwrap_or(0),
-            forwards: Vec::new(),
-            wanted: true,
+            ..Remote::new(target)
         })
     }
 }
@@ -89,7 +83,7 @@ fn expand(path: &str) -> std::path::PathBuf {
 /// The plain string at `gateway.auth.token` of an `openclaw.json` that is not ours; references to
 /// secrets elsewhere count as none.
 pub(crate) fn plain_token(text: &str) -> Option<Secret> {
-    let file: Value = json5::from_str(text).ok()?;
+    let file = super::syntax::parse(text).ok()?;
     let token = file.pointer("/gateway/auth/token")?.as_str()?;
     let is_plain = !token.is_empty() && !token.contains("${");
     is_plain.then(|| Secret::new(token))

@@ -1,7 +1,7 @@
 //! The set of remotes under looks, changes and trials, without anything to reach.
 
 use super::*;
-use crate::tunnel::Wish;
+use crate::{config::Listen, supervisor::port::is_at, tunnel::Wish};
 
 /// The definition of a remote that nobody answers at.
 fn unanswered(more: &str) -> config::Remote {
@@ -40,8 +40,7 @@ async fn whoever_looks_never_stands_in_the_way_of_another_look() {
     }
     let both = async { while looks.join_next().await.transpose().unwrap().is_some() {} };
     if timeout(Duration::from_secs(60), both).await.is_err() {
-        // The threads are stuck for ever: nothing but the end of the process gets past them.
-        eprintln!("two looks wait for each other");
+        // Two looks wait for each other, for ever: nothing but the end of the process gets past them.
         std::process::abort();
     }
 }
@@ -58,7 +57,7 @@ async fn of_two_forwards_at_one_port_number_each_keeps_its_own_connections() {
     );
     let make = async || {
         let definition = unanswered(&forwards);
-        let way = dialer::find(&definition, Arc::clone(&supervisor.agent)).await.unwrap();
+        let way = supervisor.find_way(&definition).await.unwrap();
         supervisor.make("vps", definition, way)
     };
     let old = make().await;
@@ -68,9 +67,12 @@ async fn of_two_forwards_at_one_port_number_each_keeps_its_own_connections() {
     for address in ["127.0.0.1", "127.0.0.2"] {
         clients.push(tokio::net::TcpStream::connect((address, port)).await.unwrap());
     }
-    let binds = |held: &[(remote::Address, Incoming)]| {
-        held.iter().map(|((bind, _), _)| bind.clone()).collect::<Vec<_>>()
+    let bind = |at: &Listen| match at {
+        Listen::Port { bind, .. } => bind.clone(),
+        Listen::Socket(_) => None,
     };
+    let binds =
+        |held: &[(Listen, Incoming)]| held.iter().map(|(at, _)| bind(at)).collect::<Vec<_>>();
     let expected = [Some("127.0.0.2".to_owned()), None];
     old.pause().await;
     let held = old.surrender().await;
@@ -84,10 +86,10 @@ async fn of_two_forwards_at_one_port_number_each_keeps_its_own_connections() {
     new.succeed(&old).await;
     let held = new.surrender().await;
     assert_eq!(binds(&held), expected);
-    for ((bind, _), incoming) in &held {
+    for (at, incoming) in &held {
         let local = std::net::TcpStream::from(incoming.descriptor().unwrap().unwrap());
         let local = local.local_addr().unwrap();
-        assert!(super::super::port::is_at(bind.as_deref(), port, local), "{bind:?} {local}");
+        assert!(is_at(at, local), "{at:?} {local}");
     }
 }
 
@@ -125,7 +127,7 @@ async fn a_remote_whose_trial_is_under_way_is_not_forgotten() {
     let problem = Problem::new(Class::PortInUse, "taken");
     let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
     locked(&supervisor.unstarted).note("vps", problem.clone(), long_ago);
-    let way = dialer::find(&definition, Arc::clone(&supervisor.agent)).await.unwrap();
+    let way = supervisor.find_way(&definition).await.unwrap();
     let trial = supervisor.make("vps", definition, way);
     locked(&supervisor.trials).insert("vps".to_owned(), (trial, 1));
     Arc::clone(&supervisor).start_again().await;
@@ -187,7 +189,7 @@ async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
         Ok(())
     })
     .unwrap();
-    let way = dialer::find(&definition, Arc::clone(&supervisor.agent)).await.unwrap();
+    let way = supervisor.find_way(&definition).await.unwrap();
     let trial = supervisor.make("vps", definition, way);
     locked(&supervisor.trials).insert("vps".to_owned(), (trial, 1));
     for refused in [

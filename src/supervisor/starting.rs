@@ -7,7 +7,6 @@ use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
 
 use super::{
-    dialer,
     incoming::{Incoming, Local},
     port,
     process::Scope,
@@ -15,7 +14,7 @@ use super::{
     server::{CONFIGURED, Supervisor, configured, locked},
 };
 use crate::{
-    config::{self, Remotes},
+    config::{self, Kind, Remotes},
     problem::Problem,
     tunnel::Wish,
 };
@@ -115,8 +114,8 @@ impl Supervisor {
         definition: config::Remote,
     ) -> Result<Arc<Remote>, Problem> {
         // A remote that has no port yet keeps the one that it gets.
-        let definition_moved = definition.local_port == 0;
-        let way = dialer::find(&definition, Arc::clone(&self.agent)).await?;
+        let definition_moved = definition.kind == Kind::Gateway && definition.local_port == 0;
+        let way = self.find_way(&definition).await?;
         let remote = self.make(name, definition, way);
         remote.bind(None, &self.pool, |port| self.is_reserved(port, name)).await?;
         if definition_moved {
@@ -129,6 +128,9 @@ impl Supervisor {
             })?;
         }
         remote.wish(Wish::Up).await;
+        if remote.kind() == Kind::Exposed && remote.definition().remote_port == 0 {
+            self.keep_choice(name, &remote).await;
+        }
         locked(&self.unstarted).forget(name);
         locked(&self.remotes).insert(name.to_owned(), Arc::clone(&remote));
         self.tell_roster();
@@ -138,15 +140,14 @@ impl Supervisor {
 
     /// Hands a remote the connections that waited at its ports under a predecessor.
     async fn admit_held(&self, remote: &Remote) {
-        for address in remote.addresses() {
-            let is_its = |at| port::is_at(address.0.as_deref(), address.1, at);
-            for (stream, until) in self.pool.take_held(is_its) {
+        for at in remote.listens() {
+            for (stream, until) in self.pool.take_held(|dialled| port::is_at(&at, dialled)) {
                 let stream =
                     stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                 match stream {
                     Ok(stream) => {
                         let incoming = Incoming::new(Local::Tcp(stream), until);
-                        remote.admit(&address, incoming).await;
+                        remote.admit(&at, incoming).await;
                     }
                     Err(error) => warn!(%error, "a connection that waited was lost"),
                 }

@@ -14,15 +14,15 @@ use super::{
     handover::{self, Item, Part, Word},
     incoming::Incoming,
     place::Lock,
-    remote::{Address, Remote},
+    remote::Remote,
     server::{REQUEST_LIMIT, Supervisor, locked},
 };
-use crate::control;
+use crate::{config::Listen, control};
 
 /// A connection that waits for a path, and where it came in.
 struct Held {
     remote: Arc<Remote>,
-    address: Address,
+    at: Listen,
     incoming: Incoming,
 }
 
@@ -52,8 +52,8 @@ impl Supervisor {
         }
         let mut held = Vec::new();
         for remote in remotes.values() {
-            for (address, incoming) in remote.surrender().await {
-                held.push(Held { remote: Arc::clone(remote), address, incoming });
+            for (at, incoming) in remote.surrender().await {
+                held.push(Held { remote: Arc::clone(remote), at, incoming });
             }
         }
         // A command's own stream speaks our version, and stays.
@@ -67,9 +67,9 @@ impl Supervisor {
             UnixStream::from_std(stream)
         });
         let is_over = successor.is_ok();
-        for Held { remote, address, incoming } in held {
+        for Held { remote, at, incoming } in held {
             if !is_over || !incoming.is_tcp() {
-                remote.admit(&address, incoming).await;
+                remote.admit(&at, incoming).await;
             }
         }
         match successor {
@@ -167,7 +167,7 @@ impl Supervisor {
     /// Ends what is still open of a remote that was taken down after it was handed over.
     async fn end_port(&self, port: u16) {
         for remote in self.at_work() {
-            if remote.gateway_address().1 == port {
+            if remote.port() == Some(port) {
                 remote.end().await;
             }
         }

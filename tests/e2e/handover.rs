@@ -97,12 +97,33 @@ impl Stream {
         stream
     }
 
+    /// Reads once; a signal to this process is no news of the stream.
+    fn reads(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    fn ends(&mut self) {
+        let outcome = self.reads(&mut [0; 16]);
+        let is_late = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        assert!(
+            !matches!(&outcome, Ok(1..)) && !outcome.as_ref().is_err_and(is_late),
+            "{outcome:?}"
+        );
+    }
+
     #[track_caller]
     fn asks(&mut self) {
         let request = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
         self.0.write_all(request).expect("asking on an open stream");
         let mut answer = vec![0; 4096];
-        let count = self.0.read(&mut answer).expect("an answer on an open stream");
+        let count = self.reads(&mut answer).expect("an answer on an open stream");
         let answer = String::from_utf8_lossy(answer.get(..count).unwrap_or_default()).into_owned();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
     }
@@ -284,7 +305,7 @@ fn a_signal_ends_one_that_only_drains_and_nobody_else() {
     let mut other = Stream::open(scene.local_port);
     assert!(signal(former, Signal::SIGTERM));
     wait_until("the former one has ended", LIMIT, || (!alive(former)).then_some(()));
-    assert!(matches!(stream.0.read(&mut [0; 16]), Ok(0) | Err(_)));
+    stream.ends();
     other.asks();
 }
 
@@ -308,7 +329,7 @@ fn the_end_reaches_one_that_drains_though_the_one_in_between_is_gone() {
             Some(words) => drop(scene.laptop(&words)),
             None => assert!(signal(pid(&scene.laptop), Signal::SIGTERM)),
         }
-        assert!(matches!(stream.0.read(&mut [0; 16]), Ok(0) | Err(_)));
+        stream.ends();
     }
 }
 
@@ -371,7 +392,7 @@ fn a_remote_that_is_taken_down_is_down_at_its_predecessors_too() {
     status(&scene).env(PRETEND, "0.3.0").run().exits(0);
     scene.laptop(&["remote", "disconnect"]);
     for stream in [&mut first, &mut second] {
-        assert!(matches!(stream.0.read(&mut [0; 16]), Ok(0) | Err(_)));
+        stream.ends();
     }
     alone(&scene.laptop);
 }
