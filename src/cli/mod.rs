@@ -4,6 +4,7 @@ mod ask;
 mod check;
 mod connect;
 mod demo;
+mod expose;
 mod foreground;
 mod gateway;
 mod gateway_auth_token;
@@ -20,6 +21,7 @@ mod output;
 mod phrases;
 mod remote;
 mod remote_install;
+mod ssh_options;
 mod status;
 mod systemd;
 mod watch;
@@ -251,7 +253,7 @@ mod tests {
             assert!(!problem.message.contains("supervisor"), "{problem}");
         }
         let problem = wrong("openclaw --json remote");
-        assert!(problem.message.contains("connect, check, status"), "{problem}");
+        assert!(problem.message.contains("connect, expose, check, status"), "{problem}");
         assert_eq!(problem.fix.as_deref(), Some("openclaw remote --help"));
     }
 }

@@ -3,6 +3,7 @@
 mod configured;
 mod credentials;
 pub(crate) mod file;
+mod forward;
 pub(crate) mod handed;
 mod openclaw;
 mod paths;
@@ -10,6 +11,7 @@ mod remotes;
 
 pub(crate) use configured::plain_token;
 pub(crate) use credentials::{Bound, Credential, Credentials};
+pub(crate) use forward::{Destination, Forward, Listen};
 pub(crate) use handed::Handed;
 #[cfg(test)]
 pub(crate) use openclaw::Auth;
@@ -18,4 +20,6 @@ pub(crate) use openclaw::{
     SecretInput, Transport,
 };
 pub(crate) use paths::Paths;
-pub(crate) use remotes::{CONFIG_REMOTE, Family, Forward, Remote, Remotes, SshOptions, check_name};
+pub(crate) use remotes::{
+    CONFIG_REMOTE, Family, Kind, Remote, Remotes, SshOptions, check_name, leads_nowhere,
+};

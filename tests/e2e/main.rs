@@ -9,6 +9,8 @@ mod bad_input;
 mod check;
 mod connect;
 mod demo;
+mod expose;
+mod forwards;
 mod handed;
 mod handover;
 mod healing;
