@@ -24,6 +24,9 @@ mod client;
 mod config;
 /// The control socket's messages and its client end.
 mod control;
+/// Throws mutations of a corpus at a reader.
+#[cfg(test)]
+mod fuzz;
 /// Answers clients: listener, handshake, methods, HTTP.
 mod gateway;
 /// What happened to the remotes, kept for those who ask later.

@@ -13,13 +13,14 @@ use super::{
     remote::describe,
     remote_install,
     which::left,
+    written,
 };
 use crate::{
     client::{
         Credential, EVERYTHING, Gateway, Login, Place, Rule, Source, Sources, Target,
         choose_credential,
     },
-    config::{self, Bound, Credentials, OpenClaw, Remotes},
+    config::{self, Bound, CONFIG_REMOTE, Credentials, OpenClaw, Remotes},
     control::{self, Connection, Edition, Note, Opened, Reply, Request},
     problem::{Class, Problem},
     secret::Secret,
@@ -46,6 +47,10 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     OpenClaw::load(&context.paths)?;
     let saved = Remotes::load(&context.paths)?;
     let order = Order::new(&arguments, &saved, &context.paths)?;
+    if arguments.write_config && order.name == CONFIG_REMOTE {
+        let why = format!("`{CONFIG_REMOTE}` stands in openclaw.json already");
+        return Err(Problem::new(Class::Usage, why).fix("leave --write-config away").into());
+    }
     let given = given(&arguments)?;
     let scraped = arguments.metrics.as_deref().map(metrics::address).transpose()?;
     if let Some(definition) = order.definition.clone() {
@@ -83,6 +88,10 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     }
     if let Some(address) = scraped {
         metrics::set(context, address, true).await?;
+    }
+    if arguments.write_config {
+        let port = status.get("localPort").and_then(Value::as_u64).unwrap_or_default();
+        written::write(context, &order.name, port, &login.credential)?;
     }
     finish(context, &order, status, &login.gateway).await?;
     if !arguments.batch {

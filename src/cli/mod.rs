@@ -2,6 +2,7 @@
 
 mod ask;
 mod check;
+mod config;
 mod connect;
 mod demo;
 mod expose;
@@ -26,6 +27,7 @@ mod status;
 mod systemd;
 mod watch;
 mod which;
+mod written;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -78,6 +80,8 @@ enum Command {
     Remote(remote::Arguments),
     /// Run a gateway, or ask one
     Gateway(gateway::Arguments),
+    /// Look at openclaw.json, change it, check it
+    Config(config::Arguments),
     /// Ask the gateway whether it is well
     Health(health::Arguments),
     /// Show which gateway is meant, and how it is
@@ -127,6 +131,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(context, arguments),
         Command::Remote(arguments) => remote::run(context, arguments),
         Command::Gateway(arguments) => gateway::run(context, arguments),
+        Command::Config(arguments) => config::run(context, arguments),
         Command::Health(arguments) => health::run(context, &arguments),
         Command::Status(arguments) => status::run(context, &arguments),
         Command::Supervisor { foreground: true } => foreground::all(context),

@@ -65,6 +65,10 @@ pub(super) struct Arguments {
     /// Do not make it the default remote
     #[arg(long)]
     pub(super) no_default: bool,
+    /// Also write it into openclaw.json, with the gateway's secret as plain text, so that OpenClaw's
+    /// own programs use the tunnel
+    #[arg(long, conflicts_with = "foreground")]
+    pub(super) write_config: bool,
     /// Answer scrapes of the metrics (OpenMetrics) at this address, a port alone being one on
     /// loopback; `off` for no more. Holds for all remotes; kept, unless with --foreground
     #[arg(long, value_name = "ADDRESS:PORT")]

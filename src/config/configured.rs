@@ -1,7 +1,5 @@
 //! The remote that stands in `openclaw.json`, and the token in somebody else's.
 
-use serde_json::Value;
-
 use super::{
     CONFIG_REMOTE, DEFAULT_PORT, Family, HostKeyPolicy, OpenClaw, Paths, Remote, Remotes,
     SshOptions, Transport,
@@ -85,7 +83,7 @@ fn expand(path: &str) -> std::path::PathBuf {
 /// The plain string at `gateway.auth.token` of an `openclaw.json` that is not ours; references to
 /// secrets elsewhere count as none.
 pub(crate) fn plain_token(text: &str) -> Option<Secret> {
-    let file: Value = json5::from_str(text).ok()?;
+    let file = super::syntax::parse(text).ok()?;
     let token = file.pointer("/gateway/auth/token")?.as_str()?;
     let is_plain = !token.is_empty() && !token.contains("${");
     is_plain.then(|| Secret::new(token))

@@ -1,25 +1,37 @@
 //! The files: where they are, what stands in them, and how they are written.
 
+mod change;
 mod configured;
 mod credentials;
+mod edit;
 pub(crate) mod file;
 mod forward;
 pub(crate) mod handed;
+mod include;
+mod issue;
 mod openclaw;
+mod path;
 mod paths;
+mod redact;
 mod remotes;
+mod syntax;
 
+pub(crate) use change::{Current, Outcome, Run, change, merge};
 pub(crate) use configured::plain_token;
 pub(crate) use credentials::{Bound, Credential, Credentials};
+pub(crate) use edit::Edit;
 pub(crate) use forward::{Destination, Forward, Listen};
 pub(crate) use handed::Handed;
 #[cfg(test)]
 pub(crate) use openclaw::Auth;
 pub(crate) use openclaw::{
-    AuthMode, Bind, DEFAULT_PORT, Gateway, HostKeyPolicy, Mode, OpenClaw, RemoteGateway,
+    AuthMode, Bind, DEFAULT_PORT, Gateway, HostKeyPolicy, Mode, OpenClaw, RemoteGateway, Review,
     SecretInput, Transport,
 };
+pub(crate) use path::KeyPath;
 pub(crate) use paths::Paths;
+pub(crate) use redact::redacted;
 pub(crate) use remotes::{
     CONFIG_REMOTE, Family, Kind, Remote, Remotes, SshOptions, check_name, leads_nowhere,
 };
+pub(crate) use syntax::parse as parse_json5;

@@ -7,7 +7,12 @@ use std::{io, path::Path};
 
 use serde_json::{Map, Value};
 
-use super::Paths;
+use super::{
+    Paths,
+    include::{self, Finder},
+    issue::Issue,
+    syntax,
+};
 use crate::{
     problem::{Class, Problem},
     secret::Secret,
@@ -180,47 +185,130 @@ impl SecretInput {
     }
 }
 
-impl OpenClaw {
-    /// Reads `openclaw.json`; defaults without one. All problems at once, class `config`.
-    pub(crate) fn load(paths: &Paths) -> Result<Self, Problem> {
-        let Some(text) = read(&paths.config)? else { return Ok(Self::default()) };
-        Self::parse(&text, &paths.config, &|name| std::env::var(name).ok())
+/// What stands in the file and in those that it includes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Review {
+    /// The part that we act on; defaults where there are issues.
+    pub(super) config: OpenClaw,
+    /// Everything, with variables filled in as far as they are set.
+    pub(crate) whole: Value,
+    /// What is wrong.
+    pub(crate) issues: Vec<Issue>,
+    /// Variables and references that lead nowhere, where that is no error by itself.
+    pub(crate) warnings: Vec<Issue>,
+    /// Keys of the sections that we read which mean nothing here.
+    pub(crate) unknown: Vec<String>,
+}
+
+/// What a file may refer to.
+pub(super) struct World<'a> {
+    /// A variable of the environment.
+    pub(super) variable: &'a dyn Fn(&str) -> Option<String>,
+    /// A file for `$include`.
+    pub(super) find: Finder<'a>,
+}
+
+impl Review {
+    /// Reads `text`, the content of `file`.
+    pub(super) fn of(text: &str, file: &Path, world: &World<'_>) -> Self {
+        let value = match syntax::parse(text) {
+            Ok(value) => value,
+            Err(error) => {
+                let issues = vec![Issue::new("", format!("not valid JSON5: {error}"))];
+                return Self { issues, ..Self::default() };
+            }
+        };
+        let (mut whole, issues) = include::resolve(value, file, world.find);
+        let inline = whole.pointer("/env/vars").cloned().unwrap_or_default();
+        let variable = |name: &str| {
+            let set = (world.variable)(name).filter(|value| !value.is_empty());
+            set.or_else(|| inline.get(name).and_then(Value::as_str).map(str::to_owned))
+        };
+        let mut walk = Walk { variable: &variable, issues, unknown: Vec::new() };
+        let root = walk.root(whole.clone());
+        let gateway = walk.inside(root, "gateway", gateway);
+        let Walk { issues, unknown, .. } = walk;
+        let mut warnings = Vec::new();
+        fill_in(&mut whole, "", &variable, &mut warnings);
+        warnings.retain(|warning| issues.iter().all(|issue| issue.path != warning.path));
+        Self { config: OpenClaw { gateway }, whole, issues, warnings, unknown }
     }
 
-    /// What `text` says, with `${NAME}` taken from `variable`.
-    fn parse(
-        text: &str,
-        file: &Path,
-        variable: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, Problem> {
+    /// Reads the file, `None` without one; class `config` if that fails.
+    pub(crate) fn load(paths: &Paths) -> Result<Option<Self>, Problem> {
+        let Some(text) = read(&paths.config)? else { return Ok(None) };
+        Ok(Some(Self::of_this_machine(&text, &paths.config)))
+    }
+
+    /// The same of a text that may become the file.
+    pub(super) fn of_this_machine(text: &str, file: &Path) -> Self {
+        let roots = std::env::var_os("OPENCLAW_INCLUDE_ROOTS");
+        let find = include::finder(file, roots.as_deref());
+        let world = World { variable: &|name| std::env::var(name).ok(), find: &find };
+        Self::of(text, file, &world)
+    }
+
+    /// All issues as one problem, class `config`.
+    pub(crate) fn problem(&self, file: &Path) -> Option<Problem> {
         let shown = file.display();
-        let value: Value = json5::from_str(text).map_err(|error| {
-            Problem::new(Class::Config, format!("{shown}: not valid JSON5: {error}"))
-                .fix(format!("edit {shown}"))
-        })?;
-        let mut walk = Walk { variable, problems: Vec::new(), unknown: Vec::new() };
-        let root = walk.root(value);
-        let gateway = walk.inside(root, "gateway", gateway);
-        if !walk.unknown.is_empty() {
-            tracing::debug!(keys = walk.unknown.join(", "), "keys of openclaw.json not used here");
+        let lines: Vec<_> = self.issues.iter().map(ToString::to_string).collect();
+        let message = match lines.as_slice() {
+            [] => return None,
+            [one] => format!("{shown}: {one}"),
+            many => format!("{shown} has {} problems:\n  {}", many.len(), many.join("\n  ")),
+        };
+        Some(Problem::new(Class::Config, message).fix(format!("edit {shown}")))
+    }
+
+    /// The configuration; all issues as one problem if there are any.
+    fn checked(self, file: &Path) -> Result<OpenClaw, Problem> {
+        if !self.unknown.is_empty() {
+            tracing::debug!(keys = self.unknown.join(", "), "keys of openclaw.json not used here");
         }
-        match walk.problems.as_slice() {
-            [] => Ok(Self { gateway }),
-            [one] => {
-                Err(Problem::new(Class::Config, format!("{shown}: {one}"))
-                    .fix(format!("edit {shown}")))
-            }
-            many => Err(Problem::new(
-                Class::Config,
-                format!("{shown} has {} problems:\n  {}", many.len(), many.join("\n  ")),
-            )
-            .fix(format!("edit {shown}"))),
+        match self.problem(file) {
+            Some(problem) => Err(problem),
+            None => Ok(self.config),
         }
     }
 }
 
+/// Fills in the variables in every text of `value`; one that is not set stays, and is a warning.
+fn fill_in(
+    value: &mut Value,
+    path: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+    warnings: &mut Vec<Issue>,
+) {
+    match value {
+        Value::String(text) => match substitute(text, variable) {
+            Ok(filled) => *text = filled,
+            Err(name) => warnings.push(Issue::new(path, unset(&name))),
+        },
+        Value::Array(items) => {
+            for (i, item) in items.iter_mut().enumerate() {
+                fill_in(item, &format!("{path}[{i}]"), variable, warnings);
+            }
+        }
+        Value::Object(keys) => {
+            for (key, value) in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                fill_in(value, &path, variable, warnings);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+impl OpenClaw {
+    /// Reads `openclaw.json`; defaults without one. All problems at once, class `config`.
+    pub(crate) fn load(paths: &Paths) -> Result<Self, Problem> {
+        let review = Review::load(paths)?.unwrap_or_default();
+        review.checked(&paths.config)
+    }
+}
+
 /// The text of the file, `None` without one.
-fn read(file: &Path) -> Result<Option<String>, Problem> {
+pub(super) fn read(file: &Path) -> Result<Option<String>, Problem> {
     match std::fs::read(file) {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => Ok(Some(text)),
@@ -326,7 +414,7 @@ impl Section {
 /// One pass over the file.
 struct Walk<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
-    problems: Vec<String>,
+    issues: Vec<Issue>,
     unknown: Vec<String>,
 }
 
@@ -335,12 +423,11 @@ impl Walk<'_> {
         let keys = if let Value::Object(keys) = value {
             keys
         } else {
-            self.problems.push(format!("must hold an object, found {}", found(&value)));
+            self.issues
+                .push(Issue::new("", format!("must hold an object, found {}", found(&value))));
             Map::new()
         };
-        let section = Section { path: String::new(), keys };
-        self.refuse_include(&section);
-        section
+        Section { path: String::new(), keys }
     }
 
     /// Reads the object at `key` of the root, then closes the root.
@@ -372,20 +459,11 @@ impl Walk<'_> {
         let path = section.path(key);
         let value = section.take(key)?;
         let Value::Object(keys) = value else { return self.wrong(&path, "an object", &value) };
-        let inner = Section { path, keys };
-        self.refuse_include(&inner);
-        Some(inner)
-    }
-
-    /// What an included file says about the gateway must not be lost silently.
-    fn refuse_include(&mut self, section: &Section) {
-        if section.keys.contains_key("$include") {
-            self.problems.push(format!("{}: is not supported here", section.path("$include")));
-        }
+        Some(Section { path, keys })
     }
 
     fn wrong<T>(&mut self, path: &str, expected: &str, value: &Value) -> Option<T> {
-        self.problems.push(format!("{path}: must be {expected}, found {}", found(value)));
+        self.issues.push(Issue::new(path, format!("must be {expected}, found {}", found(value))));
         None
     }
 
@@ -445,13 +523,16 @@ impl Walk<'_> {
     ) -> Option<T> {
         let value = section.take(key)?;
         let path = section.path(key);
-        if !value.is_string() {
-            return self.wrong(&path, &listed(choices), &value);
-        }
-        let chosen = self.substituted(&path, &value)?;
-        match choices.iter().find(|(name, _)| *name == chosen) {
+        let is_text = value.is_string();
+        let chosen = if is_text { self.substituted(&path, &value)?.into() } else { value };
+        match choices.iter().find(|(name, _)| chosen == *name) {
             Some((_, choice)) => Some(*choice),
-            None => self.wrong(&path, &listed(choices), &Value::String(chosen)),
+            None => {
+                let message = format!("must be {}, found {}", listed(choices), found(&chosen));
+                let allowed_values = choices.iter().map(|(name, _)| (*name).to_owned()).collect();
+                self.issues.push(Issue { allowed_values, ..Issue::new(path, message) });
+                None
+            }
         }
     }
 
@@ -468,7 +549,8 @@ impl Walk<'_> {
             // The value may be a secret typed wrongly: only its kind is told.
             other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) => {
                 let kind = kind(&other);
-                self.problems.push(format!("{path}: must be text or a reference, found {kind}"));
+                let message = format!("must be text or a reference, found {kind}");
+                self.issues.push(Issue::new(path, message));
                 None
             }
         }
@@ -486,7 +568,7 @@ impl Walk<'_> {
                 reason: format!("references to source `{source}` are not followed here"),
             },
             _ => {
-                self.problems.push(format!("{path}: a reference needs `source` and `id`"));
+                self.issues.push(Issue::new(&*path, "a reference needs `source` and `id`"));
                 SecretInput::Unresolved { path, reason: "the reference is incomplete".to_owned() }
             }
         }
@@ -496,7 +578,7 @@ impl Walk<'_> {
         match substitute(value.as_str()?, self.variable) {
             Ok(text) => Some(text),
             Err(name) => {
-                self.problems.push(format!("{path}: {}", unset(&name)));
+                self.issues.push(Issue::new(path, unset(&name)));
                 None
             }
         }
@@ -583,7 +665,9 @@ mod tests {
     }
 
     fn parse(text: &str) -> Result<OpenClaw, Problem> {
-        OpenClaw::parse(text, Path::new("openclaw.json"), &environment)
+        let file = Path::new("openclaw.json");
+        let find = |_: &Path, name: &str| Err(format!("cannot read {name}"));
+        Review::of(text, file, &World { variable: &environment, find: &find }).checked(file)
     }
 
     fn text_of(input: Option<&SecretInput>) -> String {

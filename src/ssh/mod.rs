@@ -57,6 +57,4 @@ pub(crate) use session::{OpenFailure, Session};
 pub(crate) use target::Target;
 
 #[cfg(test)]
-mod fuzz;
-#[cfg(test)]
 mod tests;

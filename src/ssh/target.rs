@@ -110,7 +110,7 @@ pub(crate) fn port(text: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ssh::fuzz;
+    use crate::fuzz;
 
     #[test]
     fn reads_what_people_type() {

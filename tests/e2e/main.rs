@@ -7,6 +7,7 @@ mod support;
 mod adversity;
 mod bad_input;
 mod check;
+mod config;
 mod connect;
 mod demo;
 mod expose;

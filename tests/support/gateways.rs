@@ -125,7 +125,9 @@ impl ReferenceGateway {
 
 /// The reference CLI with a home that points it at a gateway.
 pub(crate) struct ReferenceCli {
-    home: TempDir,
+    home: PathBuf,
+    /// The home, where it is this one's own.
+    _kept: Option<TempDir>,
 }
 
 impl ReferenceCli {
@@ -141,14 +143,19 @@ impl ReferenceCli {
              token: '{token}' }} }} }}"
         );
         fs::write(state.join("openclaw.json"), config).expect("writing its configuration");
-        Self { home }
+        Self { home: home.path().to_owned(), _kept: Some(home) }
+    }
+
+    /// Shares a home, and the configuration in it, with our program.
+    pub(crate) fn of(home: &Home) -> Self {
+        Self { home: home.path("home"), _kept: None }
     }
 
     /// Runs a command and fails unless it succeeds.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(peers::starter("openclaw"));
         command.args(arguments);
-        furnish_reference(&mut command, self.home.path());
+        furnish_reference(&mut command, &self.home);
         let output = run_to_end(command, Duration::from_secs(120));
         assert!(output.status.success(), "the reference CLI: {arguments:?}: {output:?}");
         output

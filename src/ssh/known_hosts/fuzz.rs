@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{tests::key, *};
-use crate::ssh::fuzz;
+use crate::fuzz;
 
 const HOSTS: [(&str, u16); 5] = [
     ("box.example", 22),

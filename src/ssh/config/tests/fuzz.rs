@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::Fake;
-use crate::ssh::{
-    config::{
+use crate::{
+    fuzz,
+    ssh::config::{
         Mistake, Request,
         keywords::{self, Kind},
         resolve,
     },
-    fuzz,
 };
 
 #[test]

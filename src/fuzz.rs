@@ -32,7 +32,7 @@ enum Change {
 }
 
 /// Gives every file below `fixtures/<folder>`, then mutations of them, to `check`.
-pub(super) fn survives(folder: &str, check: impl Fn(&[u8])) {
+pub(crate) fn survives(folder: &str, check: impl Fn(&[u8])) {
     let corpus = corpus(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(folder));
     assert!(!corpus.is_empty(), "no corpus in fixtures/{folder}");
     for input in &corpus {

@@ -1,0 +1,320 @@
+//! `config set` and `config unset`: change the file, or say why not.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use serde_json::{Value, json};
+
+use super::{
+    super::Context,
+    operation::{Operation, batch, batch_file, reference, value},
+    refusal,
+};
+use crate::{
+    config::{Current, Edit, KeyPath, Outcome, Run, change, merge},
+    problem::{Class, Problem},
+};
+
+/// Keys of `gateway` that the next command reads; the others are read when a gateway starts.
+const READ_BY_COMMANDS: [&str; 2] = ["remote", "mode"];
+
+/// Arguments of `config set`. `--json` means `--strict-json` too.
+#[derive(Debug, clap::Args)]
+pub(super) struct Set {
+    /// Dots and brackets: gateway.port, list[0], models["a.b"]
+    #[arg(required_unless_present_any = ["batch_json", "batch_file"])]
+    path: Option<String>,
+    /// JSON5 where it can be read as that, else the text itself
+    #[arg(required_unless_present_any = ["batch_json", "batch_file", "ref_id"], allow_hyphen_values = true)]
+    value: Option<String>,
+    /// The value must be JSON (also with --json)
+    #[arg(long)]
+    strict_json: bool,
+    /// Check only, write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Accepted: nothing is executed here
+    #[arg(long, hide = true, requires = "dry_run")]
+    allow_exec: bool,
+    /// Merge an object into the one that stands there
+    #[arg(long, conflicts_with = "replace")]
+    merge: bool,
+    /// Yes, entries of models, agents, plugins and profiles that are missing in the value shall go
+    #[arg(long)]
+    replace: bool,
+    /// Only if nothing stands there yet
+    #[arg(long, conflicts_with_all = ["dry_run", "batch_json", "batch_file", "expect_current_json"])]
+    expect_current_absent: bool,
+    /// Only if this value (JSON) stands there
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["dry_run", "batch_json", "batch_file"])]
+    expect_current_json: Option<String>,
+    /// Set a reference to a secret: where it comes from (env, file, exec, store)
+    #[arg(long, value_name = "SOURCE", requires_all = ["ref_provider", "ref_id"])]
+    ref_source: Option<String>,
+    /// Which provider has it
+    #[arg(long, value_name = "NAME", requires_all = ["ref_source", "ref_id"])]
+    ref_provider: Option<String>,
+    /// What it is called there
+    #[arg(long, value_name = "ID", requires_all = ["ref_source", "ref_provider"], conflicts_with_all = ["value", "batch_json", "batch_file"])]
+    ref_id: Option<String>,
+    /// Several at once: a list of {path, value}, {path, ref} or {path, provider}
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["path", "batch_file"])]
+    batch_json: Option<String>,
+    /// The same from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "path")]
+    batch_file: Option<PathBuf>,
+}
+
+/// Arguments of `config unset`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Unset {
+    /// Dots and brackets: gateway.port, list[0], models["a.b"]
+    path: String,
+    /// Check only, write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Accepted: nothing is executed here
+    #[arg(long, hide = true, requires = "dry_run")]
+    allow_exec: bool,
+}
+
+/// What was asked for, for the report.
+struct Asked {
+    paths: Vec<KeyPath>,
+    modes: Vec<&'static str>,
+    verb: &'static str,
+    run: Run,
+}
+
+/// Runs `config set`.
+pub(super) fn set(context: &Context, arguments: &Set) -> anyhow::Result<ExitCode> {
+    let operations = operations(arguments, context.output.is_json())?;
+    let expected =
+        arguments.expect_current_json.as_deref().map(|text| value(text, true)).transpose()?;
+    let mut modes: Vec<_> = operations.iter().map(|operation| operation.mode).collect();
+    modes.dedup();
+    let asked = Asked {
+        paths: operations.iter().map(|operation| operation.path.clone()).collect(),
+        modes,
+        verb: "set",
+        run: if arguments.dry_run { Run::Dry } else { Run::Real },
+    };
+    let outcome = change(&context.paths, asked.run, |current| {
+        for operation in &operations {
+            expect(arguments, expected.as_ref(), current, &operation.path)?;
+        }
+        let mut edits = Vec::new();
+        for operation in &operations {
+            edits.extend(edits_of(arguments, current, operation)?);
+        }
+        Ok(edits)
+    });
+    report(context, &asked, outcome)
+}
+
+/// Runs `config unset`.
+pub(super) fn unset(context: &Context, arguments: &Unset) -> anyhow::Result<ExitCode> {
+    let path = refusal::path(&arguments.path)?;
+    let asked = Asked {
+        paths: vec![path.clone()],
+        modes: vec!["unset"],
+        verb: "took away",
+        run: if arguments.dry_run { Run::Dry } else { Run::Real },
+    };
+    let outcome = change(&context.paths, asked.run, |current| {
+        let is_there = path.find(&current.own).is_some() || path.find(&current.whole).is_some();
+        if is_there {
+            return Ok(vec![Edit::Unset(path.clone())]);
+        }
+        Err(Problem::new(
+            Class::Config,
+            format!("{path} is not set in openclaw.json, nothing was changed"),
+        )
+        .code(refusal::NOT_SET)
+        .fix("openclaw config get PATH"))
+    });
+    report(context, &asked, outcome)
+}
+
+fn operations(arguments: &Set, is_json: bool) -> Result<Vec<Operation>, Problem> {
+    if let Some(text) = &arguments.batch_json {
+        return batch(text);
+    }
+    if let Some(file) = &arguments.batch_file {
+        return batch(&batch_file(file)?);
+    }
+    let path = refusal::path(arguments.path.as_deref().unwrap_or_default())?;
+    if let (Some(source), Some(provider), Some(id)) =
+        (&arguments.ref_source, &arguments.ref_provider, &arguments.ref_id)
+    {
+        let value = reference(source, provider, id)?;
+        return Ok(vec![Operation { path, value, mode: "builder" }]);
+    }
+    let is_strict = arguments.strict_json || is_json;
+    let value = value(arguments.value.as_deref().unwrap_or_default(), is_strict)?;
+    let mode = if is_strict { "json" } else { "value" };
+    Ok(vec![Operation { path, value, mode }])
+}
+
+/// Whether what stands there is what the caller last saw. Neither value is shown.
+fn expect(
+    arguments: &Set,
+    expected: Option<&Value>,
+    current: &Current,
+    path: &KeyPath,
+) -> Result<(), Problem> {
+    let found = path.find(&current.whole);
+    let is_as_expected = match expected {
+        Some(expected) => found == Some(expected),
+        None => !arguments.expect_current_absent || found.is_none(),
+    };
+    if is_as_expected {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Class::Config,
+        format!("{path} is not what was expected; nothing was changed"),
+    )
+    .code(refusal::CONFLICT)
+    .fix(format!("openclaw config get '{path}'")))
+}
+
+fn edits_of(
+    arguments: &Set,
+    current: &Current,
+    operation: &Operation,
+) -> Result<Vec<Edit>, Problem> {
+    let Operation { path, value, .. } = operation;
+    if arguments.merge {
+        return merge(current, path, value);
+    }
+    if !arguments.replace {
+        keep_entries(current, path, value)?;
+    }
+    let mut edits = vec![Edit::Set(path.clone(), value.clone())];
+    // The other secret would lie there for nothing, and OpenClaw takes it away too.
+    if let (["gateway", "auth", "mode"], Some(mode)) = (path.names().as_slice(), value.as_str()) {
+        let idle: &[&str] = match mode {
+            "token" => &["password"],
+            "password" => &["token"],
+            "trusted-proxy" => &["token", "password"],
+            _ => &[],
+        };
+        let idle = idle.iter().map(|key| KeyPath::of(&["gateway", "auth", key]));
+        edits.extend(idle.filter(|path| path.find(&current.own).is_some()).map(Edit::Unset));
+    }
+    Ok(edits)
+}
+
+/// Refuses a value that would silently take entries of a person's own lists away.
+fn keep_entries(current: &Current, path: &KeyPath, value: &Value) -> Result<(), Problem> {
+    let is_protected = matches!(
+        path.names().as_slice(),
+        ["agents", "defaults", "models"]
+            | ["models", "providers"]
+            | ["models", "providers", _]
+            | ["models", "providers", _, "models"]
+            | ["agents" | "plugins", "entries"]
+            | ["auth", "profiles"]
+    );
+    let Some(old) = path.find(&current.whole).filter(|_| is_protected) else { return Ok(()) };
+    let kept = entries(value);
+    let lost: Vec<_> = entries(old).into_iter().filter(|name| !kept.contains(name)).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(Class::Usage, format!("{path} would lose {}", lost.join(", ")))
+        .fix("--merge to add, --replace to let them go"))
+}
+
+/// The names of what an object or a list of objects with an `id` holds.
+fn entries(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(keys) => keys.keys().cloned().collect(),
+        Value::Array(items) => {
+            let ids = items.iter().filter_map(|item| item.get("id").and_then(Value::as_str));
+            ids.map(str::to_owned).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+fn report(
+    context: &Context,
+    asked: &Asked,
+    outcome: Result<Outcome, Problem>,
+) -> anyhow::Result<ExitCode> {
+    let output = &context.output;
+    if asked.run == Run::Dry && output.is_json() {
+        return report_dry_run(context, asked, outcome);
+    }
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(problem) => return Ok(refusal::refuse(context, problem)),
+    };
+    let paths: Vec<_> = asked.paths.iter().map(ToString::to_string).collect();
+    for path in paths.iter().filter(|path| is_unknown(&outcome, path)) {
+        output.note(format!("warning: {path} means nothing to this program; it is kept as it is"));
+    }
+    let restart = outcome.is_changed && asked.paths.iter().any(is_read_at_start);
+    if output.is_json() {
+        output.value(&json!({
+            "ok": true, "changed": outcome.is_changed, "paths": paths,
+            "configPath": context.paths.config, "restart": restart,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let paths = paths.join(", ");
+    output.line(match (asked.run, outcome.is_changed, restart) {
+        (Run::Dry, ..) => format!("{paths}: the file would be in order; nothing was written"),
+        (Run::Real, false, _) => format!("no change: {paths} is as it was"),
+        (Run::Real, true, true) => {
+            format!("{} {paths}; a gateway that runs must be started again to use it", asked.verb)
+        }
+        (Run::Real, true, false) => format!("{} {paths}", asked.verb),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The shape that OpenClaw gives a dry run.
+fn report_dry_run(
+    context: &Context,
+    asked: &Asked,
+    outcome: Result<Outcome, Problem>,
+) -> anyhow::Result<ExitCode> {
+    let is_checked = outcome.is_ok();
+    let mut value = json!({
+        "ok": is_checked, "operations": asked.paths.len(), "configPath": context.paths.config,
+        "inputModes": asked.modes,
+        // References are not followed here, as little as where nothing refers to anything.
+        "checks": {"schema": true, "resolvability": false, "resolvabilityComplete": false},
+        "refsChecked": 0, "skippedExecRefs": 0,
+    });
+    let Err(problem) = outcome else {
+        context.output.value(&value)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let kind = match problem.code.as_deref() {
+        Some(refusal::NOT_SET) => "missing-path",
+        Some(refusal::CONFLICT) => "conflict",
+        _ => "schema",
+    };
+    let errors = json!([{"kind": kind, "message": problem.message}]);
+    if let Some(value) = value.as_object_mut() {
+        value.insert("errors".to_owned(), errors);
+    }
+    refusal::value(context, &problem, value)
+}
+
+/// Whether the key is one of a section that we read, and means nothing there.
+fn is_unknown(outcome: &Outcome, path: &str) -> bool {
+    let is_inside = |key: &String| path == key || path.starts_with(&format!("{key}."));
+    path.starts_with("gateway.") && outcome.review.unknown.iter().any(is_inside)
+}
+
+fn is_read_at_start(path: &KeyPath) -> bool {
+    match path.names().as_slice() {
+        ["gateway", key, ..] => !READ_BY_COMMANDS.contains(key),
+        ["gateway"] => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,66 @@
+//! `remote connect --write-config`: the remote in `openclaw.json`, for OpenClaw's own programs.
+
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::{
+    client::Credential,
+    config::{Current, Edit, KeyPath, Run, change},
+    problem::Problem,
+};
+
+/// Writes that the gateway is reached at the local `port` with `credential`, and says so: the
+/// secret stands there as it is, which is where OpenClaw's programs look for it.
+pub(super) fn write(
+    context: &Context,
+    name: &str,
+    port: u64,
+    credential: &Credential,
+) -> Result<(), Problem> {
+    let mut was_local = false;
+    let outcome = change(&context.paths, Run::Real, |current| {
+        was_local = current.own.pointer("/gateway/mode") == Some(&json!("local"));
+        Ok(edits(current, port, credential))
+    });
+    let outcome = outcome.map_err(|problem| {
+        let message = format!("`{name}` is up and saved, but {}", problem.message);
+        Problem { message, ..problem }
+    })?;
+    let file = context.paths.config.display();
+    if !outcome.is_changed {
+        context.output.note(format!("{file} leads to `{name}` already"));
+        return Ok(());
+    }
+    let secret = match (&credential.token, &credential.password) {
+        (Some(_), _) => " with its token, as plain text (mode 0600)",
+        (None, Some(_)) => " with its password, as plain text (mode 0600)",
+        (None, None) => "",
+    };
+    context.output.note(format!("wrote `{name}` into {file}{secret}"));
+    if was_local {
+        context.output.note(
+            "note: gateway.mode was local; an OpenClaw gateway does not start on this machine now",
+        );
+    }
+    Ok(())
+}
+
+/// What has to change; a secret that is referred to and right is left where it is.
+fn edits(current: &Current, port: u64, credential: &Credential) -> Vec<Edit> {
+    let remote = |key: &str| KeyPath::of(&["gateway", "remote", key]);
+    let mut edits = vec![
+        Edit::Set(KeyPath::of(&["gateway", "mode"]), json!("remote")),
+        Edit::Set(remote("url"), json!(format!("ws://127.0.0.1:{port}"))),
+        Edit::Set(remote("transport"), json!("direct")),
+    ];
+    for (key, secret) in [("token", &credential.token), ("password", &credential.password)] {
+        let path = remote(key);
+        let there = path.find(&current.whole);
+        match secret.as_ref().map(|secret| Value::from(secret.expose())) {
+            Some(secret) if there != Some(&secret) => edits.push(Edit::Set(path, secret)),
+            None if path.find(&current.own).is_some() => edits.push(Edit::Unset(path)),
+            Some(_) | None => {}
+        }
+    }
+    edits
+}

@@ -1,0 +1,167 @@
+//! Changes of `openclaw.json`: read, changed, checked and written as one step, or not at all.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{
+    Paths, edit,
+    edit::Edit,
+    file,
+    include::INCLUDE,
+    openclaw::{Review, read},
+    path::KeyPath,
+    redact::PLACEHOLDER,
+    syntax,
+};
+use crate::problem::{Class, Problem};
+
+/// Variables that say that somebody else manages the file.
+const MANAGED: [&str; 2] = ["OPENCLAW_CONFIG_READONLY", "OPENCLAW_NIX_MODE"];
+
+/// What the file holds at the moment, for whoever decides what to change.
+#[derive(Debug)]
+pub(crate) struct Current {
+    /// The file's own value, without what it includes.
+    pub(crate) own: Value,
+    /// Everything, included files and variables too.
+    pub(crate) whole: Value,
+}
+
+/// What a change would do.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Whether the file is another one than before.
+    pub(crate) is_changed: bool,
+    /// How the file reads now.
+    pub(crate) review: Review,
+}
+
+/// Whether to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// Write.
+    Real,
+    /// Only say what would come of it.
+    Dry,
+}
+
+/// Changes the file by the edits that `decide` makes of what stands there. A broken file is left as
+/// it is, a change that breaks it is refused with every issue, and a change of somebody else's in
+/// between is not lost. Class `config`.
+pub(crate) fn change(
+    paths: &Paths,
+    run: Run,
+    decide: impl FnOnce(&Current) -> Result<Vec<Edit>, Problem>,
+) -> Result<Outcome, Problem> {
+    let file = &paths.config;
+    if run == Run::Real {
+        refuse_if_managed(|name| std::env::var(name).ok())?;
+    }
+    // Held until this returns.
+    let _lock = match run {
+        Run::Real => Some(file::lock(&paths.own().join("openclaw.lock"))?),
+        Run::Dry => None,
+    };
+    let before = read(file)?;
+    let text = before.as_deref().unwrap_or_default();
+    let text = if text.trim().is_empty() { "{}\n" } else { text };
+    let review = Review::of_this_machine(text, file);
+    if let Some(problem) = review.problem(file) {
+        return Err(problem);
+    }
+    let own = syntax::parse(text).unwrap_or_default();
+    let current = Current { own, whole: review.whole };
+    let edits = decide(&current)?;
+    refuse_what_is_included(&current.own, &edits, file)?;
+    let changed = edit::apply(text, &edits).map_err(|why| {
+        Problem::new(Class::Config, format!("cannot change {}: {why}", file.display()))
+            .fix(format!("edit {}", file.display()))
+    })?;
+    let after = Review::of_this_machine(&changed, file);
+    if let Some(problem) = after.problem(file) {
+        let message = format!("refused, nothing was written: {}", problem.message);
+        return Err(Problem { message, fix: None, ..problem });
+    }
+    let is_changed = syntax::parse(&changed).ok().as_ref() != Some(&current.own);
+    if is_changed && run == Run::Real {
+        refuse_if_changed(file, before.as_deref())?;
+        file::write(file, changed.as_bytes())?;
+    }
+    Ok(Outcome { is_changed, review: after })
+}
+
+fn refuse_if_managed(variable: impl Fn(&str) -> Option<String>) -> Result<(), Problem> {
+    match MANAGED.iter().find(|name| variable(name).as_deref() == Some("1")) {
+        None => Ok(()),
+        Some(name) => Err(Problem::new(
+            Class::Config,
+            format!("{name}=1: openclaw.json is managed elsewhere, and not written here"),
+        )
+        .fix("change it where it comes from")),
+    }
+}
+
+/// Another program that does not know our lock may have written in between.
+fn refuse_if_changed(file: &Path, before: Option<&str>) -> Result<(), Problem> {
+    if read(file)?.as_deref() == before {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Class::Config,
+        format!("{} was changed by another program meanwhile; nothing was written", file.display()),
+    )
+    .code("CONFLICT")
+    .fix("the same command again"))
+}
+
+/// A value that comes from another file cannot be changed in this one.
+fn refuse_what_is_included(own: &Value, edits: &[Edit], file: &Path) -> Result<(), Problem> {
+    for edit in edits {
+        let (Edit::Set(path, _) | Edit::Unset(path)) = edit;
+        let mut holder = Some(own);
+        for step in path.steps() {
+            let Some(value) = holder else { break };
+            if step.name != INCLUDE
+                && let Some(included) = value.get(INCLUDE)
+            {
+                return Err(Problem::new(
+                    Class::Config,
+                    format!("{path} belongs to a part of {} that is included", file.display()),
+                )
+                .fix(format!("edit {included} beside it")));
+            }
+            holder = match value {
+                Value::Object(keys) => keys.get(&step.name),
+                Value::Array(items) => step.place().and_then(|place| items.get(place)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+            };
+        }
+        if let Edit::Set(path, value) = edit
+            && holds_placeholder(value)
+        {
+            return Err(Problem::new(
+                Class::Usage,
+                format!(
+                    "{PLACEHOLDER} is what `config get` shows for a secret, and no value for {path}"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn holds_placeholder(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text == PLACEHOLDER,
+        Value::Array(items) => items.iter().any(holds_placeholder),
+        Value::Object(keys) => keys.values().any(holds_placeholder),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// The edits that merge `new` into what stands at `path`.
+pub(crate) fn merge(current: &Current, path: &KeyPath, new: &Value) -> Result<Vec<Edit>, Problem> {
+    edit::merged(&current.own, path, new)
+        .map_err(|why| Problem::new(Class::Usage, why).fix("--replace puts the new value there"))
+}

@@ -1,0 +1,261 @@
+//! `openclaw.json` in the hands of our commands, of people, and of OpenClaw's own programs.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, symlink},
+    path::Path,
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{Home, Peer, Ran, ReferenceCli, Scene, openclaw, present};
+
+/// As a person writes one.
+const FILE: &str = r#"// mine
+{
+  gateway: {
+    port: 18789, // as ever
+    auth: { mode: 'token', token: "not-for-your-eyes", },
+    "remote": { url: "ws://anna:pw@127.0.0.1:1", password: "${NOT_SET}" },
+  },
+  /* of another program */
+  plugins: { entries: { "a.b": { enabled: true, apiKey: 'nor-this' } } },
+}
+"#;
+const PLACE: &str = "home/.openclaw/openclaw.json";
+
+fn home(text: &str) -> Home {
+    let home = Home::new();
+    home.write(PLACE, text);
+    home
+}
+
+fn config(home: &Home, words: &[&str]) -> Ran {
+    openclaw(home).arg("config").args(words).run()
+}
+
+fn text(home: &Home) -> String {
+    fs::read_to_string(home.path(PLACE)).expect("openclaw.json")
+}
+
+#[test]
+fn a_change_leaves_the_rest_of_the_file_as_it_was() {
+    let home = home(FILE);
+    let set = config(&home, &["set", "gateway.port", "19001"]).exits(0);
+    assert!(set.stdout.contains("started again"), "{set}");
+    assert_eq!(text(&home), FILE.replace("18789", "19001"));
+    config(&home, &["set", "gateway.bind", "lan"]).exits(0);
+    config(&home, &["unset", "gateway.bind"]).exits(0);
+    config(&home, &["set", "gateway.port", "19001"]).exits(0);
+    assert_eq!(text(&home), FILE.replace("18789", "19001"));
+    assert_eq!(config(&home, &["get", "gateway.port"]).exits(0).stdout, "19001\n");
+    assert_eq!(fs::metadata(home.path(PLACE)).expect("it").mode() & 0o777, 0o600);
+}
+
+#[test]
+fn no_secret_is_printed() {
+    let home = home(FILE);
+    for path in ["gateway", "gateway.auth", "gateway.auth.token", "plugins", "gateway.remote.url"] {
+        for words in [vec!["get", path], vec!["get", path, "--json"]] {
+            let got = config(&home, &words).exits(0);
+            assert!(got.stdout.contains("__OPENCLAW_REDACTED__"), "{got}");
+            for secret in ["not-for-your-eyes", "nor-this", "anna:pw"] {
+                assert!(!got.stdout.contains(secret), "{got}");
+            }
+        }
+    }
+    let back = config(&home, &["set", "gateway.auth.token", "__OPENCLAW_REDACTED__"]).exits(2);
+    assert!(!back.stderr.contains("not-for-your-eyes"), "{back}");
+    assert_eq!(text(&home), FILE);
+}
+
+#[test]
+fn answers_have_the_shapes_of_openclaw() {
+    let home = home(FILE);
+    let file = home.path(PLACE);
+    assert_eq!(config(&home, &["file", "--json"]).exits(0).json(), json!({"path": file}));
+    let valid = config(&home, &["validate", "--json"]).exits(0).json();
+    let warning = json!({
+        "path": "gateway.remote.password", "message": "the environment variable NOT_SET is not set",
+    });
+    assert_eq!(valid, json!({"valid": true, "path": file, "warnings": [warning]}));
+    assert_eq!(config(&home, &["get", "gateway.auth.mode", "--json"]).exits(0).json(), "token");
+    let missing = config(&home, &["get", "gateway.tls", "--json"]).exits(1).json();
+    assert_eq!(missing["error"]["type"], "cli_error", "{missing:#}");
+    let dry = ["set", "gateway.bind", "\"lan\"", "--dry-run", "--json"];
+    assert_eq!(
+        config(&home, &dry).exits(0).json(),
+        json!({
+            "ok": true, "operations": 1, "configPath": file, "inputModes": ["json"],
+            "checks": {"schema": true, "resolvability": false, "resolvabilityComplete": false},
+            "refsChecked": 0, "skippedExecRefs": 0,
+        })
+    );
+    let dry = ["unset", "gateway.tls", "--dry-run", "--json"];
+    let missing = config(&home, &dry).exits(1).json();
+    assert_eq!(missing["errors"][0]["kind"], "missing-path", "{missing:#}");
+    assert_eq!(missing["inputModes"], json!(["unset"]), "{missing:#}");
+    assert_eq!(text(&home), FILE);
+
+    home.write(PLACE, "{gateway: {bind: 'moon', port: 0}}");
+    let wrong = config(&home, &["validate", "--json"]).exits(2).json();
+    assert_eq!(wrong["valid"], false, "{wrong:#}");
+    let paths: Vec<&Value> = [0, 1].iter().map(|i| &wrong["issues"][*i]["path"]).collect();
+    assert_eq!(paths, ["gateway.port", "gateway.bind"], "{wrong:#}");
+    assert_eq!(wrong["issues"][1]["allowedValues"][2], "lan", "{wrong:#}");
+    config(&home, &["get", "gateway.port", "--json"]).exits(2).json();
+}
+
+#[test]
+fn what_would_break_the_file_is_refused() {
+    let home = home(FILE);
+    for words in [
+        vec!["set", "gateway.port", "nonsense"],
+        vec!["set", "gateway", "{port: 0, bind: 'moon'}"],
+        vec!["set", "gateway.port", "1,", "--strict-json"],
+        vec!["set", "gateway..port", "1"],
+        vec!["set", "plugins.entries", "{}"],
+    ] {
+        config(&home, &words).exits(2);
+    }
+    let both = config(&home, &["set", "gateway", "{port: 0, bind: 'moon'}"]).exits(2);
+    assert!(
+        both.stderr.contains("gateway.port: ") && both.stderr.contains("gateway.bind: "),
+        "{both}"
+    );
+    config(&home, &["set", "gateway.port", "2", "--expect-current-json", "3"]).exits(1);
+    config(&home, &["set", "gateway.port", "2", "--expect-current-absent"]).exits(1);
+    config(&home, &["unset", "gateway.tls"]).exits(1);
+    let managed = openclaw(&home).env("OPENCLAW_CONFIG_READONLY", "1");
+    managed.args(["config", "set", "gateway.port", "2"]).run().exits(2);
+    assert_eq!(text(&home), FILE);
+
+    let broken = "{ gateway: { port: ";
+    home.write(PLACE, broken);
+    config(&home, &["set", "gateway.port", "2"]).exits(2);
+    config(&home, &["unset", "gateway.port"]).exits(2);
+    assert_eq!(text(&home), broken);
+    let deep = "[".repeat(500_000);
+    home.write(PLACE, &deep);
+    config(&home, &["validate"]).exits(2);
+}
+
+#[test]
+fn many_writers_lose_nothing() {
+    let home = home(FILE);
+    let writers: Vec<_> = (0..8)
+        .map(|i| {
+            openclaw(&home).args(["config", "set", &format!("notes.n{i}"), &i.to_string()]).start()
+        })
+        .collect();
+    for writer in writers {
+        writer.end().exits(0);
+    }
+    let notes = config(&home, &["get", "notes", "--json"]).exits(0).json();
+    let all = (0..8).all(|i| notes[format!("n{i}")] == json!(i));
+    assert!(all, "{notes:#}");
+    assert!(text(&home).starts_with("// mine\n"), "{}", text(&home));
+}
+
+#[test]
+fn links_variables_and_profiles_lead_to_the_right_file() {
+    let home = Home::new();
+    let real = home.write("dotfiles/openclaw.json", "{} // real\n");
+    fs::create_dir_all(home.state()).expect("the state directory");
+    symlink(&real, home.path(PLACE)).expect("a link");
+    config(&home, &["set", "gateway.port", "2"]).exits(0);
+    assert!(fs::symlink_metadata(home.path(PLACE)).expect("it").is_symlink());
+    let written = fs::read_to_string(&real).expect("the real file");
+    assert!(written.contains("2") && written.ends_with("// real\n"), "{written}");
+
+    let elsewhere = home.path("elsewhere.json");
+    let named = openclaw(&home).env("OPENCLAW_CONFIG_PATH", &elsewhere);
+    named.args(["config", "set", "gateway.port", "3"]).run().exits(0);
+    assert_eq!(
+        fs::read_to_string(&elsewhere).expect("it"),
+        "{\n  \"gateway\": {\n    \"port\": 3\n  }\n}\n"
+    );
+    let other = openclaw(&home).without("OPENCLAW_STATE_DIR");
+    let place = other.args(["--profile", "work", "config", "file"]).run().exits(0).stdout;
+    assert_eq!(Path::new(place.trim()), home.path("home/.openclaw-work/openclaw.json"));
+}
+
+#[test]
+fn parts_in_files_of_their_own_are_read_and_left_alone() {
+    let home = home("{gateway: {$include: './gateway.json5', mode: 'local'}, $comment: 1}\n");
+    home.write("home/.openclaw/gateway.json5", "{port: 4, mode: 'remote'}");
+    assert_eq!(config(&home, &["get", "gateway.port"]).exits(0).stdout, "4\n");
+    assert_eq!(config(&home, &["get", "gateway.mode"]).exits(0).stdout, "local\n");
+    let refused = config(&home, &["set", "gateway.port", "5"]).exits(2);
+    assert!(refused.stderr.contains("gateway.json5"), "{refused}");
+    config(&home, &["set", "logging.level", "info"]).exits(0);
+    home.write("home/.openclaw/gateway.json5", "{port: 'x'}");
+    config(&home, &["validate"]).exits(2);
+}
+
+/// The folder of samples, each file with the variables that it names.
+fn samples() -> Vec<std::path::PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/openclaw/samples");
+    let entries =
+        fs::read_dir(&folder).expect("the samples").map(|entry| entry.expect("one").path());
+    let mut files: Vec<_> = entries.filter(|path| path.is_file()).collect();
+    files.push(folder.join("split/openclaw.json"));
+    files.sort();
+    files
+}
+
+#[test]
+fn every_sample_is_in_order() {
+    for sample in samples() {
+        let run =
+            openclaw(&Home::new()).env("OPENCLAW_CONFIG_PATH", &sample).env("LAPTOP_TOKEN", "x");
+        let valid = run.args(["config", "validate", "--json"]).run().exits(0).json();
+        assert_eq!(valid["valid"], true, "{}: {valid:#}", sample.display());
+    }
+}
+
+#[test]
+fn openclaw_reads_what_we_write_and_finds_the_samples_in_order() {
+    if !present(&[Peer::OpenClaw]) {
+        return;
+    }
+    let home = home(FILE);
+    let theirs = ReferenceCli::of(&home);
+    config(&home, &["set", "gateway.controlUi.allowedOrigins[0]", "https://a.example"]).exits(0);
+    let got = theirs.run(&["config", "get", "gateway.controlUi", "--json"]).stdout;
+    let got: Value = serde_json::from_slice(&got).expect("JSON");
+    assert_eq!(got["allowedOrigins"], json!(["https://a.example"]));
+    assert_eq!(got, config(&home, &["get", "gateway.controlUi", "--json"]).json());
+    for sample in samples() {
+        if sample.ends_with("split/openclaw.json") {
+            continue;
+        }
+        home.write(PLACE, &fs::read_to_string(&sample).expect("a sample"));
+        theirs.run(&["config", "validate"]);
+    }
+}
+
+#[test]
+fn openclaws_own_programs_use_the_tunnel_that_was_written_down() {
+    if !present(&[Peer::OpenSsh, Peer::OpenClaw]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.laptop.write(PLACE, "// mine\n{ gateway: { mode: 'local' } }\n");
+    let connect =
+        || scene.dialling().args(["--write-config", "--name", "vps"]).arg(scene.sshd.target());
+    let told = connect().run().exits(0);
+    assert!(told.stderr.contains("token") && told.stderr.contains("was local"), "{told}");
+    let written = text(&scene.laptop);
+    assert!(written.starts_with("// mine\n"), "{written}");
+    assert_eq!(fs::metadata(scene.laptop.path(PLACE)).expect("it").mode() & 0o777, 0o600);
+    let url = config(&scene.laptop, &["get", "gateway.remote.url"]).exits(0).stdout;
+    assert_eq!(url, format!("ws://127.0.0.1:{}\n", scene.local_port));
+    connect().run().exits(0);
+    assert_eq!(text(&scene.laptop), written, "the same again changes nothing");
+
+    let health = ReferenceCli::of(&scene.laptop).run(&["health", "--json"]).stdout;
+    let health: Value = serde_json::from_slice(&health).expect("JSON");
+    assert_eq!(health["ok"], true, "{health:#}");
+    openclaw(&scene.laptop).args(["health"]).run().exits(0);
+}
