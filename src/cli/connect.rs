@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Context, ask, metrics,
-    order::{Arguments, GATEWAY_PORT, Order, refuse_unsupported},
+    order::{Arguments, GATEWAY_PORT, Order},
     output::{Spinner, Tone},
     remote::describe,
     remote_install,
@@ -42,7 +42,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
 }
 
 async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    refuse_unsupported(&arguments)?;
+    arguments.ssh.refuse_unsupported()?;
     // The file may hold the secret: better to say now that it is broken than after the login.
     OpenClaw::load(&context.paths)?;
     let saved = Remotes::load(&context.paths)?;
@@ -64,7 +64,8 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     }
     let limit = Duration::from_secs(arguments.timeout);
     let mut deadline = Instant::now() + limit;
-    let (status, opened, connection) = bring_up(context, &arguments, &order, &mut deadline).await?;
+    let manner = Manner { batch: arguments.batch, timeout: arguments.timeout };
+    let (status, opened, connection) = bring_up(context, manner, &order, &mut deadline).await?;
     let mut held = Held { connection, opened };
     let login = match log_in(context, &arguments, &order, &held, given, deadline).await {
         Ok(login) => login,
@@ -140,10 +141,11 @@ fn secret_file(path: &Path) -> Result<Secret, Problem> {
 
 /// Resolves the target, and says which forwards of the ssh configuration are not made.
 async fn warn_of_forwards(context: &Context, definition: config::Remote) -> anyhow::Result<()> {
+    let own_gateway = OpenClaw::load(&context.paths)?.own_port();
     let resolving = tokio::task::spawn_blocking(move || {
         let environment = ssh::Environment::of_process();
         let mut plan = ssh::resolve(&definition.target, &definition.ssh, &environment)?;
-        plan.forwards.settle(&definition);
+        plan.forwards.settle(&definition, own_gateway);
         Ok::<_, Problem>(plan.forwards.left_out)
     });
     for left_out in resolving.await?? {
@@ -166,10 +168,19 @@ fn hint_at_files(context: &Context, order: &Order) {
     }
 }
 
+/// How a remote is brought up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// Whether nobody may be asked.
+    pub(super) batch: bool,
+    /// How long it may take, seconds.
+    pub(super) timeout: u64,
+}
+
 /// Has the supervisor bring the remote up, and passes its questions on.
-async fn bring_up(
+pub(super) async fn bring_up(
     context: &Context,
-    arguments: &Arguments,
+    manner: Manner,
     order: &Order,
     deadline: &mut Instant,
 ) -> anyhow::Result<(Value, Opened, Connection)> {
@@ -181,9 +192,9 @@ async fn bring_up(
         .request(Request::Connect {
             name: order.name.clone(),
             definition,
-            batch: arguments.batch || !ask::is_possible(),
+            batch: manner.batch || !ask::is_possible(),
             make_default: order.make_default,
-            timeout_ms: arguments.timeout * 1000,
+            timeout_ms: manner.timeout * 1000,
         })
         .await?;
     loop {

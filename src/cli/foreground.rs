@@ -12,6 +12,7 @@ use crate::{
     control::{self, Note, Reply, Request},
     problem::{Class, Problem},
     supervisor,
+    tunnel::PLACE_TAKEN,
 };
 
 /// The exit code that keeps systemd from starting again what cannot work.
@@ -46,7 +47,7 @@ pub(super) async fn run(
             metrics::set(context, scraped, false).await?;
         }
         match keep(context, Duration::from_secs(timeout), &order).await {
-            Err(problem) if matches!(problem.class, Class::Unreachable | Class::GatewayDown) => {
+            Err(problem) if heals_by_itself(&problem) => {
                 // What time may heal is no reason to end: save it, and go on trying.
                 context.output.note(format!("openclaw: {}; trying on", problem.message));
                 resume(context, &order).await
@@ -66,6 +67,13 @@ pub(super) async fn run(
     // The supervisor frees its ports and its socket before it is gone.
     let (_told, _ended) = tokio::join!(stop(context), supervise);
     Err(problem.into())
+}
+
+/// Whether time may heal it: a path that is away, a gateway that is not there yet, a port over there
+/// that a connection of before still holds.
+fn heals_by_itself(problem: &Problem) -> bool {
+    matches!(problem.class, Class::Unreachable | Class::GatewayDown)
+        || problem.code.as_deref() == Some(PLACE_TAKEN)
 }
 
 /// Runs the supervisor of this profile with every wanted remote, until a signal.

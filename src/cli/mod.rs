@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod connect;
 mod demo;
+mod expose;
 mod foreground;
 mod gateway;
 mod gateway_auth_token;
@@ -21,6 +22,7 @@ mod output;
 mod phrases;
 mod remote;
 mod remote_install;
+mod ssh_options;
 mod status;
 mod systemd;
 mod watch;
@@ -256,7 +258,7 @@ mod tests {
             assert!(!problem.message.contains("supervisor"), "{problem}");
         }
         let problem = wrong("openclaw --json remote");
-        assert!(problem.message.contains("connect, check, status"), "{problem}");
+        assert!(problem.message.contains("connect, expose, check, status"), "{problem}");
         assert_eq!(problem.fix.as_deref(), Some("openclaw remote --help"));
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::remote::LOCAL;
+use super::{remote::LOCAL, ssh_options};
 use crate::{
-    config::{self, Family, Forward, OpenClaw, Remote, Remotes, SshOptions, check_name},
+    config::{self, Kind, Listen, OpenClaw, Remote, Remotes, check_name},
     problem::{Class, Problem},
     ssh,
 };
@@ -19,54 +19,19 @@ const CONFIGURED: &str = "config";
 pub(super) struct Arguments {
     /// `[user@]host[:port]`, or the name of a saved remote; without it the default one
     pub(super) target: Option<String>,
-    /// Port of the SSH server
-    #[arg(short, value_name = "PORT")]
-    pub(super) port: Option<u16>,
-    /// Private key file; may be repeated
-    #[arg(short, value_name = "FILE")]
-    pub(super) identity: Vec<PathBuf>,
-    /// Jump hosts, comma-separated: `[user@]host[:port],…`
-    #[arg(short = 'J', value_name = "HOPS")]
-    pub(super) jump: Option<String>,
-    /// Read this ssh configuration file instead of ~/.ssh/config and the machine's; `none` for no
-    /// file
-    #[arg(short = 'F', value_name = "FILE", overrides_with = "config_file")]
-    pub(super) config_file: Option<PathBuf>,
-    /// An option as in ssh_config, Key=Value; may be repeated
-    #[arg(short = 'o', value_name = "KEY=VALUE")]
-    pub(super) option: Vec<String>,
-    /// A further forward, `[bind:]port:host:hostport`; may be repeated
+    #[command(flatten)]
+    pub(super) ssh: ssh_options::Arguments,
+    /// A further forward from here, as in ssh: `[bind:]port:host:hostport`, or a socket at either
+    /// end; may be repeated
     #[arg(short = 'L', value_name = "SPEC")]
     pub(super) forward: Vec<String>,
-    /// A remote forward (not yet)
+    /// A forward from over there, as in ssh; port 0 leaves the choice to the server; may be
+    /// repeated
     #[arg(short = 'R', value_name = "SPEC")]
     pub(super) remote_forward: Vec<String>,
-    /// User on the SSH server
-    #[arg(short = 'l', value_name = "USER")]
-    pub(super) login: Option<String>,
-    /// IPv4 only
-    #[arg(short = '4', conflicts_with = "ipv6")]
-    pub(super) ipv4: bool,
-    /// IPv6 only
-    #[arg(short = '6')]
-    pub(super) ipv6: bool,
-    /// Agent forwarding (refused)
-    #[arg(short = 'A', hide = true)]
-    pub(super) forward_agent: bool,
-    /// A SOCKS proxy (refused)
-    #[arg(short = 'D', hide = true, value_name = "SPEC")]
-    pub(super) dynamic_forward: Vec<String>,
-    /// Accepted and ignored, as in `ssh -N -f -T -n -q`
-    #[arg(short = 'N', hide = true, action = clap::ArgAction::Count)]
-    pub(super) no_command: u8,
-    #[arg(short = 'f', hide = true, action = clap::ArgAction::Count)]
-    pub(super) background: u8,
-    #[arg(short = 'T', hide = true, action = clap::ArgAction::Count)]
-    pub(super) no_terminal: u8,
-    #[arg(short = 'n', hide = true, action = clap::ArgAction::Count)]
-    pub(super) no_input: u8,
-    #[arg(short = 'q', hide = true, action = clap::ArgAction::Count)]
-    pub(super) quiet: u8,
+    /// Forward the gateway's companion as well, the sandbox of its widgets (the port after its own)
+    #[arg(long)]
+    pub(super) companions: bool,
     /// What to call the remote; its host otherwise
     #[arg(long)]
     pub(super) name: Option<String>,
@@ -88,19 +53,9 @@ pub(super) struct Arguments {
     /// Read the gateway's token over this login
     #[arg(long)]
     pub(super) fetch_token: bool,
-    /// Accept this host key of the last hop
-    #[arg(long, value_name = "SHA256:…")]
-    pub(super) accept_host_key: Option<String>,
     /// Never ask a person
     #[arg(long)]
     pub(super) batch: bool,
-    /// Forget a key that was unlocked: the next login asks for its passphrase again
-    #[arg(long)]
-    pub(super) no_remember: bool,
-    /// Ask an idle server for a sign of life every 30 s instead of every 7: for a radio or a battery;
-    /// a link that dies unnoticed is then found out later, though at once when somebody comes
-    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", value_parser = clap::builder::BoolishValueParser::new())]
-    pub(super) low_power: Option<bool>,
     /// How long to try, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) timeout: u64,
@@ -129,23 +84,6 @@ pub(super) struct Order {
     pub(super) is_new: bool,
 }
 
-pub(super) fn refuse_unsupported(arguments: &Arguments) -> Result<(), Problem> {
-    let refused = |what: &str, fix: &str| Err(Problem::new(Class::Usage, what).fix(fix));
-    if arguments.forward_agent {
-        return refused(
-            "-A is refused: a forwarded agent lets the far host log in as you elsewhere",
-            "use -J to go through a host without lending it your agent",
-        );
-    }
-    if !arguments.dynamic_forward.is_empty() {
-        return refused("-D: a SOCKS proxy is not supported", "use ssh -D beside the tunnel");
-    }
-    if !arguments.remote_forward.is_empty() {
-        return refused("-R: remote forwards are not built yet", "use ssh -R beside the tunnel");
-    }
-    Ok(())
-}
-
 impl Order {
     pub(super) fn new(
         arguments: &Arguments,
@@ -159,7 +97,12 @@ impl Order {
         if name == CONFIGURED && is_new {
             return Ok(Self { name, definition: None, make_default: false, is_new });
         }
-        let definition = definition(arguments, base, before)?;
+        if before.is_some_and(|before| before.kind == Kind::Exposed) {
+            return Err(config::leads_nowhere(&name)
+                .fix(format!("openclaw remote expose {name}, or another --name")));
+        }
+        let own_gateway = OpenClaw::load(paths)?.own_port();
+        let definition = definition(arguments, base, before, own_gateway)?;
         let is_unchanged = before == Some(&definition);
         Ok(Self { name, definition: (!is_unchanged).then_some(definition), make_default, is_new })
     }
@@ -207,15 +150,9 @@ fn subject(
 /// A target that looks like an option (`-oProxyCommand=…`) is read as one: without another target
 /// it must not become a command for the default remote.
 fn refuse_options_alone(arguments: &Arguments) -> Result<(), Problem> {
-    let is_told = arguments.port.is_some()
-        || !arguments.identity.is_empty()
-        || arguments.jump.is_some()
-        || arguments.config_file.is_some()
-        || !arguments.option.is_empty()
+    let is_told = arguments.ssh.is_given()
         || !arguments.forward.is_empty()
-        || arguments.login.is_some()
-        || arguments.ipv4
-        || arguments.ipv6;
+        || !arguments.remote_forward.is_empty();
     if !is_told {
         return Ok(());
     }
@@ -224,7 +161,7 @@ fn refuse_options_alone(arguments: &Arguments) -> Result<(), Problem> {
 }
 
 /// The host of a target, as a name.
-fn name_of(target: &str) -> String {
+pub(super) fn name_of(target: &str) -> String {
     let rest = target.strip_prefix("ssh://").unwrap_or(target);
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host).trim_end_matches('/');
     let host = match host.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
@@ -241,152 +178,110 @@ fn definition(
     arguments: &Arguments,
     base: Option<Remote>,
     before: Option<&Remote>,
+    own_gateway: u16,
 ) -> Result<Remote, Problem> {
     let mut remote = match base {
         Some(remote) => remote,
         None => Remote {
-            target: arguments.target.clone().unwrap_or_default(),
-            ssh: SshOptions::default(),
-            remote_port: GATEWAY_PORT,
             local_port: before.map_or(0, |before| before.local_port),
-            forwards: Vec::new(),
-            wanted: true,
+            ..Remote::new(arguments.target.clone().unwrap_or_default())
         },
     };
     remote.remote_port = arguments.remote_port.unwrap_or(remote.remote_port);
-    let options = &mut remote.ssh;
-    options.port = arguments.port.or(options.port);
-    options.user = arguments.login.clone().or(options.user.take());
-    if !arguments.identity.is_empty() {
-        options.identities.clone_from(&arguments.identity);
-    }
-    if let Some(hops) = &arguments.jump {
-        // `none` stays: it says that the ssh configuration's jumps do not count.
-        options.jumps = hops.split(',').map(str::to_owned).collect();
-    }
-    if !arguments.option.is_empty() {
-        options.options =
-            arguments.option.iter().map(|option| key_value(option)).collect::<Result<_, _>>()?;
-    }
-    options.family = match (arguments.ipv4, arguments.ipv6) {
-        (true, _) => Family::V4,
-        (_, true) => Family::V6,
-        _ => options.family,
-    };
-    options.config_file = arguments.config_file.clone().or(options.config_file.take());
-    options.no_remember |= arguments.no_remember;
-    options.low_power = arguments.low_power.unwrap_or(options.low_power);
-    options.host_key_pin = arguments.accept_host_key.clone().or(options.host_key_pin.take());
-    let folder = std::env::current_dir().map_err(|error| {
-        Problem::new(Class::Usage, format!("the current folder is not there: {error}"))
-    })?;
-    ssh::anchor(options, &folder);
+    remote.companions |= arguments.companions;
+    let folder = current_folder()?;
+    arguments.ssh.change(&mut remote.ssh, &folder)?;
     let mut local_port = arguments.local_port;
     if !arguments.forward.is_empty() {
-        let forwards = arguments
-            .forward
-            .iter()
-            .map(|spec| parse_forward(spec))
-            .collect::<Result<Vec<_>, _>>()?;
+        let read = |spec: &String| ssh_options::local_forward(spec, &folder);
+        let forwards = arguments.forward.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         // What people type today, `-L 18789:127.0.0.1:18789`, is the forward that we make anyway.
         let (own, further): (Vec<_>, Vec<_>) =
             forwards.into_iter().partition(|forward| forward.leads_to_gateway(remote.remote_port));
-        local_port = local_port.or(own.first().map(|forward| forward.port));
+        local_port = local_port.or(own.first().and_then(|forward| forward.listen.port()));
         remote.forwards = further;
     }
+    if !arguments.remote_forward.is_empty() {
+        let read = |spec: &String| ssh_options::remote_forward(spec, &folder);
+        remote.remote_forwards =
+            arguments.remote_forward.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    }
     remote.local_port = local_port.unwrap_or(remote.local_port);
-    check_ports(&remote)?;
-    check_destinations(&remote)?;
+    check_places(&remote)?;
+    check_destinations(&remote, own_gateway)?;
     remote.wanted = true;
     Ok(remote)
 }
 
-/// The gateway's companion port for browser control is operator access, and never forwarded; the
-/// gateway itself is for this machine.
-fn check_destinations(remote: &Remote) -> Result<(), Problem> {
+/// Where the person stands.
+pub(super) fn current_folder() -> Result<PathBuf, Problem> {
+    std::env::current_dir().map_err(|error| {
+        Problem::new(Class::Usage, format!("the current folder is not there: {error}"))
+    })
+}
+
+/// The gateway's companion port for browser control is operator access, and never forwarded; a
+/// gateway, the far one or that of this machine at `own_gateway`, is for its own machine.
+fn check_destinations(remote: &Remote, own_gateway: u16) -> Result<(), Problem> {
+    const BROWSER_CONTROL: &str =
+        "the gateway's browser control is as good as its owner's login, and is not forwarded";
     let gateway = remote.remote_port;
     for forward in &remote.forwards {
         let why = if forward.leads_to_browser_control(gateway) {
-            "the gateway's browser control is as good as its owner's login, and is not forwarded"
+            BROWSER_CONTROL
         } else if forward.opens_gateway(gateway) {
             "would open the gateway to everybody on the network"
         } else {
             continue;
         };
-        let Forward { port, host, host_port, .. } = forward;
-        return Err(Problem::new(Class::Usage, format!("-L {port}:{host}:{host_port}: {why}"))
+        return Err(Problem::new(Class::Usage, format!("-L {forward}: {why}"))
             .fix("leave that -L out; the gateway itself needs none"));
     }
+    for forward in &remote.remote_forwards {
+        let why = if forward.leads_to_browser_control(own_gateway) {
+            BROWSER_CONTROL
+        } else if forward.opens_gateway(own_gateway) || forward.opens_gateway(remote.local_port) {
+            "would open a gateway to everybody who reaches the far machine"
+        } else {
+            continue;
+        };
+        return Err(Problem::new(Class::Usage, format!("-R {forward}: {why}"))
+            .fix("openclaw remote expose [user@]jump publishes it on the loopback over there"));
+    }
     Ok(())
 }
 
-/// Whether each local port leads to one place.
-fn check_ports(remote: &Remote) -> Result<(), Problem> {
-    let mut taken = vec![(None, remote.local_port)];
-    for forward in &remote.forwards {
-        let is_loopback = |bind: &&str| matches!(*bind, "127.0.0.1" | "::1");
-        let bind = forward.bind.as_deref().filter(|bind| !is_loopback(bind));
-        if taken.contains(&(bind, forward.port)) {
-            let port = forward.port;
+/// Whether each place on either machine leads to one destination.
+fn check_places(remote: &Remote) -> Result<(), Problem> {
+    let mut taken: Vec<Listen> = Vec::new();
+    if remote.local_port != 0 {
+        taken.push(Listen::loopback(remote.local_port));
+    }
+    let companion = remote.companion().map(|forward| forward.listen);
+    let typed = remote.forwards.iter().map(|forward| forward.listen.clone());
+    for listen in companion.into_iter().chain(typed) {
+        if taken.iter().any(|other| other.collides(&listen)) {
+            let what = if listen.port().is_some() { "port" } else { "socket" };
             return Err(Problem::new(
                 Class::Usage,
-                format!("local port {port} would lead to two places of this remote"),
+                format!("local {what} {listen} would lead to two places of this remote"),
             )
-            .fix("give every -L a port of its own"));
+            .fix("give every -L a place of its own, and the gateway one with --local-port"));
         }
-        taken.push((bind, forward.port));
+        taken.push(listen);
+    }
+    let mut taken: Vec<&Listen> = Vec::new();
+    for listen in remote.remote_forwards.iter().map(|forward| &forward.listen) {
+        if taken.iter().any(|other| other.collides(listen)) {
+            return Err(Problem::new(
+                Class::Usage,
+                format!("{listen} over there would lead to two places here"),
+            )
+            .fix("give every -R a place of its own"));
+        }
+        taken.push(listen);
     }
     Ok(())
-}
-
-fn key_value(option: &str) -> Result<(String, String), Problem> {
-    // As in a file: blanks, with one `=` at most among them, end the keyword.
-    let option = option.trim();
-    let end = option.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(option.len());
-    let (key, rest) = option.split_at(end);
-    let rest = rest.trim_start();
-    if key.is_empty() || rest.is_empty() {
-        return Err(Problem::new(Class::Usage, format!("-o {option}: not Key=Value"))
-            .fix("write it as in ssh_config(5), such as -o ConnectTimeout=5"));
-    }
-    let value = rest.strip_prefix('=').unwrap_or(rest).trim_start();
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-/// `[bind:]port:host:hostport`, as `ssh -L` has it; IPv6 addresses in brackets.
-fn parse_forward(spec: &str) -> Result<Forward, Problem> {
-    let wrong = || {
-        Problem::new(Class::Usage, format!("-L {spec}: not [bind:]port:host:hostport"))
-            .fix("-L 8080:127.0.0.1:8080")
-    };
-    let mut fields = Vec::new();
-    let mut field = String::new();
-    let mut bracketed = false;
-    for c in spec.chars() {
-        match c {
-            '[' => bracketed = true,
-            ']' => bracketed = false,
-            ':' if !bracketed => fields.push(std::mem::take(&mut field)),
-            c => field.push(c),
-        }
-    }
-    fields.push(field);
-    let port = |text: &String| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
-    match fields.as_slice() {
-        [local, host, far] if !host.is_empty() => Ok(Forward {
-            bind: None,
-            port: port(local)?,
-            host: host.clone(),
-            host_port: port(far)?,
-        }),
-        [bind, local, host, far] if !host.is_empty() => Ok(Forward {
-            bind: Some(bind.clone()).filter(|bind| bind != "localhost"),
-            port: port(local)?,
-            host: host.clone(),
-            host_port: port(far)?,
-        }),
-        _ => Err(wrong()),
-    }
 }
 
 #[cfg(test)]
@@ -402,14 +297,11 @@ mod tests {
     }
 
     fn vps() -> Remote {
-        Remote {
-            target: "me@vps".to_owned(),
-            ssh: SshOptions::default(),
-            remote_port: 18789,
-            local_port: 18789,
-            forwards: Vec::new(),
-            wanted: true,
-        }
+        Remote { local_port: 18789, ..Remote::new("me@vps") }
+    }
+
+    fn local(spec: &str) -> config::Forward {
+        ssh::read_local(spec).unwrap()
     }
 
     #[test]
@@ -428,24 +320,11 @@ mod tests {
     }
 
     #[test]
-    fn reads_forwards_as_ssh_does() {
-        let forward = parse_forward("[::1]:8080:[fe80::2]:80").unwrap();
-        assert_eq!(forward.bind.as_deref(), Some("::1"));
-        assert_eq!((forward.port, forward.host.as_str(), forward.host_port), (8080, "fe80::2", 80));
-        assert_eq!(parse_forward("8080:db:5432").unwrap().bind, None);
-        assert_eq!(parse_forward("localhost:8080:db:5432").unwrap().bind, None);
-        for wrong in ["", "8080", "8080:db", "0:db:1", "8080:db:99999", "8080::1", "/tmp/s:db:1"] {
-            let problem = parse_forward(wrong).unwrap_err();
-            assert_eq!(problem.class, Class::Usage, "{wrong}");
-        }
-    }
-
-    #[test]
     fn a_local_port_leads_to_one_place() {
         let ports = |words: &str| {
             let words = ["connect", "me@vps"].into_iter().chain(words.split(' '));
             let line = Line::parse_from(words);
-            definition(&line.arguments, None, None).map(|remote| remote.forwards.len())
+            definition(&line.arguments, None, None, 18789).map(|remote| remote.forwards.len())
         };
         assert_eq!(ports("--local-port 8000 -L 8001:db:1 -L 127.0.0.2:8001:db:2").unwrap(), 2);
         assert_eq!(ports("-L 18789:127.0.0.1:18789 -L 8001:db:1").unwrap(), 1);
@@ -473,16 +352,46 @@ mod tests {
     }
 
     #[test]
+    fn a_place_over_there_leads_to_one_place_and_port_0_is_many() {
+        let count = |words: &str| {
+            let words = ["connect", "me@vps"].into_iter().chain(words.split(' '));
+            let line = Line::parse_from(words);
+            let made = definition(&line.arguments, None, None, 18789);
+            made.map(|remote| remote.remote_forwards.len())
+        };
+        assert_eq!(count("-R 0:db:1 -R 0:db:2 -R 8001:db:1 -R /run/x:/run/y").unwrap(), 4);
+        for twice in ["-R 8001:db:1 -R localhost:8001:db:2", "-R /run/x:db:1 -R /run/x:db:2"] {
+            assert_eq!(count(twice).unwrap_err().class, Class::Usage, "{twice}");
+        }
+        // A port over there is none of ours.
+        assert_eq!(count("-L 8001:db:1 -R 8001:db:1").unwrap(), 1);
+    }
+
+    #[test]
+    fn the_companion_has_the_number_that_the_gateway_tells_its_pages() {
+        let made = |words: &str| {
+            let words = ["connect", "me@vps", "--companions"].into_iter().chain(words.split(' '));
+            definition(&Line::parse_from(words).arguments, None, None, 18789)
+        };
+        let companion = made("--remote-port 19000").unwrap().companion().unwrap();
+        assert_eq!(companion.to_string(), "19001:127.0.0.1:19001");
+        for taken in ["--local-port 18790", "-L 18790:db:1"] {
+            let problem = made(taken).unwrap_err();
+            assert!(problem.message.contains("18790"), "{problem}");
+        }
+    }
+
+    #[test]
     fn the_forward_that_people_type_today_is_ours() {
-        let own = parse_forward("18789:127.0.0.1:18789").unwrap();
+        let own = local("18789:127.0.0.1:18789");
         assert!(own.leads_to_gateway(18789));
         assert!(!own.leads_to_gateway(19000));
-        assert!(!parse_forward("1:db:18789").unwrap().leads_to_gateway(18789));
+        assert!(!local("1:db:18789").leads_to_gateway(18789));
     }
 
     #[test]
     fn never_forwards_the_browser_control_nor_opens_the_gateway() {
-        let remote = |spec: &str| Remote { forwards: vec![parse_forward(spec).unwrap()], ..vps() };
+        let remote = |spec: &str| Remote { forwards: vec![local(spec)], ..vps() };
         for refused in [
             "1:127.0.0.1:18791",
             "1:localhost:18791",
@@ -490,10 +399,29 @@ mod tests {
             "*:1:localhost:18789",
             "0.0.0.0:1:127.0.0.1:18789",
         ] {
-            assert_eq!(check_destinations(&remote(refused)).unwrap_err().class, Class::Usage);
+            let outcome = check_destinations(&remote(refused), 18789);
+            assert_eq!(outcome.unwrap_err().class, Class::Usage);
         }
-        check_destinations(&remote("1:db:18791")).unwrap();
-        check_destinations(&remote("1:127.0.0.1:18790")).unwrap();
+        check_destinations(&remote("1:db:18791"), 18789).unwrap();
+        check_destinations(&remote("1:127.0.0.1:18790"), 18789).unwrap();
+    }
+
+    #[test]
+    fn a_remote_forward_opens_no_gateway_either() {
+        let remote = |spec: &str| Remote {
+            local_port: 18800,
+            remote_forwards: vec![ssh::read_remote(spec).unwrap()],
+            ..vps()
+        };
+        for refused in
+            ["*:1:localhost:19000", ":1:127.0.0.1:18800", "0.0.0.0:1:[::1]:19000", "1:[::1]:19002"]
+        {
+            let problem = check_destinations(&remote(refused), 19000).unwrap_err();
+            assert!(problem.fix.is_some_and(|fix| fix.contains("expose")), "{refused}");
+        }
+        for fine in ["1:localhost:19000", "*:1:localhost:8080", "/run/x:localhost:19000"] {
+            check_destinations(&remote(fine), 19000).unwrap();
+        }
     }
 
     #[test]
@@ -538,16 +466,5 @@ mod tests {
             assert_eq!(problem.class, Class::Usage, "{words:?}");
             assert!(problem.message.contains(what) && problem.fix.is_some(), "{problem}");
         }
-    }
-
-    #[test]
-    fn splits_options_at_the_first_sign() {
-        let split = |text| key_value(text).map(|(key, value)| format!("{key}|{value}"));
-        assert_eq!(split("Port=22").unwrap(), "Port|22");
-        assert_eq!(split("Port 22").unwrap(), "Port|22");
-        assert_eq!(split("Port = 22 ").unwrap(), "Port|22");
-        assert_eq!(split("ProxyCommand=a=b").unwrap(), "ProxyCommand|a=b");
-        assert_eq!(split("ProxyCommand nc -o a=b").unwrap(), "ProxyCommand|nc -o a=b");
-        assert!(split("Port").is_err() && split("=22").is_err());
     }
 }

@@ -1,6 +1,8 @@
-//! Lengths, sizes and rates as a person says them.
+//! Lengths, sizes, rates and places as a person says them.
 
 use std::time::Duration;
+
+use serde_json::Value;
 
 /// A span as a person says it.
 pub(super) fn span(span: Duration) -> String {
@@ -33,6 +35,31 @@ pub(super) fn bytes(count: u64) -> String {
         unit = next;
     }
     if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
+}
+
+/// Where a forward of a status object begins and where it leads, with the machine that is meant where
+/// that is not the usual one.
+pub(super) fn places(forward: &Value) -> (String, String) {
+    let text = |pointer: &str| match forward.pointer(pointer) {
+        Some(Value::String(text)) => text.clone(),
+        None | Some(Value::Null) => String::new(),
+        Some(other) => other.to_string(),
+    };
+    let place = |socket: &str, host: &str, port: &str| match (text(socket), text(host)) {
+        (socket, _) if !socket.is_empty() => socket,
+        (_, host) if host.is_empty() => text(port),
+        (_, host) if host.contains(':') => format!("[{host}]:{}", text(port)),
+        (_, host) => format!("{host}:{}", text(port)),
+    };
+    let from = match forward.pointer("/allocatedPort").and_then(Value::as_u64) {
+        Some(port) => format!("{port} (chosen by the server)"),
+        None => place("/socket", "/bind", "/port"),
+    };
+    let to = place("/hostSocket", "/host", "/hostPort");
+    if text("/kind") == "remote" {
+        return (format!("{from} over there"), format!("{to} here"));
+    }
+    (from, to)
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::{process::ExitCode, time::Duration};
 use serde_json::{Value, json};
 
 use super::{
-    Context, check, connect, logs, order,
+    Context, check, connect, expose, logs, order,
     output::Tone,
-    phrases::{bytes, span},
+    phrases::{bytes, places, span},
     remote_install, watch,
 };
 use crate::{
-    config::{Paths, Remotes, check_name},
+    config::{Kind, Paths, Remotes, check_name, leads_nowhere},
     control::{self, Connection, Request, Start},
     problem::{Class, Problem},
     supervisor,
@@ -31,6 +31,13 @@ pub(super) struct Arguments {
 enum Command {
     /// Bring a remote up, save it and make it the default
     Connect(Box<order::Arguments>),
+    /// Publish this machine's gateway on the loopback of a jump host, for machines that reach that
+    ///
+    /// For a gateway behind NAT: the jump host listens on a port of its own loopback, and what comes
+    /// there is led back here. The other machines connect to the jump host with that port; the
+    /// command that they type is printed. Kept up like every remote; no command of this machine goes
+    /// there.
+    Expose(Box<expose::Arguments>),
     /// Try every step of a connect, and say what came of it; keeps nothing
     ///
     /// Takes the options of `remote connect` and goes the same way, in one connection a hop. Opens no
@@ -92,6 +99,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
     runtime.block_on(async {
         match arguments.command {
             Command::Connect(arguments) => return connect::run(context, *arguments).await,
+            Command::Expose(arguments) => return expose::run(context, *arguments).await,
             Command::Check(arguments) => return check::run(context, *arguments).await,
             Command::Install(arguments) => {
                 return remote_install::install(context, arguments).await;
@@ -227,11 +235,20 @@ async fn list(context: &Context) -> anyhow::Result<()> {
             "{mark} {:<width$}  {} {}  {}",
             text(remote, "/name"),
             context.output.paint(tone(&text(remote, "/phase")), &phase),
-            text(remote, "/localUrl"),
+            way(remote),
             text(remote, "/target"),
         ));
     }
     Ok(())
+}
+
+/// Where a remote leads, in a word.
+fn way(remote: &Value) -> String {
+    if text(remote, "/kind") == "exposed" {
+        let port = number(remote, "/remotePort");
+        return format!("published at port {port} of");
+    }
+    text(remote, "/localUrl")
 }
 
 /// What a person wants to know of one remote.
@@ -249,7 +266,14 @@ pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
     let hops: Vec<_> = hops.iter().filter_map(Value::as_str).collect();
     let via = if hops.is_empty() { String::new() } else { format!(" via {}", hops.join(", ")) };
     add("target", format!("{}{via}", text(remote, "/target")));
-    add("local", text(remote, "/localUrl"));
+    if text(remote, "/kind") == "exposed" {
+        let (here, there) = (number(remote, "/localPort"), number(remote, "/remotePort"));
+        let there = if there == 0 { "a port".to_owned() } else { format!("127.0.0.1:{there}") };
+        add("published", format!("{there} over there, the gateway on port {here} here"));
+        add("others", text(remote, "/othersType"));
+    } else {
+        add("local", text(remote, "/localUrl"));
+    }
     if let Some(proof) = remote.pointer("/proof").filter(|proof| !proof.is_null()) {
         let who =
             if text(proof, "/kind") == "gateway" { "gateway answered" } else { "SSH answered" };
@@ -274,20 +298,7 @@ pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
         add("streams", moved);
     }
     for forward in remote.pointer("/forwards").and_then(Value::as_array).into_iter().flatten() {
-        add(
-            "forward",
-            format!(
-                "{} to {}:{}, {}",
-                text(forward, "/port"),
-                text(forward, "/host"),
-                text(forward, "/hostPort"),
-                match (forward.pointer("/failure/message"), text(forward, "/phase").as_str()) {
-                    (Some(why), _) => why.as_str().unwrap_or_default().to_owned(),
-                    (None, "down") => "opened when first used".to_owned(),
-                    (None, phase) => phase.replace('_', " "),
-                }
-            ),
-        );
+        add("forward", forward_line(forward));
     }
     if let Some(outage) = remote.pointer("/lastOutage").filter(|outage| !outage.is_null()) {
         let back = match outage.pointer("/restoredMs").and_then(Value::as_u64) {
@@ -306,10 +317,27 @@ pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
     lines
 }
 
+/// One forward in a line.
+fn forward_line(forward: &Value) -> String {
+    let is_remote = text(forward, "/kind") == "remote";
+    let (from, to) = places(forward);
+    let phase = text(forward, "/phase");
+    let state = match (forward.pointer("/failure/message").and_then(Value::as_str), &*phase) {
+        (Some(why), "live") => format!("live; {why}"),
+        (Some(why), _) => why.to_owned(),
+        (None, "down") if !is_remote => "opened when first used".to_owned(),
+        (None, phase) => phase.replace('_', " "),
+    };
+    format!("{from} to {to}, {state}")
+}
+
 fn choose(context: &Context, name: &str) -> anyhow::Result<()> {
     Remotes::update(&context.paths, |remotes| {
         if name != LOCAL {
-            remotes.named_or_configured(&context.paths, name)?;
+            let remote = remotes.named_or_configured(&context.paths, name)?;
+            if remote.kind == Kind::Exposed {
+                return Err(leads_nowhere(name));
+            }
         }
         remotes.default = Some(name.to_owned());
         Ok(())

@@ -15,7 +15,7 @@ pub(crate) use credential::{Credential, Source, Sources, choose as choose_creden
 pub(crate) use proof::{NotAnswered, challenge, healthz};
 pub(crate) use reach::{Plan, Reached};
 pub(crate) use session::{EVERYTHING, Gateway, Login, READ};
-pub(crate) use target::{Asked, Place, Rule, Surroundings, Target};
+pub(crate) use target::{Asked, Place, Rule, Surroundings, Target, own_port};
 
 /// This machine, in the order of dialling.
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];

@@ -237,7 +237,7 @@ mod tests {
         super::{READ, session::tests::Far},
         *,
     };
-    use crate::config::{Bound, Remote, SshOptions};
+    use crate::config::{Bound, Remote};
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -278,14 +278,7 @@ mod tests {
     fn home_with_remote() -> (tempfile::TempDir, Paths, UnixListener) {
         let (home, paths) = Paths::temporary();
         Remotes::update(&paths, |remotes| {
-            let remote = Remote {
-                target: "me@vps".to_owned(),
-                ssh: SshOptions::default(),
-                remote_port: 18789,
-                local_port: 18789,
-                forwards: Vec::new(),
-                wanted: true,
-            };
+            let remote = Remote { local_port: 18789, ..Remote::new("me@vps") };
             remotes.remotes.insert("vps".to_owned(), remote);
             remotes.default = Some("vps".to_owned());
             Ok(())

@@ -4,7 +4,10 @@ use std::fmt;
 
 use super::Address;
 use crate::{
-    config::{CONFIG_REMOTE, DEFAULT_PORT, Gateway, Mode, RemoteGateway, Remotes, Transport},
+    config::{
+        CONFIG_REMOTE, DEFAULT_PORT, Gateway, Kind, Mode, RemoteGateway, Remotes, Transport,
+        leads_nowhere,
+    },
     problem::{Class, Problem},
 };
 
@@ -176,6 +179,17 @@ pub(crate) fn choose(
     local(Rule::Local, None)
 }
 
+/// The port of this machine's gateway: the one `asked` for, or the first that is said elsewhere.
+pub(crate) fn own_port(
+    asked: Option<u16>,
+    surroundings: &Surroundings,
+    gateway: &Gateway,
+) -> Result<u16, Problem> {
+    let said = || surroundings.port.as_deref().map(parse_port).transpose();
+    let port = if asked.is_some() { asked } else { said()? };
+    Ok(port.or(gateway.port).unwrap_or(DEFAULT_PORT))
+}
+
 fn explicit_url(asked: &Asked, url: &str) -> Result<Target, Problem> {
     if asked.remote.is_some() {
         return Err(contradiction("--url", "--remote"));
@@ -218,6 +232,9 @@ fn named(rule: Rule, name: &str, remotes: &Remotes, gateway: &Gateway) -> Result
     if name != CONFIG_REMOTE || !is_ssh(&gateway.remote) {
         remotes.named(name)?;
     }
+    if remotes.remotes.get(name).is_some_and(|remote| remote.kind == Kind::Exposed) {
+        return Err(leads_nowhere(name));
+    }
     Ok(Target { rule, place: Place::Remote(name.to_owned()) })
 }
 
@@ -252,17 +269,10 @@ fn configured(gateway: &Gateway) -> Result<Target, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Remote, SshOptions};
+    use crate::config::Remote;
 
     fn remotes(default: Option<&str>) -> Remotes {
-        let remote = Remote {
-            target: "me@vps".to_owned(),
-            ssh: SshOptions::default(),
-            remote_port: 18789,
-            local_port: 18789,
-            forwards: Vec::new(),
-            wanted: true,
-        };
+        let remote = Remote { local_port: 18789, ..Remote::new("me@vps") };
         let names = ["vps", "home"];
         Remotes {
             default: default.map(str::to_owned),

@@ -1,15 +1,13 @@
 //! The remote that stands in `openclaw.json`, and the token in somebody else's.
 
 use super::{
-    CONFIG_REMOTE, Family, HostKeyPolicy, OpenClaw, Paths, Remote, Remotes, SshOptions, Transport,
+    CONFIG_REMOTE, DEFAULT_PORT, Family, HostKeyPolicy, OpenClaw, Paths, Remote, Remotes,
+    SshOptions, Transport,
 };
 use crate::{
     problem::{Class, Problem},
     secret::Secret,
 };
-
-/// The gateway's port where nothing else is said.
-const GATEWAY_PORT: u16 = 18789;
 
 impl OpenClaw {
     /// `gateway.remote` with `transport: "ssh"` as a remote like any other; class `config` if it is
@@ -45,12 +43,10 @@ impl OpenClaw {
             ..SshOptions::default()
         };
         Ok(Remote {
-            target,
             ssh,
-            remote_port: remote.remote_port.unwrap_or(GATEWAY_PORT),
+            remote_port: remote.remote_port.unwrap_or(DEFAULT_PORT),
             local_port: remote.url.as_deref().and_then(local_port).unwrap_or(0),
-            forwards: Vec::new(),
-            wanted: true,
+            ..Remote::new(target)
         })
     }
 }

@@ -5,6 +5,7 @@ mod configured;
 mod credentials;
 mod edit;
 pub(crate) mod file;
+mod forward;
 pub(crate) mod handed;
 mod include;
 mod issue;
@@ -19,6 +20,7 @@ pub(crate) use change::{Current, Outcome, Run, change, merge};
 pub(crate) use configured::plain_token;
 pub(crate) use credentials::{Bound, Credential, Credentials};
 pub(crate) use edit::Edit;
+pub(crate) use forward::{Destination, Forward, Listen};
 pub(crate) use handed::Handed;
 #[cfg(test)]
 pub(crate) use openclaw::Auth;
@@ -29,5 +31,7 @@ pub(crate) use openclaw::{
 pub(crate) use path::KeyPath;
 pub(crate) use paths::Paths;
 pub(crate) use redact::redacted;
-pub(crate) use remotes::{CONFIG_REMOTE, Family, Forward, Remote, Remotes, SshOptions, check_name};
+pub(crate) use remotes::{
+    CONFIG_REMOTE, Family, Kind, Remote, Remotes, SshOptions, check_name, leads_nowhere,
+};
 pub(crate) use syntax::parse as parse_json5;

@@ -21,6 +21,13 @@ use crate::{
 /// A gateway's port when nothing else is said.
 pub(crate) const DEFAULT_PORT: u16 = 18789;
 
+impl OpenClaw {
+    /// The port of this machine's own gateway.
+    pub(crate) fn own_port(&self) -> u16 {
+        self.gateway.port.unwrap_or(DEFAULT_PORT)
+    }
+}
+
 /// What stands in `openclaw.json`, as far as we act on it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OpenClaw {

@@ -1,20 +1,14 @@
 //! `rs/remotes.json`: our remotes and the default one.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Paths, file};
+use super::{DEFAULT_PORT, Destination, Forward, Listen, Paths, file};
 use crate::problem::{Class, Problem};
 
 /// The remote that `gateway.remote` in `openclaw.json` stands for.
 pub(crate) const CONFIG_REMOTE: &str = "config";
-/// From the gateway's port to that of its browser control.
-const BROWSER_CONTROL: u16 = 2;
 /// The longest name of a remote, bytes.
 const LONGEST_NAME: usize = 64;
 
@@ -34,22 +28,49 @@ pub(crate) struct Remotes {
     pub(crate) metrics: Option<SocketAddr>,
 }
 
-/// One remote: what `remote connect` was told.
+/// Which way a remote leads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// To a gateway over there (`remote connect`).
+    #[default]
+    Gateway,
+    /// From over there to the gateway on this machine (`remote expose`).
+    Exposed,
+}
+
+impl Kind {
+    fn is_gateway(&self) -> bool {
+        *self == Self::Gateway
+    }
+}
+
+/// One remote: what `remote connect` or `remote expose` was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Remote {
+    /// Which way it leads.
+    #[serde(default, skip_serializing_if = "Kind::is_gateway")]
+    pub(crate) kind: Kind,
     /// `[user@]host[:port]` or an `ssh://` URL, as typed.
     pub(crate) target: String,
     /// The ssh options, as typed.
     #[serde(default)]
     pub(crate) ssh: SshOptions,
-    /// The gateway's port on the far side.
+    /// The gateway's port on the far side; of an exposed one the port where it is published, 0
+    /// until the server has chosen.
     pub(crate) remote_port: u16,
-    /// The port of ours that leads there; never moves.
+    /// The port of ours that leads there; never moves. Of an exposed one the gateway's own.
     pub(crate) local_port: u16,
+    /// `--companions`: whether the port after the gateway's is forwarded as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) companions: bool,
     /// Further `-L` forwards.
     #[serde(default)]
     pub(crate) forwards: Vec<Forward>,
+    /// `-R` forwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) remote_forwards: Vec<Forward>,
     /// Whether the user wants it up.
     #[serde(default)]
     pub(crate) wanted: bool,
@@ -97,59 +118,34 @@ pub(crate) enum Family {
     V6,
 }
 
-/// One `-L [bind:]port:host:hostport`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Forward {
-    /// The local address; loopback (127.0.0.1 and ::1) if `None`.
-    pub(crate) bind: Option<String>,
-    /// The local port.
-    pub(crate) port: u16,
-    /// The host as the far side sees it.
-    pub(crate) host: String,
-    /// Its port.
-    pub(crate) host_port: u16,
-}
-
-impl Forward {
-    /// Whether it leads from this machine alone to the gateway at `port`: the forward that is made
-    /// anyway.
-    pub(crate) fn leads_to_gateway(&self, port: u16) -> bool {
-        self.host_port == port
-            && self.bind.as_deref().is_none_or(is_loopback)
-            && is_loopback(&self.host)
+impl Remote {
+    /// The remote at `target` with a gateway at its usual port, as nothing else was said.
+    pub(crate) fn new(target: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Gateway,
+            target: target.into(),
+            ssh: SshOptions::default(),
+            remote_port: DEFAULT_PORT,
+            local_port: 0,
+            companions: false,
+            forwards: Vec::new(),
+            remote_forwards: Vec::new(),
+            wanted: true,
+        }
     }
 
-    /// Whether it leads to the browser control of the gateway at `port`, which is operator access
-    /// and never forwarded.
-    pub(crate) fn leads_to_browser_control(&self, port: u16) -> bool {
-        port.checked_add(BROWSER_CONTROL) == Some(self.host_port) && is_loopback(&self.host)
+    /// The forward to the gateway's companion, the sandbox of its widgets, if it is asked for. The
+    /// gateway tells a page the port of its own machine, so ours has the same number.
+    pub(crate) fn companion(&self) -> Option<Forward> {
+        let port = self.remote_port.checked_add(1).filter(|_| self.companions)?;
+        Some(Forward { listen: Listen::loopback(port), to: Destination::loopback(port) })
     }
 
-    /// Whether it would let every machine of the network reach the gateway at `port`.
-    pub(crate) fn opens_gateway(&self, port: u16) -> bool {
-        self.host_port == port && is_loopback(&self.host) && self.is_everywhere()
+    /// Whether it uses local port `port`, or is about to.
+    pub(crate) fn claims(&self, port: u16) -> bool {
+        let companion = self.companion().and_then(|forward| forward.listen.port());
+        self.local_port == port || companion == Some(port)
     }
-
-    /// Whether it listens on every address of this machine.
-    fn is_everywhere(&self) -> bool {
-        let is_unspecified =
-            |bind: &str| bind.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
-        self.bind.as_deref().is_some_and(|bind| bind == "*" || is_unspecified(bind))
-    }
-
-    /// Whether both would listen at one place.
-    pub(crate) fn collides(&self, bind: Option<&str>, port: u16) -> bool {
-        let normal = |bind: Option<&str>| {
-            bind.filter(|bind| !matches!(*bind, "127.0.0.1" | "::1")).map(str::to_owned)
-        };
-        self.port == port && normal(self.bind.as_deref()) == normal(bind)
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl Remotes {
@@ -197,6 +193,15 @@ impl Remotes {
     }
 }
 
+/// A remote that publishes this machine's gateway was taken for a way to one.
+pub(crate) fn leads_nowhere(name: &str) -> Problem {
+    Problem::new(
+        Class::Usage,
+        format!("`{name}` publishes the gateway of this machine; it is no way to another one"),
+    )
+    .fix("openclaw remote list")
+}
+
 /// Whether a remote may be called `name`: letters, digits, `-`, `_` and `.`, at most 64 of them, no
 /// `-` in front, and not `local`.
 pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
@@ -223,14 +228,7 @@ mod tests {
     use super::*;
 
     fn remote(target: &str) -> Remote {
-        Remote {
-            target: target.to_owned(),
-            ssh: SshOptions::default(),
-            remote_port: 18789,
-            local_port: 18790,
-            forwards: Vec::new(),
-            wanted: true,
-        }
+        Remote { local_port: 18790, ..Remote::new(target) }
     }
 
     #[test]
@@ -249,6 +247,35 @@ mod tests {
         let problem = loaded.named("other").unwrap_err();
         assert_eq!(problem.class, Class::Usage);
         assert!(problem.message.contains("vps"), "{}", problem.message);
+    }
+
+    #[test]
+    fn files_of_every_age_keep_loading() {
+        let first: Remotes =
+            serde_json::from_str(include_str!("../../fixtures/remotes/first.json")).unwrap();
+        let vps = first.named("vps").unwrap();
+        let shown: Vec<String> = vps.forwards.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["8080:127.0.0.1:80", "*:5432:db:5432"]);
+        assert_eq!((vps.kind, vps.companion()), (Kind::Gateway, None));
+        // A file of today is written as it was read.
+        let text = include_str!("../../fixtures/remotes/both-ways.json");
+        let both: Remotes = serde_json::from_str(text).unwrap();
+        let vps = both.named("vps").unwrap();
+        let shown: Vec<String> =
+            vps.forwards.iter().chain(&vps.remote_forwards).map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "/home/me/db.sock:/run/postgresql/.s.PGSQL.5432",
+                "8080:/run/web.sock",
+                "0:localhost:3000",
+                "/run/me/there.sock:/home/me/here.sock",
+            ]
+        );
+        assert!(vps.claims(18790) && vps.companion().is_some());
+        assert_eq!(both.named("jump-exposed").unwrap().kind, Kind::Exposed);
+        let again = serde_json::to_string(&both).unwrap();
+        assert_eq!(serde_json::from_str::<Remotes>(&again).unwrap(), both);
     }
 
     #[test]

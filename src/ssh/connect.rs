@@ -21,6 +21,7 @@ use super::{
     auth,
     dial::{dial, plain},
     host_key::{Files, Trust},
+    inbound::Inbound,
     keyring::{Keyring, Server, punishes},
     known_hosts,
     link::{Link, Switch},
@@ -194,6 +195,7 @@ impl Making<'_> {
         let mut fuse = Fuse { switch: Arc::clone(&switch), armed: true };
         let (offers, offered) = mpsc::channel(1);
         let (end, taps) = (Arc::new(End::default()), Arc::new(Taps::default()));
+        let inbound = Arc::new(Inbound::default());
         let agreed = Arc::new(OnceLock::new());
         let (announces, mut announced) = mpsc::channel(1);
         let kinds = kinds(&config.preferred);
@@ -204,6 +206,7 @@ impl Making<'_> {
             agreed: Arc::clone(&agreed),
             end: Arc::clone(&end),
             taps: Arc::clone(&taps),
+            inbound: Arc::clone(&inbound),
         };
         let connecting = client::connect_stream(Arc::new(config), link, watcher);
         let shaken = self.handshake(connecting, offered, &files, &switch).await;
@@ -252,6 +255,7 @@ impl Making<'_> {
             handle,
             switch,
             taps,
+            inbound,
             end,
             facts,
             below,

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `target`, `config` and `resolve` (what to do), `dial`, `proxy` and `link` (bytes),
 //! `algorithms` and `preferred` (how they are hidden), `known_hosts` and `host_key` (who answers),
-//! `identity`, `agent`, `keys` and `auth` (who we are), `session` and `stream` (what is made of it),
+//! `identity`, `agent`, `keys` and `auth` (who we are), `session`, `stream` and `inbound` (what is made of it),
 //! `ask` and `observe` (whom it talks to meanwhile); `server` is the other end, for the demo and for
 //! tests.
 
@@ -20,6 +20,7 @@ mod host_certificate;
 mod host_key;
 mod host_key_refusal;
 mod identity;
+mod inbound;
 mod keyring;
 mod keys;
 mod known_hosts;
@@ -45,7 +46,8 @@ mod wire;
 pub(crate) use algorithms::is_weak;
 pub(crate) use ask::{Asker, Question, Stage};
 pub(crate) use connect::connect;
-pub(crate) use forwards::Forwards;
+pub(crate) use forwards::{Forwards, SocketRule, read_local, read_remote};
+pub(crate) use inbound::{Knock, ListenFailure, Listening};
 pub(crate) use keyring::Keyring;
 pub(crate) use observe::{Answer, Fact, Key, Line, Observer, Standing};
 pub(crate) use options::anchor;

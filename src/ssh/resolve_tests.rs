@@ -372,15 +372,17 @@ fn forwards_of_the_target_are_in_the_plan() {
     let config = "Host box\n LocalForward 18789 localhost:18789\n LocalForward *:8080 db:80\n \
                   RemoteForward 9 localhost:9\n DynamicForward 1080\n";
     let plan = plan_of(config, "box", &SshOptions::default());
-    let ports: Vec<u16> = plan.forwards.local.iter().map(|forward| forward.port).collect();
+    let ports: Vec<u16> =
+        plan.forwards.local.iter().filter_map(|forward| forward.listen.port()).collect();
     assert_eq!(ports, [18789, 8080]);
-    assert_eq!(plan.forwards.left_out.len(), 2);
-    assert!(plan.forwards.left_out[0].contains("config line 4"), "{:?}", plan.forwards.left_out);
+    assert_eq!(plan.forwards.remote[0].to_string(), "9:localhost:9");
+    assert_eq!(plan.forwards.left_out.len(), 1);
+    assert!(plan.forwards.left_out[0].contains("config line 5"), "{:?}", plan.forwards.left_out);
     let cleared = plan_of(config, "box", &with(&[("ClearAllForwardings", "yes")]));
     assert_eq!(cleared.forwards, Forwards::default());
     let strict = outcome(config, "box", &with(&[("ExitOnForwardFailure", "yes")])).unwrap_err();
     assert_eq!(strict.class, Class::Config);
-    assert!(strict.message.contains("RemoteForward"), "{strict}");
+    assert!(strict.message.contains("DynamicForward"), "{strict}");
 }
 
 #[test]

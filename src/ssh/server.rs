@@ -36,6 +36,9 @@ use super::{
     link::{Link, Switch},
 };
 
+#[cfg(test)]
+mod listeners;
+
 /// Receive window of a channel.
 const WINDOW: u32 = 4 << 20;
 /// How many connections are served at once.
@@ -105,6 +108,8 @@ struct Shared {
     lines: Mutex<Vec<(Weak<Valve>, Cut)>>,
     stalled: AtomicBool,
     served: watch::Sender<usize>,
+    #[cfg(test)]
+    listeners: Arc<listeners::Switches>,
 }
 
 impl Embedded {
@@ -125,6 +130,8 @@ impl Embedded {
             lines: Mutex::default(),
             stalled: AtomicBool::new(false),
             served: watch::Sender::new(0),
+            #[cfg(test)]
+            listeners: Arc::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { shared, address, _accepting: AbortOnDropHandle::new(accepting) })
@@ -173,6 +180,20 @@ impl Embedded {
     /// Refuses every forward from now on, or grants them again.
     pub(crate) fn refuse_forwards(&self, refuse: bool) {
         self.shared.refuse_forwards.store(refuse, Ordering::SeqCst);
+    }
+
+    /// Refuses every listener from now on, or grants them again.
+    pub(crate) fn refuse_listeners(&self, refuse: bool) {
+        self.shared.listeners.refuse.store(refuse, Ordering::SeqCst);
+    }
+
+    /// Keeps the listeners of connections that end, as if their end had not been noticed; or
+    /// notices all of them.
+    pub(crate) fn keep_listeners(&self, keep: bool) {
+        self.shared.listeners.keep.store(keep, Ordering::SeqCst);
+        if !keep {
+            lock(&self.shared.listeners.kept).clear();
+        }
     }
 
     /// Cuts every connection, as a killed server would.
@@ -284,8 +305,15 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     }
     drop(valve);
     let config = Arc::new(shared.config());
-    let visitor =
-        Visitor { shared, tasks: JoinSet::new(), ended: cut.forwards, key_shown: false, round: 0 };
+    let visitor = Visitor {
+        #[cfg(test)]
+        listeners: listeners::Listeners::new(&shared.listeners),
+        shared,
+        tasks: JoinSet::new(),
+        ended: cut.forwards,
+        key_shown: false,
+        round: 0,
+    };
     let outcome = match server::run_stream(config, link, visitor).await {
         Ok(running) => running.await,
         Err(error) => Err(error),
@@ -408,6 +436,8 @@ struct Visitor {
     key_shown: bool,
     /// Which round of questions is being answered.
     round: usize,
+    #[cfg(test)]
+    listeners: listeners::Listeners,
 }
 
 impl Visitor {
@@ -519,6 +549,28 @@ impl server::Handler for Visitor {
             instructions: round.instructions.into(),
             prompts: prompts.collect::<Vec<_>>().into(),
         })
+    }
+
+    #[cfg(test)]
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        port: &mut u32,
+        session: &mut server::Session,
+    ) -> Result<bool, Self::Error> {
+        let granted = self.listeners.open(address, *port, session.handle()).await;
+        *port = granted.unwrap_or(*port);
+        Ok(granted.is_some())
+    }
+
+    #[cfg(test)]
+    async fn cancel_tcpip_forward(
+        &mut self,
+        _: &str,
+        port: u32,
+        _: &mut server::Session,
+    ) -> Result<bool, Self::Error> {
+        Ok(self.listeners.close(port))
     }
 
     async fn channel_open_direct_tcpip(

@@ -18,11 +18,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    inbound::{Inbound, ListenFailure, Listening},
     link::Switch,
     stream::{Stream, Taps},
     watcher::Watcher,
 };
-use crate::tunnel::{Cause, Failure};
+use crate::{
+    config::Listen,
+    tunnel::{Cause, Failure},
+};
 
 /// How long the server may take to confirm or refuse a channel: it may be dialling itself.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -124,6 +128,7 @@ pub(super) struct Inner {
     pub(super) handle: Arc<client::Handle<Watcher>>,
     pub(super) switch: Arc<Switch>,
     pub(super) taps: Arc<Taps>,
+    pub(super) inbound: Arc<Inbound>,
     pub(super) end: Arc<End>,
     pub(super) facts: Facts,
     /// The session of the jump host that carries this one and nothing else.
@@ -141,18 +146,36 @@ impl Session {
 
     /// Opens a connection from the last hop to `host:port` as seen from there.
     pub(crate) async fn open(&self, host: &str, port: u16) -> Result<Stream, OpenFailure> {
+        let (host_name, handle) = (host.to_owned(), Arc::clone(&self.0.handle));
+        let opening = async move {
+            handle.channel_open_direct_tcpip(host_name, u32::from(port), "127.0.0.1", 0).await
+        };
+        self.opened(opening, &format!("{host} port {port}")).await
+    }
+
+    /// Opens a connection from the last hop to a Unix socket there
+    /// ("direct-streamlocal@openssh.com" of OpenSSH's PROTOCOL).
+    pub(crate) async fn open_socket(&self, path: &str) -> Result<Stream, OpenFailure> {
+        let (name, handle) = (path.to_owned(), Arc::clone(&self.0.handle));
+        let opening = async move { handle.channel_open_direct_streamlocal(name).await };
+        self.opened(opening, path).await
+    }
+
+    /// What comes of `opening`, a connection to `what`.
+    async fn opened(
+        &self,
+        opening: impl Future<Output = Result<Channel<client::Msg>, russh::Error>> + Send + 'static,
+        what: &str,
+    ) -> Result<Stream, OpenFailure> {
         if self.is_closed() {
             return Err(OpenFailure::SessionLost);
         }
         let (sender, receiver) = oneshot::channel();
         let session = Arc::downgrade(&self.0);
-        let host_name = host.to_owned();
         // In a task of its own, so that a caller who gives up leaves no half-open channel behind;
         // it ends when the server answers or the session dies, and it keeps no session alive.
-        let handle = Arc::clone(&self.0.handle);
         tokio::spawn(async move {
-            let outcome =
-                handle.channel_open_direct_tcpip(host_name, u32::from(port), "127.0.0.1", 0).await;
+            let outcome = opening.await;
             let Some(inner) = session.upgrade() else { return };
             let stream = outcome.map(|channel| Stream::new(channel, &inner.taps));
             // Nobody there any more: the stream closes its channel as it is dropped.
@@ -160,10 +183,61 @@ impl Session {
         });
         match timeout(OPEN_TIMEOUT, receiver).await {
             Ok(Ok(Ok(stream))) => Ok(stream),
-            Ok(Ok(Err(error))) => Err(self.refusal(host, port, &error)),
+            Ok(Ok(Err(error))) => Err(refusal(what, &error)),
             Ok(Err(_)) => Err(OpenFailure::SessionLost),
             Err(_) => Err(OpenFailure::Silent),
         }
+    }
+
+    /// Asks the server to listen (RFC 4254, section 7.1, "tcpip-forward", or OpenSSH's
+    /// "streamlocal-forward@openssh.com"); a session has one listener at most.
+    pub(crate) async fn listen(&self, at: &Listen) -> Result<Listening, ListenFailure> {
+        if self.is_closed() {
+            return Err(ListenFailure::SessionLost);
+        }
+        // Before the answer: the first connection may come with it.
+        let knocks = self.0.inbound.open();
+        let handle = &self.0.handle;
+        let asking = async {
+            match at {
+                Listen::Port { bind, port } => {
+                    let address = address_of(bind.as_deref());
+                    let chosen = handle.tcpip_forward(address, u32::from(*port)).await?;
+                    let chosen = u16::try_from(chosen).ok().filter(|_| *port == 0);
+                    let port = chosen.unwrap_or(*port);
+                    Ok(Listen::Port { bind: bind.clone(), port })
+                }
+                Listen::Socket(path) => {
+                    handle.streamlocal_forward(path.clone()).await?;
+                    Ok(at.clone())
+                }
+            }
+        };
+        let failure = match timeout(OPEN_TIMEOUT, asking).await {
+            Ok(Ok(at)) => return Ok(Listening::new(at, knocks)),
+            Ok(Err(russh::Error::RequestDenied)) if !self.is_closed() => ListenFailure::Refused,
+            Ok(Err(_)) => ListenFailure::SessionLost,
+            Err(_) => ListenFailure::Silent,
+        };
+        self.0.inbound.close();
+        Err(failure)
+    }
+
+    /// Gives a listener back; waits for the server's word, a moment at most. Streams go on.
+    pub(crate) async fn unlisten(&self, at: &Listen) {
+        self.0.inbound.close();
+        let handle = &self.0.handle;
+        let giving_back = async {
+            match at {
+                Listen::Port { bind, port } => {
+                    let address = address_of(bind.as_deref());
+                    handle.cancel_tcpip_forward(address, u32::from(*port)).await
+                }
+                Listen::Socket(path) => handle.cancel_streamlocal_forward(path.clone()).await,
+            }
+        };
+        // A server that has no such listener says so, which is as good.
+        drop(timeout(CLOSE_TIMEOUT, giving_back).await);
     }
 
     /// The time that the server takes to answer (`keepalive@openssh.com`); waits as long as the
@@ -270,21 +344,30 @@ impl Session {
     pub(crate) fn streams(&self) -> usize {
         self.0.taps.len()
     }
+}
 
-    fn refusal(&self, host: &str, port: u16, error: &russh::Error) -> OpenFailure {
-        let russh::Error::ChannelOpenFailure(reason) = error else {
-            return OpenFailure::SessionLost;
-        };
-        match reason {
-            ChannelOpenFailure::AdministrativelyProhibited => OpenFailure::Prohibited,
-            ChannelOpenFailure::ConnectFailed => OpenFailure::Refused(format!(
-                "nothing answers on {host} port {port} as seen from the SSH server"
-            )),
-            ChannelOpenFailure::UnknownChannelType
-            | ChannelOpenFailure::ResourceShortage
-            | ChannelOpenFailure::Other { .. } => {
-                OpenFailure::Refused("the SSH server has no room for another forward".to_owned())
-            }
+/// The address to listen on, as ssh(1) asks for it.
+fn address_of(bind: Option<&str>) -> &str {
+    match bind {
+        None => "localhost",
+        Some("*") => "",
+        Some(bind) => bind,
+    }
+}
+
+fn refusal(what: &str, error: &russh::Error) -> OpenFailure {
+    let russh::Error::ChannelOpenFailure(reason) = error else {
+        return OpenFailure::SessionLost;
+    };
+    match reason {
+        ChannelOpenFailure::AdministrativelyProhibited => OpenFailure::Prohibited,
+        ChannelOpenFailure::ConnectFailed => {
+            OpenFailure::Refused(format!("nothing answers on {what} as seen from the SSH server"))
+        }
+        ChannelOpenFailure::UnknownChannelType
+        | ChannelOpenFailure::ResourceShortage
+        | ChannelOpenFailure::Other { .. } => {
+            OpenFailure::Refused("the SSH server has no room for another forward".to_owned())
         }
     }
 }
@@ -297,6 +380,7 @@ impl Inner {
         self.end.note(Failure::new(Cause::LinkLost, "the ssh session was ended here"));
         self.switch.kill();
         self.taps.close();
+        self.inbound.close();
         self.chores.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         if let Some(below) = &self.below {
             below.kill();

@@ -15,11 +15,15 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     dial::plain,
     host_key::Shown,
+    inbound::{Inbound, Knock},
     preferred::{Negotiated, was_asked_for},
     session::End,
     stream::Taps,
 };
-use crate::tunnel::{Cause, Failure};
+use crate::{
+    config::Listen,
+    tunnel::{Cause, Failure},
+};
 
 /// A host key on its way to the check.
 #[derive(Debug)]
@@ -29,8 +33,8 @@ pub(super) struct Offer {
     pub(super) accept: oneshot::Sender<()>,
 }
 
-/// The library's callbacks: hands the host key to the check, refuses what the server opens, and
-/// says when and why the session ended.
+/// The library's callbacks: hands the host key to the check, hands on the connections of a
+/// listener that was asked for, refuses what else the server opens, and says when and why the session ended.
 #[derive(Debug)]
 pub(super) struct Watcher {
     /// What was asked for.
@@ -43,12 +47,15 @@ pub(super) struct Watcher {
     pub(super) agreed: Arc<OnceLock<Negotiated>>,
     pub(super) end: Arc<End>,
     pub(super) taps: Arc<Taps>,
+    /// To where the connections go that the server brings.
+    pub(super) inbound: Arc<Inbound>,
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.end.finish();
         self.taps.end();
+        self.inbound.close();
     }
 }
 
@@ -123,30 +130,36 @@ impl client::Handler for Watcher {
         Ok(())
     }
 
-    // Whatever the server opens was not asked for: dropping the reply refuses it.
-
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _: russh::Channel<client::Msg>,
-        _: &str,
+        channel: russh::Channel<client::Msg>,
+        address: &str,
+        port: u32,
+        from: &str,
         _: u32,
-        _: &str,
-        _: u32,
-        _: client::ChannelOpenHandle,
+        reply: client::ChannelOpenHandle,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
+        // A port that is none fits no listener; dropping the reply refuses.
+        let Ok(port) = u16::try_from(port) else { return Ok(()) };
+        let at = Listen::Port { bind: Some(address.to_owned()), port };
+        self.inbound.knock(Knock::new(at, from.to_owned(), channel, reply, &self.taps)).await;
         Ok(())
     }
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,
-        _: russh::Channel<client::Msg>,
-        _: &str,
-        _: client::ChannelOpenHandle,
+        channel: russh::Channel<client::Msg>,
+        path: &str,
+        reply: client::ChannelOpenHandle,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
+        let at = Listen::Socket(path.to_owned());
+        self.inbound.knock(Knock::new(at, String::new(), channel, reply, &self.taps)).await;
         Ok(())
     }
+
+    // Whatever else the server opens was not asked for: dropping the reply refuses it.
 
     async fn server_channel_open_agent_forward(
         &mut self,

@@ -15,14 +15,13 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
-    dialer,
     lane::State,
     remote::Remote,
     server::{CONFIGURED, Supervisor, configured, locked, say},
     trial::{Verdict, judge},
 };
 use crate::{
-    config::{self, Remotes, check_name},
+    config::{self, Kind, Remotes, check_name},
     control::{self, Note, Reply},
     history::Happening,
     problem::{Class, Problem},
@@ -31,6 +30,9 @@ use crate::{
 
 /// How long a command may take between `Live` and `Keep`: a login and an answer or two.
 const KEEP_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long a command waits for the forwards that begin over there, once the rest is up.
+const FORWARDS_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a `remote connect` asked for.
 pub(super) struct Ask {
@@ -115,7 +117,7 @@ impl Supervisor {
         check_name(&ask.name)?;
         let definition = self.definition(ask)?;
         // Reading the configuration may take a while, and nobody else waits for it.
-        let way = dialer::find(&definition, Arc::clone(&self.agent)).await?;
+        let way = self.find_way(&definition).await?;
         let _changing = self.change().await?;
         let running = locked(&self.remotes).get(&ask.name).cloned();
         if let Some(remote) = &running
@@ -172,14 +174,34 @@ impl Supervisor {
         note: &mut mpsc::Receiver<Note>,
     ) -> Result<Option<Value>, Option<Problem>> {
         let mut questions = (!ask.batch).then(|| remote.desk.sit());
-        remote.wish(Wish::Up).await;
+        let old = locked(&self.remotes).get(&ask.name).cloned();
+        let old = old.filter(|old| !Arc::ptr_eq(old, remote));
+        if remote.kind() == Kind::Exposed
+            && let Some(old) = &old
+        {
+            // Both want the same listener; what is on trial gives it back if it is not kept.
+            old.release().await;
+        }
+        remote.try_out(Wish::Up).await;
         let mut watch = remote.watch();
+        let mut raised = None;
         let mut waited = Waited::new(ask.limit);
         let mut shown = String::new();
         loop {
             let state = watch.borrow_and_update().clone();
             match waited.judge(&ask.name, &state) {
-                Verdict::Live => break,
+                Verdict::Live => {
+                    let since = match raised {
+                        Some(since) => since,
+                        None => {
+                            remote.raise(old.as_deref()).await;
+                            *raised.insert(Instant::now())
+                        }
+                    };
+                    if remote.is_settled() || since.elapsed() >= FORWARDS_LIMIT {
+                        break;
+                    }
+                }
                 Verdict::Failed(problem) => return Err(Some(problem)),
                 Verdict::Wait => {}
             }
@@ -198,6 +220,7 @@ impl Supervisor {
                     changed.map_err(|_| Problem::new(Class::Internal, "the remote ended"))?;
                 }
                 () = sleep_until(waited.next_look().into()) => {}
+                () = remote.settled(), if raised.is_some() => {}
                 Some((question, answer)) = asked => {
                     let begun = Instant::now();
                     tell(write, Reply::Question(question)).await?;
@@ -209,6 +232,9 @@ impl Supervisor {
                 }
                 said = note.recv() => if said.is_none() { return Err(None) },
             }
+        }
+        if let Some(problem) = remote.forward_failure() {
+            return Err(Some(problem));
         }
         let status = remote.status(false);
         tell(write, Reply::Live { status, opened: remote.opened() }).await?;
@@ -274,6 +300,10 @@ impl Supervisor {
         if over && !kept {
             debug!(remote = name, "a trial was taken back");
             trial.remote.end().await;
+            let old = locked(&self.remotes).get(name).cloned();
+            if let Some(old) = old.filter(|old| old.kind() == Kind::Exposed) {
+                old.wish(Wish::Up).await;
+            }
         }
     }
 }

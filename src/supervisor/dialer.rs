@@ -15,11 +15,11 @@ use tracing::debug;
 
 use super::{
     desk::Desk,
-    link::{Dial, Facts, Later, Link, NotOpened, Printed, Stream},
+    link::{Dial, Facts, Knock, Knocks, Later, Link, NotOpened, Printed, Stream},
     token,
 };
 use crate::{
-    config::{self, SshOptions},
+    config::{self, Destination, Kind, Listen, SshOptions},
     control,
     problem::{Class, Problem},
     secret::Secret,
@@ -67,9 +67,13 @@ pub(super) struct Way {
     pub(super) port: Option<u16>,
 }
 
-/// The way to `definition`; class `usage` or `config` if its target, its options or the ssh
-/// configuration is wrong.
-pub(super) async fn find(definition: &config::Remote, agent: Agent) -> Result<Way, Problem> {
+/// The way to `definition`, on a machine whose own gateway is at `own_gateway`; class `usage` or
+/// `config` if its target, its options or the ssh configuration is wrong.
+pub(super) async fn find(
+    definition: &config::Remote,
+    agent: Agent,
+    own_gateway: u16,
+) -> Result<Way, Problem> {
     let desk = Arc::default();
     let keyring = Keyring::default();
     let dialer = SshDialer {
@@ -84,7 +88,11 @@ pub(super) async fn find(definition: &config::Remote, agent: Agent) -> Result<Wa
     let is_near = plan.hops().first().is_some_and(is_near);
     let low_power = definition.ssh.low_power.then_some(ALIVE_LOW_POWER);
     let alive = plan.alive_interval.filter(|interval| !interval.is_zero()).or(low_power);
-    let port = plan.forwards.settle(definition);
+    if definition.kind == Kind::Exposed {
+        // The way to the jump host may have forwards of its own; here it is for one thing.
+        plan.forwards = ssh::Forwards::default();
+    }
+    let port = plan.forwards.settle(definition, own_gateway);
     let (dialer, forwards) = (Arc::new(dialer), plan.forwards.clone());
     Ok(Way { label, dialer, desk, keyring, plan, forwards, is_near, alive, port })
 }
@@ -218,16 +226,39 @@ pub(crate) async fn fetch_token(session: &ssh::Session) -> Result<(Secret, Strin
     token::read(&SshLink(session.clone())).await
 }
 
+impl Knocks for ssh::Listening {
+    fn at(&self) -> &Listen {
+        &self.at
+    }
+
+    fn next(&mut self) -> Later<'_, Option<(Box<dyn Knock>, bool)>> {
+        Box::pin(async move {
+            let (knock, is_welcome) = self.next().await?;
+            Some((Box::new(knock) as Box<dyn Knock>, is_welcome))
+        })
+    }
+}
+
+impl Knock for ssh::Knock {
+    fn accept(self: Box<Self>) -> Later<'static, Box<dyn Stream>> {
+        Box::pin(async move { Box::new((*self).accept().await) as Box<dyn Stream> })
+    }
+
+    fn refuse(self: Box<Self>) -> Later<'static, ()> {
+        Box::pin(async move { (*self).refuse().await })
+    }
+}
+
 struct SshLink(ssh::Session);
 
 impl Link for SshLink {
-    fn open<'a>(
-        &'a self,
-        host: &'a str,
-        port: u16,
-    ) -> Later<'a, Result<Box<dyn Stream>, NotOpened>> {
+    fn open<'a>(&'a self, to: &'a Destination) -> Later<'a, Result<Box<dyn Stream>, NotOpened>> {
         Box::pin(async move {
-            match self.0.open(host, port).await {
+            let opened = match to {
+                Destination::Port { host, port } => self.0.open(host, *port).await,
+                Destination::Socket(path) => self.0.open_socket(path).await,
+            };
+            match opened {
                 Ok(stream) => Ok(Box::new(stream) as Box<dyn Stream>),
                 Err(OpenFailure::Silent) => Err(NotOpened::Silent),
                 Err(OpenFailure::SessionLost) => Err(NotOpened::SessionLost),
@@ -237,6 +268,20 @@ impl Link for SshLink {
                 }
             }
         })
+    }
+
+    fn listen<'a>(
+        &'a self,
+        at: &'a Listen,
+    ) -> Later<'a, Result<Box<dyn Knocks>, ssh::ListenFailure>> {
+        Box::pin(async move {
+            let listening = self.0.listen(at).await?;
+            Ok(Box::new(listening) as Box<dyn Knocks>)
+        })
+    }
+
+    fn unlisten<'a>(&'a self, at: &'a Listen) -> Later<'a, ()> {
+        Box::pin(self.0.unlisten(at))
     }
 
     fn ping(&self) -> Later<'_, Result<Duration, Failure>> {

@@ -33,7 +33,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -213,17 +213,28 @@ pub(super) fn tell(predecessor: &UnixStream, word: Word) {
     let _ended = send(predecessor, &word, None);
 }
 
-/// Listening ports and waiting connections that came from a predecessor, until a remote takes
+/// What a forward listens on.
+#[derive(Debug)]
+enum Listening {
+    Port(TcpListener),
+    Socket(UnixListener),
+}
+
+/// Listening ports and sockets, and waiting connections, that came from a predecessor, until a remote takes
 /// them.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    ports: Mutex<Vec<TcpListener>>,
+    listening: Mutex<Vec<Listening>>,
     held: Mutex<Vec<(TcpStream, Instant)>>,
 }
 
 impl Pool {
     fn put_port(&self, port: Option<OwnedFd>) {
-        locked(&self.ports).extend(port.map(TcpListener::from));
+        let Some(port) = port.map(TcpListener::from) else { return };
+        locked(&self.listening).push(match port.local_addr() {
+            Ok(_) => Listening::Port(port),
+            Err(_) => Listening::Socket(UnixListener::from(OwnedFd::from(port))),
+        });
     }
 
     fn put_held(&self, stream: TcpStream, left: Duration) {
@@ -232,9 +243,32 @@ impl Pool {
 
     /// The socket that listens at `address`, if it came.
     pub(super) fn take_port(&self, address: SocketAddr) -> Option<TcpListener> {
-        let mut ports = locked(&self.ports);
-        let place = ports.iter().position(|port| port.local_addr().ok() == Some(address))?;
-        Some(ports.swap_remove(place))
+        let mut listening = locked(&self.listening);
+        let is_it = |it: &Listening| match it {
+            Listening::Port(port) => port.local_addr().ok() == Some(address),
+            Listening::Socket(_) => false,
+        };
+        let place = listening.iter().position(is_it)?;
+        match listening.swap_remove(place) {
+            Listening::Port(port) => Some(port),
+            Listening::Socket(_) => None,
+        }
+    }
+
+    /// The socket that listens at `path`, if it came.
+    pub(super) fn take_socket(&self, path: &Path) -> Option<UnixListener> {
+        let mut listening = locked(&self.listening);
+        let is_it = |it: &Listening| match it {
+            Listening::Socket(socket) => {
+                socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
+            }
+            Listening::Port(_) => false,
+        };
+        let place = listening.iter().position(is_it)?;
+        match listening.swap_remove(place) {
+            Listening::Socket(socket) => Some(socket),
+            Listening::Port(_) => None,
+        }
     }
 
     /// The connections that came in at port `number`, with the ends of their patience.
@@ -248,9 +282,9 @@ impl Pool {
 
     /// Closes what nobody took; how much that was.
     pub(super) fn clear(&self) -> (usize, usize) {
-        let ports = std::mem::take(&mut *locked(&self.ports));
+        let listening = std::mem::take(&mut *locked(&self.listening));
         let held = std::mem::take(&mut *locked(&self.held));
-        (ports.len(), held.len())
+        (listening.len(), held.len())
     }
 }
 

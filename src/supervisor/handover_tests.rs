@@ -66,7 +66,7 @@ fn ports_and_waiting_connections_live_on_with_the_newcomer() {
     let _lifeline = give(ours, &old.parts()).unwrap();
     let estate = newcomer.join().unwrap();
     assert_eq!(estate.remotes, ["vps"]);
-    assert_eq!(estate.agent.as_deref(), Some(std::path::Path::new("/run/agent")));
+    assert_eq!(estate.agent.as_deref(), Some(Path::new("/run/agent")));
     assert!(estate.lock.is_some());
     let address = old.address();
     // The first one's copies are gone now, and nothing is closed by that.

@@ -33,6 +33,8 @@ const HTTP: [&[u8]; 4] = [b"GET ", b"POST ", b"HEAD ", b"OPTIONS "];
 pub(super) enum Local {
     /// Of any program, through a port of ours.
     Tcp(TcpStream),
+    /// Of any program, through a socket of ours.
+    Unix(UnixStream),
     /// Of one of our commands; it is told [`Reply::Opened`] before the bytes.
     Command(UnixStream),
 }
@@ -50,23 +52,23 @@ impl Incoming {
         Self { local, until }
     }
 
-    /// Whether it is the connection of another program, rather than one of our commands.
+    /// Whether it is the connection of another program at a port.
     pub(super) fn is_tcp(&self) -> bool {
         matches!(self.local, Local::Tcp(_))
     }
 
-    /// A descriptor of another program's connection; `None` for one of our commands.
+    /// A descriptor of another program's connection at a port; `None` for any other.
     pub(super) fn descriptor(&self) -> io::Result<Option<OwnedFd>> {
         match &self.local {
             Local::Tcp(stream) => stream.as_fd().try_clone_to_owned().map(Some),
-            Local::Command(_) => Ok(None),
+            Local::Unix(_) | Local::Command(_) => Ok(None),
         }
     }
 
     /// The local end, ready for bytes; `None` if it went away.
     pub(super) async fn begin(self, facts: Facts, remote_port: u16) -> Option<Local> {
         match self.local {
-            Local::Tcp(stream) => Some(Local::Tcp(stream)),
+            local @ (Local::Tcp(_) | Local::Unix(_)) => Some(local),
             Local::Command(mut stream) => {
                 let opened = Reply::Opened(Opened { host_key: facts.host_key, remote_port });
                 control::write(&mut stream, &opened).await.ok()?;
@@ -79,7 +81,7 @@ impl Incoming {
     pub(super) async fn refuse(self, problem: Problem) {
         let refusal = async {
             match self.local {
-                Local::Tcp(stream) => refuse_tcp(stream, &problem).await,
+                local @ (Local::Tcp(_) | Local::Unix(_)) => turn_away(local, &problem).await,
                 Local::Command(mut stream) => {
                     control::write(&mut stream, &Reply::Failed(problem)).await
                 }
@@ -90,10 +92,10 @@ impl Incoming {
     }
 }
 
-async fn refuse_tcp(mut stream: TcpStream, problem: &Problem) -> io::Result<()> {
+async fn turn_away(mut stream: Local, problem: &Problem) -> io::Result<()> {
     let mut first = [0; 16];
     // Whoever has only just connected is about to say what it speaks.
-    let seen = timeout(PEEK_LIMIT, stream.peek(&mut first)).await.unwrap_or(Ok(0))?;
+    let seen = timeout(PEEK_LIMIT, stream.read(&mut first)).await.unwrap_or(Ok(0))?;
     let first = first.get(..seen).unwrap_or_default();
     if HTTP.iter().any(|method| first.starts_with(method)) {
         let error = json!({"class": problem.class, "message": problem.message});
@@ -114,7 +116,8 @@ async fn refuse_tcp(mut stream: TcpStream, problem: &Problem) -> io::Result<()> 
 }
 
 impl Local {
-    /// Closes so that the other side sees that bytes are missing.
+    /// Closes so that the other side sees that bytes are missing, as far as that can be: a Unix
+    /// socket knows no reset.
     pub(super) fn reset(self) {
         if let Self::Tcp(stream) = self {
             // Without the option the close is a clean one, which is the worse lie but no failure.
@@ -131,7 +134,9 @@ impl AsyncRead for Local {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Command(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Unix(stream) | Self::Command(stream) => {
+                Pin::new(stream).poll_read(context, buffer)
+            }
         }
     }
 }
@@ -144,21 +149,23 @@ impl AsyncWrite for Local {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Command(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) | Self::Command(stream) => {
+                Pin::new(stream).poll_write(context, bytes)
+            }
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Self::Command(stream) => Pin::new(stream).poll_flush(context),
+            Self::Unix(stream) | Self::Command(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Command(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Unix(stream) | Self::Command(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

@@ -10,7 +10,6 @@ use std::{
 };
 
 use tokio::{
-    net::TcpStream,
     sync::{Semaphore, mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
     time::sleep_until,
@@ -19,22 +18,30 @@ use tracing::{debug, info, warn};
 
 use super::{
     account::{Account, Scribe, Turn},
-    incoming::Incoming,
+    incoming::{Incoming, Local},
     link::{Dial, Link},
     path::{Path, Report, Totals, clock},
     unread::Unread,
 };
-use crate::tunnel::{
-    Action, Event, Failure, News, Number, Options, Phase, ProofKind, Tunnel, Wish,
+use crate::{
+    config::Destination,
+    tunnel::{
+        Action, ClaimEvent, Event, Failure, News, Number, Options, Phase, ProofKind, Tunnel, Wish,
+    },
 };
 
 mod ask;
+mod outpost;
+mod outpost_words;
 mod serving;
 mod sessions;
 mod state;
 
 pub(crate) use ask::{absent, prohibited};
+pub(super) use outpost::Reverse;
 pub(super) use state::{Outage, State, hopeless, serves, word};
+
+use outpost::{Outpost, Outside};
 
 /// Connections that may wait for a path.
 const HELD_MOST: usize = 256;
@@ -52,6 +59,15 @@ const OPEN_LIMIT: Duration = Duration::from_secs(30);
 /// How long a ping is listened for.
 const PING_LIMIT: Duration = Duration::from_secs(120);
 
+/// What a lane is for.
+#[derive(Debug, Clone)]
+pub(super) enum Purpose {
+    /// Streams that begin here lead to a place over there.
+    Forward(Destination),
+    /// Streams that begin over there lead here.
+    Reverse(Reverse),
+}
+
 /// The bounds of a lane.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
@@ -59,13 +75,6 @@ pub(super) struct Limits {
     pub(super) hold: Duration,
     /// What readers have left unread, over all lanes.
     pub(super) unread: Arc<Unread>,
-}
-
-/// Where a lane's streams go, as the far side sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Destination {
-    pub(super) host: String,
-    pub(super) port: u16,
 }
 
 /// What a lane is told from outside.
@@ -90,13 +99,15 @@ pub(super) enum Command {
     Surrender(oneshot::Sender<Vec<Incoming>>),
     /// Run a command over the session that serves, and answer with it.
     Session(oneshot::Sender<Option<Arc<dyn Link>>>),
+    /// Give the listener over there back for good, and answer when that is done.
+    Release(oneshot::Sender<()>),
 }
 
 /// The handle of a lane; dropping it ends the lane with everything in it.
 pub(super) struct Lane {
     pub(super) commands: mpsc::Sender<Command>,
     /// Accepted connections go here.
-    pub(super) accepted: mpsc::Sender<TcpStream>,
+    pub(super) accepted: mpsc::Sender<Local>,
     pub(super) state: watch::Receiver<State>,
     pub(super) totals: Arc<Totals>,
     _task: JoinSet<()>,
@@ -107,7 +118,7 @@ impl Lane {
     pub(super) fn start(
         span: tracing::Span,
         options: Options,
-        destination: Destination,
+        purpose: Purpose,
         limits: &Limits,
         dialer: Arc<dyn Dial>,
         scribe: Scribe,
@@ -127,15 +138,23 @@ impl Lane {
             away: Duration::ZERO,
             lost: None,
             facts: None,
+            port: None,
         });
         let unread = Arc::clone(&limits.unread);
         let totals = Arc::new(Totals::new(unread));
         let (news, reports) = mpsc::channel(REPORTS);
         let (inner, messages) = mpsc::channel(REPORTS);
+        let (destination, outpost) = match purpose {
+            Purpose::Forward(to) => (to, None),
+            Purpose::Reverse(reverse) => {
+                (reverse.to.clone(), Some(Outpost::new(reverse, options.seed)))
+            }
+        };
         let actor = Actor {
             tunnel: Tunnel::new(options),
             proof: options.proof,
             destination,
+            outpost,
             hold: limits.hold,
             dialer,
             sessions: HashMap::new(),
@@ -188,6 +207,7 @@ enum Message {
     Dialled(Number, Result<Arc<dyn Link>, Failure>),
     Stage(Number, String),
     Back(Incoming),
+    Outside(Outside),
 }
 
 enum Session {
@@ -200,6 +220,8 @@ struct Actor {
     /// Whether it is the gateway's lane, or that of a further forward.
     proof: ProofKind,
     destination: Destination,
+    /// The listener over there, where streams begin there.
+    outpost: Option<Outpost>,
     hold: Duration,
     dialer: Arc<dyn Dial>,
     sessions: HashMap<Number, Session>,
@@ -230,7 +252,7 @@ impl Actor {
     async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
-        mut accepted: mpsc::Receiver<TcpStream>,
+        mut accepted: mpsc::Receiver<Local>,
         mut reports: mpsc::Receiver<Report>,
         mut messages: mpsc::Receiver<Message>,
     ) {
@@ -247,8 +269,8 @@ impl Actor {
                     Some(command) => self.on_command(command),
                     None => return,
                 },
-                Some(stream) = accepted.recv(), if self.refusals.len() < REFUSALS_MOST => {
-                    self.admit_accepted(stream);
+                Some(local) = accepted.recv(), if self.refusals.len() < REFUSALS_MOST => {
+                    self.admit_accepted(local);
                 }
                 Some((number, news)) = reports.recv() => self.on_report(number, news),
                 Some(message) = messages.recv() => self.on_message(message),
@@ -267,7 +289,8 @@ impl Actor {
     fn deadline(&self) -> Instant {
         let held = self.held.iter().map(|incoming| incoming.until).min();
         let far = clock() + Duration::from_secs(3600);
-        [self.tunnel.deadline(), held].into_iter().flatten().min().unwrap_or(far)
+        let claim = self.outpost.as_ref().and_then(|outpost| outpost.claim().deadline());
+        [self.tunnel.deadline(), held, claim].into_iter().flatten().min().unwrap_or(far)
     }
 
     fn on_deadline(&mut self) {
@@ -279,6 +302,7 @@ impl Actor {
         }
         self.end_waits();
         self.step(Event::Tick);
+        self.change(|lane| lane.claim(ClaimEvent::Tick));
     }
 
     fn on_report(&mut self, number: Number, news: News) {
@@ -307,6 +331,9 @@ impl Actor {
         match command {
             Command::Wish(wish) => {
                 self.step(Event::Wish(wish));
+                if wish == Wish::Up {
+                    self.change(|lane| lane.claim(ClaimEvent::Wanted));
+                }
                 if wish == Wish::Down {
                     self.lost = None;
                     self.state.send_modify(|state| state.lost = None);
@@ -327,6 +354,7 @@ impl Actor {
                 let link = self.serving_path().map(|path| Arc::clone(&path.link));
                 let _gone = answer.send(link);
             }
+            Command::Release(done) => self.change(|lane| lane.release(done)),
         }
     }
 
@@ -339,22 +367,33 @@ impl Actor {
                 }
             }
             Message::Back(incoming) => self.admit(incoming),
+            Message::Outside(news) => self.change(|lane| lane.on_outside(news)),
         }
     }
 
     fn step(&mut self, event: Event) {
-        let before = self.tunnel.phase();
-        let actions = self.tunnel.step(event, clock());
-        let is_dialling = actions.iter().any(|action| matches!(action, Action::Dial(_)));
-        for action in actions {
-            self.perform(action);
-        }
-        let after = self.tunnel.phase();
-        if before != after {
-            self.on_phase(before, after);
-        }
+        let mut is_dialling = false;
+        self.change(|lane| {
+            if let Event::News(number, News::Ended(_)) = &event {
+                lane.claim(ClaimEvent::Gone(*number));
+            }
+            for action in lane.tunnel.step(event, clock()) {
+                is_dialling |= matches!(action, Action::Dial(_));
+                lane.perform(action);
+            }
+        });
         if is_dialling {
             self.account.dialled(self.tunnel.attempts());
+        }
+    }
+
+    /// Does something, and publishes what has changed by it.
+    fn change(&mut self, how: impl FnOnce(&mut Self)) {
+        let before = self.phase();
+        how(self);
+        let after = self.phase();
+        if before != after {
+            self.on_phase(before, after);
         }
         if after == Phase::Blocked && !self.held.is_empty() {
             let reason = self.reason().unwrap_or_default();
@@ -366,10 +405,23 @@ impl Actor {
         self.report_held();
     }
 
+    /// Where the lane is: its tunnel, and its listener over there if it has one.
+    fn phase(&self) -> Phase {
+        let tunnel = self.tunnel.phase();
+        self.outpost.as_ref().map_or(tunnel, |outpost| outpost.phase(tunnel))
+    }
+
+    /// What went wrong last.
+    fn failure(&self) -> Option<Failure> {
+        let outpost = self.outpost.as_ref().filter(|_| serves(self.tunnel.phase()));
+        let of_outpost = outpost.and_then(Outpost::failure);
+        of_outpost.or_else(|| self.tunnel.failure().cloned())
+    }
+
     fn on_phase(&mut self, before: Phase, after: Phase) {
-        let failure = self.tunnel.failure();
-        let message = failure.map(|failure| failure.message.as_str()).unwrap_or_default();
-        let cause = failure.map(|failure| failure.cause);
+        let failure = self.failure();
+        let message = failure.as_ref().map(|it| it.message.as_str()).unwrap_or_default();
+        let cause = failure.as_ref().map(|failure| failure.cause);
         let (from, to) = (word(before), word(after));
         if matches!(after, Phase::Blocked | Phase::GatewayDown) {
             warn!(from, to, ?cause, "phase");
@@ -381,7 +433,7 @@ impl Actor {
         self.account.turned(Turn {
             before,
             after,
-            failure,
+            failure: failure.as_ref(),
             silent: self.tunnel.silence_before_doubt(),
             away: self.lost.map(|lost| clock() - lost),
         });
@@ -425,10 +477,15 @@ impl Actor {
 
     fn publish(&self) {
         let (tunnel, held) = (&self.tunnel, self.held.len());
+        let (phase, failure) = (self.phase(), self.failure());
         self.state.send_modify(|state| {
-            state.phase = tunnel.phase();
+            state.phase = phase;
+            state.failure = failure;
             state.proof = tunnel.proof();
-            state.failure = tunnel.failure().cloned();
+            if let Some(outpost) = &self.outpost {
+                state.proof = outpost.proof().or(state.proof);
+                state.port = outpost.port();
+            }
             state.attempts = tunnel.attempts();
             state.held = held;
         });
@@ -443,15 +500,20 @@ impl Actor {
                 self.serving = Some(number);
                 self.account.served(self.held.len());
                 self.serve_held();
+                self.claim(ClaimEvent::Serve(number));
             }
             Action::Hold => {
                 if let Some(path) = self.serving_path() {
                     path.doubt();
                 }
                 self.serving = None;
+                self.claim(ClaimEvent::Hold);
             }
             Action::Drain(number) => self.drain(number),
-            Action::Kill(number) => self.kill(number),
+            Action::Kill(number) => {
+                self.claim(ClaimEvent::Gone(number));
+                self.kill(number);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-    net::{TcpListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixStream},
     sync::Notify,
     time::timeout,
 };
@@ -16,10 +16,12 @@ use tokio_tungstenite::{accept_async, tungstenite::Message as Word};
 
 use super::{super::incoming::Local, *};
 use crate::{
+    config::Listen,
     control::{self, Reply},
     history::Book,
     problem::Class,
-    supervisor::link::{Facts, Later, NotOpened, Printed, Stream},
+    ssh::ListenFailure,
+    supervisor::link::{Facts, Knocks, Later, NotOpened, Printed, Stream},
     tunnel::Cause,
 };
 
@@ -54,7 +56,7 @@ impl Script {
 }
 
 impl Link for Script {
-    fn open<'a>(&'a self, _: &'a str, _: u16) -> Later<'a, Result<Box<dyn Stream>, NotOpened>> {
+    fn open<'a>(&'a self, _: &'a Destination) -> Later<'a, Result<Box<dyn Stream>, NotOpened>> {
         Box::pin(async move {
             if !self.answers.load(SeqCst) {
                 self.until_dead().await;
@@ -77,6 +79,14 @@ impl Link for Script {
             }
             Ok(Box::new(near) as Box<dyn Stream>)
         })
+    }
+
+    fn listen<'a>(&'a self, _: &'a Listen) -> Later<'a, Result<Box<dyn Knocks>, ListenFailure>> {
+        Box::pin(async { Err(ListenFailure::Refused) })
+    }
+
+    fn unlisten<'a>(&'a self, _: &'a Listen) -> Later<'a, ()> {
+        Box::pin(async {})
     }
 
     fn ping(&self) -> Later<'_, Result<Duration, Failure>> {
@@ -173,10 +183,10 @@ impl Bench {
         let (dial, dials) = mpsc::channel(8);
         let (opens, opened) = mpsc::channel(8);
         let options = Options { proof: ProofKind::Gateway, alive: None, seed: 1 };
-        let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
+        let purpose = Purpose::Forward(Destination::loopback(18789));
         let limits = Limits { hold: Duration::from_secs(30), unread: Arc::default() };
         let (span, dialer) = (tracing::Span::none(), Arc::new(Dials(dial)));
-        let lane = Lane::start(span, options, destination, &limits, dialer, scribe());
+        let lane = Lane::start(span, options, purpose, &limits, dialer, scribe());
         lane.tell(Command::Wish(Wish::Up)).await;
         Self { lane, dials, opened, opens }
     }
@@ -283,7 +293,7 @@ async fn of_a_flood_of_connections_as_many_are_held_as_may_be_and_the_rest_is_tu
     for _ in 0..HELD_MOST + 40 {
         let (ours, theirs) = accepted().await;
         near.push(ours);
-        bench.lane.accepted.send(theirs).await.unwrap();
+        bench.lane.accepted.send(Local::Tcp(theirs)).await.unwrap();
     }
     bench.lane.state.wait_for(|state| state.held == HELD_MOST).await.unwrap();
     for stream in &mut near[HELD_MOST..] {
@@ -323,7 +333,7 @@ async fn the_far_end_of_a_stream_is_its_local_end() {
     bench.phase(Phase::Live).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    bench.lane.accepted.send(listener.accept().await.unwrap().0).await.unwrap();
+    bench.lane.accepted.send(Local::Tcp(listener.accept().await.unwrap().0)).await.unwrap();
     let mut far = bench.far().await;
     far.write_all(b"half").await.unwrap();
     far.shutdown().await.unwrap();
@@ -353,7 +363,7 @@ async fn http_is_answered_with_503_at_the_end_of_its_wait() {
     let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     near.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     near.shutdown().await.unwrap();
-    bench.lane.accepted.send(listener.accept().await.unwrap().0).await.unwrap();
+    bench.lane.accepted.send(Local::Tcp(listener.accept().await.unwrap().0)).await.unwrap();
     let mut text = String::new();
     timeout(LONG, near.read_to_string(&mut text)).await.unwrap().unwrap();
     assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
@@ -446,13 +456,14 @@ async fn a_login_that_needed_a_code_is_not_repeated_without_a_person() {
             ],
         },
     }));
-    let way = crate::supervisor::dialer::find(&definition.unwrap(), Arc::default()).await.unwrap();
+    let way =
+        crate::supervisor::dialer::find(&definition.unwrap(), Arc::default(), 18789).await.unwrap();
     let (desk, dialer) = (way.desk, way.dialer);
     let options = Options { proof: ProofKind::Ssh, alive: None, seed: 1 };
-    let destination = Destination { host: "127.0.0.1".to_owned(), port: 18789 };
+    let purpose = Purpose::Forward(Destination::loopback(18789));
     let limits = Limits { hold: LONG, unread: Arc::default() };
     let span = tracing::Span::none();
-    let mut lane = Lane::start(span, options, destination, &limits, dialer, scribe());
+    let mut lane = Lane::start(span, options, purpose, &limits, dialer, scribe());
     let mut person = desk.sit();
     lane.tell(Command::Wish(Wish::Up)).await;
     let reached = async |lane: &mut Lane, phase: Phase| {

@@ -8,7 +8,11 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::tunnel::Failure;
+use crate::{
+    config::{Destination, Listen},
+    ssh::ListenFailure,
+    tunnel::Failure,
+};
 
 /// A future that can be stored.
 pub(super) type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -31,6 +35,25 @@ pub(super) enum NotOpened {
     SessionLost,
 }
 
+/// A connection that comes from over there; dropping it refuses it.
+pub(super) trait Knock: Send {
+    /// Takes it.
+    fn accept(self: Box<Self>) -> Later<'static, Box<dyn Stream>>;
+
+    /// Says that nothing answers here.
+    fn refuse(self: Box<Self>) -> Later<'static, ()>;
+}
+
+/// The connections of a listener over there.
+pub(super) trait Knocks: Send {
+    /// Where it listens, with the port that the server chose if the choice was left to it.
+    fn at(&self) -> &Listen;
+
+    /// The next, and whether it came from where the listener was to be reached from; `None` when
+    /// there will be no more.
+    fn next(&mut self) -> Later<'_, Option<(Box<dyn Knock>, bool)>>;
+}
+
 /// What a session proved of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Facts {
@@ -51,12 +74,14 @@ pub(super) struct Printed {
 
 /// One authenticated session.
 pub(super) trait Link: Send + Sync {
-    /// Opens a stream to `host:port` as the far side sees it.
-    fn open<'a>(
-        &'a self,
-        host: &'a str,
-        port: u16,
-    ) -> Later<'a, Result<Box<dyn Stream>, NotOpened>>;
+    /// Opens a stream to a place as the far side sees it.
+    fn open<'a>(&'a self, to: &'a Destination) -> Later<'a, Result<Box<dyn Stream>, NotOpened>>;
+
+    /// Has the far side listen.
+    fn listen<'a>(&'a self, at: &'a Listen) -> Later<'a, Result<Box<dyn Knocks>, ListenFailure>>;
+
+    /// Gives a listener back, and waits a moment for the answer; its streams go on.
+    fn unlisten<'a>(&'a self, at: &'a Listen) -> Later<'a, ()>;
 
     /// Waits for a sign of life; the caller bounds it.
     fn ping(&self) -> Later<'_, Result<Duration, Failure>>;

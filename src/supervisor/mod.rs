@@ -31,6 +31,7 @@ mod reload;
 mod remote;
 mod scrapes;
 mod server;
+mod socket;
 mod standing;
 mod starting;
 mod succession;

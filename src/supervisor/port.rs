@@ -1,4 +1,4 @@
-//! A local port of a remote: bound once, accepting until the user disconnects.
+//! A local port or socket of a remote: bound once, accepting until the user disconnects.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, UnixListener},
     sync::mpsc,
     task::JoinSet,
     time::{sleep, timeout},
@@ -17,10 +17,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::handover::Pool;
+use super::{
+    handover::Pool,
+    incoming::Local,
+    socket::{self, SocketFile},
+};
 use crate::{
-    config,
+    config::{self, Kind, Listen},
     problem::{Class, Problem},
+    ssh::SocketRule,
 };
 
 /// How long to wait after `accept` failed, for want of file descriptors mostly.
@@ -34,56 +39,120 @@ const SEARCH: u16 = 200;
 
 /// Where the connections of a port go; may be turned to another lane while the port stays.
 #[derive(Debug, Clone)]
-pub(super) struct Outlet(Arc<Mutex<mpsc::Sender<TcpStream>>>);
+pub(super) struct Outlet(Arc<Mutex<mpsc::Sender<Local>>>);
 
 impl Outlet {
-    fn new(to: mpsc::Sender<TcpStream>) -> Self {
+    fn new(to: mpsc::Sender<Local>) -> Self {
         Self(Arc::new(Mutex::new(to)))
     }
 
     /// Sends all later connections to `to`.
-    pub(super) fn turn(&self, to: mpsc::Sender<TcpStream>) {
+    pub(super) fn turn(&self, to: mpsc::Sender<Local>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = to;
     }
 
-    fn sender(&self) -> mpsc::Sender<TcpStream> {
+    fn sender(&self) -> mpsc::Sender<Local> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// A bound port; released when dropped.
+/// A bound port or socket; released when dropped.
 #[derive(Debug)]
 pub(super) struct Port {
-    /// Its number.
+    /// Its number; 0 for a socket.
     pub(super) number: u16,
     outlet: Outlet,
-    listeners: Vec<Arc<TcpListener>>,
+    listeners: Vec<Listener>,
     tasks: JoinSet<()>,
     pausing: CancellationToken,
+    file: Option<SocketFile>,
+}
+
+/// What a port listens on.
+#[derive(Debug, Clone)]
+enum Listener {
+    Tcp(Arc<TcpListener>),
+    Unix(Arc<UnixListener>),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Local> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                if let Err(error) = stream.set_nodelay(true) {
+                    warn!(%error, "setting TCP_NODELAY failed");
+                }
+                Ok(Local::Tcp(stream))
+            }
+            Self::Unix(listener) => Ok(Local::Unix(listener.accept().await?.0)),
+        }
+    }
+
+    fn descriptor(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Self::Unix(listener) => listener.as_fd().try_clone_to_owned(),
+        }
+    }
 }
 
 impl Port {
-    /// Binds `number` on `bind`, or on both loopback addresses; what is in `pool` listens already.
-    pub(super) async fn bind(
+    /// Listens where a forward says, a socket being made by `rule`; what is in `pool` listens
+    /// already.
+    pub(super) async fn open(
+        at: &Listen,
+        rule: SocketRule,
+        to: mpsc::Sender<Local>,
+        pool: &Pool,
+    ) -> Result<Self, Problem> {
+        match at {
+            Listen::Port { bind, port } => Self::bind(bind.as_deref(), *port, to, pool).await,
+            Listen::Socket(path) => {
+                let (listener, file) = socket::bind(path, rule, pool)?;
+                let listener = Listener::Unix(Arc::new(listener));
+                Ok(Self::start(0, vec![listener], Some(file), to))
+            }
+        }
+    }
+
+    /// Binds `number` on `bind`, or on both loopback addresses.
+    async fn bind(
         bind: Option<&str>,
         number: u16,
-        to: mpsc::Sender<TcpStream>,
+        to: mpsc::Sender<Local>,
         pool: &Pool,
     ) -> Result<Self, Problem> {
         let mut listeners = Vec::new();
         for address in addresses(bind)? {
             match listen(SocketAddr::new(address, number), pool).await {
-                Ok(listener) => listeners.push(Arc::new(listener)),
+                Ok(listener) => listeners.push(Listener::Tcp(Arc::new(listener))),
                 // A machine without IPv6 has no ::1 to bind.
                 Err(error) if !listeners.is_empty() && is_without_family(&error) => {}
                 Err(error) => return Err(not_bound(number, &error)),
             }
         }
+        Ok(Self::start(number, listeners, None, to))
+    }
+
+    fn start(
+        number: u16,
+        listeners: Vec<Listener>,
+        file: Option<SocketFile>,
+        to: mpsc::Sender<Local>,
+    ) -> Self {
         let (outlet, tasks) = (Outlet::new(to), JoinSet::new());
         let pausing = CancellationToken::new();
-        let mut port = Self { number, outlet, listeners, tasks, pausing };
+        let mut port = Self { number, outlet, listeners, tasks, pausing, file };
         port.go_on();
-        Ok(port)
+        port
+    }
+
+    /// Lets go of it, and leaves the file of a socket to a successor.
+    pub(super) fn leave(mut self) {
+        if let Some(file) = self.file.take() {
+            file.leave();
+        }
     }
 
     /// Accepts nothing more for now; what was accepted has reached its lane. Newcomers wait in the
@@ -100,7 +169,7 @@ impl Port {
     pub(super) fn go_on(&mut self) {
         self.pausing = CancellationToken::new();
         for listener in &self.listeners {
-            let (listener, outlet) = (Arc::clone(listener), self.outlet.clone());
+            let (listener, outlet) = (listener.clone(), self.outlet.clone());
             let accepting = accept(listener, outlet, self.pausing.clone());
             self.tasks.spawn(accepting);
         }
@@ -108,14 +177,14 @@ impl Port {
 
     /// Descriptors of what listens, for a successor.
     pub(super) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        self.listeners.iter().map(|listener| listener.as_fd().try_clone_to_owned()).collect()
+        self.listeners.iter().map(Listener::descriptor).collect()
     }
 
     /// Binds the first free port from `first` on that `is_reserved` does not claim.
     pub(super) async fn bind_free(
         first: u16,
         is_reserved: impl Fn(u16) -> bool,
-        to: &mpsc::Sender<TcpStream>,
+        to: &mpsc::Sender<Local>,
     ) -> Result<Self, Problem> {
         let candidates = (first..=first.saturating_add(SEARCH)).filter(|port| !is_reserved(*port));
         for number in candidates {
@@ -145,12 +214,19 @@ impl Port {
 
 /// Whether the ports that `definition` names are free now; class `port_in_use` if one is not.
 pub(super) fn check(definition: &config::Remote) -> Result<(), Problem> {
-    let forwards = definition.forwards.iter().map(|it| (it.bind.as_deref(), it.port));
-    for (bind, number) in std::iter::once((None, definition.local_port)).chain(forwards) {
-        for address in addresses(bind)? {
-            match std::net::TcpListener::bind(SocketAddr::new(address, number)) {
+    if definition.kind == Kind::Exposed {
+        return Ok(());
+    }
+    let gateway = Listen::loopback(definition.local_port);
+    let further = definition.forwards.iter().map(|forward| &forward.listen);
+    let companion = definition.companion().map(|forward| forward.listen);
+    for listen in std::iter::once(&gateway).chain(&companion).chain(further) {
+        // A socket in the way is found when it is bound.
+        let Listen::Port { bind, port } = listen else { continue };
+        for address in addresses(bind.as_deref())? {
+            match std::net::TcpListener::bind(SocketAddr::new(address, *port)) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    return Err(not_bound(number, &error));
+                    return Err(not_bound(*port, &error));
                 }
                 Ok(_) | Err(_) => {}
             }
@@ -203,7 +279,7 @@ async fn listen(address: SocketAddr, pool: &Pool) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-async fn accept(listener: Arc<TcpListener>, outlet: Outlet, pausing: CancellationToken) {
+async fn accept(listener: Listener, outlet: Outlet, pausing: CancellationToken) {
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
@@ -212,13 +288,10 @@ async fn accept(listener: Arc<TcpListener>, outlet: Outlet, pausing: Cancellatio
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok(local) => {
                 is_failing = false;
-                if let Err(error) = stream.set_nodelay(true) {
-                    warn!(%error, "setting TCP_NODELAY failed");
-                }
                 // A lane that is full or gone closes the connection by dropping it.
-                let _full = outlet.sender().send(stream).await;
+                let _full = outlet.sender().send(local).await;
             }
             Err(error) => {
                 // Once a spell: the next tries fail alike until something is closed.

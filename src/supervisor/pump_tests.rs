@@ -10,8 +10,10 @@ use tokio::{
 
 use super::*;
 use crate::{
+    config::{Destination, Listen},
+    ssh::ListenFailure,
     supervisor::{
-        link::{Facts, Later, Link, NotOpened, Printed},
+        link::{Facts, Knocks, Later, Link, NotOpened, Printed},
         path::{Report, Totals},
         unread::{CLOGGED, Unread},
     },
@@ -24,8 +26,16 @@ const LONG: Duration = Duration::from_secs(60);
 struct Idle;
 
 impl Link for Idle {
-    fn open<'a>(&'a self, _: &'a str, _: u16) -> Later<'a, Result<Box<dyn Stream>, NotOpened>> {
+    fn open<'a>(&'a self, _: &'a Destination) -> Later<'a, Result<Box<dyn Stream>, NotOpened>> {
         Box::pin(std::future::pending())
+    }
+
+    fn listen<'a>(&'a self, _: &'a Listen) -> Later<'a, Result<Box<dyn Knocks>, ListenFailure>> {
+        Box::pin(async { Err(ListenFailure::Refused) })
+    }
+
+    fn unlisten<'a>(&'a self, _: &'a Listen) -> Later<'a, ()> {
+        Box::pin(async {})
     }
 
     fn ping(&self) -> Later<'_, Result<Duration, Failure>> {

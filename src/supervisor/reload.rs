@@ -11,13 +11,12 @@ use tracing::{info, warn};
 use super::{
     Scope,
     connecting::Ask,
-    dialer,
     lane::{hopeless, serves},
     remote::Remote,
     server::{CONFIGURED, Supervisor, configured, locked},
 };
 use crate::{
-    config::{self, Remotes},
+    config::{self, Kind, Remotes},
     problem::{Class, Problem},
     tunnel::Wish,
 };
@@ -80,7 +79,7 @@ impl Supervisor {
         old: &Arc<Remote>,
         definition: config::Remote,
     ) -> Result<(), Problem> {
-        let way = dialer::find(&definition, Arc::clone(&self.agent)).await?;
+        let way = self.find_way(&definition).await?;
         if old.is_same(&definition, &way) && old.leads_alike(&way) {
             // A person has looked: what was given up is tried again.
             if !serves(old.state().phase) {
@@ -96,7 +95,11 @@ impl Supervisor {
             locked(&self.trials).insert(name.to_owned(), (Arc::clone(&remote), 1));
             remote
         };
-        trial.wish(Wish::Up).await;
+        if trial.kind() == Kind::Exposed {
+            // Both want the same listener; what is on trial gives it back if it is not kept.
+            old.release().await;
+        }
+        trial.try_out(Wish::Up).await;
         let outcome = if serves(old.state().phase) { lives(name, &trial).await } else { Ok(()) };
         let ask = Ask {
             name: name.to_owned(),

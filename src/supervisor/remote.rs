@@ -10,8 +10,7 @@ use std::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{
-    net::TcpStream,
-    sync::{mpsc, watch},
+    sync::{oneshot, watch},
     time::sleep,
 };
 use tracing::warn;
@@ -19,17 +18,17 @@ use tracing::warn;
 use super::{
     account::Scribe,
     desk::Desk,
-    dialer::Way,
+    dialer::{Label, Way},
     handover::Pool,
     incoming::Incoming,
-    lane::{Command, Destination, Lane, Limits, State, word},
+    lane::{Command, Lane, Limits, Purpose, Reverse, State, word},
     metrics::Reading,
     path::clock,
     port::Port,
     unread::Unread,
 };
 use crate::{
-    config,
+    config::{self, Destination, Forward, Kind, Listen},
     control::Opened,
     problem::{Class, Problem},
     ssh,
@@ -45,28 +44,28 @@ const RETIRE_LOOK: Duration = Duration::from_millis(500);
 /// Where the search for a free local port begins: the gateway's own port.
 pub(super) const FIRST_PORT: u16 = 18789;
 
-/// The address of a port: what a user's program dials.
-type Address = (Option<String>, u16);
-
 /// One remote at work; dropping it ends everything of it.
 pub(super) struct Remote {
     name: Mutex<String>,
     /// As saved, with the local port in use.
     definition: Mutex<config::Remote>,
     /// `user@host:port` and the hops before it, for people.
-    label: (String, Vec<String>),
+    label: Label,
     /// The way that was found when the remote was made.
     plan: ssh::Plan,
     /// Whether the first dial may need no network.
     is_near: bool,
+    /// To the gateway; of an exposed remote, from over there to the one of this machine.
     gateway: Lane,
     /// Those of the definition, then those of the ssh configuration.
-    forwards: Vec<(config::Forward, Lane)>,
+    forwards: Vec<(Forward, Lane)>,
+    /// The same for those that begin over there.
+    reverses: Vec<(Forward, Lane)>,
     /// What the ssh configuration said of forwards when the remote was made.
     configured: ssh::Forwards,
     /// Ports of the ssh configuration's forwards that could not be bound.
-    unbound: Mutex<Vec<(Address, Problem)>>,
-    ports: Mutex<Vec<(Address, Port)>>,
+    unbound: Mutex<Vec<(Listen, Problem)>>,
+    ports: Mutex<Vec<(Listen, Port)>>,
     /// Where questions go.
     pub(super) desk: Arc<Desk>,
     /// Keys that a person unlocked.
@@ -99,30 +98,49 @@ impl Remote {
             definition.local_port = port.unwrap_or(0);
         }
         let span = tracing::info_span!("remote", name);
-        let destination =
-            Destination { host: "127.0.0.1".to_owned(), port: definition.remote_port };
+        let (proof, purpose) = match definition.kind {
+            Kind::Gateway => {
+                let to = Destination::loopback(definition.remote_port);
+                (ProofKind::Gateway, Purpose::Forward(to))
+            }
+            Kind::Exposed => (
+                ProofKind::Ssh,
+                Purpose::Reverse(Reverse {
+                    listen: Listen::loopback(definition.remote_port),
+                    to: Destination::loopback(definition.local_port),
+                    proves: true,
+                }),
+            ),
+        };
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        let options = Options { proof: ProofKind::Gateway, alive, seed };
+        let options = Options { proof, alive, seed };
         let limits = Limits { hold: HOLD, unread: Arc::clone(unread) };
         let gateway = Lane::start(
             span.clone(),
             options,
-            destination,
+            purpose,
             &limits,
             Arc::clone(&dialer),
             scribe.clone(),
         );
-        let all = definition.forwards.iter().chain(&configured.local);
-        let forwards = all.zip(1..).map(|(forward, index)| {
-            let span = tracing::info_span!(parent: &span, "forward", port = forward.port);
-            let destination = Destination { host: forward.host.clone(), port: forward.host_port };
-            let options = Options { proof: ProofKind::Ssh, alive, seed: seed.wrapping_add(index) };
-            let (dialer, scribe) =
-                (Arc::clone(&dialer), scribe.of_forward(forward.port.to_string()));
-            let lane = Lane::start(span, options, destination, &limits, dialer, scribe);
+        let mut seeds = (1..).map(|index| seed.wrapping_add(index));
+        let mut start = |forward: &Forward, purpose| {
+            let span = tracing::info_span!(parent: &span, "forward", at = %forward.listen);
+            let seed = seeds.next().unwrap_or(seed);
+            let options = Options { proof: ProofKind::Ssh, alive, seed };
+            let scribe = scribe.of_forward(forward.listen.to_string());
+            let lane = Lane::start(span, options, purpose, &limits, Arc::clone(&dialer), scribe);
             (forward.clone(), lane)
+        };
+        let companion = definition.companion();
+        let forwards = definition.forwards.iter().chain(&companion).chain(&configured.local);
+        let forwards = forwards.map(|it| start(it, Purpose::Forward(it.to.clone()))).collect();
+        let reverses = definition.remote_forwards.iter().chain(&configured.remote);
+        let reverses = reverses.map(|it| {
+            let (listen, to) = (it.listen.clone(), it.to.clone());
+            start(it, Purpose::Reverse(Reverse { listen, to, proves: false }))
         });
-        let forwards = forwards.collect();
+        let reverses = reverses.collect();
         Self {
             name: Mutex::new(name.to_owned()),
             definition: Mutex::new(definition),
@@ -131,6 +149,7 @@ impl Remote {
             label,
             gateway,
             forwards,
+            reverses,
             configured,
             unbound: Mutex::new(Vec::new()),
             ports: Mutex::new(Vec::new()),
@@ -169,9 +188,14 @@ impl Remote {
         }
     }
 
-    /// The definition, with the local port in use.
+    /// The definition, with the local port in use, and with the one over there that the server
+    /// chose where a gateway of this machine is published.
     pub(super) fn definition(&self) -> config::Remote {
-        locked(&self.definition).clone()
+        let mut definition = locked(&self.definition).clone();
+        if definition.kind == Kind::Exposed && definition.remote_port == 0 {
+            definition.remote_port = self.state().port.unwrap_or(0);
+        }
+        definition
     }
 
     /// Binds the ports that `old` does not hold already; chooses the gateway's port if none is
@@ -188,64 +212,73 @@ impl Remote {
             locked(&self.definition).local_port = old.definition().local_port;
         }
         let mut bound = Vec::new();
-        for (address, outlet) in self.addresses() {
-            if old.is_some_and(|old| old.holds(&address)) {
+        let taken = |port| {
+            let mut forwards = self.forwards.iter().map(|(forward, _)| &forward.listen);
+            is_reserved(port) || forwards.any(|listen| listen.port() == Some(port))
+        };
+        for (mut listen, lane) in self.places() {
+            let outlet = lane.accepted.clone();
+            if old.is_some_and(|old| old.holds(&listen)) {
                 continue;
             }
-            let port = match &address {
-                (None, 0) => Port::bind_free(FIRST_PORT, &is_reserved, &outlet).await,
-                (bind, number) => Port::bind(bind.as_deref(), *number, outlet, pool).await,
+            let is_free_choice = listen.port() == Some(0);
+            let port = if is_free_choice {
+                Port::bind_free(FIRST_PORT, taken, &outlet).await
+            } else {
+                Port::open(&listen, self.configured.sockets, outlet, pool).await
             };
             let port = match port {
                 Ok(port) => port,
                 // As with ssh: a forward of the configuration is no reason not to connect.
-                Err(problem) if self.is_optional(&address) => {
-                    warn!(port = address.1, "a LocalForward of the ssh configuration is not made");
-                    locked(&self.unbound).push((address, problem));
+                Err(problem) if self.is_optional(&listen) => {
+                    warn!(at = %listen, "a LocalForward of the ssh configuration is not made");
+                    locked(&self.unbound).push((listen, problem));
                     continue;
                 }
                 Err(problem) => return Err(problem),
             };
-            if address.1 == 0 {
+            if is_free_choice {
                 locked(&self.definition).local_port = port.number;
+                listen = Listen::loopback(port.number);
             }
-            bound.push(((address.0, port.number), port));
+            bound.push((listen, port));
         }
         locked(&self.ports).extend(bound);
         Ok(())
     }
 
-    /// Whether an address that cannot be bound is no failure.
-    fn is_optional(&self, address: &Address) -> bool {
-        let is_it = |forward: &config::Forward| *address == (forward.bind.clone(), forward.port);
-        !self.configured.all_or_nothing && self.configured.local.iter().any(is_it)
+    /// Whether a place that cannot be bound is no failure.
+    fn is_optional(&self, listen: &Listen) -> bool {
+        let mut configured = self.configured.local.iter();
+        !self.configured.all_or_nothing && configured.any(|forward| forward.listen == *listen)
     }
 
-    /// Takes over the ports that both have, and the connections that wait for a path; the rest of
-    /// `old`'s ports are freed.
+    /// Takes over the ports that both have, the connections that wait for a path, and the listeners
+    /// over there; the rest of `old`'s are freed.
     pub(super) async fn succeed(&self, old: &Self) {
         let mut ports = std::mem::take(&mut *locked(&old.ports));
-        for (address, outlet) in self.addresses() {
-            if self.holds(&address) {
+        for (listen, lane) in self.places() {
+            let outlet = lane.accepted.clone();
+            if self.holds(&listen) {
                 continue;
             }
-            if let Some(place) = ports.iter().position(|(held, _)| *held == address) {
-                let (address, port) = ports.swap_remove(place);
+            if let Some(place) = ports.iter().position(|(held, _)| *held == listen) {
+                let (listen, port) = ports.swap_remove(place);
                 port.outlet().turn(outlet);
-                locked(&self.ports).push((address, port));
+                locked(&self.ports).push((listen, port));
             }
         }
         for (_, port) in ports {
             port.close().await;
         }
-        let gateway = old.definition().local_port;
-        for (number, incoming) in old.surrender().await {
-            let lane = if number == gateway { Some(&self.gateway) } else { self.lane_of(number) };
-            match lane {
+        for (at, incoming) in old.surrender().await {
+            match self.lane_at(&at) {
                 Some(lane) => lane.tell(Command::Open(incoming)).await,
-                None => old.admit(number, incoming).await,
+                None => old.admit(&at, incoming).await,
             }
         }
+        old.release().await;
+        self.raise(None).await;
     }
 
     /// Accepts nothing more at its ports for now.
@@ -271,38 +304,39 @@ impl Remote {
 
     /// Lets go of its ports, which a successor has.
     pub(super) fn forget_ports(&self) {
-        locked(&self.ports).clear();
+        let ports = std::mem::take(&mut *locked(&self.ports));
+        ports.into_iter().for_each(|(_, port)| port.leave());
     }
 
-    /// Takes the connections that wait for a path, each with the local port that it came in at.
-    pub(super) async fn surrender(&self) -> Vec<(u16, Incoming)> {
-        let gateway = (self.definition().local_port, &self.gateway);
-        let forwards = self.forwards.iter().map(|(forward, lane)| (forward.port, lane));
+    /// Takes the connections that wait for a path, each with the place that it came in at.
+    pub(super) async fn surrender(&self) -> Vec<(Listen, Incoming)> {
         let mut all = Vec::new();
-        for (number, lane) in std::iter::once(gateway).chain(forwards) {
-            all.extend(lane.surrender().await.into_iter().map(|incoming| (number, incoming)));
+        for (at, lane) in self.places() {
+            let held = lane.surrender().await;
+            all.extend(held.into_iter().map(|incoming| (at.clone(), incoming)));
         }
         all
     }
 
-    /// Hands a connection to the lane behind port `number`; dropped if there is none.
-    pub(super) async fn admit(&self, number: u16, incoming: Incoming) {
-        if let Some(lane) = self.lane_of(number) {
+    /// Hands a connection to the lane behind a place; dropped if there is none.
+    pub(super) async fn admit(&self, at: &Listen, incoming: Incoming) {
+        if let Some(lane) = self.lane_at(at) {
             lane.tell(Command::Open(incoming)).await;
         }
     }
 
-    /// Its local ports.
-    pub(super) fn numbers(&self) -> Vec<u16> {
-        self.addresses().into_iter().map(|((_, number), _)| number).collect()
+    /// Its places on this machine.
+    pub(super) fn listens(&self) -> Vec<Listen> {
+        self.places().into_iter().map(|(listen, _)| listen).collect()
     }
 
-    fn lane_of(&self, number: u16) -> Option<&Lane> {
-        if self.definition().local_port == number {
-            return Some(&self.gateway);
-        }
-        let forward = self.forwards.iter().find(|(forward, _)| forward.port == number);
-        forward.map(|(_, lane)| lane)
+    /// Its local ports.
+    pub(super) fn numbers(&self) -> Vec<u16> {
+        self.listens().iter().filter_map(Listen::port).collect()
+    }
+
+    fn lane_at(&self, at: &Listen) -> Option<&Lane> {
+        self.places().into_iter().find(|(listen, _)| listen == at).map(|(_, lane)| lane)
     }
 
     /// Whether it is up and another process would need a person to bring it up.
@@ -315,29 +349,100 @@ impl Remote {
         })
     }
 
-    fn holds(&self, address: &Address) -> bool {
-        locked(&self.ports).iter().any(|(held, _)| held == address)
+    /// Gives its listeners over there back: one cannot overlap with itself. Another wish asks for
+    /// them again.
+    pub(super) async fn release(&self) {
+        let mut released = Vec::new();
+        for lane in self.listening() {
+            let (done, release) = oneshot::channel();
+            lane.tell(Command::Release(done)).await;
+            released.push(release);
+        }
+        for release in released {
+            // Answered or dropped, it is given back, or nothing can be done about it.
+            let _done = release.await;
+        }
     }
 
-    /// Every address that the definition names, with the lane behind it.
-    fn addresses(&self) -> Vec<(Address, mpsc::Sender<TcpStream>)> {
-        let gateway = ((None, self.definition().local_port), self.gateway.accepted.clone());
-        let forwards = self
-            .forwards
-            .iter()
-            .map(|(forward, lane)| ((forward.bind.clone(), forward.port), lane.accepted.clone()));
-        std::iter::once(gateway).chain(forwards).collect()
+    fn holds(&self, listen: &Listen) -> bool {
+        locked(&self.ports).iter().any(|(held, _)| held == listen)
+    }
+
+    /// Every place of this machine that the definition names, with the lane behind it.
+    fn places(&self) -> Vec<(Listen, &Lane)> {
+        let port = self.definition().local_port;
+        let gateway =
+            (self.kind() == Kind::Gateway).then(|| (Listen::loopback(port), &self.gateway));
+        let forwards = self.forwards.iter();
+        let forwards = forwards.map(|(forward, lane)| (forward.listen.clone(), lane));
+        gateway.into_iter().chain(forwards).collect()
+    }
+
+    /// Which way it leads.
+    pub(super) fn kind(&self) -> Kind {
+        locked(&self.definition).kind
+    }
+
+    /// The lanes that listen over there.
+    fn listening(&self) -> impl Iterator<Item = &Lane> {
+        let exposed = (self.kind() == Kind::Exposed).then_some(&self.gateway);
+        exposed.into_iter().chain(self.reverses.iter().map(|(_, lane)| lane))
     }
 
     /// Says what the user wants of all its lanes; the state shows it when this returns, so that
     /// nobody judges by what was before.
     pub(super) async fn wish(&self, wish: Wish) {
+        self.try_out(wish).await;
+        for (_, lane) in &self.reverses {
+            lane.tell(Command::Wish(wish)).await;
+        }
+    }
+
+    /// The same without the forwards that begin over there: the remote before this one may have
+    /// their places still.
+    pub(super) async fn try_out(&self, wish: Wish) {
         self.gateway.tell(Command::Wish(wish)).await;
         self.gateway.settle().await;
         let wish = if wish == Wish::Up { Wish::OnDemand } else { wish };
         for (_, lane) in &self.forwards {
             lane.tell(Command::Wish(wish)).await;
         }
+    }
+
+    /// Wants the forwards up that begin over there, but for those that `old` has.
+    pub(super) async fn raise(&self, old: Option<&Self>) {
+        for (forward, lane) in &self.reverses {
+            let mut held = old.into_iter().flat_map(|old| &old.reverses);
+            if !held.any(|(other, _)| other.listen.collides(&forward.listen)) {
+                lane.tell(Command::Wish(Wish::Up)).await;
+                lane.settle().await;
+            }
+        }
+    }
+
+    /// Waits until each forward that begins over there and is wanted up is, or has failed.
+    pub(super) async fn settled(&self) {
+        for (_, lane) in &self.reverses {
+            let mut state = lane.state.clone();
+            // A lane that has ended has settled.
+            let _ended = state.wait_for(is_settled).await;
+        }
+    }
+
+    /// Whether each of them is, or has failed.
+    pub(super) fn is_settled(&self) -> bool {
+        self.reverses.iter().all(|(_, lane)| is_settled(&lane.state.borrow()))
+    }
+
+    /// What went wrong with one, if that is a reason not to connect (`ExitOnForwardFailure`).
+    pub(super) fn forward_failure(&self) -> Option<Problem> {
+        let mut states = self.reverses.iter().map(|(_, lane)| lane.state.borrow().clone());
+        let failure = states.find_map(|state| state.failure.filter(|_| state.phase != Phase::Live));
+        failure.filter(|_| self.configured.all_or_nothing).map(|failure| {
+            let mut problem = Problem::from(failure);
+            problem.message.push_str(", and ExitOnForwardFailure is set");
+            problem
+        })
     }
 
     /// Goes by another name from now on.
@@ -349,6 +454,8 @@ impl Remote {
     /// Lets its streams end, for ten minutes at most, and then ends itself. It dials no more.
     pub(super) async fn retire(&self) {
         self.scribe.fall_silent();
+        // Another one wants its listeners over there, if anybody does.
+        self.release().await;
         for lane in self.lanes() {
             lane.tell(Command::Wish(Wish::OnDemand)).await;
         }
@@ -456,13 +563,15 @@ impl Remote {
     }
 
     fn lanes(&self) -> impl Iterator<Item = &Lane> {
-        std::iter::once(&self.gateway).chain(self.forwards.iter().map(|(_, lane)| lane))
+        let further = self.forwards.iter().chain(&self.reverses);
+        std::iter::once(&self.gateway).chain(further.map(|(_, lane)| lane))
     }
 
     /// The object of `remote status --json`.
     pub(super) fn status(&self, is_default: bool) -> Value {
         let state = self.state();
-        let port = self.definition().local_port;
+        let definition = self.definition();
+        let port = definition.local_port;
         let sum = |count: fn(&Lane) -> u64| self.lanes().map(count).sum::<u64>();
         let proof = state.proof.map(|proof| {
             let age = clock().saturating_duration_since(proof.at);
@@ -479,27 +588,18 @@ impl Remote {
                 "detectedMs": millis(outage.detected), "restoredMs": outage.restored.map(millis),
             })
         });
-        let forwards: Vec<Value> = self
-            .forwards
-            .iter()
-            .map(|(forward, lane)| {
-                let state = lane.state.borrow();
-                let address = (forward.bind.clone(), forward.port);
-                let unbound = locked(&self.unbound);
-                let unbound = unbound.iter().find(|(other, _)| *other == address);
-                json!({
-                    "bind": forward.bind, "port": forward.port, "host": forward.host,
-                    "hostPort": forward.host_port, "phase": word(state.phase),
-                    "failure": match unbound {
-                        Some((_, problem)) => json!(problem),
-                        None => json!(state.failure.as_ref().map(failure)),
-                    },
-                })
-            })
-            .collect();
+        let local = self.forwards.iter().map(|(forward, lane)| {
+            let unbound = locked(&self.unbound);
+            let unbound = unbound.iter().find(|(other, _)| *other == forward.listen);
+            forward_status("local", forward, lane, unbound.map(|(_, problem)| problem))
+        });
+        let remote = self.reverses.iter();
+        let remote = remote.map(|(forward, lane)| forward_status("remote", forward, lane, None));
+        let forwards: Vec<Value> = local.chain(remote).collect();
         json!({
             "name": *locked(&self.name), "target": self.label.0, "via": self.label.1,
-            "default": is_default,
+            "default": is_default, "kind": self.kind(), "remotePort": definition.remote_port,
+            "othersType": others_type(&definition, &self.label),
             "phase": word(state.phase), "since": time(state.since), "stage": state.stage,
             "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
             "route": "ssh", "relay": false, "lowPower": self.definition().ssh.low_power,
@@ -533,13 +633,55 @@ pub(super) fn resting(
     let via: Vec<&String> = definition.ssh.jumps.iter().filter(|jump| *jump != "none").collect();
     json!({
         "name": name, "target": definition.target, "via": via,
-        "default": is_default,
+        "default": is_default, "kind": definition.kind, "remotePort": definition.remote_port,
+        "othersType": null,
         "phase": word(phase), "since": null, "stage": "",
         "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
         "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power,
         "proof": null, "roundTripMs": null, "gateway": null,
         "attempts": 0, "reconnects": 0, "held": 0, "streams": 0, "bytesIn": 0, "bytesOut": 0,
         "lastOutage": null, "failure": problem, "forwards": [],
+    })
+}
+
+/// What other machines type to reach a gateway that is published there.
+fn others_type(definition: &config::Remote, (target, via): &Label) -> Option<String> {
+    if definition.kind != Kind::Exposed || definition.remote_port == 0 {
+        return None;
+    }
+    let bare = |label: &str| label.strip_suffix(":22").unwrap_or(label).to_owned();
+    let jumps: Vec<String> = via.iter().map(|label| bare(label)).collect();
+    let jumps = if jumps.is_empty() { String::new() } else { format!("-J {} ", jumps.join(",")) };
+    let port = definition.remote_port;
+    Some(format!("openclaw remote connect --remote-port {port} {jumps}{}", bare(target)))
+}
+
+/// Whether a lane that listens over there does, or says why not, or is not wanted up.
+fn is_settled(state: &State) -> bool {
+    state.failure.is_some() || matches!(state.phase, Phase::Live | Phase::Blocked | Phase::Down)
+}
+
+/// One entry of `forwards`.
+fn forward_status(kind: &str, forward: &Forward, lane: &Lane, unbound: Option<&Problem>) -> Value {
+    let state = lane.state.borrow();
+    let (bind, port, socket) = match &forward.listen {
+        Listen::Port { bind, port } => (bind.as_ref(), Some(*port), None),
+        Listen::Socket(path) => (None, None, Some(path)),
+    };
+    let (host, host_port, host_socket) = match &forward.to {
+        Destination::Port { host, port } => (Some(host), Some(*port), None),
+        Destination::Socket(path) => (None, None, Some(path)),
+    };
+    let chosen = state.port.filter(|_| port == Some(0));
+    json!({
+        "kind": kind, "bind": bind, "port": port, "socket": socket,
+        "host": host, "hostPort": host_port, "hostSocket": host_socket,
+        "allocatedPort": chosen, "phase": word(state.phase),
+        "streams": lane.totals.streams.load(Relaxed),
+        "failure": match unbound {
+            Some(problem) => json!(problem),
+            None => json!(state.failure.as_ref().map(failure)),
+        },
     })
 }
 

@@ -22,7 +22,7 @@ use super::{
     Scope,
     account::Scribe,
     connecting::Ask,
-    dialer,
+    dialer::{self, Way},
     door::Doors,
     handover::{self, Estate, Pool, Word},
     incoming::{Incoming, Local},
@@ -37,7 +37,7 @@ use super::{
     watch::{Wake, Watch},
 };
 use crate::{
-    config::{self, OpenClaw, Paths, Remotes, check_name},
+    config::{self, DEFAULT_PORT, Kind, OpenClaw, Paths, Remotes, check_name},
     control::{self, Call, Edition, Reply, Request},
     history::{Book, Happening},
     meeting::{Greeting, Party},
@@ -65,7 +65,8 @@ pub(super) struct Supervisor {
     pub(super) trials: Mutex<HashMap<String, (Arc<Remote>, usize)>>,
     /// Why a saved remote could not be started.
     pub(super) unstarted: Mutex<Unstarted>,
-    /// Remotes that others have taken the place of, while their streams end.
+    /// Remotes that others have taken the place of, while their streams end, and what else goes on
+    /// beside the commands.
     pub(super) retiring: tokio::sync::Mutex<JoinSet<()>>,
     /// What has happened.
     pub(super) book: Arc<Book>,
@@ -152,13 +153,37 @@ impl Supervisor {
         })
     }
 
+    /// Saves the port that the server will choose for a published gateway, once it has.
+    pub(super) async fn keep_choice(&self, name: &str, remote: &Arc<Remote>) {
+        let (paths, name, mut state) = (self.paths.clone(), name.to_owned(), remote.watch());
+        self.retiring.lock().await.spawn(async move {
+            // A lane that ends before has no choice to keep.
+            let Ok(port) = state.wait_for(|state| state.port.is_some()).await.map(|it| it.port)
+            else {
+                return;
+            };
+            let kept = Remotes::update(&paths, |remotes| {
+                let saved = remotes.remotes.get_mut(&name);
+                if let Some(saved) = saved.filter(|it| it.remote_port == 0) {
+                    saved.remote_port = port.unwrap_or(0);
+                }
+                Ok(())
+            });
+            if let Err(problem) = kept {
+                warn!(%problem, "the port that the server chose was not saved");
+            }
+        });
+    }
+
+    /// The way to a remote.
+    pub(super) async fn find_way(&self, definition: &config::Remote) -> Result<Way, Problem> {
+        // A broken file is said by the commands that need it.
+        let own_gateway = OpenClaw::load(&self.paths).map_or(DEFAULT_PORT, |it| it.own_port());
+        dialer::find(definition, Arc::clone(&self.agent), own_gateway).await
+    }
+
     /// A remote whose way has been found.
-    pub(super) fn make(
-        &self,
-        name: &str,
-        definition: config::Remote,
-        way: dialer::Way,
-    ) -> Arc<Remote> {
+    pub(super) fn make(&self, name: &str, definition: config::Remote, way: Way) -> Arc<Remote> {
         for left_out in &way.forwards.left_out {
             debug!(remote = name, left_out, "a forward of the ssh configuration is not made");
         }
@@ -169,7 +194,7 @@ impl Supervisor {
     /// Whether a saved remote other than `name` claims a local port.
     pub(super) fn is_reserved(&self, port: u16, name: &str) -> bool {
         let saved = Remotes::load(&self.paths).unwrap_or_default();
-        saved.remotes.iter().any(|(other, remote)| other != name && remote.local_port == port)
+        saved.remotes.iter().any(|(other, remote)| other != name && remote.claims(port))
     }
 
     /// Serves commands until told to end, or until nothing has been wanted for a while, or until
@@ -451,6 +476,9 @@ impl Supervisor {
             Ok(remote) => remote,
             Err(problem) => return say(&mut stream, self.failed(problem)).await,
         };
+        if remote.kind() == Kind::Exposed {
+            return say(&mut stream, Reply::Failed(config::leads_nowhere(name))).await;
+        }
         if let Some(problem) = hopeless(&remote.state()) {
             return say(&mut stream, Reply::Failed(problem)).await;
         }
@@ -577,6 +605,9 @@ impl Supervisor {
     /// Reads the far gateway's token over the login.
     async fn fetch_token(&self, name: &str) -> Result<Reply, Problem> {
         let remote = self.find(name, Edition::Trial).await?;
+        if remote.kind() == Kind::Exposed {
+            return Err(config::leads_nowhere(name));
+        }
         let (answer, link) = oneshot::channel();
         remote.tell(Command::Session(answer)).await;
         let link = link.await.ok().flatten().ok_or_else(|| {
@@ -619,7 +650,7 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        let way = dialer::find(&definition, Arc::clone(&supervisor.agent)).await.unwrap();
+        let way = supervisor.find_way(&definition).await.unwrap();
         let trial = supervisor.make("vps", definition, way);
         locked(&supervisor.trials).insert("vps".to_owned(), (trial, 1));
         for refused in [

@@ -7,7 +7,6 @@ use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
 
 use super::{
-    dialer,
     incoming::{Incoming, Local},
     port,
     process::Scope,
@@ -15,7 +14,7 @@ use super::{
     server::{CONFIGURED, Supervisor, configured, locked},
 };
 use crate::{
-    config::{self, Remotes},
+    config::{self, Kind, Remotes},
     problem::Problem,
     tunnel::Wish,
 };
@@ -103,8 +102,8 @@ impl Supervisor {
         definition: config::Remote,
     ) -> Result<Arc<Remote>, Problem> {
         // A remote that has no port yet keeps the one that it gets.
-        let definition_moved = definition.local_port == 0;
-        let way = dialer::find(&definition, Arc::clone(&self.agent)).await?;
+        let definition_moved = definition.kind == Kind::Gateway && definition.local_port == 0;
+        let way = self.find_way(&definition).await?;
         let remote = self.make(name, definition, way);
         remote.bind(None, &self.pool, |port| self.is_reserved(port, name)).await?;
         if definition_moved {
@@ -117,6 +116,9 @@ impl Supervisor {
             })?;
         }
         remote.wish(Wish::Up).await;
+        if remote.kind() == Kind::Exposed && remote.definition().remote_port == 0 {
+            self.keep_choice(name, &remote).await;
+        }
         locked(&self.unstarted).forget(name);
         locked(&self.remotes).insert(name.to_owned(), Arc::clone(&remote));
         self.tell_roster();
@@ -126,14 +128,15 @@ impl Supervisor {
 
     /// Hands a remote the connections that waited at its ports under a predecessor.
     async fn admit_held(&self, remote: &Remote) {
-        for number in remote.numbers() {
+        for at in remote.listens() {
+            let Some(number) = at.port() else { continue };
             for (stream, until) in self.pool.take_held(number) {
                 let stream =
                     stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                 match stream {
                     Ok(stream) => {
                         let incoming = Incoming::new(Local::Tcp(stream), until);
-                        remote.admit(number, incoming).await;
+                        remote.admit(&at, incoming).await;
                     }
                     Err(error) => warn!(%error, "a connection that waited was lost"),
                 }

@@ -17,7 +17,7 @@ use super::{
     remote::Remote,
     server::{REQUEST_LIMIT, Supervisor, locked},
 };
-use crate::control;
+use crate::{config::Listen, control};
 
 impl Supervisor {
     /// Hands everything over to a newcomer; `None` if it stays ours.
@@ -45,8 +45,8 @@ impl Supervisor {
         }
         let mut held = Vec::new();
         for remote in remotes.values() {
-            for (number, incoming) in remote.surrender().await {
-                held.push((Arc::clone(remote), number, incoming));
+            for (at, incoming) in remote.surrender().await {
+                held.push((Arc::clone(remote), at, incoming));
             }
         }
         // A command's own stream speaks our version, and stays.
@@ -60,9 +60,9 @@ impl Supervisor {
             UnixStream::from_std(stream)
         });
         let is_over = successor.is_ok();
-        for (remote, number, incoming) in held {
+        for (remote, at, incoming) in held {
             if !is_over || !incoming.is_tcp() {
-                remote.admit(number, incoming).await;
+                remote.admit(&at, incoming).await;
             }
         }
         match successor {
@@ -96,7 +96,7 @@ impl Supervisor {
     fn parts(
         &self,
         remotes: &HashMap<String, Arc<Remote>>,
-        held: &[(Arc<Remote>, u16, Incoming)],
+        held: &[(Arc<Remote>, Listen, Incoming)],
         doors: &Doors,
         lock: &Lock,
     ) -> io::Result<Vec<Part>> {

@@ -11,6 +11,9 @@ use crate::{
 /// How long nothing may listen on the gateway's port before `remote connect` gives up.
 const ABSENT_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long somebody may have the place over there, a dead session of ours perhaps.
+const TAKEN_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What to tell the command that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -54,6 +57,7 @@ pub(super) fn judge(
             | Cause::NotAGateway,
         ) => true,
         Some(Cause::GatewayAbsent) => in_phase >= ABSENT_PATIENCE,
+        Some(Cause::PlaceTaken) => in_phase >= TAKEN_PATIENCE,
         Some(cause) if !cause.is_transient() => true,
         _ => false,
     };
@@ -94,6 +98,7 @@ mod tests {
             away: Duration::ZERO,
             lost: None,
             facts: None,
+            port: None,
         }
     }
 

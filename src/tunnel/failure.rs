@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::{Class, Problem};
 
+/// The code under which scripts find [`Cause::PlaceTaken`].
+pub(crate) const PLACE_TAKEN: &str = "REMOTE_LISTENER_UNAVAILABLE";
+
 /// What went wrong with an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,6 +45,8 @@ pub(crate) enum Cause {
     HostKeyRevoked,
     /// The server refused the forward by policy.
     ForwardRefused,
+    /// Somebody has the place over there where a remote forward should listen.
+    PlaceTaken,
     /// Nothing listens on the gateway's port over there.
     GatewayAbsent,
     /// Something listens but does not answer yet.
@@ -63,6 +68,7 @@ impl Cause {
             | Self::ClosedBeforeBanner { .. }
             | Self::HandshakeTimedOut
             | Self::LinkLost
+            | Self::PlaceTaken
             | Self::GatewayAbsent
             | Self::GatewayStarting
             | Self::NotAGateway => true,
@@ -91,7 +97,7 @@ impl Cause {
             | Self::Protocol => Class::Unreachable,
             Self::Authentication | Self::NeedsPerson | Self::Agent => Class::SshAuth,
             Self::HostKeyUnknown | Self::HostKeyChanged | Self::HostKeyRevoked => Class::HostKey,
-            Self::ForwardRefused => Class::ForwardRefused,
+            Self::ForwardRefused | Self::PlaceTaken => Class::ForwardRefused,
             Self::GatewayAbsent | Self::GatewayStarting | Self::NotAGateway => Class::GatewayDown,
             Self::Configuration => Class::Config,
         }
@@ -127,7 +133,7 @@ impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         Self {
             class: failure.cause.class(),
-            code: None,
+            code: (failure.cause == Cause::PlaceTaken).then(|| PLACE_TAKEN.to_owned()),
             message: failure.message,
             fix: failure.fix,
         }

@@ -8,11 +8,13 @@
 //! ```
 
 mod attempt;
+mod claim;
 mod event;
 mod failure;
 mod machine;
 
 pub(crate) use attempt::{Number, Proof, ProofKind};
+pub(crate) use claim::{Claim, ClaimAction, ClaimEvent, Refusal};
 pub(crate) use event::{Action, Event, News, Options, Phase, Probe, Wish};
-pub(crate) use failure::{Cause, Failure};
+pub(crate) use failure::{Cause, Failure, PLACE_TAKEN};
 pub(crate) use machine::Tunnel;

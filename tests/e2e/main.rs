@@ -10,6 +10,8 @@ mod check;
 mod config;
 mod connect;
 mod demo;
+mod expose;
+mod forwards;
 mod handed;
 mod handover;
 mod healing;

@@ -263,7 +263,7 @@ fn forwards_of_the_file_are_made_and_the_gateways_own_is_ours() {
         + &format!("  LocalForward {own} localhost:{}\n", scene.gateway.port())
         + &format!("  LocalForward {extra} 127.0.0.1:{}\n", other.port())
         + &format!("  LocalForward {taken} 127.0.0.1:{}\n", other.port())
-        + "  RemoteForward 9 localhost:9\n";
+        + "  DynamicForward 1080\n";
     let config = scene.laptop.write("ssh_config", &block);
     let ran = scene.dialling_by_file(&config).args(["--json", "myhost"]).run().exits(0);
     let status = ran.json();
@@ -272,7 +272,7 @@ fn forwards_of_the_file_are_made_and_the_gateways_own_is_ours() {
     let forwards = status["forwards"].as_array().expect("forwards");
     assert_eq!(forwards.len(), 2, "{status:#}");
     assert_eq!(forwards[1]["failure"]["class"], "port_in_use", "{status:#}");
-    assert!(ran.stderr.contains("RemoteForward"), "{ran}");
+    assert!(ran.stderr.contains("DynamicForward"), "{ran}");
     drop(holder);
     // Another connect finds the same way and changes nothing; without the line the port is free.
     scene.dialling_by_file(&config).arg("myhost").run().exits(0);
@@ -280,8 +280,7 @@ fn forwards_of_the_file_are_made_and_the_gateways_own_is_ours() {
     let run = scene.dialling_by_file(&config).args(["-o", "ClearAllForwardings=yes", "myhost"]);
     run.run().exits(0);
     assert!(!answers(extra, "/healthz"));
-    let strict =
-        scene.sshd.block("strict") + "  ExitOnForwardFailure yes\n  RemoteForward 9 localhost:9\n";
+    let strict = scene.sshd.block("strict") + "  ExitOnForwardFailure yes\n  DynamicForward 1080\n";
     scene.laptop.write("ssh_config", &(block + &strict));
     let error = error_of(scene.dialling_by_file(&config).args(["--json", "strict"]).run(), 2);
     assert!(message(&error).contains("ExitOnForwardFailure"), "{error:#}");

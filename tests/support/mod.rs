@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, reason = "people read what was skipped, and why")]
 
 mod agent;
+mod echo;
 mod forward;
 mod freezer;
 mod gateways;
@@ -21,6 +22,7 @@ mod sshd;
 mod terminal;
 
 pub(crate) use agent::Agent;
+pub(crate) use echo::{echo, echo_at, echo_socket, echoes, echoes_at};
 pub(crate) use forward::{KEEPALIVE, ssh_forward, ssh_forward_by};
 pub(crate) use freezer::Freezer;
 pub(crate) use gateways::{OurGateway, ReferenceCli, ReferenceGateway, reference_version};

@@ -150,10 +150,14 @@ impl Sshd {
         self.restart();
     }
 
+    /// The processes of the sessions.
+    pub(crate) fn session_pids(&self) -> Vec<Pid> {
+        self.listener.as_ref().map_or_else(Vec::new, |it| sessions_of(it.pid()))
+    }
+
     /// Kills the processes of the sessions, not the listener; returns how many there were.
     pub(crate) fn kill_sessions(&self) -> usize {
-        let sessions = self.listener.as_ref().map_or_else(Vec::new, |it| sessions_of(it.pid()));
-        sessions.iter().filter(|pid| signal(**pid, Signal::SIGKILL)).count()
+        self.session_pids().iter().filter(|pid| signal(**pid, Signal::SIGKILL)).count()
     }
 
     /// How many processes serve sessions; a login has one or two.

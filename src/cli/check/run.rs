@@ -15,7 +15,7 @@ use crate::{
     cli::{
         Context, ask,
         connect::given,
-        order::{self, Order, refuse_unsupported},
+        order::{self, Order},
         output::Spinner,
     },
     client::Credential,
@@ -42,7 +42,7 @@ pub(in crate::cli) async fn run(
     arguments: Arguments,
 ) -> anyhow::Result<ExitCode> {
     let Arguments { order: arguments, resolve_only } = arguments;
-    refuse_unsupported(&arguments)?;
+    arguments.ssh.refuse_unsupported()?;
     OpenClaw::load(&context.paths)?;
     let saved = Remotes::load(&context.paths)?;
     let order = Order::new(&arguments, &saved, &context.paths)?;
@@ -158,9 +158,10 @@ impl Check<'_> {
     async fn resolve(&self) -> anyhow::Result<Result<ssh::Plan, Problem>> {
         let definition = self.definition.clone();
         let environment = Environment::of_process().with_batch(!self.can_ask);
+        let own_gateway = OpenClaw::load(&self.context.paths)?.own_port();
         let resolving = tokio::task::spawn_blocking(move || {
             let mut plan = ssh::resolve(&definition.target, &definition.ssh, &environment)?;
-            plan.forwards.settle(&definition);
+            plan.forwards.settle(&definition, own_gateway);
             Ok(plan)
         });
         Ok(resolving.await?)

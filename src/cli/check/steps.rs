@@ -345,6 +345,7 @@ fn brief(failure: &Failure) -> String {
         Cause::HostKeyChanged => "changed",
         Cause::HostKeyRevoked => "revoked",
         Cause::ForwardRefused => "the hop before does not allow it",
+        Cause::PlaceTaken => "somebody listens there already",
         Cause::GatewayAbsent | Cause::GatewayStarting | Cause::NotAGateway => "no gateway answers",
         Cause::Configuration => "a local file or option is wrong",
     }

@@ -9,6 +9,7 @@ use super::feed::News;
 use crate::cli::{
     logs::{Absence, absences, entry},
     output::plain,
+    phrases::places,
 };
 
 /// Over how long a rate is taken.
@@ -142,7 +143,10 @@ impl Remote {
             since: time(value, "/since"),
             stage: text(value, "/stage"),
             route: hops.map(clean).chain([target]).collect(),
-            local: text(value, "/localUrl"),
+            local: match text(value, "/kind").as_str() {
+                "exposed" => format!("published at port {} over there", text(value, "/remotePort")),
+                _ => text(value, "/localUrl"),
+            },
             proof: proof.map(|proof| Proof {
                 is_gateway: text(proof, "/kind") == "gateway",
                 at: time(proof, "/at"),
@@ -187,12 +191,10 @@ impl Remote {
 
 impl Forward {
     fn read(value: &Value) -> Self {
-        let bind = text(value, "/bind");
-        let port = text(value, "/port");
-        let from = if bind.is_empty() { port } else { format!("{bind}:{port}") };
+        let (from, to) = places(value);
         Self {
-            from,
-            to: format!("{}:{}", text(value, "/host"), text(value, "/hostPort")),
+            from: clean(&from),
+            to: clean(&to),
             phase: text(value, "/phase"),
             failure: text(value, "/failure/message"),
         }

@@ -63,7 +63,7 @@ impl End {
 
 impl Forward {
     /// Reads `[host:]port`, a path, and so on, `text` being both ends with a colon between.
-    pub(super) fn parse(text: &str, direction: Direction) -> Option<Self> {
+    pub(crate) fn parse(text: &str, direction: Direction) -> Option<Self> {
         let forward = match direction {
             Direction::Dynamic => Self::socks(text)?,
             Direction::Local | Direction::Remote => Self::both(&fields(text)?)?,
@@ -72,7 +72,7 @@ impl Forward {
     }
 
     /// A remote forward that names no end of its own: a SOCKS proxy over there.
-    pub(super) fn socks_over_there(text: &str) -> Option<Self> {
+    pub(crate) fn socks_over_there(text: &str) -> Option<Self> {
         Self::socks(text)?.checked(true)
     }
 

@@ -29,7 +29,8 @@ mod usual;
 mod values;
 mod world;
 
-pub(crate) use forward::End;
+pub(crate) use forward::{End, Forward};
+pub(crate) use keywords::Direction;
 pub(in crate::ssh) use lexer::words;
 pub(crate) use machine::Machine;
 pub(crate) use resolve::{Request, resolve};

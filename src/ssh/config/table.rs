@@ -569,9 +569,10 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     ),
     first("VersionAddendum", Kind::Rest, Ignored, &[], "Our version says nothing but what we are."),
     first("WarnWeakCrypto", Kind::Anything, Ignored, &[], "What is weak is said by `check`."),
-    first("LocalForward", Kind::Forward(Direction::Local), Used, &[], "Further forwards between ports, not between sockets. One that leads to the gateway's own port \
-         is the forward that we make anyway.").every(),
-    first("RemoteForward", Kind::Forward(Direction::Remote), Reported(&[]), &[], "Not built yet: run `ssh -R` beside us.").every(),
+    first("LocalForward", Kind::Forward(Direction::Local), Used, &[], "Further forwards, between ports and sockets. One that leads to the gateway's own port is the \
+         forward that we make anyway.").every(),
+    first("RemoteForward", Kind::Forward(Direction::Remote), Used, &[], "Ports and sockets over there that lead back here, each held up by a session of its own. A SOCKS \
+         proxy over there is not supported.").every(),
     first(
         "DynamicForward",
         Kind::Forward(Direction::Dynamic),
@@ -592,7 +593,8 @@ pub(super) static KEYWORDS: &[Keyword] = &[
         Kind::Flag,
         Used,
         &["no"],
-        "Whether a forward that the server refuses ends the connection.",
+        "Whether a forward that cannot be made when you connect is a failure; later it is tried \
+         again like everything else.",
     ),
     first(
         "ClearAllForwardings",
@@ -611,16 +613,18 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     first(
         "StreamLocalBindMask",
         Kind::Mask,
-        Ignored,
+        Used,
         &["0177"],
-        "Our own sockets are readable by you alone.",
+        "Who else may use the sockets that forwards listen on.",
     ),
     first(
         "StreamLocalBindUnlink",
         Kind::Flag,
-        Ignored,
+        Used,
         &["no"],
-        "No socket of yours is ever removed.",
+        "Whether a socket in the way of one that a forward listens on is removed though somebody \
+         listens there; one that you own and nobody listens on is removed anyway, and nothing but \
+         sockets ever.",
     ),
     first(
         "Tunnel",

@@ -247,7 +247,7 @@ async fn new_keys_in_the_middle_of_bytes_both_ways_lose_nothing() {
             shout(&mut stream).await;
         }
     };
-    within(async { tokio::join!(one, two) }).await;
+    within(Box::pin(async { tokio::join!(one, two) })).await;
     assert!(!session.is_closed());
 }
 

@@ -2,9 +2,10 @@
 
 use tokio::time::timeout;
 
-use super::{Destination, PROBE_LIMIT};
+use super::PROBE_LIMIT;
 use crate::{
     client::{self, NotAnswered},
+    config::Destination,
     supervisor::{link::NotOpened, path::Path},
     tunnel::{Cause, Failure, Probe},
 };
@@ -15,8 +16,8 @@ pub(super) async fn ask_gateway(
     destination: &Destination,
     probe: Probe,
 ) -> Result<(), Option<Failure>> {
-    let opened = timeout(PROBE_LIMIT, path.link.open(&destination.host, destination.port)).await;
-    let port = destination.port;
+    let opened = timeout(PROBE_LIMIT, path.link.open(destination)).await;
+    let port = destination.port();
     let stream = match opened {
         Ok(Ok(stream)) => stream,
         Ok(Err(NotOpened::Prohibited(reason))) => {

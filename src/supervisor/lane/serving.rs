@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpStream, sync::oneshot, time::timeout};
+use tokio::{sync::oneshot, time::timeout};
 use tracing::{debug, info};
 
 use super::{Actor, HELD_MOST, Message, OPEN_LIMIT, Session, ask::absent};
@@ -26,9 +26,9 @@ const UNSERVED_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Actor {
     /// Takes in a connection that was accepted just now.
-    pub(super) fn admit_accepted(&mut self, stream: TcpStream) {
+    pub(super) fn admit_accepted(&mut self, local: Local) {
         let until = clock() + self.hold;
-        self.admit(Incoming::new(Local::Tcp(stream), until));
+        self.admit(Incoming::new(local, until));
     }
 
     /// Gives up what is held.
@@ -76,7 +76,7 @@ impl Actor {
         self.tasks.spawn(async move {
             let _guest = (guest, room);
             path.asked();
-            let opening = timeout(OPEN_LIMIT, path.link.open(&destination.host, destination.port));
+            let opening = timeout(OPEN_LIMIT, path.link.open(&destination));
             let opened = tokio::select! {
                 opened = opening => opened,
                 () = trust.cancelled() => Ok(Err(NotOpened::SessionLost)),
@@ -85,7 +85,7 @@ impl Actor {
                 Ok(Ok(far)) => {
                     path.answered();
                     let facts = path.link.facts();
-                    if let Some(local) = incoming.begin(facts, destination.port).await {
+                    if let Some(local) = incoming.begin(facts, destination.port()).await {
                         let (local, end) = pump(local, far, &path).await;
                         finish(local, &end);
                     }
@@ -101,7 +101,7 @@ impl Actor {
                         return incoming.refuse(Problem::new(Class::GatewayDown, reason)).await;
                     }
                     // As good as a proof that failed: `live` would be a memory from here on.
-                    let failure = absent(destination.port);
+                    let failure = absent(destination.port());
                     let _ended = news.send((path.number, News::NotProved(failure.clone()))).await;
                     incoming.refuse(failure.into()).await;
                 }
@@ -167,7 +167,7 @@ impl Actor {
 }
 
 /// Ends the local side the way the far side ended.
-fn finish(local: Local, end: &End) {
+pub(super) fn finish(local: Local, end: &End) {
     match end {
         End::Done => {}
         End::Cut(reason) => {

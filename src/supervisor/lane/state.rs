@@ -39,6 +39,8 @@ pub(in crate::supervisor) struct State {
     /// Since when it is away.
     pub(in crate::supervisor) lost: Option<Instant>,
     pub(in crate::supervisor) facts: Option<Facts>,
+    /// Where a listener over there was granted last.
+    pub(in crate::supervisor) port: Option<u16>,
 }
 
 /// Whether new connections are served in that phase.

@@ -1,0 +1,212 @@
+//! The options of ssh(1) that a command takes: read from its line, put into a definition.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    config::{Destination, Family, Forward, Listen, SshOptions},
+    problem::{Class, Problem},
+    ssh,
+};
+
+/// Options with the meaning that ssh gives them.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Arguments {
+    /// Port of the SSH server
+    #[arg(short, value_name = "PORT")]
+    pub(super) port: Option<u16>,
+    /// Private key file; may be repeated
+    #[arg(short, value_name = "FILE")]
+    pub(super) identity: Vec<PathBuf>,
+    /// Jump hosts, comma-separated: `[user@]host[:port],…`
+    #[arg(short = 'J', value_name = "HOPS")]
+    pub(super) jump: Option<String>,
+    /// Read this ssh configuration file instead of ~/.ssh/config and the machine's; `none` for no
+    /// file
+    #[arg(short = 'F', value_name = "FILE", overrides_with = "config_file")]
+    pub(super) config_file: Option<PathBuf>,
+    /// An option as in ssh_config, Key=Value; may be repeated
+    #[arg(short = 'o', value_name = "KEY=VALUE")]
+    pub(super) option: Vec<String>,
+    /// User on the SSH server
+    #[arg(short = 'l', value_name = "USER")]
+    pub(super) login: Option<String>,
+    /// IPv4 only
+    #[arg(short = '4', conflicts_with = "ipv6")]
+    pub(super) ipv4: bool,
+    /// IPv6 only
+    #[arg(short = '6')]
+    pub(super) ipv6: bool,
+    /// Agent forwarding (refused)
+    #[arg(short = 'A', hide = true)]
+    pub(super) forward_agent: bool,
+    /// A SOCKS proxy (refused)
+    #[arg(short = 'D', hide = true, value_name = "SPEC")]
+    pub(super) dynamic_forward: Vec<String>,
+    /// Accepted and ignored, as in `ssh -N -f -T -n -q`
+    #[arg(short = 'N', hide = true, action = clap::ArgAction::Count)]
+    pub(super) no_command: u8,
+    #[arg(short = 'f', hide = true, action = clap::ArgAction::Count)]
+    pub(super) background: u8,
+    #[arg(short = 'T', hide = true, action = clap::ArgAction::Count)]
+    pub(super) no_terminal: u8,
+    #[arg(short = 'n', hide = true, action = clap::ArgAction::Count)]
+    pub(super) no_input: u8,
+    #[arg(short = 'q', hide = true, action = clap::ArgAction::Count)]
+    pub(super) quiet: u8,
+    /// Accept this host key of the last hop
+    #[arg(long, value_name = "SHA256:…")]
+    pub(super) accept_host_key: Option<String>,
+    /// Forget a key that was unlocked: the next login asks for its passphrase again
+    #[arg(long)]
+    pub(super) no_remember: bool,
+    /// Ask an idle server for a sign of life every 30 s instead of every 7: for a radio or a battery;
+    /// a link that dies unnoticed is then found out later, though at once when somebody comes
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) low_power: Option<bool>,
+}
+
+impl Arguments {
+    /// Refuses what a tunnel must not or cannot do, with the reason.
+    pub(super) fn refuse_unsupported(&self) -> Result<(), Problem> {
+        let refused = |what: &str, fix: &str| Err(Problem::new(Class::Usage, what).fix(fix));
+        if self.forward_agent {
+            return refused(
+                "-A is refused: a forwarded agent lets the far host log in as you elsewhere",
+                "use -J to go through a host without lending it your agent",
+            );
+        }
+        if !self.dynamic_forward.is_empty() {
+            return refused("-D: a SOCKS proxy is not supported", "use ssh -D beside the tunnel");
+        }
+        Ok(())
+    }
+
+    /// Whether any is given that says how to reach a target.
+    pub(super) fn is_given(&self) -> bool {
+        self.port.is_some()
+            || !self.identity.is_empty()
+            || self.jump.is_some()
+            || self.config_file.is_some()
+            || !self.option.is_empty()
+            || self.login.is_some()
+            || self.ipv4
+            || self.ipv6
+    }
+
+    /// Puts what is given in the place of what was said before; relative paths are those of
+    /// `folder`.
+    pub(super) fn change(&self, options: &mut SshOptions, folder: &Path) -> Result<(), Problem> {
+        options.port = self.port.or(options.port);
+        options.user = self.login.clone().or(options.user.take());
+        if !self.identity.is_empty() {
+            options.identities.clone_from(&self.identity);
+        }
+        if let Some(hops) = &self.jump {
+            // `none` stays: it says that the ssh configuration's jumps do not count.
+            options.jumps = hops.split(',').map(str::to_owned).collect();
+        }
+        if !self.option.is_empty() {
+            options.options =
+                self.option.iter().map(|option| key_value(option)).collect::<Result<_, _>>()?;
+        }
+        options.family = match (self.ipv4, self.ipv6) {
+            (true, _) => Family::V4,
+            (_, true) => Family::V6,
+            _ => options.family,
+        };
+        options.config_file = self.config_file.clone().or(options.config_file.take());
+        options.no_remember |= self.no_remember;
+        options.low_power = self.low_power.unwrap_or(options.low_power);
+        options.host_key_pin = self.accept_host_key.clone().or(options.host_key_pin.take());
+        ssh::anchor(options, folder);
+        Ok(())
+    }
+}
+
+/// `-L SPEC`, its socket on this machine, if it has one, found from `folder`.
+pub(super) fn local_forward(spec: &str, folder: &Path) -> Result<Forward, Problem> {
+    let wrong = |why: &str| {
+        Problem::new(Class::Usage, format!("-L {spec}: {why}")).fix("-L 8080:127.0.0.1:8080")
+    };
+    let Forward { listen, to } = ssh::read_local(spec).map_err(wrong)?;
+    let listen = match listen {
+        Listen::Socket(path) => Listen::Socket(anchored(path, folder).map_err(wrong)?),
+        port @ Listen::Port { .. } => port,
+    };
+    Ok(Forward { listen, to })
+}
+
+/// `-R SPEC`, likewise.
+pub(super) fn remote_forward(spec: &str, folder: &Path) -> Result<Forward, Problem> {
+    let wrong = |why: &str| {
+        Problem::new(Class::Usage, format!("-R {spec}: {why}")).fix("-R 8080:127.0.0.1:8080")
+    };
+    let Forward { listen, to } = ssh::read_remote(spec).map_err(wrong)?;
+    let to = match to {
+        Destination::Socket(path) => Destination::Socket(anchored(path, folder).map_err(wrong)?),
+        port @ Destination::Port { .. } => port,
+    };
+    Ok(Forward { listen, to })
+}
+
+/// The socket in full.
+fn anchored(path: String, folder: &Path) -> Result<String, &'static str> {
+    if path.contains('%') || path.contains("${") {
+        return Err("tokens and variables have their meaning in -o LocalForward=… and in files");
+    }
+    let full = folder.join(path).to_string_lossy().into_owned();
+    if full.len() > LONGEST_PATH {
+        return Err("the path of its socket is longer than 107 bytes");
+    }
+    Ok(full)
+}
+
+/// The longest path that a socket can have, bytes.
+const LONGEST_PATH: usize = 107;
+
+fn key_value(option: &str) -> Result<(String, String), Problem> {
+    // As in a file: blanks, with one `=` at most among them, end the keyword.
+    let option = option.trim();
+    let end = option.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(option.len());
+    let (key, rest) = option.split_at(end);
+    let rest = rest.trim_start();
+    if key.is_empty() || rest.is_empty() {
+        return Err(Problem::new(Class::Usage, format!("-o {option}: not Key=Value"))
+            .fix("write it as in ssh_config(5), such as -o ConnectTimeout=5"));
+    }
+    let value = rest.strip_prefix('=').unwrap_or(rest).trim_start();
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_options_at_the_first_sign() {
+        let split = |text| key_value(text).map(|(key, value)| format!("{key}|{value}"));
+        assert_eq!(split("Port=22").unwrap(), "Port|22");
+        assert_eq!(split("Port 22").unwrap(), "Port|22");
+        assert_eq!(split("Port = 22 ").unwrap(), "Port|22");
+        assert_eq!(split("ProxyCommand=a=b").unwrap(), "ProxyCommand|a=b");
+        assert_eq!(split("ProxyCommand nc -o a=b").unwrap(), "ProxyCommand|nc -o a=b");
+        assert!(split("Port").is_err() && split("=22").is_err());
+    }
+
+    #[test]
+    fn sockets_of_this_machine_are_found_from_where_the_person_stands() {
+        let folder = Path::new("/home/me");
+        let local = |spec| local_forward(spec, folder).map(|forward| forward.to_string());
+        assert_eq!(local("./db.sock:./far.sock").unwrap(), "/home/me/./db.sock:./far.sock");
+        let remote = |spec| remote_forward(spec, folder).map(|forward| forward.to_string());
+        assert_eq!(remote("./db.sock:./far.sock").unwrap(), "./db.sock:/home/me/./far.sock");
+        assert_eq!(remote("8080:/run/x").unwrap(), "8080:/run/x");
+        let long = format!("/{}:db:1", "x".repeat(107));
+        for wrong in ["/run/%n:db:1", "${HOME}/x:db:1", &long, "8080:db"] {
+            let problem = local_forward(wrong, folder).unwrap_err();
+            assert_eq!((problem.class, problem.fix.is_some()), (Class::Usage, true), "{wrong}");
+        }
+        assert!(remote_forward("1080", folder).unwrap_err().message.contains("SOCKS"));
+    }
+}

@@ -1,0 +1,374 @@
+//! A listener over there: asked for as its claim wants it, and what comes through it dialled here.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpStream, UnixStream},
+    sync::oneshot,
+    time::timeout,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    Actor, Message, PROBE_LIMIT, Session,
+    outpost_words::{absent_here, failing_here, not_through, opened_wide, refused_at, unanswered},
+    serving::finish,
+};
+use crate::{
+    client::{self, NotAnswered},
+    config::{Destination, Listen},
+    ssh::ListenFailure,
+    supervisor::{
+        incoming::Local,
+        link::{Knock, Link, NotOpened},
+        path::{Path, clock},
+        pump::pump,
+    },
+    tunnel::{Claim, ClaimAction, ClaimEvent, Failure, Number, Phase, Proof, ProofKind, Refusal},
+};
+
+/// How long what a listener leads to may take to accept a connection.
+const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// How long a look at who has the place may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+
+/// A listener that is wanted over there.
+#[derive(Debug, Clone)]
+pub(in crate::supervisor) struct Reverse {
+    /// Where.
+    pub(in crate::supervisor) listen: Listen,
+    /// Where its connections go here.
+    pub(in crate::supervisor) to: Destination,
+    /// Whether that is the gateway of this machine, which must answer before this counts as live.
+    pub(in crate::supervisor) proves: bool,
+}
+
+/// What a lane knows of its listener.
+pub(super) struct Outpost {
+    claim: Claim,
+    reverse: Reverse,
+    /// Where it was granted last: a port that the server chose is asked for again.
+    granted: Option<Listen>,
+    /// What went wrong with a connection that came through it.
+    trouble: Option<Failure>,
+}
+
+/// What the tasks of a listener tell.
+pub(super) enum Outside {
+    /// The server's answer on a session.
+    Listening(Number, Result<Listen, Refusal>),
+    /// A connection, and whether it came from where the listener was to be reached from.
+    Knock(Number, Box<dyn Knock>, bool),
+    /// What came of dialling here for a connection.
+    Dialled(Option<Failure>),
+    /// The gateway's answer.
+    Gateway(Number, Result<(ProofKind, Duration), Failure>),
+}
+
+impl Outpost {
+    pub(super) fn new(reverse: Reverse, seed: u64) -> Self {
+        let claim = Claim::new(reverse.proves, seed);
+        Self { claim, reverse, granted: None, trouble: None }
+    }
+
+    /// The claim on it.
+    pub(super) fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    /// Where it is, on a tunnel that is at `tunnel`.
+    pub(super) fn phase(&self, tunnel: Phase) -> Phase {
+        self.claim.phase(tunnel)
+    }
+
+    /// What is wrong with it, on a session that works.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let refused = self.claim.refusal();
+        let refused = refused.map(|why| refused_at(&self.place(), why, self.claim.is_stale()));
+        refused.or_else(|| self.claim.failure().cloned()).or_else(|| self.trouble.clone())
+    }
+
+    /// The evidence, where a gateway must answer.
+    pub(super) fn proof(&self) -> Option<Proof> {
+        self.claim.proof()
+    }
+
+    /// The port where it listens, or did.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.granted.as_ref().and_then(Listen::port)
+    }
+
+    /// What is asked for next.
+    fn place(&self) -> Listen {
+        self.granted.clone().unwrap_or_else(|| self.reverse.listen.clone())
+    }
+}
+
+impl Actor {
+    /// Tells the claim something and does what it wants, if this lane has one.
+    pub(super) fn claim(&mut self, event: ClaimEvent) {
+        let Some(outpost) = &mut self.outpost else { return };
+        match outpost.claim.step(event, clock()) {
+            Some(ClaimAction::Ask { on, before }) => self.ask_to_listen(on, before),
+            Some(ClaimAction::Prove(number)) => self.prove_outpost(number),
+            Some(ClaimAction::GiveBack(number)) => self.give_back(number, None),
+            None => {}
+        }
+    }
+
+    /// Gives the listener back for good; answers when that is done.
+    pub(super) fn release(&mut self, done: oneshot::Sender<()>) {
+        let action =
+            self.outpost.as_mut().and_then(|it| it.claim.step(ClaimEvent::Release, clock()));
+        match action {
+            Some(ClaimAction::GiveBack(number)) => self.give_back(number, Some(done)),
+            Some(ClaimAction::Ask { .. } | ClaimAction::Prove(_)) | None => {
+                let _gone = done.send(());
+            }
+        }
+    }
+
+    pub(super) fn on_outside(&mut self, news: Outside) {
+        match news {
+            Outside::Listening(number, answer) => self.on_listening(number, answer),
+            Outside::Knock(number, knock, is_welcome) => self.on_knock(number, knock, is_welcome),
+            Outside::Dialled(trouble) => {
+                if let Some(outpost) = &mut self.outpost {
+                    outpost.trouble = trouble;
+                }
+            }
+            Outside::Gateway(number, answer) => self.claim(match answer {
+                Ok((kind, rtt)) => ClaimEvent::Proved(number, kind, rtt),
+                Err(failure) => ClaimEvent::NotProved(number, failure),
+            }),
+        }
+    }
+
+    fn path(&self, number: Number) -> Option<Arc<Path>> {
+        match self.sessions.get(&number)? {
+            Session::Up(path, _) => Some(Arc::clone(path)),
+            Session::Dialling { .. } => None,
+        }
+    }
+
+    fn ask_to_listen(&mut self, on: Number, before: Option<Number>) {
+        let (Some(outpost), Some(path)) = (&self.outpost, self.path(on)) else { return };
+        let before = before.and_then(|before| self.path(before));
+        // The last question may have been answered after all.
+        let is_late = outpost.claim.refusal() == Some(Refusal::Silent);
+        let (at, inner) = (outpost.place(), self.inner.clone());
+        debug!(attempt = on.0, at = %at, "asking the server to listen");
+        self.tasks.spawn(async move {
+            if let Some(before) = before {
+                before.link.unlisten(&at).await;
+            }
+            if is_late {
+                path.link.unlisten(&at).await;
+            }
+            let mut knocks = match path.link.listen(&at).await {
+                Ok(knocks) => knocks,
+                // The news of its end says the rest.
+                Err(ListenFailure::SessionLost) => return,
+                Err(ListenFailure::Silent) => {
+                    let answer = Outside::Listening(on, Err(Refusal::Silent));
+                    let _ended = inner.send(Message::Outside(answer)).await;
+                    return;
+                }
+                Err(ListenFailure::Refused) => {
+                    let refusal = look(path.link.as_ref(), &at).await;
+                    let answer = Outside::Listening(on, Err(refusal));
+                    let _ended = inner.send(Message::Outside(answer)).await;
+                    return;
+                }
+            };
+            let answer = Outside::Listening(on, Ok(knocks.at().clone()));
+            let _ended = inner.send(Message::Outside(answer)).await;
+            while let Some((knock, is_welcome)) = knocks.next().await {
+                let news = Outside::Knock(on, knock, is_welcome);
+                if inner.send(Message::Outside(news)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn give_back(&mut self, number: Number, done: Option<oneshot::Sender<()>>) {
+        let (Some(outpost), Some(path)) = (&self.outpost, self.path(number)) else {
+            return drop(done);
+        };
+        let at = outpost.place();
+        self.tasks.spawn(async move {
+            path.link.unlisten(&at).await;
+            // Whoever waits is told by the drop.
+            drop(done);
+        });
+    }
+
+    fn on_listening(&mut self, number: Number, answer: Result<Listen, Refusal>) {
+        let Some(outpost) = &mut self.outpost else { return };
+        match answer {
+            Ok(at) => {
+                info!(at = %at, "the server listens");
+                outpost.granted = Some(at);
+                self.claim(ClaimEvent::Granted(number));
+            }
+            Err(refusal) => {
+                debug!(?refusal, "the server does not listen");
+                // Any port was wanted: the next one will do, unless others were told of this one.
+                if outpost.reverse.listen.port() == Some(0) && !outpost.reverse.proves {
+                    outpost.granted = None;
+                }
+                self.claim(ClaimEvent::Refused(number, refusal));
+            }
+        }
+    }
+
+    fn on_knock(&mut self, number: Number, knock: Box<dyn Knock>, is_welcome: bool) {
+        let path = self.path(number);
+        let (Some(outpost), Some(path)) = (&mut self.outpost, path) else { return };
+        if !is_welcome {
+            let trouble = Some(opened_wide(&outpost.place()));
+            // Once: a flood must not fill the disk.
+            if outpost.trouble != trouble {
+                warn!(
+                    "connections from elsewhere come to a private listener; they are turned away"
+                );
+                outpost.trouble = trouble;
+            }
+            return;
+        }
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+            debug!("too many connections from over there; one was turned away");
+            return;
+        };
+        let (to, inner) = (outpost.reverse.to.clone(), self.inner.clone());
+        let guest = path.enter();
+        self.tasks.spawn(async move {
+            let _guest = (guest, room);
+            let local = match dial(&to).await {
+                Ok(local) => local,
+                Err(why) => {
+                    debug!(%why, "what a remote forward leads to does not answer");
+                    knock.refuse().await;
+                    let news = Outside::Dialled(Some(unanswered(&to, &why)));
+                    let _ended = inner.send(Message::Outside(news)).await;
+                    return;
+                }
+            };
+            let far = knock.accept().await;
+            let _ended = inner.send(Message::Outside(Outside::Dialled(None))).await;
+            let (local, end) = pump(local, far, &path).await;
+            finish(local, &end);
+        });
+    }
+
+    fn prove_outpost(&mut self, number: Number) {
+        let (Some(outpost), Some(path)) = (&self.outpost, self.path(number)) else { return };
+        let (to, at, inner) = (outpost.reverse.to.clone(), outpost.place(), self.inner.clone());
+        self.tasks.spawn(async move {
+            let news = match see(path.link.as_ref(), &to, &at).await {
+                Ok(seen) => Outside::Gateway(number, Ok(seen)),
+                Err(NotSeen::Failed(failure)) => Outside::Gateway(number, Err(failure)),
+                Err(NotSeen::Elsewhere) => {
+                    path.link.unlisten(&at).await;
+                    Outside::Listening(number, Err(Refusal::Taken))
+                }
+            };
+            let _ended = inner.send(Message::Outside(news)).await;
+        });
+    }
+}
+
+/// A connection to `to` on this machine, or as this machine sees it.
+async fn dial(to: &Destination) -> Result<Local, String> {
+    let dialling = async {
+        match to {
+            Destination::Port { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Ok(Local::Tcp(stream))
+            }
+            Destination::Socket(path) => Ok(Local::Unix(UnixStream::connect(path).await?)),
+        }
+    };
+    match timeout(DIAL_LIMIT, dialling).await {
+        Ok(Ok(local)) => Ok(local),
+        Ok(Err(error)) => Err(plain(&error)),
+        Err(_) => Err(format!("no answer within {} s", DIAL_LIMIT.as_secs())),
+    }
+}
+
+/// The reason without the number that the operating system has for it.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// Finds out why the server refused to listen at `at`: OpenSSH gives no reason.
+async fn look(link: &dyn Link, at: &Listen) -> Refusal {
+    let to = match at {
+        // There is always a free one.
+        Listen::Port { port: 0, .. } => return Refusal::Prohibited,
+        Listen::Port { bind, port } => match bind.as_deref() {
+            None | Some("*" | "" | "0.0.0.0" | "::") => Destination::loopback(*port),
+            Some(bind) => Destination::Port { host: bind.to_owned(), port: *port },
+        },
+        Listen::Socket(path) => Destination::Socket(path.clone()),
+    };
+    match (timeout(LOOK_LIMIT, link.open(&to)).await, at) {
+        (Ok(Ok(_)), _) => Refusal::Taken,
+        (Ok(Err(NotOpened::Refused(_))), Listen::Port { .. }) => Refusal::Prohibited,
+        // A socket without a listener is in the way all the same.
+        (Ok(Err(NotOpened::Refused(_))), Listen::Socket(_)) => Refusal::Unclear,
+        (Ok(Err(NotOpened::Prohibited(_))), _) => Refusal::Unclear,
+        (Ok(Err(NotOpened::SessionLost | NotOpened::Silent)) | Err(_), _) => Refusal::Silent,
+    }
+}
+
+/// Why the gateway of this machine was not seen through its listener.
+enum NotSeen {
+    /// It does not answer, or its answer does not arrive.
+    Failed(Failure),
+    /// The listener is not where others will look: OpenSSH is content with one address of loopback
+    /// while another program has the other.
+    Elsewhere,
+}
+
+impl From<Failure> for NotSeen {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Asks the gateway of this machine, and then through the listener at `at`, as others will.
+async fn see(
+    link: &dyn Link,
+    to: &Destination,
+    at: &Listen,
+) -> Result<(ProofKind, Duration), NotSeen> {
+    let port = to.port();
+    let local = dial(to).await.map_err(|_| absent_here(port))?;
+    let answer = client::healthz(local, PROBE_LIMIT).await;
+    answer.map_err(|not| failing_here(&not, port))?;
+    let begun = clock();
+    let through = Destination::loopback(at.port().unwrap_or_default());
+    match timeout(PROBE_LIMIT, link.open(&through)).await {
+        Ok(Ok(stream)) => match client::healthz(stream, PROBE_LIMIT).await {
+            Ok(()) => Ok((ProofKind::Gateway, clock() - begun)),
+            Err(NotAnswered::NotAGateway(_)) => Err(NotSeen::Elsewhere),
+            Err(_) => Err(not_through(at).into()),
+        },
+        Ok(Err(NotOpened::Refused(_))) => Err(NotSeen::Elsewhere),
+        // It cannot be seen from over there; that the server listens and answers is all there is.
+        Ok(Err(NotOpened::Prohibited(_))) => {
+            let ping = timeout(PROBE_LIMIT, link.ping()).await;
+            let rtt = ping.map_err(|_| not_through(at))??;
+            Ok((ProofKind::Ssh, rtt))
+        }
+        Ok(Err(NotOpened::Silent | NotOpened::SessionLost)) | Err(_) => Err(not_through(at).into()),
+    }
+}
+
+#[cfg(test)]
+#[path = "outpost_tests.rs"]
+mod tests;

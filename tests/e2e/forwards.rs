@@ -1,0 +1,261 @@
+//! Forwards beside the gateway's, both ways, between ports and sockets, with a real OpenSSH server.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::{
+    Peer, Scene, answers, echo, echo_at, echo_socket, echoes, echoes_at, free_port, listens,
+    openclaw, present, signal, wait_until,
+};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// The forwards of the remote `vps`, as scripts see them.
+fn forwards(scene: &Scene) -> Vec<Value> {
+    let status = scene.laptop(&["remote", "status", "vps", "--json"]).json();
+    status[0]["forwards"].as_array().expect("forwards").clone()
+}
+
+/// Connects `vps` with further arguments, and returns its status.
+fn connect(scene: &Scene, arguments: &[&str]) -> Value {
+    let run = scene.dialling().args(["--json", "--name", "vps"]).args(arguments);
+    run.arg(scene.sshd.target()).run().exits(0).json()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("a file").permissions().mode() & 0o777
+}
+
+#[test]
+fn remote_forwards_lead_back_from_ports_and_sockets_over_there() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let (wanted, service) = (free_port(), echo());
+    let (there, here) = (scene.far.path("there.sock"), scene.laptop.path("here.sock"));
+    echo_socket(&here);
+    let specs = [
+        format!("{wanted}:127.0.0.1:{service}"),
+        format!("0:localhost:{service}"),
+        format!("{}:{}", there.display(), here.display()),
+        format!("[::1]:{}:{}", free_port(), here.display()),
+    ];
+    let arguments: Vec<&str> = specs.iter().flat_map(|spec| ["-R", spec]).collect();
+    let status = connect(&scene, &arguments);
+    assert_eq!(status["phase"], "live", "{status:#}");
+    let all = status["forwards"].as_array().expect("forwards").clone();
+    assert_eq!(all.len(), 4, "{status:#}");
+    for forward in &all {
+        assert_eq!((&forward["kind"], &forward["phase"]), (&"remote".into(), &"live".into()));
+        assert_eq!(forward["failure"], Value::Null, "{forward:#}");
+    }
+    assert_eq!((&all[0]["port"], &all[0]["allocatedPort"]), (&wanted.into(), &Value::Null));
+    let chosen = all[1]["allocatedPort"].as_u64().expect("the server's choice");
+    let chosen = u16::try_from(chosen).expect("a port");
+    assert_eq!(all[2]["socket"], there.display().to_string(), "{:#}", all[2]);
+    assert!(echoes(wanted) && echoes(chosen) && echoes_at(&there));
+    let text = scene.laptop(&["remote", "status", "vps"]).stdout;
+    assert!(text.contains(&format!("{chosen} (chosen by the server) over there")), "{text}");
+    // A session that is killed takes the listener with it, and both come back.
+    assert!(scene.sshd.kill_sessions() > 0);
+    wait_until("the port is back", LIMIT, || (echoes(wanted) && echoes(chosen)).then_some(()));
+    scene.laptop(&["remote", "disconnect", "vps"]);
+    wait_until("nothing is left over there", LIMIT, || {
+        (!listens(wanted) && !listens(chosen)).then_some(())
+    });
+}
+
+#[test]
+fn local_forwards_take_sockets_at_both_ends() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let (service, port) = (echo(), free_port());
+    let there = scene.far.path("there.sock");
+    echo_socket(&there);
+    let (to_socket, to_port) = (scene.laptop.path("a.sock"), scene.laptop.path("b.sock"));
+    let specs = [
+        format!("{}:{}", to_socket.display(), there.display()),
+        format!("{}:127.0.0.1:{service}", to_port.display()),
+        format!("{port}:{}", there.display()),
+    ];
+    let arguments: Vec<&str> = specs.iter().flat_map(|spec| ["-L", spec]).collect();
+    connect(&scene, &arguments);
+    assert!(echoes_at(&to_socket) && echoes_at(&to_port) && echoes(port));
+    assert_eq!((mode(&to_socket), mode(&to_port)), (0o600, 0o600));
+    // A supervisor that is killed leaves its sockets, and the next one takes them over.
+    let pid = scene.laptop.supervisor().expect("a supervisor");
+    assert!(signal(pid, Signal::SIGKILL));
+    wait_until("the supervisor is gone", LIMIT, || {
+        scene.laptop.supervisor().is_none().then_some(())
+    });
+    assert!(to_socket.exists());
+    scene.laptop(&["health"]);
+    assert!(echoes_at(&to_socket) && echoes_at(&to_port) && echoes(port));
+    scene.laptop(&["remote", "disconnect", "vps"]);
+    assert!(!to_socket.exists() && !to_port.exists());
+    // What somebody else listens on is left alone.
+    let held = UnixListener::bind(&to_port).expect("a socket");
+    let ran = openclaw(&scene.laptop).args(["--json", "remote", "connect", "--batch", "vps"]);
+    let error = ran.run().exits(6).json();
+    let message = error["error"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("b.sock"), "{error:#}");
+    drop(held);
+}
+
+#[test]
+fn a_listener_that_a_frozen_session_holds_is_named_and_waited_out() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let (wanted, service) = (free_port(), echo());
+    connect(&scene, &["-R", &format!("{wanted}:127.0.0.1:{service}")]);
+    assert!(echoes(wanted));
+    // The server side of every session stops: it neither answers nor lets go of its port.
+    let frozen = scene.sshd.session_pids();
+    for pid in &frozen {
+        assert!(signal(*pid, Signal::SIGSTOP));
+    }
+    let told = format!("still holds port {wanted}");
+    wait_until("the held port is told", LIMIT, || {
+        let forward = forwards(&scene).remove(0);
+        let failure = forward["failure"]["message"].as_str().unwrap_or_default().to_owned();
+        (forward["phase"] == "waiting" && failure.contains(&told)).then_some(())
+    });
+    assert!(answers(scene.local_port, "/healthz"), "the gateway's own path is another matter");
+    for pid in frozen {
+        // The machine may have ended it by now.
+        signal(pid, Signal::SIGKILL);
+    }
+    wait_until("the port is back", LIMIT, || {
+        (forwards(&scene).remove(0)["phase"] == "live" && echoes(wanted)).then_some(())
+    });
+}
+
+#[test]
+fn a_remote_forward_that_is_refused_is_its_own_failure() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    for (line, phase) in [("PermitListen none", "blocked"), ("AllowTcpForwarding local", "blocked")]
+    {
+        let scene = Scene::with(&[line]);
+        let spec = format!("{}:127.0.0.1:1", free_port());
+        let status = connect(&scene, &["-R", &spec]);
+        assert_eq!(status["phase"], "live", "{line}: {status:#}");
+        let forward = wait_until("the refusal is told", LIMIT, || {
+            forwards(&scene).into_iter().find(|forward| forward["phase"] == phase)
+        });
+        assert_eq!(forward["failure"]["class"], "forward_refused", "{line}: {forward:#}");
+        let fix = forward["failure"]["fix"].as_str().unwrap_or_default().to_owned();
+        assert!(fix.contains("PermitListen") && fix.contains("AllowTcpForwarding"), "{fix}");
+        assert!(answers(scene.local_port, "/healthz"));
+    }
+}
+
+#[test]
+fn all_or_nothing_is_a_wish_of_the_user() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::with(&["PermitListen none"]);
+    let spec = format!("{}:127.0.0.1:1", free_port());
+    let run = scene.dialling().args(["--json", "--name", "vps", "-R", &spec]);
+    let run = run.args(["-o", "ExitOnForwardFailure=yes"]).arg(scene.sshd.target());
+    let error = run.run().exits(9).json();
+    let message = error["error"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("ExitOnForwardFailure"), "{error:#}");
+    assert_eq!(scene.laptop(&["remote", "list", "--json"]).json(), serde_json::json!([]));
+    assert!(!listens(scene.local_port));
+}
+
+#[test]
+fn a_port_that_is_taken_over_there_is_had_once_it_is_free() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let (wanted, service) = (free_port(), echo());
+    // OpenSSH is content with one of the two.
+    let taken = ["127.0.0.1", "::1"].map(|address| TcpListener::bind((address, wanted)).ok());
+    let status = connect(&scene, &["-R", &format!("{wanted}:127.0.0.1:{service}")]);
+    let forward = &status["forwards"][0];
+    assert_eq!(forward["phase"], "waiting", "{forward:#}");
+    let why = forward["failure"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(why.contains(&format!("port {wanted} over there is taken")), "{why}");
+    drop(taken);
+    wait_until("the port is ours", LIMIT, || echoes(wanted).then_some(()));
+    // The same with another service here: the listener is handed over, not fought for.
+    let other = free_port();
+    let status = connect(&scene, &["-R", &format!("{wanted}:127.0.0.1:{other}")]);
+    assert_eq!(status["phase"], "live", "{status:#}");
+    wait_until("the new destination counts", LIMIT, || {
+        let forward = forwards(&scene).remove(0);
+        (forward["hostPort"] == other && forward["phase"] == "live").then_some(())
+    });
+    assert!(!echoes(wanted), "nothing answers there yet");
+    wait_until("that is said", LIMIT, || {
+        let forward = forwards(&scene).remove(0);
+        let why = forward["failure"]["message"].as_str().unwrap_or_default().to_owned();
+        (forward["phase"] == "live" && why.contains(&other.to_string())).then_some(())
+    });
+    echo_at(other);
+    assert!(echoes(wanted));
+}
+
+#[test]
+fn forwards_of_the_file_may_be_sockets_and_may_begin_over_there() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let (service, wanted) = (echo(), free_port());
+    let here = scene.laptop.path("here.sock");
+    let block = scene.sshd.block("myhost")
+        + &format!("  LocalForward {} localhost:{service}\n", here.display())
+        + &format!("  RemoteForward {wanted} localhost:{service}\n")
+        + "  StreamLocalBindMask 0111\n  LocalForward ./loose.sock localhost:1\n";
+    let config = scene.laptop.write("ssh_config", &block);
+    let ran = scene.dialling_by_file(&config).args(["--json", "--name", "vps", "myhost"]);
+    let ran = ran.args(["--local-port", &scene.local_port.to_string()]).run().exits(0);
+    assert!(ran.stderr.contains("line 13") && ran.stderr.contains("write `/`"), "{ran}");
+    assert_eq!(ran.json()["forwards"].as_array().map(Vec::len), Some(2), "{ran}");
+    assert!(echoes_at(&here) && echoes(wanted));
+    assert_eq!(mode(&here), 0o666);
+    let run = scene.dialling_by_file(&config).args(["--json", "--name", "vps", "myhost"]);
+    let ran = run.args(["-o", "ClearAllForwardings=yes"]).run().exits(0);
+    assert_eq!(ran.json()["forwards"], serde_json::json!([]), "{ran}");
+    wait_until("the listener is gone", LIMIT, || (!listens(wanted)).then_some(()));
+    assert!(!here.exists());
+}
+
+#[test]
+fn the_companion_of_the_gateway_is_forwarded_on_request() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let companion = scene.gateway.port() + 1;
+    // Both machines are one here, so that the port is taken by the service itself.
+    let _held = TcpListener::bind(("127.0.0.1", companion)).expect("the companion's port");
+    let run = scene.dialling().args(["--json", "--companions"]).arg(scene.sshd.target());
+    let error = run.run().exits(6).json();
+    let message = error["error"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains(&companion.to_string()), "{error:#}");
+    let spec = format!("{}:127.0.0.1:{}", free_port(), scene.gateway.port() + 2);
+    let run = scene.dialling().args(["--json", "-L", &spec]).arg(scene.sshd.target());
+    let error = run.run().exits(2).json();
+    let message = error["error"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("browser control"), "{error:#}");
+}
