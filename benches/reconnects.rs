@@ -12,7 +12,7 @@ use std::{
 };
 
 use nix::{sys::signal::Signal, unistd::Pid};
-use side_by_side::{Goal, Samples, Table, first_line, noticing::reconnects, rounds};
+use side_by_side::{Goal, Samples, Table, first_line, noticing::reconnects, rounds, say};
 use support::{
     Meter, Peer, Scene, free_port, openclaw, present, resident_bytes, signal, status_of, way_in,
 };
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         thread::sleep(CALM);
         let bytes = resident_bytes(supervisor).expect("its memory");
         let mebibytes = bytes as f64 / (1024.0 * 1024.0);
-        println!("after {done} reconnects: {mebibytes:.2} MiB, {:.0?}", start.elapsed());
+        say(&format!("after {done} reconnects: {mebibytes:.2} MiB, {:.0?}", start.elapsed()));
         memory.push(mebibytes);
     }
     let counted: u64 = (0..TUNNELS).map(|number| reconnects(&scene.laptop, &name(number))).sum();

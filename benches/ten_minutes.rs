@@ -18,7 +18,7 @@ use serde_json::Value;
 use side_by_side::{
     Goal, Samples, Table, first_line,
     noticing::{status, wait_until_live},
-    rounds,
+    rounds, say,
 };
 use support::{
     Home, Meter, OurGateway, Peer, Program, ReferenceGateway, Sshd, answers, free_port, openclaw,
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         ("ssh", first_line("ssh", &["-V"])),
     ];
     let lines = spent.because_of_us();
-    lines.iter().for_each(|line| println!("the gateway said: {line}"));
+    lines.iter().for_each(|line| say(&format!("the gateway said: {line}")));
     Table::new("ten_minutes", &peers)
         .alone("minutes measured", "10 for the goals", &one(minutes))
         .alone(
@@ -248,16 +248,14 @@ impl Lost {
 
     #[expect(clippy::cast_precision_loss, reason = "a few dials")]
     fn dialled(&self) -> Dialled {
-        let after = self.ways.callers();
-        let [refused, refused_theirs, reset, reset_theirs] =
-            std::array::from_fn(|at| (after[at] - self.ways.before[at]) as f64);
+        let mut calls = self.ways.callers();
+        calls.iter_mut().zip(self.ways.before).for_each(|(calls, before)| *calls -= before);
+        let [refused, refused_theirs, reset, reset_theirs] = calls.map(|calls| calls as f64);
         let attempts = |name| {
             let status = status(&self.laptop, name);
             let attempts = status.get("attempts").and_then(Value::as_u64);
             attempts.expect("a number of attempts") as f64
         };
-        let phase = status(&self.laptop, "refused");
-        println!("refused: {phase}");
         Dialled {
             refused,
             refused_theirs,

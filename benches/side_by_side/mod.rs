@@ -229,6 +229,11 @@ fn figures(samples: &Samples) -> Value {
             "max": samples.at(1.0), "count": samples.count() })
 }
 
+/// Prints a line before the table.
+pub(crate) fn say(line: &str) {
+    println!("{line}");
+}
+
 /// How many rounds to measure: `OPENCLAW_BENCH_ROUNDS`, else `usual`.
 pub(crate) fn rounds(usual: usize) -> usize {
     let asked = std::env::var("OPENCLAW_BENCH_ROUNDS").ok();
