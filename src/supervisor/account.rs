@@ -100,6 +100,8 @@ impl Scribe {
             | Happening::Ended
             | Happening::Slept { .. }
             | Happening::Continued
+            | Happening::GoingToSleep
+            | Happening::Woke
             | Happening::Network { .. }
             | Happening::Connected
             | Happening::Disconnected
