@@ -167,11 +167,12 @@ pub(crate) async fn run(
         never = async { supervisor.resume_scrapes().await; pending::<Served>().await } => (never, None),
         () = &mut watch => return Err(Problem::new(Class::Internal, "the signals ended")),
     };
-    if scope != Scope::Wanted {
-        herald.stopping();
-    }
+    let is_service = scope != Scope::Wanted;
     let ended = match served {
         Served::Ended => {
+            if is_service {
+                herald.stopping();
+            }
             // The socket goes before the lock: whoever finds the place free finds no stale socket.
             doors.close();
             supervisor.tell_predecessor(Word::End);
@@ -186,6 +187,11 @@ pub(crate) async fn run(
             tokio::select! {
                 () = supervisor.drain(successor, commands) => {}
                 () = &mut watch => {}
+                // The end begins for the service manager, and its limit runs, only after that.
+                never = herald.outlast(), if is_service => match never {},
+            }
+            if is_service {
+                herald.stopping();
             }
             Ended::Moved
         }
