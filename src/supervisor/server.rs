@@ -630,6 +630,15 @@ pub(super) fn configured(paths: &Paths) -> Result<config::Remote, Problem> {
     OpenClaw::load(paths)?.remote_definition()
 }
 
+/// The same for a remote at work: `None` if the file names none, an error if it cannot be read.
+pub(super) fn still_configured(paths: &Paths) -> Result<Option<config::Remote>, Problem> {
+    match configured(paths) {
+        Ok(definition) => Ok(Some(definition)),
+        Err(problem) if problem.class == Class::Usage => Ok(None),
+        Err(problem) => Err(problem),
+    }
+}
+
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -637,6 +646,19 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broken_openclaw_json_is_no_wish_to_end_the_configured_remote() {
+        let (_home, paths) = Paths::temporary();
+        let file = paths.config.clone();
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "{ broken").unwrap();
+        assert_ne!(still_configured(&paths).unwrap_err().class, Class::Usage);
+        std::fs::write(&file, "{ gateway: { remote: { transport: 'ssh' } } }").unwrap();
+        assert_eq!(still_configured(&paths).unwrap_err().class, Class::Config);
+        std::fs::write(&file, "{}").unwrap();
+        assert!(still_configured(&paths).unwrap().is_none());
+    }
 
     #[tokio::test]
     async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
