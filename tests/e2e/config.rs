@@ -19,7 +19,8 @@ const FILE: &str = r#"// mine
     "remote": { url: "ws://anna:pw@127.0.0.1:1", password: "${NOT_SET}" },
   },
   /* of another program */
-  plugins: { entries: { "a.b": { enabled: true, apiKey: 'nor-this' } } },
+  plugins: { entries: { "a.b": { enabled: true } } },
+  skills: { entries: { c: { apiKey: 'nor-this' } } },
 }
 "#;
 const PLACE: &str = "home/.openclaw/openclaw.json";
@@ -55,7 +56,7 @@ fn a_change_leaves_the_rest_of_the_file_as_it_was() {
 #[test]
 fn no_secret_is_printed() {
     let home = home(FILE);
-    for path in ["gateway", "gateway.auth", "gateway.auth.token", "plugins", "gateway.remote.url"] {
+    for path in ["gateway", "gateway.auth", "gateway.auth.token", "skills", "gateway.remote.url"] {
         for words in [vec!["get", path], vec!["get", path, "--json"]] {
             let got = config(&home, &words).exits(0);
             assert!(got.stdout.contains("__OPENCLAW_REDACTED__"), "{got}");
@@ -206,9 +207,9 @@ fn samples() -> Vec<std::path::PathBuf> {
 
 #[test]
 fn every_sample_is_in_order() {
+    let home = Home::new();
     for sample in samples() {
-        let run =
-            openclaw(&Home::new()).env("OPENCLAW_CONFIG_PATH", &sample).env("LAPTOP_TOKEN", "x");
+        let run = openclaw(&home).env("OPENCLAW_CONFIG_PATH", &sample).env("LAPTOP_TOKEN", "x");
         let valid = run.args(["config", "validate", "--json"]).run().exits(0).json();
         assert_eq!(valid["valid"], true, "{}: {valid:#}", sample.display());
     }
