@@ -74,6 +74,13 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
             return Err(problem);
         }
     };
+    // Before anything is kept: a port that is taken fails the command as a whole.
+    if let Some(address) = scraped
+        && let Err(problem) = metrics::set(context, address, true).await
+    {
+        held.connection.give_up().await;
+        return Err(problem.into());
+    }
     // The secret first: a full disk must not leave a remote without it.
     let former = match save_credential(context, &order.name, &held.opened, &login) {
         Ok(former) => former,
@@ -85,9 +92,6 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     if let Err(problem) = keep(&mut held.connection, &login).await {
         restore_credential(context, &order.name, former);
         return Err(problem.into());
-    }
-    if let Some(address) = scraped {
-        metrics::set(context, address, true).await?;
     }
     if arguments.write_config {
         let port = status.get("localPort").and_then(Value::as_u64).unwrap_or_default();

@@ -181,6 +181,8 @@ pub(crate) fn broken(what: &str, path: &Path, error: &io::Error) -> Problem {
         format!("make room and repeat the command: df -h {folder}")
     } else if kind == io::ErrorKind::InvalidData {
         format!("mend it, or move it away: mv {shown} {shown}.old")
+    } else if what == "cannot read" {
+        format!("make it readable for you: ls -l {shown}")
     } else {
         format!("make {folder} writable for you, or set OPENCLAW_STATE_DIR to a folder that is")
     };
@@ -258,7 +260,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("rs/remotes.json");
         write(&path, b"old").unwrap();
-        // A disk that takes the name and not the bytes.
+        // A folder that takes no file: the name is not even begun.
         let folder = path.parent().unwrap();
         replace(Path::new("/proc"), &path, b"new").unwrap_err();
         assert_eq!(read(&path, Uid::effective()).unwrap().as_deref(), Some("old"));
@@ -277,6 +279,8 @@ mod tests {
         let read_only = says(nix::errno::Errno::EROFS);
         assert!(read_only.message.ends_with("the file system is read-only"), "{read_only}");
         assert!(read_only.fix.unwrap().contains("OPENCLAW_STATE_DIR"));
+        let unread = broken("cannot read", path, &nix::errno::Errno::EACCES.into());
+        assert!(unread.fix.unwrap().contains("readable"), "what is there must be read");
         assert!(says(nix::errno::Errno::EDQUOT).message.contains("share"));
         assert!(says(nix::errno::Errno::EIO).message.contains("Input/output error"));
     }

@@ -93,7 +93,7 @@ impl Book {
         let entry = Entry { at, remote, forward, happening };
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(writer) = &pages.writer {
-            // One that is full is behind a disk that hangs, and says so itself when it goes on.
+            // One that is full is behind a disk that hangs: this entry is lost to the files.
             let (Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) =
                 writer.try_send(entry.clone());
         }
@@ -230,7 +230,10 @@ mod tests {
     fn what_a_full_disk_refused_is_written_once_there_is_room() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("logs");
-        let (writer, entries) = mpsc::sync_channel(8);
+        // What stands in the way of the first entry is gone before the second is taken: the channel
+        // holds none.
+        std::fs::write(&folder, "").unwrap();
+        let (writer, entries) = mpsc::sync_channel(0);
         let thread = {
             let folder = folder.clone();
             std::thread::spawn(move || write(Writer::new(&folder), &entries))
@@ -242,11 +245,12 @@ mod tests {
             happening: Happening::Slept { ms },
         };
         writer.send(entry(1)).unwrap();
-        std::fs::create_dir(&folder).unwrap();
         writer.send(entry(2)).unwrap();
+        std::fs::remove_file(&folder).unwrap();
+        writer.send(entry(3)).unwrap();
         drop(writer);
         thread.join().unwrap();
         let slept: Vec<_> = file::read(&folder).unwrap().into_iter().map(|e| e.happening).collect();
-        assert_eq!(slept, [Happening::Slept { ms: 1 }, Happening::Slept { ms: 2 }]);
+        assert_eq!(slept, [1, 2, 3].map(|ms| Happening::Slept { ms }));
     }
 }

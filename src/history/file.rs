@@ -1,9 +1,9 @@
 //! The files of the history: one entry a line, two files at most, each of bounded size.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -39,47 +39,43 @@ fn parse(bytes: &[u8]) -> impl Iterator<Item = Entry> {
 pub(super) struct Writer {
     folder: PathBuf,
     largest: u64,
-    file: Option<(File, u64)>,
     /// Whether the last line may lack its end.
     is_torn: bool,
 }
 
 impl Writer {
     pub(super) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), largest: LARGEST, file: None, is_torn: true }
+        Self { folder: folder.to_owned(), largest: LARGEST, is_torn: true }
     }
 
     /// Appends an entry. After an error the next entry tries anew.
     pub(super) fn append(&mut self, entry: &Entry) -> io::Result<()> {
         let outcome = self.try_append(entry);
-        if outcome.is_err() {
-            self.file = None;
-            self.is_torn = true;
-        }
+        self.is_torn = outcome.is_err();
         outcome
     }
 
-    fn try_append(&mut self, entry: &Entry) -> io::Result<()> {
+    /// Opens the file for each entry, which is rare: whoever removes the folder or moves the file
+    /// away finds the next entry in a new one.
+    fn try_append(&self, entry: &Entry) -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
-        let (mut file, mut size) = match self.file.take() {
-            Some(open) => open,
-            None => self.open()?,
-        };
+        let (mut file, mut size) = self.open()?;
         if size >= self.largest {
             fs::rename(self.folder.join(CURRENT), self.folder.join(FORMER))?;
             (file, size) = self.open()?;
         }
         // An empty line is nothing to a reader; a line that goes on where another broke off is lost.
-        if std::mem::take(&mut self.is_torn) && size > 0 {
+        if self.is_torn && size > 0 {
             line.insert(0, b'\n');
         }
-        file.write_all(&line)?;
-        self.file = Some((file, size + line.len() as u64));
-        Ok(())
+        file.write_all(&line)
     }
 
     fn open(&self) -> io::Result<(File, u64)> {
+        if !self.folder.exists() {
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        }
         let path = self.folder.join(CURRENT);
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         let size = file.metadata()?.len();
@@ -179,6 +175,19 @@ mod tests {
             assert!(fs::metadata(home.path().join(name)).unwrap().len() < 400);
         }
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_folder_that_is_lost_is_made_anew_with_the_next_entry() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("logs");
+        let mut writer = Writer::new(&folder);
+        writer.append(&entry(1)).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        writer.append(&entry(2)).unwrap();
+        assert_eq!(seconds(&read(&folder).unwrap()), [2]);
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&folder.join(CURRENT))), (0o700, 0o600));
     }
 
     #[test]

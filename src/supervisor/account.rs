@@ -2,10 +2,7 @@
 //! entries however long it lasts.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -23,16 +20,41 @@ pub(super) struct Scribe {
     book: Arc<Book>,
     /// Its name now.
     remote: Arc<Mutex<String>>,
-    /// Set once another has taken the remote's place.
-    silent: Arc<AtomicBool>,
+    voice: Arc<Mutex<Voice>>,
     forward: Option<String>,
+}
+
+/// Whether what happens to a remote is news of the remote of its name.
+#[derive(Debug, Default)]
+enum Voice {
+    /// It is.
+    #[default]
+    Heard,
+    /// Not yet: it is on trial. What is to be told if it is kept: that its path serves.
+    Unheard(Option<Happening>),
+    /// No more: another has taken its place.
+    Silent,
 }
 
 impl Scribe {
     /// Notes of the remote called `name`.
     pub(super) fn new(book: Arc<Book>, name: &str) -> Self {
         let remote = Arc::new(Mutex::new(name.to_owned()));
-        Self { book, remote, silent: Arc::default(), forward: None }
+        Self { book, remote, voice: Arc::default(), forward: None }
+    }
+
+    /// Notes nothing until the remote is kept.
+    pub(super) fn on_trial(&self) {
+        *self.voice() = Voice::Unheard(None);
+    }
+
+    /// The remote is kept: notes that, and that its path serves if it does.
+    pub(super) fn keep(&self) {
+        let before = std::mem::take(&mut *self.voice());
+        self.note(Happening::Connected);
+        if let Voice::Unheard(Some(live)) = before {
+            self.note(live);
+        }
     }
 
     /// The same for one forward of the remote.
@@ -48,15 +70,49 @@ impl Scribe {
 
     /// Notes nothing more: what still happens is no news of the remote of this name.
     pub(super) fn fall_silent(&self) {
-        self.silent.store(true, Relaxed);
+        *self.voice() = Voice::Silent;
     }
 
     /// Notes something.
     pub(super) fn note(&self, happening: Happening) {
-        if !self.silent.load(Relaxed) {
-            let remote = self.remote.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            self.book.note_of(Some(remote), self.forward.clone(), happening);
+        match &mut *self.voice() {
+            Voice::Heard => {}
+            Voice::Unheard(told) => return self.note_unheard(told, &happening),
+            Voice::Silent => return,
         }
+        let remote = self.remote.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.book.note_of(Some(remote), self.forward.clone(), happening);
+    }
+
+    fn note_unheard(&self, told: &mut Option<Happening>, happening: &Happening) {
+        if self.forward.is_some() {
+            return;
+        }
+        match happening {
+            // To whoever reads the history no path of this remote has served before.
+            &Happening::Live { attempts, waited, refused, .. } => {
+                *told = Some(Happening::Live { away_ms: None, attempts, waited, refused });
+            }
+            Happening::Lost { .. } | Happening::GatewayDown { .. } | Happening::Blocked { .. } => {
+                *told = None;
+            }
+            Happening::Started { .. }
+            | Happening::Ended
+            | Happening::Slept { .. }
+            | Happening::Continued
+            | Happening::Network { .. }
+            | Happening::Connected
+            | Happening::Disconnected
+            | Happening::Renamed { .. }
+            | Happening::Redialled { .. }
+            | Happening::Failed { .. }
+            | Happening::GatewaySlow { .. }
+            | Happening::NotServed { .. } => {}
+        }
+    }
+
+    fn voice(&self) -> MutexGuard<'_, Voice> {
+        self.voice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -287,6 +343,32 @@ mod tests {
         desk.turn(Phase::Connecting, Phase::Blocked, Some(&failure));
         let (message, fix) = (failure.message, failure.fix);
         assert_eq!(desk.told(), [Happening::Blocked { message, fix }]);
+    }
+
+    #[test]
+    fn a_trial_leaves_no_trace_unless_it_is_kept() {
+        let mut desk = Desk::new();
+        desk.account.scribe.on_trial();
+        desk.account.dialled(1);
+        desk.account.failed(&refused());
+        desk.turn(Phase::Connecting, Phase::Live, None);
+        desk.turn(Phase::Live, Phase::Waiting, Some(&refused()));
+        desk.account.dialled(2);
+        desk.turn(Phase::Connecting, Phase::Live, None);
+        assert_eq!(desk.told(), []);
+        let live = |away_ms, attempts| Happening::Live { away_ms, attempts, waited: 0, refused: 0 };
+        desk.account.scribe.keep();
+        assert_eq!(desk.told(), [Happening::Connected, live(None, 2)]);
+
+        let mut desk = Desk::new();
+        desk.account.scribe.on_trial();
+        desk.turn(Phase::Connecting, Phase::Live, None);
+        desk.turn(Phase::Live, Phase::Waiting, Some(&refused()));
+        desk.account.scribe.keep();
+        desk.account.dialled(1);
+        desk.turn(Phase::Connecting, Phase::Live, None);
+        let redialled = Happening::Redialled { attempt: 1 };
+        assert_eq!(desk.told(), [Happening::Connected, redialled, live(Some(143), 1)]);
     }
 
     #[test]

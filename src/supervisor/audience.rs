@@ -55,23 +55,14 @@ impl Supervisor {
         loop {
             // Listening begins before looking, so that nothing falls between.
             let changes = self.changes();
-            match self.watched(name) {
-                Ok(now) if last.as_ref().is_none_or(|last| differs(last, &now)) => {
+            match news(last.as_ref(), self.watched(name)) {
+                Ok(Some(now)) => {
                     if !tell(&mut write, now.clone()).await {
                         return;
                     }
                     last = Some(now);
                 }
-                Ok(_) => {}
-                // A remote that is removed while it is watched is no more to be seen.
-                Err(_) if last.is_some() => {
-                    if last.as_ref().is_some_and(|last| !last.remotes.is_empty())
-                        && !tell(&mut write, Watched::default()).await
-                    {
-                        return;
-                    }
-                    last = Some(Watched::default());
-                }
+                Ok(None) => {}
                 Err(problem) => return say(&mut write, Reply::Failed(problem)).await,
             }
             tokio::select! {
@@ -143,6 +134,19 @@ async fn tell(write: &mut OwnedWriteHalf, watched: Watched) -> bool {
     matches!(timeout(READ_LIMIT, control::write(write, &reply)).await, Ok(Ok(())))
 }
 
+/// What to tell whoever knows `last`; an error if there is nothing to begin with.
+fn news(last: Option<&Watched>, now: Result<Watched, Problem>) -> Result<Option<Watched>, Problem> {
+    let now = match (now, last) {
+        (Ok(now), _) => now,
+        // A remote that is removed while it is watched is no more to be seen.
+        (Err(problem), Some(_)) if problem.class == Class::Usage => Watched::default(),
+        // A file that is being edited says nothing of what is at work.
+        (Err(_), Some(_)) => return Ok(None),
+        (Err(problem), None) => return Err(problem),
+    };
+    Ok(last.is_none_or(|last| differs(last, &now)).then_some(now))
+}
+
 /// Whether anything changed but the age of what was known already.
 fn differs(last: &Watched, now: &Watched) -> bool {
     last.round_trips != now.round_trips
@@ -189,6 +193,18 @@ mod tests {
         let proof = json!({"kind": "gateway", "ageMs": age, "at": at, "rttMs": 11.8});
         let remotes = vec![json!({"name": "vps", "phase": phase, "proof": proof})];
         Watched { remotes, ..Watched::default() }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_no_removal() {
+        let known = watched("live", "2026-11-26T08:00:00.000Z", 100);
+        let problem = |class| Err(Problem::new(class, "why"));
+        assert_eq!(news(Some(&known), problem(Class::Config)), Ok(None));
+        let removed = Watched::default();
+        assert_eq!(news(Some(&known), problem(Class::Usage)), Ok(Some(removed.clone())));
+        assert_eq!(news(Some(&removed), problem(Class::Usage)), Ok(None));
+        assert!(news(None, problem(Class::Config)).is_err());
+        assert_eq!(news(Some(&removed), Ok(known.clone())), Ok(Some(known)));
     }
 
     #[test]

@@ -23,7 +23,6 @@ use super::{
 use crate::{
     config::{self, Kind, Remotes, check_name},
     control::{self, Note, Reply},
-    history::Happening,
     problem::{Class, Problem},
     tunnel::{Phase, Wish},
 };
@@ -43,11 +42,28 @@ pub(super) struct Ask {
     pub(super) limit: Duration,
 }
 
+/// Counts a command among the connects under way until it is dropped.
+pub(super) struct Counted<'a> {
+    supervisor: &'a Supervisor,
+    name: String,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let mut connects = locked(&self.supervisor.connects);
+        if let Some(place) = connects.iter().position(|name| *name == self.name) {
+            connects.swap_remove(place);
+        }
+    }
+}
+
 /// A remote that a command waits for.
-pub(super) struct Trial {
+pub(super) struct Trial<'a> {
     pub(super) remote: Arc<Remote>,
     /// Whether it is on trial, rather than at work already.
     pub(super) is_new: bool,
+    /// Nobody else gets our place meanwhile: the command would wait for what only drains.
+    pub(super) _counted: Counted<'a>,
 }
 
 /// How long a command has waited, and in which phase.
@@ -113,17 +129,18 @@ impl Supervisor {
 
     /// The remote that a `remote connect` is about: one at work that is the same, one on trial
     /// that is the same, or a new one on trial.
-    async fn begin(&self, ask: &Ask) -> Result<Trial, Problem> {
+    pub(super) async fn begin(&self, ask: &Ask) -> Result<Trial<'_>, Problem> {
         check_name(&ask.name)?;
         let definition = self.definition(ask)?;
         // Reading the configuration may take a while, and nobody else waits for it.
         let way = self.find_way(&definition).await?;
         let _changing = self.change().await?;
+        let _counted = self.counted(&ask.name);
         let running = locked(&self.remotes).get(&ask.name).cloned();
         if let Some(remote) = &running
             && remote.is_same(&definition, &way)
         {
-            return Ok(Trial { remote: Arc::clone(remote), is_new: false });
+            return Ok(Trial { remote: Arc::clone(remote), is_new: false, _counted });
         }
         let mut waiting = locked(&self.trials).get(&ask.name).map(|(remote, _)| remote.clone());
         if let Some(remote) = &waiting
@@ -137,6 +154,7 @@ impl Supervisor {
         }
         if waiting.is_none() {
             let remote = self.make(&ask.name, definition, way);
+            remote.scribe.on_trial();
             remote
                 .bind(running.as_deref(), &self.pool, |port| self.is_reserved(port, &ask.name))
                 .await?;
@@ -147,7 +165,13 @@ impl Supervisor {
         };
         let mut trials = locked(&self.trials);
         trials.entry(ask.name.clone()).or_insert_with(|| (Arc::clone(&remote), 0)).1 += 1;
-        Ok(Trial { remote, is_new: true })
+        Ok(Trial { remote, is_new: true, _counted })
+    }
+
+    /// Counts one more.
+    pub(super) fn counted(&self, name: &str) -> Counted<'_> {
+        locked(&self.connects).push(name.to_owned());
+        Counted { supervisor: self, name: name.to_owned() }
     }
 
     fn definition(&self, ask: &Ask) -> Result<config::Remote, Problem> {
@@ -248,7 +272,7 @@ impl Supervisor {
     pub(super) async fn keep(
         &self,
         ask: &Ask,
-        trial: &Trial,
+        trial: &Trial<'_>,
         said: Option<Value>,
     ) -> Result<(), Problem> {
         let _changing = self.changing.lock().await;
@@ -268,12 +292,13 @@ impl Supervisor {
         if trial.is_new {
             let old = locked(&self.remotes).insert(ask.name.clone(), Arc::clone(&trial.remote));
             if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &trial.remote)) {
+                old.scribe.fall_silent();
                 trial.remote.succeed(&old).await;
                 let mut retiring = self.retiring.lock().await;
                 while retiring.try_join_next().is_some() {}
                 retiring.spawn(async move { old.retire().await });
             }
-            trial.remote.scribe.note(Happening::Connected);
+            trial.remote.scribe.keep();
         }
         self.tell_roster();
         info!(remote = ask.name, "connected");
@@ -281,7 +306,7 @@ impl Supervisor {
     }
 
     /// Ends a trial; a remote that nobody kept goes with it.
-    pub(super) async fn end(&self, name: &str, trial: &Trial) {
+    pub(super) async fn end(&self, name: &str, trial: &Trial<'_>) {
         if !trial.is_new {
             return;
         }

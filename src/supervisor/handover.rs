@@ -13,6 +13,7 @@
 //!      <-- {"item":"door"}             + fd   a control socket, listening
 //!      <-- {"item":"port","remote":"…"} + fd  a local port, listening
 //!      <-- {"item":"held","leftMs":9}  + fd   a connection that waits
+//!      <-- {"item":"former"}           + fd   the connection to one that handed over before, and drains
 //!      <-- {"item":"lock"}             + fd   the last: the lock file
 //!      --> {"word":"serving"}                 forgets its own descriptors, and drains
 //!      --> {"word":"endPort","port":18789}    later, when a remote is taken down
@@ -87,6 +88,8 @@ pub(super) enum Item {
         /// For how long still, milliseconds.
         left_ms: u64,
     },
+    /// The connection to one that handed over to this one, and still drains.
+    Former,
     /// The lock file.
     Lock,
     /// Of a later version.
@@ -147,6 +150,8 @@ pub(super) fn refuse(stream: &UnixStream, why: &str) -> io::Result<()> {
 pub(crate) struct Estate {
     /// The connection to whom it came from.
     pub(super) predecessor: Option<UnixStream>,
+    /// Connections to those before that one.
+    pub(super) former: Vec<UnixStream>,
     pub(super) agent: Option<PathBuf>,
     pub(super) doors: Vec<UnixListener>,
     /// The lock file, until it is known to be ours.
@@ -163,6 +168,8 @@ pub(super) enum NotGiven {
     Refused(String),
     /// The connection ended in the middle.
     Broken,
+    /// A descriptor did not come: this process has as many as it may have.
+    Short,
 }
 
 /// Asks for the place and fills `estate`, as far as it comes. Blocks.
@@ -183,7 +190,8 @@ fn fill(stream: &UnixStream, call: Call, estate: &mut Estate) -> Result<(), NotG
             (Item::Refused { why }, _) => return Err(NotGiven::Refused(why)),
             (Item::Agent { path }, _) => estate.agent = Some(path),
             (Item::Door, Some(door)) => estate.doors.push(door.into()),
-            (Item::Port { remote }, port) => {
+            (Item::Former, Some(former)) => estate.former.push(former.into()),
+            (Item::Port { remote }, Some(port)) => {
                 estate.pool.put_port(port);
                 if !estate.remotes.contains(&remote) {
                     estate.remotes.push(remote);
@@ -196,7 +204,11 @@ fn fill(stream: &UnixStream, call: Call, estate: &mut Estate) -> Result<(), NotG
                 estate.lock = Some(lock);
                 return Ok(());
             }
-            (Item::Door | Item::Held { .. } | Item::Lock | Item::Unknown, _) => {}
+            (
+                Item::Door | Item::Former | Item::Port { .. } | Item::Held { .. } | Item::Lock,
+                None,
+            ) => return Err(NotGiven::Short),
+            (Item::Unknown, _) => {}
         }
     }
 }
@@ -211,6 +223,15 @@ impl Estate {
 /// Tells a predecessor something; one that has ended hears nothing.
 pub(super) fn tell(predecessor: &UnixStream, word: Word) {
     let _ended = send(predecessor, &word, None);
+}
+
+/// Whether a predecessor is still there: it says nothing, so all that can be read is its end.
+pub(super) fn is_there(predecessor: &UnixStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    match rustix::net::recv(predecessor, &mut [0_u8; 1][..], flags) {
+        Ok((count, _)) => count > 0,
+        Err(error) => error == rustix::io::Errno::AGAIN || error == rustix::io::Errno::INTR,
+    }
 }
 
 /// What a forward listens on.
@@ -229,8 +250,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    fn put_port(&self, port: Option<OwnedFd>) {
-        let Some(port) = port.map(TcpListener::from) else { return };
+    fn put_port(&self, port: OwnedFd) {
+        let port = TcpListener::from(port);
         locked(&self.listening).push(match port.local_addr() {
             Ok(_) => Listening::Port(port),
             Err(_) => Listening::Socket(UnixListener::from(OwnedFd::from(port))),
@@ -271,13 +292,13 @@ impl Pool {
         }
     }
 
-    /// The connections that came in at port `number`, with the ends of their patience.
-    pub(super) fn take_held(&self, number: u16) -> Vec<(TcpStream, Instant)> {
+    /// The connections that came in at an address that `is_its`, with the ends of their patience.
+    pub(super) fn take_held(
+        &self,
+        is_its: impl Fn(SocketAddr) -> bool,
+    ) -> Vec<(TcpStream, Instant)> {
         let mut held = locked(&self.held);
-        let is_its = |(stream, _): &mut (TcpStream, Instant)| {
-            stream.local_addr().is_ok_and(|address| address.port() == number)
-        };
-        held.extract_if(.., is_its).collect()
+        held.extract_if(.., |(stream, _)| stream.local_addr().is_ok_and(&is_its)).collect()
     }
 
     /// Closes what nobody took; how much that was.

@@ -74,8 +74,8 @@ fn ports_and_waiting_connections_live_on_with_the_newcomer() {
     let port = estate.pool.take_port(address).unwrap();
     let _next = TcpStream::connect(address).unwrap();
     port.accept().unwrap();
-    let mut held = estate.pool.take_held(address.port());
-    assert!(estate.pool.take_held(address.port()).is_empty());
+    let mut held = estate.pool.take_held(|at| at == address);
+    assert!(estate.pool.take_held(|at| at == address).is_empty());
     let (mut held, until) = held.pop().unwrap();
     assert!(until > Instant::now() + Duration::from_secs(10));
     held.write_all(b"served").unwrap();
@@ -157,6 +157,52 @@ fn what_came_from_one_that_died_in_the_middle_is_kept() {
 }
 
 #[test]
+fn an_item_without_its_descriptor_ends_it_at_once() {
+    for item in [
+        Item::Door,
+        Item::Former,
+        Item::Port { remote: "vps".to_owned() },
+        Item::Held { left_ms: 20_000 },
+        Item::Lock,
+    ] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let newcomer = newcomer(theirs, |outcome, _| outcome);
+        read::<Call>(&ours).unwrap();
+        send(&ours, &item, None).unwrap();
+        let outcome = newcomer.join().unwrap();
+        assert!(matches!(outcome, Err(NotGiven::Short)), "{item:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn one_that_drains_is_there_until_it_has_ended() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    assert!(is_there(&ours));
+    tell(&ours, Word::End);
+    assert!(is_there(&ours));
+    drop(theirs);
+    assert!(!is_there(&ours));
+}
+
+#[test]
+fn of_two_addresses_with_one_port_number_each_gets_its_own() {
+    let first = TcpListener::bind("127.0.0.1:0").unwrap();
+    let number = first.local_addr().unwrap().port();
+    let second = TcpListener::bind(("127.0.0.2", number)).unwrap();
+    let pool = Pool::default();
+    let mut clients = Vec::new();
+    for port in [&second, &first] {
+        clients.push(TcpStream::connect(port.local_addr().unwrap()).unwrap());
+        pool.put_held(port.accept().unwrap().0, Duration::from_secs(20));
+    }
+    for port in [&first, &second] {
+        let held = pool.take_held(|at| at == port.local_addr().unwrap());
+        let [(stream, _)] = &held[..] else { panic!("{held:?}") };
+        assert_eq!(stream.local_addr().unwrap(), port.local_addr().unwrap());
+    }
+}
+
+#[test]
 fn a_refusal_says_why() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let newcomer = newcomer(theirs, |outcome, _| outcome);
@@ -207,6 +253,7 @@ fn the_form_is_what_it_has_always_been() {
         Item::Door,
         Item::Port { remote: "vps".to_owned() },
         Item::Held { left_ms: 20_000 },
+        Item::Former,
         Item::Lock,
     ] {
         let text = serde_json::to_string(&item).unwrap();

@@ -48,7 +48,12 @@ use crate::config::{Remote, Remotes};
 
 /// The status object of a remote that is saved and not at work.
 pub(crate) fn resting(name: &str, definition: &Remote, saved: &Remotes) -> Value {
-    remote::resting(name, definition, saved.default.as_deref() == Some(name), None)
+    remote::resting(
+        name,
+        definition,
+        saved.default.as_deref() == Some(name),
+        &unstarted::Unstarted::default(),
+    )
 }
 
 pub(crate) use audience::is_other;

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::{
     handover::{self, Estate, NotGiven},
-    process::wrong,
+    process::{raise_limit, wrong},
 };
 use crate::{
     config::{Paths, file::make_folder},
@@ -131,6 +131,8 @@ impl Lock {
 /// Takes the profile's place, unless another process has it and is to keep it. One that is dying
 /// may hold the lock a moment longer than its socket.
 pub(crate) fn take_place(paths: &Paths, foreground: bool) -> Result<Place, Problem> {
+    // What is handed over are descriptors.
+    raise_limit();
     let own = Party::own(foreground);
     let until = Instant::now() + DYING_LIMIT;
     let path = paths.own().join("supervisor.pid");
@@ -190,6 +192,10 @@ fn ask(
     match handover::ask(stream, call, estate) {
         Ok(()) | Err(NotGiven::Broken) => Ok(()),
         Err(NotGiven::Refused(why)) => Err(stays(greeting, &why)),
+        Err(NotGiven::Short) => {
+            let why = "it holds more files than this process may open";
+            Err(stays(greeting, why).fix("ulimit -n 65536, and the same command again"))
+        }
     }
 }
 

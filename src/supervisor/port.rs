@@ -260,6 +260,19 @@ fn addresses(bind: Option<&str>) -> Result<Vec<IpAddr>, Problem> {
     }
 }
 
+/// Whether what listens there accepts what was dialled as `address`.
+pub(super) fn is_at(listen: &Listen, address: SocketAddr) -> bool {
+    let Listen::Port { bind, port } = listen else { return false };
+    // One socket may take both families, and shows IPv4 in the form of IPv6.
+    let dialled = address.ip().to_canonical();
+    let is_it = |bound: IpAddr| {
+        let is_any = bound.is_unspecified() && (bound.is_ipv6() || dialled.is_ipv4());
+        is_any || bound.to_canonical() == dialled
+    };
+    let bound = addresses(bind.as_deref());
+    address.port() == *port && bound.is_ok_and(|all| all.into_iter().any(is_it))
+}
+
 /// Whether the machine knows IPv6 at all.
 fn has_ipv6() -> bool {
     tokio::net::TcpSocket::new_v6().is_ok()
@@ -339,6 +352,28 @@ mod tests {
     use nix::errno::Errno;
 
     use super::*;
+
+    #[test]
+    fn a_bind_address_takes_what_was_dialled_there_and_nothing_else() {
+        let dialled = |text: &str| text.parse::<SocketAddr>().unwrap();
+        for (bind, address, expected) in [
+            (None, "127.0.0.1:8080", true),
+            (None, "[::1]:8080", true),
+            (None, "127.0.0.2:8080", false),
+            (None, "127.0.0.1:8081", false),
+            (Some("127.0.0.2"), "127.0.0.2:8080", true),
+            (Some("127.0.0.2"), "127.0.0.1:8080", false),
+            (Some("[::1]"), "[::1]:8080", true),
+            (Some("0.0.0.0"), "192.0.2.7:8080", true),
+            (Some("0.0.0.0"), "[::1]:8080", false),
+            (Some("::"), "[::ffff:192.0.2.7]:8080", true),
+            (Some("*"), "192.0.2.7:8080", true),
+            (Some("192.0.2.7"), "[::ffff:192.0.2.7]:8080", true),
+        ] {
+            let listen = Listen::Port { bind: bind.map(str::to_owned), port: 8080 };
+            assert_eq!(is_at(&listen, dialled(address)), expected, "{listen:?} {address}");
+        }
+    }
 
     #[test]
     fn a_machine_without_ipv6_is_no_failure() {

@@ -48,7 +48,7 @@ pub(crate) fn detach() {
 }
 
 /// Takes as many descriptors as the system lets us have: a connection through a port needs one.
-fn raise_limit() {
+pub(super) fn raise_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
@@ -135,7 +135,6 @@ pub(crate) async fn run(
     if scope == Scope::Service {
         Remotes::load(paths)?;
     }
-    raise_limit();
     let Signals { mut terminate, mut interrupt, hangup } = Signals::new()?;
     let mut doors = Doors::open(paths, std::mem::take(&mut estate.doors))?;
     // Up to this word the predecessor keeps everything, and takes its place back if we fail.
@@ -145,7 +144,6 @@ pub(crate) async fn run(
     let supervisor = Supervisor::new(paths.clone(), estate, scope, Arc::clone(&book));
     info!(pid = std::process::id(), inherited = inherited.len(), "supervisor started");
     ready();
-    supervisor.resume(scope, &inherited).await;
     let ending = supervisor.ending.clone();
     let watch = async {
         tokio::select! {
@@ -157,14 +155,21 @@ pub(crate) async fn run(
         pending::<()>().await;
     };
     tokio::pin!(watch);
+    let taking_up = async {
+        // Side by side: whoever scrapes need not wait for a slow configuration.
+        tokio::join!(supervisor.resume(scope, &inherited), supervisor.resume_scrapes());
+        pending::<Served>().await
+    };
     let herald = Herald::default();
     let (served, hopeless) = tokio::select! {
+        // What is wanted is known before the first command asks.
+        biased;
+        never = taking_up => (never, None),
         served = supervisor.serve(&mut doors, &mut lock) => (served, None),
         problem = herald.run(&supervisor), if scope != Scope::Wanted => {
             (Served::Ended, Some(problem))
         }
         () = reload(&supervisor, &herald, hangup) => (Served::Ended, None),
-        never = async { supervisor.resume_scrapes().await; pending::<Served>().await } => (never, None),
         () = &mut watch => return Err(Problem::new(Class::Internal, "the signals ended")),
     };
     if scope != Scope::Wanted {
@@ -174,7 +179,7 @@ pub(crate) async fn run(
         Served::Ended => {
             // The socket goes before the lock: whoever finds the place free finds no stale socket.
             doors.close();
-            supervisor.tell_predecessor(Word::End);
+            supervisor.tell_predecessors(Word::End);
             Ended::Done
         }
         Served::Moved { successor, commands } => {
@@ -185,7 +190,9 @@ pub(crate) async fn run(
             close(&book).await;
             tokio::select! {
                 () = supervisor.drain(successor, commands) => {}
+                // Polled for the signal, which cancels what the last arm waits for.
                 () = &mut watch => {}
+                () = supervisor.ending.cancelled() => {}
             }
             Ended::Moved
         }

@@ -87,13 +87,14 @@ impl Supervisor {
             }
             return Ok(());
         }
-        let trial = {
+        let (trial, _counted) = {
             let _changing = self.change().await?;
             self.check_no_trial(name)?;
             let remote = self.make(name, definition.clone(), way);
+            remote.scribe.on_trial();
             remote.bind(Some(old), &self.pool, |port| self.is_reserved(port, name)).await?;
             locked(&self.trials).insert(name.to_owned(), (Arc::clone(&remote), 1));
-            remote
+            (remote, self.counted(name))
         };
         if trial.kind() == Kind::Exposed {
             // Both want the same listener; what is on trial gives it back if it is not kept.
@@ -108,7 +109,7 @@ impl Supervisor {
             make_default: false,
             limit: LIMIT,
         };
-        let trial = super::connecting::Trial { remote: trial, is_new: true };
+        let trial = super::connecting::Trial { remote: trial, is_new: true, _counted };
         let outcome = match outcome {
             Ok(()) => self.keep(&ask, &trial, old.said()).await,
             Err(problem) => Err(problem),

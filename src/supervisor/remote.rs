@@ -26,11 +26,12 @@ use super::{
     path::clock,
     port::Port,
     unread::Unread,
+    unstarted::Unstarted,
 };
 use crate::{
     config::{self, Destination, Forward, Kind, Listen},
     control::Opened,
-    problem::{Class, Problem},
+    problem::Problem,
     ssh,
     tunnel::{Failure, Options, Phase, ProofKind, Wish},
 };
@@ -330,9 +331,9 @@ impl Remote {
         self.places().into_iter().map(|(listen, _)| listen).collect()
     }
 
-    /// Its local ports.
-    pub(super) fn numbers(&self) -> Vec<u16> {
-        self.listens().iter().filter_map(Listen::port).collect()
+    /// The port of the gateway's clients, if it has one; no two remotes have the same.
+    pub(super) fn port(&self) -> Option<u16> {
+        (self.kind() == Kind::Gateway).then(|| self.definition().local_port)
     }
 
     fn lane_at(&self, at: &Listen) -> Option<&Lane> {
@@ -451,7 +452,8 @@ impl Remote {
         to.clone_into(&mut locked(&self.name));
     }
 
-    /// Lets its streams end, for ten minutes at most, and then ends itself. It dials no more.
+    /// Lets its streams end, for ten minutes at most, and then ends itself. It dials for what still waits
+    /// at it, and else no more.
     pub(super) async fn retire(&self) {
         self.scribe.fall_silent();
         // Another one wants its listeners over there, if anybody does.
@@ -621,14 +623,9 @@ pub(super) fn resting(
     name: &str,
     definition: &config::Remote,
     is_default: bool,
-    problem: Option<&Problem>,
+    unstarted: &Unstarted,
 ) -> Value {
-    let phase = match problem {
-        // Tried again until the port is free.
-        Some(problem) if problem.class == Class::PortInUse => Phase::Waiting,
-        Some(_) => Phase::Blocked,
-        None => Phase::Down,
-    };
+    let (phase, problem) = (unstarted.phase(name), unstarted.problem(name));
     let port = definition.local_port;
     let via: Vec<&String> = definition.ssh.jumps.iter().filter(|jump| *jump != "none").collect();
     json!({

@@ -17,7 +17,6 @@ use super::{
 use crate::{
     config::Remotes,
     problem::{Class, Problem},
-    tunnel::Phase,
 };
 
 /// So often for the port of the last supervisor.
@@ -33,24 +32,7 @@ impl Supervisor {
         keep: bool,
     ) -> Result<(), Problem> {
         let _changing = self.change().await?;
-        let present = locked(&self.exporter).as_ref().map(|exporter| exporter.address);
-        if present != address {
-            // Two addresses may share the port, so the old one goes first, and comes back if the new
-            // one cannot be had.
-            self.end_scrapes().await;
-            if let Some(address) = address {
-                match self.exporter(address).await {
-                    Ok(next) => *locked(&self.exporter) = Some(next),
-                    Err(problem) => {
-                        if let Some(present) = present {
-                            *locked(&self.exporter) = self.exporter(present).await.ok();
-                        }
-                        return Err(problem);
-                    }
-                }
-            }
-            info!(on = address.is_some(), "scrapes of the metrics");
-        }
+        self.turn_scrapes(address).await?;
         if keep {
             self.save(|remotes| {
                 remotes.metrics = address;
@@ -60,19 +42,54 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Does as the last supervisor was told to. A predecessor may hold the port for a moment.
-    pub(super) async fn resume_scrapes(self: &Arc<Self>) {
-        let Some(address) = Remotes::load(&self.paths).ok().and_then(|saved| saved.metrics) else {
-            return;
+    /// Moves to `address`, or nowhere. Whoever calls it has the right to change things.
+    async fn turn_scrapes(self: &Arc<Self>, address: Option<SocketAddr>) -> Result<(), Problem> {
+        let present = locked(&self.exporter).as_ref().map(|exporter| exporter.address);
+        if present == address {
+            return Ok(());
+        }
+        // Two addresses may share the port, so the old one goes first, and comes back if the new
+        // one cannot be had.
+        self.end_scrapes().await;
+        let Some(address) = address else {
+            info!("metrics are not answered any more");
+            return Ok(());
         };
+        match self.exporter(address).await {
+            Ok(next) => *locked(&self.exporter) = Some(next),
+            Err(problem) => {
+                if let Some(present) = present {
+                    *locked(&self.exporter) = self.exporter(present).await.ok();
+                }
+                return Err(problem);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does as the last supervisor was told to, unless somebody says otherwise meanwhile. A
+    /// predecessor may hold the port for a moment.
+    pub(super) async fn resume_scrapes(self: &Arc<Self>) {
         for looks in 1..=RESUME_LOOKS {
-            match self.answer_scrapes(Some(address), false).await {
+            match self.try_to_resume_scrapes().await {
                 Ok(()) => return,
                 Err(problem) if problem.class != Class::PortInUse || looks == RESUME_LOOKS => {
                     return warn!(%problem, "the metrics are not answered");
                 }
                 Err(_) => sleep(RESUME_PAUSE).await,
             }
+        }
+    }
+
+    async fn try_to_resume_scrapes(self: &Arc<Self>) -> Result<(), Problem> {
+        let _changing = self.change().await?;
+        // The file is broken for others as well, who say it to a person.
+        let saved = Remotes::load(&self.paths).unwrap_or_default();
+        match saved.metrics {
+            Some(address) if locked(&self.exporter).is_none() => {
+                self.turn_scrapes(Some(address)).await
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -92,16 +109,12 @@ impl Supervisor {
     }
 
     /// The text of the metrics now.
-    fn metrics(&self) -> Option<String> {
+    pub(super) fn metrics(&self) -> Option<String> {
         let saved = Remotes::load(&self.paths).unwrap_or_default();
         let (running, unstarted) = (locked(&self.remotes), locked(&self.unstarted));
         let mut readings: Vec<Reading> = running.values().map(|remote| remote.reading()).collect();
         let resting = saved.remotes.keys().filter(|name| !running.contains_key(*name));
-        readings.extend(resting.map(|name| {
-            let phase =
-                if unstarted.problem(name).is_some() { Phase::Blocked } else { Phase::Down };
-            Reading::resting(name, phase)
-        }));
+        readings.extend(resting.map(|name| Reading::resting(name, unstarted.phase(name))));
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         exposition(&readings, started.as_secs_f64()).ok()
     }

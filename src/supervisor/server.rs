@@ -60,6 +60,8 @@ pub(super) struct Supervisor {
     pub(super) agent: Arc<Mutex<Option<PathBuf>>>,
     /// What local readers have not taken yet, of all streams.
     unread: Arc<Unread>,
+    /// Those at work. Whoever needs two of these locks at once takes them in the order in which they
+    /// stand here: `remotes`, `trials`, `unstarted`.
     pub(super) remotes: Mutex<HashMap<String, Arc<Remote>>>,
     /// Remotes that are being connected and not yet kept, with how many commands wait for each.
     pub(super) trials: Mutex<HashMap<String, (Arc<Remote>, usize)>>,
@@ -76,6 +78,8 @@ pub(super) struct Supervisor {
     pub(super) exporter: Mutex<Option<Exporter>>,
     /// When it began.
     pub(super) started: SystemTime,
+    /// The names of which a `remote connect` is under way, one entry for each command.
+    pub(super) connects: Mutex<Vec<String>>,
     /// One change of the set of remotes at a time.
     pub(super) changing: tokio::sync::Mutex<()>,
     pub(super) ending: CancellationToken,
@@ -83,8 +87,8 @@ pub(super) struct Supervisor {
     pub(super) moved: CancellationToken,
     /// Ports and connections of the predecessor that no remote has taken yet.
     pub(super) pool: Pool,
-    /// The connection to it, while it drains.
-    pub(super) predecessor: Option<StdUnixStream>,
+    /// Connections to it and to those before it, while they drain.
+    pub(super) predecessors: Vec<StdUnixStream>,
     program: Program,
     foreground: bool,
     /// What it takes up, and when it ends by itself.
@@ -138,11 +142,12 @@ impl Supervisor {
             watchers: Mutex::new(0),
             exporter: Mutex::new(None),
             started: SystemTime::now(),
+            connects: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             ending: CancellationToken::new(),
             moved: CancellationToken::new(),
             pool: estate.pool,
-            predecessor: estate.predecessor,
+            predecessors: estate.predecessor.into_iter().chain(estate.former).collect(),
             program: Program::own(),
             foreground: scope != Scope::Wanted,
             scope,
@@ -271,7 +276,7 @@ impl Supervisor {
     fn is_wanted(&self) -> bool {
         !locked(&self.remotes).is_empty()
             || !locked(&self.trials).is_empty()
-            || locked(&self.unstarted).next().is_some()
+            || locked(&self.unstarted).is_hopeful()
     }
 
     async fn on_wake(&self, wake: Wake) {
@@ -296,6 +301,9 @@ impl Supervisor {
     async fn on_network(&self, up: bool) {
         info!(up, "the machine's routes or addresses changed");
         self.book.note(Happening::Network { up });
+        if up {
+            locked(&self.unstarted).hasten(Instant::now());
+        }
         for remote in self.at_work() {
             remote.network(up).await;
         }
@@ -418,22 +426,20 @@ impl Supervisor {
         if let Some(name) = name {
             if !names.iter().any(|known| known == name) {
                 let definition = saved.named_or_configured(&self.paths, name)?;
-                return Ok(vec![remote::resting(name, &definition, is_default(name), None)]);
+                let unstarted = Unstarted::default();
+                return Ok(vec![remote::resting(name, &definition, is_default(name), &unstarted)]);
             }
             names.retain(|known| known == name);
         }
-        let unstarted = locked(&self.unstarted);
         let running = locked(&self.remotes);
+        let unstarted = locked(&self.unstarted);
         Ok(names
             .iter()
             .filter_map(|name| match (running.get(name), saved.remotes.get(name)) {
                 (Some(remote), _) => Some(remote.status(is_default(name))),
-                (None, Some(definition)) => Some(remote::resting(
-                    name,
-                    definition,
-                    is_default(name),
-                    unstarted.problem(name),
-                )),
+                (None, Some(definition)) => {
+                    Some(remote::resting(name, definition, is_default(name), &unstarted))
+                }
                 (None, None) => None,
             })
             .collect())
@@ -446,17 +452,23 @@ impl Supervisor {
         {
             return Ok(Arc::clone(trial));
         }
-        let _changing = self.change().await?;
-        if let Some(remote) = locked(&self.remotes).get(name) {
-            return Ok(Arc::clone(remote));
+        let at_work = || locked(&self.remotes).get(name).map(Arc::clone);
+        // What is at work need not wait for another remote's slow start.
+        if let Some(remote) = at_work() {
+            return Ok(remote);
         }
-        let problem = locked(&self.unstarted).problem(name).cloned();
-        if let Some(problem) = problem {
+        let _changing = self.change().await?;
+        if let Some(remote) = at_work() {
+            return Ok(remote);
+        }
+        let failed = {
+            let unstarted = locked(&self.unstarted);
+            unstarted.problem(name).cloned().map(|problem| (problem, unstarted.may_pass(name)))
+        };
+        if let Some((problem, may_pass)) = failed {
             // Somebody waits: the next look is now.
             return match self.unstarted_one(name)? {
-                Some(definition) if problem.class == Class::PortInUse => {
-                    self.start(name, definition).await
-                }
+                Some(definition) if may_pass => self.start(name, definition).await,
                 Some(_) | None => Err(problem),
             };
         }
@@ -534,8 +546,8 @@ impl Supervisor {
         }
         self.tell_roster();
         if let Some(remote) = running {
-            for port in remote.numbers() {
-                self.tell_predecessor(Word::EndPort { port });
+            if let Some(port) = remote.port() {
+                self.tell_predecessors(Word::EndPort { port });
             }
             remote.end().await;
             remote.scribe.note(Happening::Disconnected);
@@ -590,6 +602,7 @@ impl Supervisor {
             remote.rename(to);
             remotes.insert(to.to_owned(), remote);
         }
+        drop(remotes);
         self.tell_roster();
         locked(&self.unstarted).rename(name, to);
         Ok(())
@@ -635,34 +648,5 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
-        let (_home, paths) = Paths::temporary();
-        let book = Arc::new(Book::unwritten());
-        let supervisor = Supervisor::new(paths.clone(), Estate::default(), Scope::Wanted, book);
-        let text = r#"{"target":"127.0.0.1:9","remotePort":1,"localPort":1,"wanted":true}"#;
-        let definition: config::Remote = serde_json::from_str(text).unwrap();
-        Remotes::update(&paths, |remotes| {
-            remotes.remotes.insert("vps".to_owned(), definition.clone());
-            Ok(())
-        })
-        .unwrap();
-        let way = supervisor.find_way(&definition).await.unwrap();
-        let trial = supervisor.make("vps", definition, way);
-        locked(&supervisor.trials).insert("vps".to_owned(), (trial, 1));
-        for refused in [
-            supervisor.disconnect("vps").await,
-            supervisor.remove("vps").await,
-            supervisor.rename("vps", "other").await,
-        ] {
-            assert_eq!(refused.unwrap_err().class, Class::Usage);
-        }
-        locked(&supervisor.trials).clear();
-        supervisor.rename("vps", "other").await.unwrap();
-        supervisor.remove("other").await.unwrap();
-        assert_eq!(Remotes::load(&paths).unwrap(), Remotes::default());
-    }
-}
+#[path = "server_tests.rs"]
+mod tests;

@@ -4,10 +4,7 @@ use super::{
     lane::{serves, word},
     server::{Supervisor, locked},
 };
-use crate::{
-    problem::{Class, Problem},
-    tunnel::Phase,
-};
+use crate::{problem::Problem, tunnel::Phase};
 
 /// How one remote stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +32,7 @@ impl Standing {
 }
 
 impl Supervisor {
-    /// How the remotes stand that are at work or could not be started, by name.
+    /// How the remotes stand that are at work, are being started or could not be, by name.
     pub(super) fn standings(&self) -> Vec<Standing> {
         let working = self.at_work().into_iter().map(|remote| {
             let state = remote.state();
@@ -43,12 +40,12 @@ impl Supervisor {
             Standing { name: remote.name(), phase: state.phase, failure }
         });
         let mut standings: Vec<_> = working.collect();
-        for (name, problem) in locked(&self.unstarted).iter() {
-            // As `remote status` has it: a port that is taken is tried again.
-            let is_passing = problem.class == Class::PortInUse;
-            let phase = if is_passing { Phase::Waiting } else { Phase::Blocked };
-            standings.push(Standing { name: name.clone(), phase, failure: Some(problem.clone()) });
+        let unstarted = locked(&self.unstarted);
+        for name in unstarted.names() {
+            let (phase, failure) = (unstarted.phase(name), unstarted.problem(name).cloned());
+            standings.push(Standing { name: name.clone(), phase, failure });
         }
+        drop(unstarted);
         standings.sort_by(|one, other| one.name.cmp(&other.name));
         standings
     }

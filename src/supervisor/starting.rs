@@ -1,4 +1,4 @@
-//! Takes saved remotes up: at the start, after a predecessor, and again when a port was taken.
+//! Takes saved remotes up: at the start, after a predecessor, and again where time may help.
 
 use std::{sync::Arc, time::Instant};
 
@@ -20,8 +20,8 @@ use crate::{
 };
 
 impl Supervisor {
-    /// Starts every saved remote that the user wants up, or those only that a predecessor had at
-    /// work.
+    /// Starts every saved remote that the user wants up; in the foreground only what follows a
+    /// predecessor with remotes at work does so.
     pub(super) async fn resume(&self, scope: Scope, inherited: &[String]) {
         if scope == Scope::Told && inherited.is_empty() {
             return;
@@ -42,6 +42,9 @@ impl Supervisor {
         {
             let definition = configured(&self.paths).ok();
             wanted.extend(definition.map(|definition| (CONFIGURED.to_owned(), definition)));
+        }
+        for (name, _) in &wanted {
+            locked(&self.unstarted).begin(name);
         }
         // At once: one whose configuration takes its time keeps no other waiting.
         join_all(wanted.into_iter().map(async |(name, definition)| {
@@ -65,14 +68,22 @@ impl Supervisor {
         }
     }
 
-    /// Tries those again whose port was taken, if it is their time.
+    /// Tries those again that time may help, if it is their time.
     pub(super) async fn start_again(self: Arc<Self>) {
         let due = locked(&self.unstarted).due(Instant::now());
         for name in due {
             let Ok(_changing) = self.change().await else { return };
-            let Ok(Some(definition)) = self.unstarted_one(&name) else {
-                locked(&self.unstarted).forget(&name);
-                continue;
+            let definition = match self.unstarted_one(&name) {
+                Ok(Some(definition)) => definition,
+                Ok(None) => {
+                    locked(&self.unstarted).forget(&name);
+                    continue;
+                }
+                // The file can be mended, and a trial be taken back.
+                Err(_) => {
+                    locked(&self.unstarted).put_off(&name, Instant::now());
+                    continue;
+                }
             };
             // The port first: reading the configuration may run commands of the user's.
             let outcome = match port::check(&definition) {
@@ -80,18 +91,19 @@ impl Supervisor {
                 Err(problem) => Err(problem),
             };
             match outcome {
-                Ok(()) => info!(remote = name, "the port is free, and the remote at work"),
+                Ok(()) => info!(remote = name, "what kept it down is over; it is at work"),
                 Err(problem) => self.note_failure(&name, &problem),
             }
         }
     }
 
     /// The definition of a remote that is wanted and could not be started; `None` if it is at work
-    /// or not wanted by now.
+    /// or not wanted by now. An error while a trial of it is under way.
     pub(super) fn unstarted_one(&self, name: &str) -> Result<Option<config::Remote>, Problem> {
-        if locked(&self.remotes).contains_key(name) || locked(&self.trials).contains_key(name) {
+        if locked(&self.remotes).contains_key(name) {
             return Ok(None);
         }
+        self.check_no_trial(name)?;
         let saved = Remotes::load(&self.paths)?;
         Ok(saved.remotes.get(name).filter(|definition| definition.wanted).cloned())
     }
@@ -129,8 +141,7 @@ impl Supervisor {
     /// Hands a remote the connections that waited at its ports under a predecessor.
     async fn admit_held(&self, remote: &Remote) {
         for at in remote.listens() {
-            let Some(number) = at.port() else { continue };
-            for (stream, until) in self.pool.take_held(number) {
+            for (stream, until) in self.pool.take_held(|dialled| port::is_at(&at, dialled)) {
                 let stream =
                     stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                 match stream {

@@ -1,6 +1,6 @@
 //! Another supervisor takes our place: what it gets, and what we do afterwards.
 
-use std::{collections::HashMap, io, sync::Arc, time::Instant};
+use std::{collections::HashMap, io, os::fd::AsFd, sync::Arc, time::Instant};
 
 use tokio::{
     net::UnixStream,
@@ -18,6 +18,13 @@ use super::{
     server::{REQUEST_LIMIT, Supervisor, locked},
 };
 use crate::{config::Listen, control};
+
+/// A connection that waits for a path, and where it came in.
+struct Held {
+    remote: Arc<Remote>,
+    at: Listen,
+    incoming: Incoming,
+}
 
 impl Supervisor {
     /// Hands everything over to a newcomer; `None` if it stays ours.
@@ -46,7 +53,7 @@ impl Supervisor {
         let mut held = Vec::new();
         for remote in remotes.values() {
             for (at, incoming) in remote.surrender().await {
-                held.push((Arc::clone(remote), at, incoming));
+                held.push(Held { remote: Arc::clone(remote), at, incoming });
             }
         }
         // A command's own stream speaks our version, and stays.
@@ -60,7 +67,7 @@ impl Supervisor {
             UnixStream::from_std(stream)
         });
         let is_over = successor.is_ok();
-        for (remote, at, incoming) in held {
+        for Held { remote, at, incoming } in held {
             if !is_over || !incoming.is_tcp() {
                 remote.admit(&at, incoming).await;
             }
@@ -83,8 +90,8 @@ impl Supervisor {
     }
 
     /// Why nobody gets our place now.
-    fn reason_to_stay(&self, must: bool) -> Option<String> {
-        if let Some(name) = locked(&self.trials).keys().next() {
+    pub(super) fn reason_to_stay(&self, must: bool) -> Option<String> {
+        if let Some(name) = locked(&self.connects).first() {
             return Some(format!("a `remote connect` of `{name}` is under way"));
         }
         let remotes = locked(&self.remotes);
@@ -96,7 +103,7 @@ impl Supervisor {
     fn parts(
         &self,
         remotes: &HashMap<String, Arc<Remote>>,
-        held: &[(Arc<Remote>, Listen, Incoming)],
+        held: &[Held],
         doors: &Doors,
         lock: &Lock,
     ) -> io::Result<Vec<Part>> {
@@ -111,7 +118,10 @@ impl Supervisor {
                 parts.push((Item::Port { remote: name.clone() }, Some(port)));
             }
         }
-        for (_, _, incoming) in held {
+        for former in self.predecessors.iter().filter(|former| handover::is_there(former)) {
+            parts.push((Item::Former, Some(former.as_fd().try_clone_to_owned()?)));
+        }
+        for Held { incoming, .. } in held {
             if let Some(stream) = incoming.descriptor()? {
                 let left = incoming.until.saturating_duration_since(Instant::now());
                 let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
@@ -149,7 +159,7 @@ impl Supervisor {
             () = drained => info!("drained"),
             () = told => {
                 info!("the successor was told to end, and so are we");
-                self.tell_predecessor(Word::End);
+                self.tell_predecessors(Word::End);
             }
         }
     }
@@ -157,16 +167,16 @@ impl Supervisor {
     /// Ends what is still open of a remote that was taken down after it was handed over.
     async fn end_port(&self, port: u16) {
         for remote in self.at_work() {
-            if remote.numbers().contains(&port) {
+            if remote.port() == Some(port) {
                 remote.end().await;
             }
         }
-        self.tell_predecessor(Word::EndPort { port });
+        self.tell_predecessors(Word::EndPort { port });
     }
 
-    /// Tells the one that handed over to us something, if it still drains.
-    pub(super) fn tell_predecessor(&self, word: Word) {
-        if let Some(predecessor) = &self.predecessor {
+    /// Tells those that handed over to us something, as far as they still drain.
+    pub(super) fn tell_predecessors(&self, word: Word) {
+        for predecessor in &self.predecessors {
             handover::tell(predecessor, word);
         }
     }

@@ -97,12 +97,33 @@ impl Stream {
         stream
     }
 
+    /// Reads once; a signal to this process is no news of the stream.
+    fn reads(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    fn ends(&mut self) {
+        let outcome = self.reads(&mut [0; 16]);
+        let is_late = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        assert!(
+            !matches!(&outcome, Ok(1..)) && !outcome.as_ref().is_err_and(is_late),
+            "{outcome:?}"
+        );
+    }
+
     #[track_caller]
     fn asks(&mut self) {
         let request = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
         self.0.write_all(request).expect("asking on an open stream");
         let mut answer = vec![0; 4096];
-        let count = self.0.read(&mut answer).expect("an answer on an open stream");
+        let count = self.reads(&mut answer).expect("an answer on an open stream");
         let answer = String::from_utf8_lossy(answer.get(..count).unwrap_or_default()).into_owned();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
     }
@@ -271,6 +292,75 @@ fn twenty_commands_that_find_nobody_start_one_supervisor() {
 }
 
 #[test]
+fn a_signal_ends_one_that_only_drains_and_nobody_else() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let mut stream = Stream::open(scene.local_port);
+    let former = pid(&scene.laptop);
+    status(&scene).env(PRETEND, "0.2.0").run().exits(0);
+    stream.asks();
+    let mut other = Stream::open(scene.local_port);
+    assert!(signal(former, Signal::SIGTERM));
+    wait_until("the former one has ended", LIMIT, || (!alive(former)).then_some(()));
+    stream.ends();
+    other.asks();
+}
+
+#[test]
+fn the_end_reaches_one_that_drains_though_the_one_in_between_is_gone() {
+    if !ready() {
+        return;
+    }
+    for words in [None, Some(["remote", "disconnect"])] {
+        let scene = Scene::new();
+        scene.connect();
+        let mut stream = Stream::open(scene.local_port);
+        for version in ["0.2.0", "0.3.0", "0.4.0"] {
+            status(&scene).env(PRETEND, version).run().exits(0);
+        }
+        wait_until("those in between have drained", LIMIT, || {
+            (scene.laptop.processes().len() == 2).then_some(())
+        });
+        stream.asks();
+        match words {
+            Some(words) => drop(scene.laptop(&words)),
+            None => assert!(signal(pid(&scene.laptop), Signal::SIGTERM)),
+        }
+        stream.ends();
+    }
+}
+
+#[test]
+fn a_newcomer_takes_more_connections_than_its_shell_lets_it_open() {
+    if !ready() {
+        return;
+    }
+    let mut scene = Scene::new();
+    scene.connect();
+    scene.sshd.stop();
+    scene.sshd.kill_sessions();
+    wait_until("the path is gone", LIMIT, || {
+        (status(&scene).run().json()[0]["phase"] != "live").then_some(())
+    });
+    let streams: Vec<TcpStream> =
+        (0..100).map(|_| dial(scene.local_port, LIMIT).expect("connecting")).collect();
+    let all_wait = || (status(&scene).run().json()[0]["held"] == streams.len()).then_some(());
+    wait_until("they wait", LIMIT, all_wait);
+    let former = pid(&scene.laptop);
+    let mut command = Command::new("sh");
+    scene.laptop.furnish(&mut command);
+    let script = "ulimit -S -n 64; exec \"$0\" remote status";
+    command.args(["-c", script]).arg(built()).env(PRETEND, "0.2.0");
+    let output = crate::support::run_to_end(command, LIMIT);
+    assert!(output.status.success(), "{output:?}");
+    assert_ne!(pid(&scene.laptop), former);
+    wait_until("they wait at the next one", LIMIT, all_wait);
+}
+
+#[test]
 fn ends_with_all_its_predecessors_when_told_to() {
     if !ready() {
         return;
@@ -302,7 +392,7 @@ fn a_remote_that_is_taken_down_is_down_at_its_predecessors_too() {
     status(&scene).env(PRETEND, "0.3.0").run().exits(0);
     scene.laptop(&["remote", "disconnect"]);
     for stream in [&mut first, &mut second] {
-        assert!(matches!(stream.0.read(&mut [0; 16]), Ok(0) | Err(_)));
+        stream.ends();
     }
     alone(&scene.laptop);
 }

@@ -361,3 +361,25 @@ fn what_asks_questions_is_not_tried_in_batch_mode() {
     let log = scene.sshd.log();
     assert!(!log.contains("Failed password") && !log.contains("Failed keyboard"), "{log}");
 }
+
+#[test]
+fn a_slow_configuration_holds_up_neither_the_status_nor_the_end() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let block = scene.sshd.block("myhost");
+    let config = scene.laptop.write("ssh_config", &block);
+    scene.dialling_by_file(&config).arg("myhost").run().exits(0);
+    scene.laptop.stop_supervisor().expect("it ends");
+    // Held up for as long as this file is there.
+    let gate = scene.laptop.write("gate", "");
+    let wait = format!("Match exec \"while test -e {}; do sleep 0.1; done\"\n", gate.display());
+    scene.laptop.write("ssh_config", &(block + &wait));
+    let status = || openclaw(&scene.laptop).args(["remote", "status", "--json"]).run();
+    assert_eq!(status().exits(0).json()[0]["phase"], "connecting");
+    scene.laptop.stop_supervisor().expect("it ends though the configuration is not read");
+    assert_eq!(status().exits(0).json()[0]["phase"], "connecting");
+    fs::remove_file(gate).expect("opening the gate");
+    scene.laptop(&["health"]);
+}

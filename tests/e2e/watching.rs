@@ -1,7 +1,10 @@
 //! What a person, a script and a scraper see of the remotes while things happen to them.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Write},
+    os::unix::fs::MetadataExt,
+    path::Path,
     process::{ChildStdout, Command, Stdio},
     sync::mpsc,
     thread,
@@ -137,10 +140,27 @@ fn a_killed_supervisor_is_missed_and_found_again() {
     watching.says("live again", |object| object["phase"] == "live");
     let told = scene.laptop(&["remote", "logs"]).stdout;
     assert!(told.contains("the one before it was killed, or crashed"), "{told}");
-    // Nobody else can see in whose name the remote was out of reach: the way is not in the file.
-    let target = scene.sshd.target();
-    let file = std::fs::read_to_string(scene.laptop.state().join("rs/logs/history.jsonl"));
-    assert!(!file.expect("the history").contains(&target));
+    // Where the remote is and when its user was away is nobody else's business.
+    let logs = scene.laptop.state().join("rs/logs");
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o777;
+    assert_eq!((mode(&logs), mode(&logs.join("history.jsonl"))), (0o700, 0o600));
+}
+
+#[test]
+fn a_handover_is_no_outage_to_whoever_watches() {
+    if !cfg!(debug_assertions) || !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let watching = Watching::of(&scene.laptop);
+    let before = watching.says("live", |object| object["phase"] == "live");
+    let status = openclaw(&scene.laptop).args(["remote", "status"]);
+    status.env("OPENCLAW_TEST_PROGRAM_VERSION", "0.2.0").run().exits(0);
+    watching.says("live at the next one", |object| {
+        assert_ne!(object["phase"], "down", "{object:#}");
+        object["phase"] == "live" && object["since"] != before["since"]
+    });
 }
 
 #[test]
@@ -174,6 +194,15 @@ fn metrics_are_taken_up_by_the_next_supervisor_until_they_are_switched_off() {
     let taken = std::net::TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
     let refused = connect(&port.to_string()).exits(6);
     assert!(refused.stderr.contains("the metrics cannot listen"), "{refused}");
+    // Nor is anything kept of a remote whose metrics cannot be answered.
+    let other = openclaw(&scene.laptop).args(["remote", "connect", "--batch", "--name", "other"]);
+    let other = other.args(scene.way_in()).args(["--metrics", &port.to_string()]);
+    let other = other.args(["--remote-port", &scene.gateway.port().to_string()]);
+    let other = other.args(["--local-port", &free_port().to_string()]);
+    let other = other.arg("--token-file").arg(scene.gateway.token_file());
+    let other = other.arg(scene.sshd.target());
+    other.run().exits(6);
+    openclaw(&scene.laptop).args(["remote", "status", "other"]).run().exits(2);
     drop(taken);
     connect("nowhere").exits(2);
 }
@@ -228,8 +257,16 @@ const RESTING: &str = r#"{"default":"vps","remotes":{"vps":{"target":"me@host.ex
 fn view(home: &Home) -> Terminal {
     let mut command = Command::new("sh");
     home.furnish(&mut command);
-    command.args(["-c", "stty rows 24 cols 80; exec \"$0\" remote status --watch"]).arg(built());
+    let script = "stty rows 24 cols 80; \"$0\" remote status --watch; code=$?; stty -a; exit $code";
+    command.args(["-c", script]).arg(built());
     Terminal::of(&command)
+}
+
+/// Whether the last that was shown is a terminal as a shell needs it.
+fn is_usual(screen: &str) -> bool {
+    let (_, after) = screen.rsplit_once("\u{1b}[?1049l").unwrap_or(("", ""));
+    let settings: Vec<&str> = after.split_whitespace().collect();
+    ["icanon", "echo", "isig"].iter().all(|setting| settings.contains(setting))
 }
 
 #[test]
@@ -244,7 +281,7 @@ fn the_view_gives_the_terminal_back() {
     terminal.types("q");
     let (code, screen) = terminal.end();
     assert_eq!(code, 0, "{screen}");
-    assert!(screen.contains("\u{1b}[?1049h") && screen.contains("\u{1b}[?1049l"), "{screen}");
+    assert!(screen.contains("\u{1b}[?1049h") && is_usual(&screen), "{screen}");
 
     let terminal = view(&home);
     terminal.shows("ws://127.0.0.1:18789");
@@ -256,7 +293,42 @@ fn the_view_gives_the_terminal_back() {
     signal(pid, Signal::SIGTERM);
     let (code, screen) = terminal.end();
     assert_eq!(code, 143, "{screen}");
-    assert!(screen.contains("\u{1b}[?1049l"), "{screen}");
+    assert!(is_usual(&screen), "{screen}");
+}
+
+#[test]
+fn the_view_stops_with_all_that_its_shell_waits_for() {
+    if !present(&[Peer::Script]) {
+        return;
+    }
+    let home = Home::new();
+    home.write("home/.openclaw/rs/remotes.json", RESTING);
+    let mut terminal = view(&home);
+    terminal.shows("ws://127.0.0.1:18789");
+    let is_stopped = |pid: &nix::unistd::Pid| {
+        let facts = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        facts.rsplit_once(") ").is_some_and(|(_, facts)| facts.starts_with('T'))
+    };
+    // The view and the shell between it and the terminal; `script` itself stops as it likes.
+    let group = || {
+        let all = home.processes().into_iter();
+        let mut group: Vec<_> =
+            all.filter(|(_, words)| !words.starts_with("script")).map(|(pid, _)| pid).collect();
+        group.sort();
+        group
+    };
+    terminal.types("\u{1a}");
+    wait_until("both have stopped", LIMIT, || {
+        let group = group();
+        (group.len() >= 2 && group.iter().all(is_stopped)).then_some(())
+    });
+    for (pid, _) in home.processes() {
+        signal(pid, Signal::SIGCONT);
+    }
+    terminal.types("q");
+    let (code, screen) = terminal.end();
+    assert_eq!(code, 0, "{screen}");
+    assert!(is_usual(&screen), "{screen}");
 }
 
 #[test]

@@ -164,7 +164,8 @@ impl Course {
     }
 
     fn explanation(&self, at: Timestamp) -> Option<&Reason> {
-        self.reason.as_ref().filter(|reason| at.duration_since(reason.at) <= EXPLAINS)
+        // The clock may have been set back in between.
+        self.reason.as_ref().filter(|reason| at.duration_since(reason.at).abs() <= EXPLAINS)
     }
 
     fn begin(&mut self, remote: String, from: Timestamp, noticed: Timestamp, why: String) {

@@ -15,6 +15,8 @@ use crate::{
 const WAITING_MOST: usize = 4;
 /// Between two looks for a supervisor that is gone.
 const LOOK: Duration = Duration::from_millis(500);
+/// So many looks in a row may fail before the watch does.
+const FAILURES_MOST: usize = 20;
 
 /// How it is now.
 #[derive(Debug, Clone)]
@@ -65,43 +67,74 @@ async fn watch(
     let is_wanted = Remotes::load(paths)?.remotes.values().any(|remote| remote.wanted);
     let mut start = if is_wanted { Start::IfNeeded } else { Start::Never };
     let mut has_said_gone = false;
+    let mut failures = 0;
     loop {
-        if let Some(mut connection) = Connection::dial(&endpoint, start).await? {
-            let request = Request::Watch { name: name.clone() };
-            // One that is about to end hears nothing; the next look finds its successor.
-            if connection.request(request).await.is_ok() {
-                if !relay(&mut connection, news).await? {
+        let dialled = Connection::dial(&endpoint, start).await;
+        let is_first = std::mem::replace(&mut start, Start::Never) == Start::IfNeeded;
+        match dialled {
+            Ok(Some(mut connection)) => {
+                let request = Request::Watch { name: name.clone() };
+                // One that is about to end hears nothing; the next look finds its successor.
+                let ended = match connection.request(request).await {
+                    Ok(()) => relay(&mut connection, news).await?,
+                    Err(_) => Relayed::Nothing,
+                };
+                match ended {
+                    Relayed::Unheard => return Ok(()),
+                    Relayed::Something => {
+                        // Somebody else may serve already: only a look tells.
+                        (has_said_gone, failures) = (false, 0);
+                        continue;
+                    }
+                    Relayed::Nothing => {}
+                }
+            }
+            Ok(None) if !std::mem::replace(&mut has_said_gone, true) => {
+                let remotes = at_rest(paths, name.as_deref())?;
+                let watched = Watched { remotes, ..Watched::default() };
+                if news.send(Ok(News { is_running: false, watched })).await.is_err() {
                     return Ok(());
                 }
-                has_said_gone = false;
             }
-        }
-        start = Start::Never;
-        if !std::mem::replace(&mut has_said_gone, true) {
-            let remotes = at_rest(paths, name.as_deref())?;
-            let watched = Watched { remotes, ..Watched::default() };
-            if news.send(Ok(News { is_running: false, watched })).await.is_err() {
-                return Ok(());
+            Ok(None) => failures = 0,
+            // One that starts, ends or is busy may do better at the next look.
+            Err(problem) => {
+                failures += 1;
+                if is_first || failures >= FAILURES_MOST {
+                    return Err(problem);
+                }
             }
         }
         sleep(LOOK).await;
     }
 }
 
-/// Hands on what comes until the supervisor is gone; false once nobody listens.
+/// How it ended that a supervisor was listened to.
+enum Relayed {
+    /// It is gone, and has said something.
+    Something,
+    /// It is gone, and had said nothing.
+    Nothing,
+    /// Nobody wants the news any more.
+    Unheard,
+}
+
+/// Hands on what comes until the supervisor is gone, or nobody listens.
 async fn relay(
     connection: &mut Connection,
     news: &mpsc::Sender<Result<News, Problem>>,
-) -> Result<bool, Problem> {
+) -> Result<Relayed, Problem> {
+    let mut relayed = Relayed::Nothing;
     loop {
         let watched = match connection.reply().await {
             Ok(Reply::Watched(watched)) => watched,
             // A successor, if there is one, is found at the next look.
-            Ok(Reply::Moved) | Err(_) => return Ok(true),
+            Ok(Reply::Moved) | Err(_) => return Ok(relayed),
             Ok(other) => return Err(control::refused(other)),
         };
         if news.send(Ok(News { is_running: true, watched })).await.is_err() {
-            return Ok(false);
+            return Ok(Relayed::Unheard);
         }
+        relayed = Relayed::Something;
     }
 }

@@ -37,10 +37,18 @@ pub(in crate::cli) async fn run(context: &Context, name: Option<&str>) -> anyhow
     let feed = Feed::start(context.paths.clone(), name.map(str::to_owned));
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     let is_view = !context.output.is_json() && std::io::stdout().is_terminal() && !is_dumb;
-    if is_view && let Ok(terminal) = Terminal::open() {
-        return view(context, feed, terminal).await;
+    if !is_view {
+        return lines::run(context, feed).await.map(|()| ExitCode::SUCCESS);
     }
-    lines::run(context, feed).await.map(|()| ExitCode::SUCCESS)
+    // Heard from here on: a signal that came first would leave the terminal as the view needs it.
+    let mut signals = Signals::new()?;
+    if let Ok(terminal) = Terminal::open() {
+        return view(context, feed, terminal, signals).await;
+    }
+    tokio::select! {
+        ended = lines::run(context, feed) => ended.map(|()| ExitCode::SUCCESS),
+        code = signals.end() => Ok(ExitCode::from(code?)),
+    }
 }
 
 /// The live view, until a key or a signal ends it.
@@ -48,11 +56,11 @@ async fn view(
     context: &Context,
     mut feed: Feed,
     mut terminal: Terminal,
+    mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
     let look = Look { is_colored: context.output.is_colored() };
     let mut model = Model::new(TimeZone::system());
     let mut keys = EventStream::new();
-    let mut signals = Signals::new()?;
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -8,9 +8,15 @@ use std::{
 use crossterm::{
     cursor::{Hide, Show},
     execute,
-    terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+    terminal::{
+        Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+        enable_raw_mode,
+    },
 };
-use nix::sys::signal::{Signal, raise};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use ratatui::{Frame, backend::CrosstermBackend};
 use tokio::signal::unix::{self, SignalKind, signal};
 
@@ -42,14 +48,21 @@ impl Terminal {
         self.screen.draw(draw).map(|_| ())
     }
 
-    /// Stops this process as its shell wants it, with the terminal as it was, and takes the
+    /// Stops this process as a terminal would, its whole group with it, with the terminal as it was, and takes the
     /// terminal over again when it goes on.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         give_back();
-        raise(Signal::SIGSTOP)?;
+        stop()?;
         take_over()?;
-        self.screen.clear()
+        // Not cleared by asking where the cursor is: not every terminal answers.
+        self.screen = ratatui::Terminal::new(CrosstermBackend::new(stdout()))?;
+        Ok(())
     }
+}
+
+/// Stops the group that the shell waits for: one of it that went on would keep the terminal.
+pub(super) fn stop() -> io::Result<()> {
+    Ok(kill(Pid::from_raw(0), Signal::SIGSTOP)?)
 }
 
 impl Drop for Terminal {
@@ -60,7 +73,7 @@ impl Drop for Terminal {
 
 fn take_over() -> io::Result<()> {
     enable_raw_mode()?;
-    execute!(stdout(), EnterAlternateScreen, Hide)
+    execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All), Hide)
 }
 
 /// As much as can be done; a terminal that is gone needs nothing.
@@ -90,6 +103,16 @@ impl Signals {
             ],
             stopping: signal(SignalKind::from_raw(Signal::SIGTSTP as i32))?,
         })
+    }
+
+    /// Stops us as often as that is wanted; the exit code of the signal that ends us.
+    pub(super) async fn end(&mut self) -> io::Result<u8> {
+        loop {
+            match self.next().await {
+                Some(code) => return Ok(code),
+                None => stop()?,
+            }
+        }
     }
 
     /// The exit code of the signal that ends us; `None` for one that stops us. May be dropped and

@@ -15,7 +15,7 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -117,9 +117,9 @@ async fn serve(stream: TcpStream, text: &Arc<Text>) {
         std::future::ready(Ok::<_, Infallible>(reply))
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(SCRAPE_LIMIT).max_buf_size(HEAD_MOST);
     // A scraper that comes once a minute need not stay in between.
-    let served = http.keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    http.header_read_timeout(None).max_buf_size(HEAD_MOST).keep_alive(false);
+    let served = http.serve_connection(TokioIo::new(stream), service);
     match timeout(SCRAPE_LIMIT, served).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "a scrape ended early"),

@@ -1,0 +1,206 @@
+//! The set of remotes under looks, changes and trials, without anything to reach.
+
+use super::*;
+use crate::{config::Listen, supervisor::port::is_at, tunnel::Wish};
+
+/// The definition of a remote that nobody answers at.
+fn unanswered(more: &str) -> config::Remote {
+    let text =
+        format!(r#"{{"target":"127.0.0.1:9","remotePort":1,"localPort":0,"wanted":true{more}}}"#);
+    serde_json::from_str(&text).unwrap()
+}
+
+fn supervisor() -> (tempfile::TempDir, Arc<Supervisor>) {
+    let (home, paths) = Paths::temporary();
+    let book = Arc::new(Book::unwritten());
+    (home, Supervisor::new(paths, Estate::default(), Scope::Wanted, book))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_looks_never_stands_in_the_way_of_another_look() {
+    let (_home, supervisor) = supervisor();
+    supervisor
+        .save(|remotes| {
+            remotes.remotes.insert("vps".to_owned(), unanswered(""));
+            Ok(())
+        })
+        .unwrap();
+    let mut looks = JoinSet::new();
+    for is_scrape in [true, false] {
+        let supervisor = Arc::clone(&supervisor);
+        looks.spawn_blocking(move || {
+            for _ in 0..5000 {
+                if is_scrape {
+                    supervisor.metrics().unwrap();
+                } else {
+                    supervisor.statuses(None).unwrap();
+                }
+            }
+        });
+    }
+    let both = async { while looks.join_next().await.transpose().unwrap().is_some() {} };
+    if timeout(Duration::from_secs(60), both).await.is_err() {
+        // Two looks wait for each other, for ever: nothing but the end of the process gets past them.
+        std::process::abort();
+    }
+}
+
+#[tokio::test]
+async fn of_two_forwards_at_one_port_number_each_keeps_its_own_connections() {
+    let (_home, supervisor) = supervisor();
+    let free = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let forwards = format!(
+        r#","forwards":[{{"bind":"127.0.0.2","port":{port},"host":"a","hostPort":80}},
+            {{"bind":null,"port":{port},"host":"b","hostPort":80}}]"#
+    );
+    let make = async || {
+        let definition = unanswered(&forwards);
+        let way = supervisor.find_way(&definition).await.unwrap();
+        supervisor.make("vps", definition, way)
+    };
+    let old = make().await;
+    old.bind(None, &supervisor.pool, |_| false).await.unwrap();
+    old.wish(Wish::Up).await;
+    let mut clients = Vec::new();
+    for address in ["127.0.0.1", "127.0.0.2"] {
+        clients.push(tokio::net::TcpStream::connect((address, port)).await.unwrap());
+    }
+    let bind = |at: &Listen| match at {
+        Listen::Port { bind, .. } => bind.clone(),
+        Listen::Socket(_) => None,
+    };
+    let binds =
+        |held: &[(Listen, Incoming)]| held.iter().map(|(at, _)| bind(at)).collect::<Vec<_>>();
+    let expected = [Some("127.0.0.2".to_owned()), None];
+    old.pause().await;
+    let held = old.surrender().await;
+    assert_eq!(binds(&held), expected);
+    for (address, incoming) in held {
+        old.admit(&address, incoming).await;
+    }
+    let new = make().await;
+    new.bind(Some(&*old), &supervisor.pool, |_| false).await.unwrap();
+    new.wish(Wish::Up).await;
+    new.succeed(&old).await;
+    let held = new.surrender().await;
+    assert_eq!(binds(&held), expected);
+    for (at, incoming) in &held {
+        let local = std::net::TcpStream::from(incoming.descriptor().unwrap().unwrap());
+        let local = local.local_addr().unwrap();
+        assert!(is_at(at, local), "{at:?} {local}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_waits_for_what_is_at_work_keeps_our_place() {
+    let (_home, supervisor) = supervisor();
+    let remote = supervisor.start("vps", unanswered("")).await.unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    assert_eq!(supervisor.reason_to_stay(false), None);
+    let definition = serde_json::to_value(remote.definition()).unwrap();
+    let ask = Ask {
+        name: "vps".to_owned(),
+        definition: Some(definition),
+        batch: true,
+        make_default: false,
+        limit: Duration::from_secs(60),
+    };
+    let trial = supervisor.begin(&ask).await.unwrap();
+    assert!(!trial.is_new);
+    assert!(supervisor.reason_to_stay(true).is_some_and(|why| why.contains("`vps`")));
+    drop((trial, ours, theirs));
+    assert_eq!(supervisor.reason_to_stay(false), None);
+}
+
+#[tokio::test]
+async fn a_remote_whose_trial_is_under_way_is_not_forgotten() {
+    let (_home, supervisor) = supervisor();
+    let definition = unanswered("");
+    supervisor
+        .save(|remotes| {
+            remotes.remotes.insert("vps".to_owned(), definition.clone());
+            Ok(())
+        })
+        .unwrap();
+    let problem = Problem::new(Class::PortInUse, "taken");
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+    locked(&supervisor.unstarted).note("vps", problem.clone(), long_ago);
+    let way = supervisor.find_way(&definition).await.unwrap();
+    let trial = supervisor.make("vps", definition, way);
+    locked(&supervisor.trials).insert("vps".to_owned(), (trial, 1));
+    Arc::clone(&supervisor).start_again().await;
+    assert!(locked(&supervisor.unstarted).may_pass("vps"), "it waits for its next turn");
+    locked(&supervisor.trials).clear();
+    // A file that is being edited is no reason to forget it either.
+    locked(&supervisor.unstarted).note("vps", problem, long_ago);
+    let file = supervisor.paths.own().join("remotes.json");
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "{").unwrap();
+    Arc::clone(&supervisor).start_again().await;
+    assert!(locked(&supervisor.unstarted).may_pass("vps"));
+    std::fs::write(&file, whole).unwrap();
+    supervisor.find("vps", Edition::Kept).await.unwrap();
+    assert!(!locked(&supervisor.unstarted).may_pass("vps"));
+}
+
+#[tokio::test]
+async fn what_is_at_work_is_found_while_another_remote_is_changed() {
+    let (_home, supervisor) = supervisor();
+    let remote = supervisor.start("vps", unanswered("")).await.unwrap();
+    let _changing = supervisor.changing.lock().await;
+    let found = supervisor.find("vps", Edition::Kept);
+    let found = timeout(Duration::from_secs(10), found).await.expect("not held up").unwrap();
+    assert!(Arc::ptr_eq(&found, &remote));
+}
+
+#[tokio::test]
+async fn a_newer_wish_for_the_metrics_is_not_undone() {
+    let (_home, supervisor) = supervisor();
+    let address = || {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap()
+    };
+    let (former, newer) = (address(), address());
+    supervisor
+        .save(|remotes| {
+            remotes.metrics = Some(former);
+            Ok(())
+        })
+        .unwrap();
+    supervisor.answer_scrapes(Some(newer), false).await.unwrap();
+    supervisor.resume_scrapes().await;
+    let present = locked(&supervisor.exporter).as_ref().map(|exporter| exporter.address);
+    assert_eq!(present, Some(newer));
+    supervisor.moved.cancel();
+    supervisor.answer_scrapes(Some(former), false).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
+    let (_home, paths) = Paths::temporary();
+    let book = Arc::new(Book::unwritten());
+    let supervisor = Supervisor::new(paths.clone(), Estate::default(), Scope::Wanted, book);
+    let text = r#"{"target":"127.0.0.1:9","remotePort":1,"localPort":1,"wanted":true}"#;
+    let definition: config::Remote = serde_json::from_str(text).unwrap();
+    Remotes::update(&paths, |remotes| {
+        remotes.remotes.insert("vps".to_owned(), definition.clone());
+        Ok(())
+    })
+    .unwrap();
+    let way = supervisor.find_way(&definition).await.unwrap();
+    let trial = supervisor.make("vps", definition, way);
+    locked(&supervisor.trials).insert("vps".to_owned(), (trial, 1));
+    for refused in [
+        supervisor.disconnect("vps").await,
+        supervisor.remove("vps").await,
+        supervisor.rename("vps", "other").await,
+    ] {
+        assert_eq!(refused.unwrap_err().class, Class::Usage);
+    }
+    locked(&supervisor.trials).clear();
+    supervisor.rename("vps", "other").await.unwrap();
+    supervisor.remove("other").await.unwrap();
+    assert_eq!(Remotes::load(&paths).unwrap(), Remotes::default());
+}
