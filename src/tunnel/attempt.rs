@@ -80,7 +80,8 @@ pub(super) struct Attempt {
     /// received before it slept it reads afterwards, so only an answer to what was asked since
     /// then says that the session lives.
     pub(super) doubted: Option<Instant>,
-    /// Whether a slow reader blocks the session: silence proves nothing then.
+    /// Whether a slow reader may block the session, so that newcomers go elsewhere. It is asked on:
+    /// where nobody reads what has come in, that counts as a sign of life.
     pub(super) parked: bool,
     /// The session's last round trip.
     pub(super) rtt: Duration,
@@ -120,11 +121,10 @@ impl Attempt {
             News::Pong { rtt } | News::Proved { rtt } => {
                 *rtt > now.saturating_duration_since(doubt)
             }
-            News::Heard | News::Alive | News::Answered => true,
+            News::Heard | News::Alive | News::Answered | News::NotProved(_) => true,
             News::SessionUp { .. }
             | News::Ended(_)
             | News::Awaited
-            | News::NotProved(_)
             | News::Parked(_)
             | News::Empty => false,
         }
@@ -145,7 +145,7 @@ impl Attempt {
     /// When the next ping is due, or the one under way counts as unanswered; inbound bytes extend
     /// both. While nobody waits there are `idle` between two pings.
     pub(super) fn ping_deadline(&self, idle: Duration) -> Option<Instant> {
-        if !self.has_session() || self.parked || self.suspect.is_some() {
+        if !self.has_session() || self.suspect.is_some() {
             return None;
         }
         let is_asked = self.proof_asked.is_some() || matches!(self.stage, Stage::Proving { .. });
