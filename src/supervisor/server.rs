@@ -644,6 +644,15 @@ pub(super) fn configured(paths: &Paths) -> Result<config::Remote, Problem> {
     OpenClaw::load(paths)?.remote_definition()
 }
 
+/// The same for a remote at work: `None` if the file names none, an error if it cannot be read.
+pub(super) fn still_configured(paths: &Paths) -> Result<Option<config::Remote>, Problem> {
+    match configured(paths) {
+        Ok(definition) => Ok(Some(definition)),
+        Err(problem) if problem.class == Class::Usage => Ok(None),
+        Err(problem) => Err(problem),
+    }
+}
+
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

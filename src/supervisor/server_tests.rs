@@ -197,3 +197,16 @@ async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
     supervisor.remove("other").await.unwrap();
     assert_eq!(Remotes::load(&paths).unwrap(), Remotes::default());
 }
+
+#[test]
+fn a_broken_openclaw_json_is_no_wish_to_end_the_configured_remote() {
+    let (_home, paths) = Paths::temporary();
+    let file = paths.config.clone();
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "{ broken").unwrap();
+    assert_ne!(still_configured(&paths).unwrap_err().class, Class::Usage);
+    std::fs::write(&file, "{ gateway: { remote: { transport: 'ssh' } } }").unwrap();
+    assert_eq!(still_configured(&paths).unwrap_err().class, Class::Config);
+    std::fs::write(&file, "{}").unwrap();
+    assert!(still_configured(&paths).unwrap().is_none());
+}
