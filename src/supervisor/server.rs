@@ -420,18 +420,19 @@ impl Supervisor {
         let saved = Remotes::load(&self.paths)?;
         let is_default = |name: &str| saved.default.as_deref() == Some(name);
         let mut names: Vec<String> = saved.remotes.keys().cloned().collect();
-        names.extend(locked(&self.remotes).keys().cloned());
+        let running = locked(&self.remotes);
+        names.extend(running.keys().cloned());
         names.sort();
         names.dedup();
         if let Some(name) = name {
             if !names.iter().any(|known| known == name) {
+                drop(running);
                 let definition = saved.named_or_configured(&self.paths, name)?;
                 let unstarted = Unstarted::default();
                 return Ok(vec![remote::resting(name, &definition, is_default(name), &unstarted)]);
             }
             names.retain(|known| known == name);
         }
-        let running = locked(&self.remotes);
         let unstarted = locked(&self.unstarted);
         Ok(names
             .iter()
