@@ -469,6 +469,12 @@ pub(crate) async fn statuses(
     connection.statuses().await
 }
 
+/// Who supervises the profile of user `owner`, if anybody does and answers.
+pub(crate) async fn met(endpoint: &Endpoint, owner: nix::unistd::Uid) -> Option<Greeting> {
+    let stream = endpoint.connect().await.ok()?;
+    greeted_by(stream, owner).await.ok().map(|(_, greeting)| greeting)
+}
+
 /// A connection to the supervisor, which is started if none runs.
 pub(crate) async fn started(endpoint: &Endpoint) -> Result<Connection, Problem> {
     Connection::dial(endpoint, Start::IfNeeded)
@@ -523,9 +529,16 @@ pub(crate) async fn write(
 }
 
 /// What the supervisor says first, once it is known to be this user's.
-async fn greeted(mut stream: UnixStream) -> Result<(UnixStream, Greeting), Unmet> {
+async fn greeted(stream: UnixStream) -> Result<(UnixStream, Greeting), Unmet> {
+    greeted_by(stream, nix::unistd::getuid()).await
+}
+
+async fn greeted_by(
+    mut stream: UnixStream,
+    expected: nix::unistd::Uid,
+) -> Result<(UnixStream, Greeting), Unmet> {
     let owner = stream.peer_cred().map_err(|error| broken(&error))?.uid();
-    if owner != nix::unistd::getuid().as_raw() {
+    if owner != expected.as_raw() {
         return Err(Problem::new(
             Class::Internal,
             format!("the supervisor socket belongs to another user (uid {owner})"),

@@ -99,7 +99,7 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     }
     finish(context, &order, status, &login.gateway).await?;
     if !arguments.batch {
-        remote_install::offer(context).await?;
+        remote_install::offer(context).await;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -363,12 +363,16 @@ pub(super) fn supervise(context: &Context) -> anyhow::Result<ExitCode> {
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let ready = || {
-        context.output.page(&format!("{}\n", control::READY));
-        context.output.close();
+    let output = context.output.clone();
+    let ready = move || {
+        output.page(&format!("{}\n", control::READY));
+        output.close();
     };
-    let run = supervisor::run(&context.paths, seat, supervisor::Scope::Wanted, ready);
-    if let Err(problem) = runtime.block_on(run) {
+    let paths = context.paths.clone();
+    let run = async move { supervisor::run(&paths, seat, supervisor::Scope::Wanted, ready).await };
+    // In a task: this thread, which the runtime would have to wake for each event, sleeps on.
+    let ended = runtime.block_on(async { tokio::spawn(run).await })?;
+    if let Err(problem) = ended {
         // The starter still reads if it never got ready.
         context.output.page(&format!("{}\n", serde_json::to_string(&problem)?));
         return Ok(ExitCode::from(problem.class.exit_code()));

@@ -1,6 +1,7 @@
 //! `openclaw remote install` and `uninstall`: the supervisor as a service of systemd or launchd.
 
 use std::{
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -16,10 +17,10 @@ use super::{
     systemd::{self, Systemd, Unit},
 };
 use crate::{
-    config::{Paths, Remotes},
+    config::{Kind, Paths, Remotes, check_name},
     control,
     problem::{Class, Problem},
-    service::{self, Logout, Manager, Owner, Service, Starter},
+    service::{self, Kept, Logout, Manager, Owner, Service, Starter},
 };
 
 /// Variables that say where our files are, and stay in the service.
@@ -70,7 +71,7 @@ struct Place {
 
 /// Installs the service, starts it and waits until it is live.
 pub(super) async fn install(context: &Context, arguments: Install) -> anyhow::Result<ExitCode> {
-    let place = Place::find(context, &arguments.whose)?;
+    let place = Place::find(context, &arguments.whose, "install")?;
     let service = place.service(arguments.name)?;
     if cfg!(target_os = "macos") {
         return launchd::install(context, &service, &place.file).await;
@@ -81,20 +82,27 @@ pub(super) async fn install(context: &Context, arguments: Install) -> anyhow::Re
     let version = systemd.version().await?;
     let text = service::unit(&service, version)
         .map_err(|why| Problem::new(Class::Config, why).fix("move it to a plainer path"))?;
-    let is_new = place.write(&text)?;
     let unit = place.unit.as_str();
+    let before = systemd.unit(unit).await?;
+    place.refuse_beside_another(before.pid).await?;
+    let is_new = place.write(&text)?;
+    if let Some(former) = is_new.former.as_ref().and_then(|former| left(former, &service)) {
+        context.output.note(format!("note: until now {unit} kept {former}; it does not any more"));
+    }
     systemd.systemctl(&["daemon-reload"]).await?;
     systemd.systemctl(&["enable", "--quiet", unit]).await?;
-    let before = systemd.unit(unit).await?;
-    if is_new || before.active != "active" {
+    // One that waits for a remote is at work for the others.
+    let is_at_work = matches!(before.active.as_str(), "active" | "activating" | "reloading");
+    if is_new.is_new || !is_at_work {
         systemd.systemctl(&["restart", "--no-block", unit]).await?;
     }
     spinner.stage("waiting for a live path");
-    let outcome = settled(systemd, unit, Duration::from_secs(arguments.timeout)).await?;
+    let limit = Duration::from_secs(arguments.timeout);
+    let (outcome, is_looping) = settled(systemd, unit, before.restarts, limit).await?;
     drop(spinner);
     let logout = systemd::logout(&place.user).await;
     if outcome.active != "active" {
-        return Err(place.why_not(systemd, &outcome).await.into());
+        return Err(place.why_not(systemd, &outcome, is_looping).await.into());
     }
     place.report(context, &outcome, logout)?;
     Ok(ExitCode::SUCCESS)
@@ -102,7 +110,7 @@ pub(super) async fn install(context: &Context, arguments: Install) -> anyhow::Re
 
 /// Ends the service and removes exactly what `install` wrote.
 pub(super) async fn uninstall(context: &Context, arguments: Uninstall) -> anyhow::Result<ExitCode> {
-    let place = Place::find(context, &arguments.whose)?;
+    let place = Place::find(context, &arguments.whose, "uninstall")?;
     let is_there = match place.owner()? {
         Some(Owner::Ours) => true,
         Some(owner @ (Owner::Edited | Owner::Foreign)) => return Err(place.not_ours(owner).into()),
@@ -136,11 +144,25 @@ pub(super) async fn uninstall(context: &Context, arguments: Uninstall) -> anyhow
 }
 
 /// Asks once, after a `remote connect` on a terminal, whether the path shall be kept by a service.
-pub(super) async fn offer(context: &Context) -> anyhow::Result<()> {
+/// The path works, so whatever goes wrong here is said and no more.
+pub(super) async fn offer(context: &Context) {
+    if let Err(error) = try_offer(context).await {
+        context.output.note(format!("note: {error:#}; later: openclaw remote install"));
+    }
+}
+
+async fn try_offer(context: &Context) -> anyhow::Result<()> {
+    let is_watched = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if !is_watched || context.output.is_json() || !ask::is_possible() {
+        return Ok(());
+    }
     let whose = Whose { system: false, user: None };
-    let Ok(place) = Place::find(context, &whose) else { return Ok(()) };
-    let is_fit = place.owner()?.is_none() && has_user_manager();
-    if !is_fit || context.output.is_json() || !ask::is_possible() {
+    let Ok(place) = Place::find(context, &whose, "install") else { return Ok(()) };
+    if place.owner()?.is_some() || !has_user_manager() {
+        return Ok(());
+    }
+    // Another service keeps it already.
+    if place.refuse_beside_another(0).await.is_err() {
         return Ok(());
     }
     let is_asked = Remotes::update(&context.paths, |remotes| {
@@ -154,7 +176,10 @@ pub(super) async fn offer(context: &Context) -> anyhow::Result<()> {
         context.output.note(why);
     }
     let text = "Keep it up as a service of yours, after a restart as well? [y/N] ";
-    let yes = tokio::task::spawn_blocking(move || ask::yes(text, false)).await??;
+    let yes = match tokio::task::spawn_blocking(move || ask::yes(text, false)).await? {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+        answer => answer?,
+    };
     if yes {
         let timeout = 30;
         install(context, Install { name: None, whose, timeout }).await?;
@@ -170,32 +195,89 @@ fn has_user_manager() -> bool {
     cfg!(target_os = "macos") || folder.join("systemd/private").exists()
 }
 
-/// Waits until the unit is active or has given up.
-async fn settled(systemd: Systemd, name: &str, limit: Duration) -> Result<Unit, Problem> {
+/// Waits until the unit is active, has given up, or was started again more than `restarts` times;
+/// whether it was the last.
+async fn settled(
+    systemd: Systemd,
+    name: &str,
+    restarts: u32,
+    limit: Duration,
+) -> Result<(Unit, bool), Problem> {
     let until = Instant::now() + limit;
+    let mut end = End { restarts, code: 0 };
     loop {
         let unit = systemd.unit(name).await?;
-        let is_over = matches!(unit.active.as_str(), "active" | "failed" | "inactive");
-        if is_over || Instant::now() >= until {
-            return Ok(unit);
+        if end.has_come(&unit) || Instant::now() >= until {
+            // The next process has no code yet.
+            let code = if unit.code == 0 { end.code } else { unit.code };
+            let is_looping = unit.active != "active" && unit.restarts > end.restarts;
+            return Ok((Unit { code, ..unit }, is_looping));
         }
         sleep(LOOK).await;
     }
 }
 
+/// What has been seen of a unit that starts.
+struct End {
+    /// The fewest restarts: the count begins anew when somebody starts the unit.
+    restarts: u32,
+    /// The last code of a process that failed.
+    code: u8,
+}
+
+impl End {
+    /// Whether there is nothing more to wait for.
+    fn has_come(&mut self, unit: &Unit) -> bool {
+        self.restarts = self.restarts.min(unit.restarts);
+        if unit.code != 0 {
+            self.code = unit.code;
+        }
+        // Before a job is done the unit is as it was before.
+        let is_settled =
+            !unit.has_job && matches!(unit.active.as_str(), "active" | "failed" | "inactive");
+        is_settled || unit.restarts > self.restarts
+    }
+}
+
+/// What a unit kept and the new one does not.
+fn left(former: &Kept, service: &Service) -> Option<String> {
+    let now = service.remote.as_ref()?;
+    match former {
+        Kept::All => Some("every remote that is wanted".to_owned()),
+        Kept::One(name) => (name != now).then(|| format!("`{name}`")),
+    }
+}
+
+/// A unit that was written.
+struct Written {
+    /// Whether it differs from what was there.
+    is_new: bool,
+    /// What the one that was there kept.
+    former: Option<Kept>,
+}
+
+/// The unit of systemd that a process belongs to, and whether a user's manager runs it.
+fn unit_in(cgroup: &str) -> Option<(&str, Manager)> {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let (_, unit) = path.rsplit_once('/')?;
+    let is_user = path.contains("/user@");
+    unit.ends_with(".service")
+        .then_some((unit, if is_user { Manager::User } else { Manager::System }))
+}
+
 impl Place {
-    fn find(context: &Context, whose: &Whose) -> Result<Self, Problem> {
+    fn find(context: &Context, whose: &Whose, verb: &str) -> Result<Self, Problem> {
         let profile = context.globals.profile.as_deref();
         let caller = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty());
         if !whose.system {
-            return Self::of_user(context, caller);
+            return Self::of_user(context, caller, verb);
         }
         let name = whose.user.clone().or(caller).unwrap_or_else(|| "root".to_owned());
         if !geteuid().is_root() {
             let user = whose.user.clone().or_else(|| own_user().map(|user| user.name));
             let user = user.unwrap_or(name);
             return Err(Problem::new(Class::Usage, "--system wants root")
-                .fix(format!("sudo openclaw remote install --system --user {user}")));
+                .fix(format!("sudo {} --system --user {user}", line_of(profile, verb))));
         }
         let user = User::from_name(&name).ok().flatten().ok_or_else(|| {
             Problem::new(Class::Usage, format!("there is no user `{}`", name.escape_debug()))
@@ -209,11 +291,12 @@ impl Place {
         Ok(Self { manager, starter, user: user.name, owner, paths, unit, file })
     }
 
-    fn of_user(context: &Context, caller: Option<String>) -> Result<Self, Problem> {
+    fn of_user(context: &Context, caller: Option<String>, verb: &str) -> Result<Self, Problem> {
         if let Some(caller) = caller.filter(|_| geteuid().is_root()) {
             return Err(Problem::new(Class::Usage, "under sudo this would be a service of root")
                 .fix(format!(
-                    "without sudo for your own, or: sudo openclaw remote install --system --user {caller}"
+                    "without sudo for your own, or: sudo {} --system --user {caller}",
+                    line_of(context.globals.profile.as_deref(), verb)
                 )));
         }
         let user = own_user()
@@ -236,8 +319,12 @@ impl Place {
     /// What the service runs.
     fn service(&self, name: Option<String>) -> Result<Service, Problem> {
         let remotes = Remotes::load_of(&self.paths, self.owner)?;
+        let mut is_exposed = false;
         match &name {
-            Some(name) => drop(remotes.named(name)?),
+            Some(name) => {
+                check_name(name)?;
+                is_exposed = remotes.named(name)?.kind == Kind::Exposed;
+            }
             None if remotes.remotes.is_empty() => {
                 return Err(Problem::new(Class::Usage, format!("{} has no remote yet", self.user))
                     .fix("as that user: openclaw remote connect user@host"));
@@ -256,6 +343,7 @@ impl Place {
             program,
             profile: self.paths.profile.clone(),
             remote: name,
+            is_exposed,
             environment: environment.collect(),
             own: self.paths.own(),
             manager: self.starter.clone(),
@@ -266,7 +354,7 @@ impl Place {
     fn owner(&self) -> Result<Option<Owner>, Problem> {
         match std::fs::read(&self.file) {
             Ok(bytes) => Ok(Some(service::judge(&String::from_utf8_lossy(&bytes)))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => {
                 let shown = self.file.display();
                 Err(Problem::new(Class::Config, format!("cannot read {shown}: {error}"))
@@ -275,19 +363,39 @@ impl Place {
         }
     }
 
-    /// Writes the unit; false if it is there already, word for word.
-    fn write(&self, text: &str) -> Result<bool, Problem> {
-        match self.owner()? {
+    /// Writes the unit, if it is not there already, word for word.
+    fn write(&self, text: &str) -> Result<Written, Problem> {
+        let old = match self.owner()? {
             Some(owner @ (Owner::Edited | Owner::Foreign)) => return Err(self.not_ours(owner)),
-            Some(Owner::Ours)
-                if std::fs::read_to_string(&self.file).is_ok_and(|old| old == text) =>
-            {
-                return Ok(false);
-            }
-            Some(Owner::Ours) | None => {}
+            Some(Owner::Ours) => std::fs::read_to_string(&self.file).ok(),
+            None => None,
+        };
+        let is_new = old.as_deref() != Some(text);
+        if is_new {
+            systemd::write(&self.file, text)?;
         }
-        systemd::write(&self.file, text)?;
-        Ok(true)
+        Ok(Written { is_new, former: old.as_deref().and_then(service::kept) })
+    }
+
+    /// Two in the foreground give way to each other for ever; `own` is the process of our unit.
+    async fn refuse_beside_another(&self, own: u32) -> Result<(), Problem> {
+        let greeting = control::met(&self.paths.endpoint(), self.owner).await;
+        let Some(other) = greeting.filter(|it| it.foreground && it.pid != own) else {
+            return Ok(());
+        };
+        let pid = other.pid;
+        let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let (who, fix) = match unit_in(&cgroup) {
+            Some((unit, manager)) => {
+                let sudo = if manager == Manager::System { "sudo " } else { "" };
+                let words = Systemd(manager).words();
+                (format!("{unit} (pid {pid})"), format!("{sudo}{words} disable --now {unit}"))
+            }
+            None => (format!("process {pid}"), format!("kill {pid}")),
+        };
+        let what = format!("{who} supervises this profile in the foreground already");
+        Err(Problem::new(Class::Config, what)
+            .fix(format!("leave it at that, or end it first: {fix}; or use another --profile")))
     }
 
     /// Removes the unit, and the folders of units if they are empty then.
@@ -320,16 +428,17 @@ impl Place {
     }
 
     /// Why the service is not up.
-    async fn why_not(&self, systemd: Systemd, unit: &Unit) -> Problem {
+    async fn why_not(&self, systemd: Systemd, unit: &Unit, is_looping: bool) -> Problem {
         let logs = match self.manager {
             Manager::User => format!("journalctl --user -u {}", self.unit),
             Manager::System => format!("journalctl -u {}", self.unit),
         };
-        if unit.active == "failed" || unit.active == "inactive" {
+        if is_looping || unit.active == "failed" || unit.active == "inactive" {
             let why = systemd.why(&self.unit).await.unwrap_or_else(|| unit.status.clone());
             let (class, code) = (class_of(unit.code), unit.code);
+            let again = if is_looping { ", and is started again and again" } else { "" };
             let message =
-                format!("{} is installed and has ended with code {code}: {why}", self.unit);
+                format!("{} is installed and has ended with code {code}{again}: {why}", self.unit);
             return Problem::new(class, message).fix(format!(
                 "see {logs}; mend it, then: {} restart {}",
                 systemd.words(),
@@ -374,6 +483,12 @@ impl Place {
     }
 }
 
+/// What to type for a profile.
+fn line_of(profile: Option<&str>, verb: &str) -> String {
+    let profile = profile.map(|name| format!(" --profile {name}")).unwrap_or_default();
+    format!("openclaw{profile} remote {verb}")
+}
+
 /// The user of this process, by the user database.
 fn own_user() -> Option<User> {
     User::from_uid(geteuid()).ok().flatten()
@@ -402,6 +517,46 @@ fn class_of(code: u8) -> Class {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn unit(active: &str, restarts: u32, has_job: bool) -> Unit {
+        Unit { active: active.to_owned(), restarts, has_job, ..Unit::default() }
+    }
+
+    #[test]
+    fn a_unit_that_waits_for_its_job_has_not_ended() {
+        let mut end = End { restarts: 0, code: 0 };
+        for active in ["inactive", "failed", "active"] {
+            assert!(!end.has_come(&unit(active, 0, true)), "{active}");
+            assert!(end.has_come(&unit(active, 0, false)), "{active}");
+        }
+        assert!(!end.has_come(&unit("activating", 0, false)));
+    }
+
+    #[test]
+    fn a_unit_that_fails_and_is_started_again_has_ended() {
+        let mut end = End { restarts: 5, code: 0 };
+        assert!(!end.has_come(&unit("activating", 5, true)));
+        // Started by us, it counts anew.
+        assert!(!end.has_come(&Unit { code: 6, ..unit("activating", 0, false) }));
+        assert!(end.has_come(&unit("activating", 1, true)));
+        assert_eq!(end.code, 6);
+    }
+
+    #[test]
+    fn finds_the_unit_of_a_process() {
+        let user = "0::/user.slice/user-7.slice/user@7.service/app.slice/a.service\n";
+        assert_eq!(unit_in(user), Some(("a.service", Manager::User)));
+        assert_eq!(unit_in("0::/system.slice/b.service\n"), Some(("b.service", Manager::System)));
+        assert_eq!(unit_in("0::/user.slice/user-7.slice/session-3.scope\n"), None);
+        assert_eq!(unit_in(""), None);
+    }
+
+    #[test]
+    fn says_what_to_type_with_the_profile() {
+        assert_eq!(line_of(None, "install"), "openclaw remote install");
+        let line = "openclaw --profile work remote uninstall";
+        assert_eq!(line_of(Some("work"), "uninstall"), line);
+    }
 
     #[test]
     fn reads_what_a_supervisor_says_of_itself() {

@@ -31,6 +31,10 @@ pub(super) struct Unit {
     pub(super) code: u8,
     /// How often it has been started again.
     pub(super) restarts: u32,
+    /// Its process; 0 if none runs.
+    pub(super) pid: u32,
+    /// Whether systemd has something to do with it still: a start, a stop.
+    pub(super) has_job: bool,
 }
 
 impl Systemd {
@@ -75,7 +79,7 @@ impl Systemd {
 
     /// How a unit is.
     pub(super) async fn unit(self, name: &str) -> Result<Unit, Problem> {
-        let wanted = "ActiveState,StatusText,ExecMainStatus,NRestarts";
+        let wanted = "ActiveState,StatusText,ExecMainStatus,NRestarts,MainPID,Job";
         Ok(parsed(&self.systemctl(&["show", "-p", wanted, name]).await?))
     }
 
@@ -127,6 +131,8 @@ fn parsed(text: &str) -> Unit {
         status: field("StatusText").to_owned(),
         code: field("ExecMainStatus").parse().unwrap_or(0),
         restarts: field("NRestarts").parse().unwrap_or(0),
+        pid: field("MainPID").parse().unwrap_or(0),
+        has_job: !matches!(field("Job"), "" | "0"),
     }
 }
 
@@ -174,11 +180,18 @@ mod tests {
     #[test]
     fn reads_what_systemctl_shows() {
         let unit = parsed(
-            "ActiveState=failed\nStatusText=ended: a=b\nExecMainStatus=78\nNRestarts=2\nX\n",
+            "ActiveState=failed\nStatusText=ended: a=b\nExecMainStatus=78\nNRestarts=2\nMainPID=7\nJob=12\nX\n",
         );
-        let expected =
-            Unit { active: "failed".into(), status: "ended: a=b".into(), code: 78, restarts: 2 };
+        let expected = Unit {
+            active: "failed".into(),
+            status: "ended: a=b".into(),
+            code: 78,
+            restarts: 2,
+            pid: 7,
+            has_job: true,
+        };
         assert_eq!(unit, expected);
+        assert!(!parsed("Job=0\n").has_job && !parsed("Job=\n").has_job);
         assert_eq!(parsed(""), Unit::default());
     }
 }

@@ -14,7 +14,7 @@ pub(crate) use launchd::{label, plist};
 pub(crate) use linger::{Logout, Manager};
 pub(crate) use name::unit_name;
 pub(crate) use seal::{Owner, judge};
-pub(crate) use unit::unit;
+pub(crate) use unit::{Kept, kept, unit};
 
 /// What a service runs, and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(crate) struct Service {
     pub(crate) profile: Option<String>,
     /// The one remote that it keeps; all that are wanted if `None`.
     pub(crate) remote: Option<String>,
+    /// Whether that one publishes this machine's gateway (`remote expose`).
+    pub(crate) is_exposed: bool,
     /// Folders and files that differ from the usual ones: names and values of variables.
     pub(crate) environment: Vec<(String, PathBuf)>,
     /// `<state>/rs`: the only folder that it writes.
@@ -51,6 +53,9 @@ impl Service {
         let profile = self.profile.iter().flat_map(|name| ["--profile", name]);
         let profile = profile.map(str::to_owned);
         let words: Vec<&str> = match &self.remote {
+            Some(name) if self.is_exposed => {
+                vec!["remote", "expose", "--foreground", "--batch", name]
+            }
             Some(name) => {
                 vec!["remote", "connect", "--foreground", "--batch", "--no-default", name]
             }
@@ -72,6 +77,7 @@ mod tests {
             program: "/usr/local/bin/openclaw".into(),
             profile: None,
             remote: None,
+            is_exposed: false,
             environment: Vec::new(),
             own: "/home/ann/.openclaw/rs".into(),
             manager: Starter::User,
@@ -81,9 +87,10 @@ mod tests {
     /// The same by the machine's service manager, odd in every way.
     pub(super) fn odd() -> Service {
         Service {
-            program: "/opt/open claw/100%/\"bin\"/open$claw".into(),
+            program: "/opt/open claw/100%/open$claw".into(),
             profile: Some("work".to_owned()),
             remote: Some("vps".to_owned()),
+            is_exposed: false,
             environment: vec![("OPENCLAW_STATE_DIR".to_owned(), "/srv/a b%/$x&<>\\".into())],
             own: "/srv/a b%/$x&<>\\/rs".into(),
             manager: Starter::System { user: "deploy".to_owned() },

@@ -10,6 +10,10 @@ const RESTART_PREVENTED: [u8; 4] = [4, 5, 9, 78];
 /// The first version of systemd that has `Type=notify-reload`.
 const HAS_NOTIFY_RELOAD: u32 = 253;
 
+/// The description of a unit of all remotes, and how that of one remote begins.
+const ALL: &str = "OpenClaw remotes";
+const ONE: &str = "OpenClaw remote ";
+
 /// What every service may do. A service manager of a user can enforce no more than this: the
 /// directives that need a name space of files would need one of users as well there, in which the
 /// owner of /etc/ssh/ssh_config is nobody that `ssh` would believe.
@@ -51,8 +55,8 @@ pub(crate) fn unit(service: &Service, version: u32) -> Result<String, String> {
     let wanted_by = if is_system { "multi-user.target" } else { "default.target" };
     let after = if is_system { "network.target nss-lookup.target " } else { "" };
     let what = match &service.remote {
-        Some(name) => format!("OpenClaw remote {name}"),
-        None => "OpenClaw remotes".to_owned(),
+        Some(name) => format!("{ONE}{name}"),
+        None => ALL.to_owned(),
     };
     let mut text = format!(
         "# Written by `openclaw remote install`, removed by `openclaw remote uninstall` as long as it is\n\
@@ -63,7 +67,7 @@ pub(crate) fn unit(service: &Service, version: u32) -> Result<String, String> {
          After={after}{wanted_by}\n\
          StartLimitIntervalSec=0\n\n\
          [Service]\n",
-        percent(&what)
+        percent(one_line(&what)?)
     );
     text.push_str(&command(service)?);
     text.push_str(if version >= HAS_NOTIFY_RELOAD {
@@ -87,12 +91,30 @@ pub(crate) fn unit(service: &Service, version: u32) -> Result<String, String> {
     )
     .map_err(|error| error.to_string())?;
     if let Starter::System { user } = &service.manager {
-        let own = quoted(path(&service.own)?);
+        let own = quoted(path(&service.own)?)?;
         text.push_str(NARROWER);
-        text.push_str(&format!("ReadWritePaths={own}\nUser={}\n", percent(user)));
+        text.push_str(&format!("ReadWritePaths={own}\nUser={}\n", percent(one_line(user)?)));
     }
     text.push_str(&format!("\n[Install]\nWantedBy={wanted_by}\n"));
     Ok(seal(&text, ("#", "")))
+}
+
+/// What a unit of ours keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// All remotes that are wanted.
+    All,
+    /// One remote.
+    One(String),
+}
+
+/// What the unit with this text keeps.
+pub(crate) fn kept(text: &str) -> Option<Kept> {
+    let what = text.lines().find_map(|line| line.strip_prefix("Description="))?;
+    match what.strip_prefix(ONE) {
+        Some(name) => Some(Kept::One(name.to_owned())),
+        None => (what == ALL).then_some(Kept::All),
+    }
 }
 
 /// `ExecStart` and `Environment`.
@@ -100,29 +122,47 @@ fn command(service: &Service) -> Result<String, String> {
     let mut text = String::new();
     for (name, value) in &service.environment {
         let value = path(value)?;
-        text.push_str(&format!("Environment={}\n", quoted(&format!("{name}={value}"))));
+        text.push_str(&format!("Environment={}\n", quoted(&format!("{name}={value}"))?));
     }
-    let program = quoted(path(&service.program)?);
-    let words = service.arguments().into_iter().map(|word| quoted(&word).replace('$', "$$"));
-    let words: Vec<String> = std::iter::once(program).chain(words).collect();
-    text.push_str(&format!("ExecStart={}\n", words.join(" ")));
+    text.push_str(&format!("ExecStart={}", quoted(program(&service.program)?)?));
+    for word in service.arguments() {
+        text.push_str(&format!(" {}", quoted(&word)?.replace('$', "$$")));
+    }
+    text.push('\n');
     Ok(text)
+}
+
+/// systemd starts no program with quotes or backslashes in its path, however they are written.
+fn program(file: &Path) -> Result<&str, String> {
+    path(file).ok().filter(|text| !text.contains(['\'', '"', '\\'])).ok_or_else(|| unfit(file))
 }
 
 /// A path that fits into a line.
 fn path(path: &Path) -> Result<&str, String> {
     let text = path.to_str().filter(|text| !text.chars().any(char::is_control));
-    text.ok_or_else(|| format!("no unit can name {}", path.display().to_string().escape_debug()))
+    text.ok_or_else(|| unfit(path))
+}
+
+fn unfit(path: &Path) -> String {
+    format!("no unit can name {}", path.display().to_string().escape_debug())
+}
+
+/// A text that adds no line.
+fn one_line(text: &str) -> Result<&str, String> {
+    match text.chars().any(char::is_control) {
+        true => Err(format!("no unit can name {}", text.escape_debug())),
+        false => Ok(text),
+    }
 }
 
 /// A word as systemd.syntax(7) reads it, quoted only if it must be.
-fn quoted(word: &str) -> String {
+fn quoted(word: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@+,".contains(c);
     if word.chars().all(is_plain) && !word.is_empty() {
-        return word.to_owned();
+        return Ok(word.to_owned());
     }
-    let word = percent(&word.replace('\\', "\\\\").replace('"', "\\\""));
-    format!("\"{word}\"")
+    let word = percent(&one_line(word)?.replace('\\', "\\\\").replace('"', "\\\""));
+    Ok(format!("\"{word}\""))
 }
 
 /// `%` would begin a specifier.
@@ -144,6 +184,8 @@ mod tests {
     fn units_are_as_the_golden_files() {
         golden("user.service", &unit(&ann(), 252).unwrap());
         golden("user-one-remote.service", &unit(&of_one(ann()), 257).unwrap());
+        let exposed = Service { is_exposed: true, ..of_one(ann()) };
+        golden("user-exposed.service", &unit(&exposed, 252).unwrap());
         golden("system.service", &unit(&of_deploy(ann()), 252).unwrap());
         golden("odd.service", &unit(&odd(), 252).unwrap());
         assert_eq!(judge(&unit(&odd(), 252).unwrap()), Owner::Ours);
@@ -166,21 +208,57 @@ mod tests {
         let mut service = ann();
         service.program = "/opt/a\nExecStartPre=/bin/evil".into();
         assert!(unit(&service, 252).unwrap_err().contains("no unit can name"));
+        let service = Service { remote: Some("a\nb".to_owned()), ..ann() };
+        assert!(unit(&service, 252).unwrap_err().contains("no unit can name"));
+        let user = "a\nUser=root".to_owned();
+        let service = Service { manager: Starter::System { user }, ..ann() };
+        assert!(unit(&service, 252).unwrap_err().contains("no unit can name"));
+    }
+
+    #[test]
+    fn a_program_that_systemd_does_not_start_is_refused() {
+        for program in ["/opt/it's/openclaw", "/opt/\"x\"/openclaw", "/opt/a\\b/openclaw"] {
+            let service = Service { program: program.into(), ..ann() };
+            assert!(unit(&service, 252).unwrap_err().contains("no unit can name"), "{program}");
+        }
+    }
+
+    #[test]
+    fn a_unit_tells_what_it_keeps() {
+        assert_eq!(kept(&unit(&ann(), 252).unwrap()), Some(Kept::All));
+        assert_eq!(kept(&unit(&of_one(ann()), 252).unwrap()), Some(Kept::One("vps".to_owned())));
+        assert_eq!(kept("[Unit]\nDescription=another\n"), None);
     }
 
     /// What systemd itself says of them; it must be installed.
     #[test]
     fn systemd_has_nothing_to_say_against_them() {
         let folder = tempfile::tempdir().unwrap();
-        let program = std::env::current_exe().unwrap();
-        for (name, service) in [("a", ann()), ("b", of_one(ann())), ("c", of_deploy(ann()))] {
+        let program = folder.path().join("open claw/100%/open$claw");
+        std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &program).unwrap();
+        let said = std::process::Command::new("systemd-analyze").arg("--version").output();
+        let Ok(said) = said else { return };
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let number = said.split_whitespace().nth(1).unwrap();
+        let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+        // Of the newer form an older systemd knows nothing.
+        let newest: u32 = number.get(..digits).unwrap().parse().unwrap();
+        let services = [
+            ("a", ann(), 252),
+            ("b", of_one(ann()), 252),
+            ("c", of_deploy(ann()), 252),
+            ("d", odd(), 252),
+            ("e", odd(), newest),
+        ];
+        for (name, service, version) in services {
             let manager = match service.manager {
                 Starter::User => Starter::User,
                 Starter::System { .. } => Starter::System { user: "root".to_owned() },
             };
             let service = Service { program: program.clone(), manager, ..service };
             let path = folder.path().join(format!("openclaw-test-{name}.service"));
-            std::fs::write(&path, unit(&service, 252).unwrap()).unwrap();
+            std::fs::write(&path, unit(&service, version).unwrap()).unwrap();
             let checked =
                 std::process::Command::new("systemd-analyze").arg("verify").arg(&path).output();
             let Ok(checked) = checked else { return };

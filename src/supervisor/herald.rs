@@ -3,12 +3,13 @@
 //! Where no service manager listens nothing is said; what it does not take is said again later.
 
 use std::{
+    convert::Infallible,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::{
@@ -44,8 +45,7 @@ impl Herald {
     /// Tells how it goes whenever that changes, and shows signs of life; ends with the reason why
     /// going on is of no use, if there is one.
     pub(super) async fn run(&self, supervisor: &Supervisor) -> Problem {
-        let usual = if notify::is_heard() { BEAT } else { UNHEARD };
-        let every = notify::watchdog().map_or(usual, |limit| limit / 3);
+        let every = every();
         let mut roster = supervisor.roster.subscribe();
         let mut said = String::new();
         let mut beat = Instant::now();
@@ -82,11 +82,25 @@ impl Herald {
             );
             return;
         }
+        self.lives();
+    }
+
+    fn lives(&self) {
         // The watchdog counts from the readiness on; before that the start has its own limit.
         let _told = match self.is_ready.load(Relaxed) {
             true => say(&[Message::Watchdog]),
             false => say(&[Message::Watchdog, Message::ExtendTimeout(START_MORE)]),
         };
+    }
+
+    /// Shows signs of life after another supervisor took our place, while what is open ends.
+    pub(super) async fn outlast(&self) -> Infallible {
+        let every = every();
+        say(&[Message::Status("handed over; what is open ends")]);
+        loop {
+            self.lives();
+            sleep(every).await;
+        }
     }
 
     /// A reload begins; before the readiness there is nothing to tell.
@@ -107,6 +121,12 @@ impl Herald {
     pub(super) fn stopping(&self) {
         say(&[Message::Stopping]);
     }
+}
+
+/// Between two signs of life.
+fn every() -> Duration {
+    let usual = if notify::is_heard() { BEAT } else { UNHEARD };
+    notify::watchdog().map_or(usual, |limit| limit / 3)
 }
 
 impl Supervisor {

@@ -26,7 +26,8 @@ use super::{
 use crate::{
     config::Destination,
     tunnel::{
-        Action, ClaimEvent, Event, Failure, News, Number, Options, Phase, ProofKind, Tunnel, Wish,
+        Action, ClaimEvent, Event, Failure, News, Number, Options, Phase, ProofKind, SILENCE,
+        Tunnel, Wish,
     },
 };
 
@@ -52,12 +53,15 @@ const STREAMS_MOST: usize = 512;
 const REFUSALS_MOST: usize = 256;
 /// Reports that may wait for the lane.
 const REPORTS: usize = 1024;
+/// Why the path is lost where nothing has failed.
+const SLOW_READER: &str = "a program here that does not read blocks the session";
 /// How long a probe may take before the machine has long gone on without it.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a stream may take to be opened.
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
-/// How long a ping is listened for.
-const PING_LIMIT: Duration = Duration::from_secs(120);
+/// How long a ping is listened for: longer than a silent session is kept, whose answer may come
+/// when the link is back.
+const PING_LIMIT: Duration = Duration::from_secs(SILENCE.as_secs() + 60);
 
 /// What a lane is for.
 #[derive(Debug, Clone)]
@@ -170,7 +174,8 @@ impl Lane {
             tasks: JoinSet::new(),
             refusals: JoinSet::new(),
             lost: None,
-            served_before: false,
+            left: None,
+            lost_with: None,
             account: Account::new(scribe),
             unserved: 0,
             unserved_said: None,
@@ -207,6 +212,8 @@ enum Message {
     Dialled(Number, Result<Arc<dyn Link>, Failure>),
     Stage(Number, Progress),
     Back(Incoming),
+    /// The gateway was not there for it.
+    Unproved(Number, Failure, Incoming),
     Outside(Outside),
 }
 
@@ -241,7 +248,9 @@ struct Actor {
     refusals: JoinSet<()>,
     /// When the path was lost, while it is.
     lost: Option<Instant>,
-    served_before: bool,
+    /// Which session served last, and which did when the path was lost.
+    left: Option<Number>,
+    lost_with: Option<Number>,
     account: Account,
     /// Refusals that were not news yet, and when the last one was.
     unserved: u64,
@@ -373,6 +382,10 @@ impl Actor {
                 }
             }
             Message::Back(incoming) => self.admit(incoming),
+            Message::Unproved(number, failure, incoming) => {
+                self.step(Event::News(number, News::NotProved(failure)));
+                self.admit(incoming);
+            }
             Message::Outside(news) => self.change(|lane| lane.on_outside(news)),
         }
     }
@@ -448,7 +461,8 @@ impl Actor {
             state.stage.clear();
         });
         if serves(before) && !serves(after) && after != Phase::Down {
-            self.on_lost(message.to_owned());
+            let cause = if message.is_empty() { SLOW_READER } else { message };
+            self.on_lost(cause.to_owned());
         } else if serves(after) && !serves(before) {
             self.on_restored();
         }
@@ -458,6 +472,7 @@ impl Actor {
         let silent = self.tunnel.silence_before_doubt();
         let now = clock();
         self.lost = Some(now);
+        self.lost_with = self.serving.or(self.left);
         let started = SystemTime::now().checked_sub(silent).unwrap_or_else(SystemTime::now);
         let outage = Outage { cause, started, detected: silent, restored: None };
         self.state.send_modify(|state| {
@@ -467,12 +482,13 @@ impl Actor {
     }
 
     fn on_restored(&mut self) {
-        let first = !std::mem::replace(&mut self.served_before, true);
         let Some(lost) = self.lost.take() else { return };
         let restored = clock() - lost;
+        // A session that was only doubted was not made again.
+        let is_another = self.serving != self.lost_with;
         info!(restored_ms = millis(restored), "the path is back");
         self.state.send_modify(|state| {
-            state.reconnects += u64::from(!first);
+            state.reconnects += u64::from(is_another);
             state.away += restored;
             state.lost = None;
             if let Some(outage) = &mut state.outage {
@@ -512,7 +528,7 @@ impl Actor {
                 if let Some(path) = self.serving_path() {
                     path.doubt();
                 }
-                self.serving = None;
+                self.left = self.serving.take().or(self.left);
                 self.claim(ClaimEvent::Hold);
             }
             Action::Drain(number) => self.drain(number),

@@ -37,6 +37,8 @@ struct Script {
     opened: mpsc::Sender<DuplexStream>,
     /// Whether opening a stream is answered.
     opens: AtomicBool,
+    /// Whether nothing listens where streams are to lead.
+    refuses: AtomicBool,
     /// Whether pings and proofs are answered.
     answers: AtomicBool,
     dead: AtomicBool,
@@ -64,6 +66,9 @@ impl Link for Script {
             if !self.answers.load(SeqCst) {
                 self.until_dead().await;
                 return Err(NotOpened::SessionLost);
+            }
+            if self.refuses.load(SeqCst) {
+                return Err(NotOpened::Refused("connection refused".to_owned()));
             }
             let (near, far) = duplex(1 << 20);
             // The first stream of a session is its proof.
@@ -97,7 +102,9 @@ impl Link for Script {
             if !self.answers.load(SeqCst) {
                 self.until_dead().await;
             }
-            Ok(Duration::from_millis(20))
+            let rtt = Duration::from_millis(20);
+            tokio::time::sleep(rtt).await;
+            Ok(rtt)
         })
     }
 
@@ -205,6 +212,7 @@ impl Bench {
         let script = Arc::new(Script {
             opened: self.opens.clone(),
             opens: AtomicBool::new(true),
+            refuses: AtomicBool::new(false),
             answers: AtomicBool::new(true),
             dead: AtomicBool::new(false),
             death: Notify::new(),
@@ -285,6 +293,36 @@ async fn a_connection_not_yet_confirmed_waits_again_when_its_path_is_doubted() {
     bench.session().await;
     bench.far().await;
     opened(&mut local).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_that_finds_the_gateway_away_waits_for_it_like_those_after_it() {
+    let mut bench = Bench::new().await;
+    let session = bench.session().await;
+    bench.phase(Phase::Live).await;
+    session.refuses.store(true, SeqCst);
+    let mut local = bench.command(LONG).await;
+    bench.phase(Phase::GatewayDown).await;
+    assert_eq!(bench.lane.state.borrow().held, 1);
+    *session.proofs.lock().unwrap() = 0;
+    session.refuses.store(false, SeqCst);
+    bench.far().await;
+    opened(&mut local).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_that_the_session_survives_is_no_reconnect() {
+    let mut bench = Bench::new().await;
+    let first = bench.session().await;
+    bench.phase(Phase::Live).await;
+    *first.proofs.lock().unwrap() = 0;
+    bench.lane.tell(Command::Woke { slept: Duration::from_secs(60) }).await;
+    let is_over = |state: &State| state.outage.as_ref().is_some_and(|it| it.restored.is_some());
+    timeout(LONG, bench.lane.state.wait_for(is_over)).await.unwrap().unwrap();
+    assert_eq!(bench.lane.state.borrow().reconnects, 0);
+    first.die();
+    bench.session().await;
+    timeout(LONG, bench.lane.state.wait_for(|state| state.reconnects == 1)).await.unwrap().unwrap();
 }
 
 /// A connection of some program, as the port accepted it.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{link::Link, unread::Unread};
@@ -75,6 +75,8 @@ pub(super) struct Path {
     totals: Arc<Totals>,
     news: mpsc::Sender<Report>,
     streams: AtomicUsize,
+    /// Told whenever a stream comes in.
+    company: Notify,
     /// Streams whose local reader is far behind.
     clogged: AtomicUsize,
     awaited: AtomicBool,
@@ -103,6 +105,7 @@ impl Path {
             totals,
             news,
             streams: AtomicUsize::new(0),
+            company: Notify::new(),
             clogged: AtomicUsize::new(0),
             awaited: AtomicBool::new(false),
             missed: AtomicBool::new(false),
@@ -138,6 +141,7 @@ impl Path {
     pub(super) fn enter(self: &Arc<Self>) -> Guest {
         self.streams.fetch_add(1, Relaxed);
         self.totals.streams.fetch_add(1, Relaxed);
+        self.company.notify_waiters();
         Guest(Arc::clone(self))
     }
 
@@ -191,6 +195,17 @@ impl Path {
     /// Whether a stream shares the session with no other.
     pub(super) fn is_lonely(&self) -> bool {
         self.streams() <= 1
+    }
+
+    /// Waits until a stream shares the session with another.
+    pub(super) async fn until_shared(&self) {
+        loop {
+            let company = self.company.notified();
+            if !self.is_lonely() {
+                return;
+            }
+            company.await;
+        }
     }
 
     /// From now on bytes of any kind are a sign of life: a ping is under way.

@@ -295,6 +295,13 @@ async fn listen(address: SocketAddr, pool: &Pool) -> io::Result<TcpListener> {
 async fn accept(listener: Listener, outlet: Outlet, pausing: CancellationToken) {
     let mut is_failing = false;
     loop {
+        // What has no place yet stays with the kernel, which a pause leaves it to.
+        let sender = outlet.sender();
+        let place = tokio::select! {
+            biased;
+            () = pausing.cancelled() => return,
+            place = sender.reserve() => place,
+        };
         let accepted = tokio::select! {
             biased;
             () = pausing.cancelled() => return,
@@ -303,8 +310,14 @@ async fn accept(listener: Listener, outlet: Outlet, pausing: CancellationToken) 
         match accepted {
             Ok(local) => {
                 is_failing = false;
-                // A lane that is full or gone closes the connection by dropping it.
-                let _full = outlet.sender().send(local).await;
+                // Another lane may have taken over since; one that is gone closes the connection.
+                let now = outlet.sender();
+                match place {
+                    Ok(place) if now.same_channel(&sender) => place.send(local),
+                    Ok(_) | Err(_) => {
+                        let _gone = now.send(local).await;
+                    }
+                }
             }
             Err(error) => {
                 // Once a spell: the next tries fail alike until something is closed.

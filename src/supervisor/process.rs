@@ -172,11 +172,12 @@ pub(crate) async fn run(
         () = reload(&supervisor, &herald, hangup) => (Served::Ended, None),
         () = &mut watch => return Err(Problem::new(Class::Internal, "the signals ended")),
     };
-    if scope != Scope::Wanted {
-        herald.stopping();
-    }
+    let is_service = scope != Scope::Wanted;
     let ended = match served {
         Served::Ended => {
+            if is_service {
+                herald.stopping();
+            }
             // The socket goes before the lock: whoever finds the place free finds no stale socket.
             doors.close();
             supervisor.tell_predecessors(Word::End);
@@ -193,6 +194,11 @@ pub(crate) async fn run(
                 // Polled for the signal, which cancels what the last arm waits for.
                 () = &mut watch => {}
                 () = supervisor.ending.cancelled() => {}
+                // The end begins for the service manager, and its limit runs, only after that.
+                never = herald.outlast(), if is_service => match never {},
+            }
+            if is_service {
+                herald.stopping();
             }
             Ended::Moved
         }

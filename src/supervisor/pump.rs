@@ -133,8 +133,12 @@ async fn fetch(
             path.clogged(true);
         }
         if pushed.is_clogged && path.is_lonely() {
-            // The session is left undrained: true back-pressure to the source.
-            backlog.until_clear().await;
+            // The session is left undrained: true back-pressure to the source. Whoever comes in
+            // next would wait for this reader as well, so that ends it.
+            tokio::select! {
+                () = backlog.until_clear() => {}
+                () = path.until_shared() => {}
+            }
         } else if pushed.waiting >= MOST {
             return Err(End::Cut(
                 "its local reader is too far behind, and others share its session",

@@ -155,6 +155,27 @@ async fn a_lonely_stream_that_nobody_reads_is_left_undrained_and_loses_nothing()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_left_undrained_is_drained_on_for_whoever_comes_in_next() {
+    let (path, _reports) = path();
+    let (local, _reader) = duplex(1024);
+    let (near, mut far) = duplex(1024);
+    let _guest = path.enter();
+    let shared = Arc::clone(&path);
+    let pumping = tokio::spawn(async move { pump(local, Box::new(near), &shared).await.1 });
+    let taken = flood(&mut far, 64 << 20).await;
+    assert!(taken < CLOGGED + 2 * CHUNK, "{taken} bytes were drained");
+    let newcomer = path.enter();
+    let more = flood(&mut far, 1 << 20).await;
+    assert_eq!(more, 1 << 20, "the session goes on");
+    drop(newcomer);
+    assert!(flood(&mut far, 64 << 20).await < 2 * CHUNK, "it is alone again");
+    let _newcomer = path.enter();
+    let rest = flood(&mut far, 64 << 20).await;
+    assert!((MOST..MOST + 4 * CHUNK).contains(&(taken + more + rest)), "{rest} more");
+    assert!(matches!(pumping.await.unwrap(), End::Cut(_)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_with_neighbours_is_drained_to_its_bound_and_then_cut() {
     let (path, _reports) = path();
     let (local, _reader) = duplex(1024);

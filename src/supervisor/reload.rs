@@ -13,7 +13,7 @@ use super::{
     connecting::Ask,
     lane::{hopeless, serves},
     remote::Remote,
-    server::{CONFIGURED, Supervisor, configured, locked},
+    server::{CONFIGURED, Supervisor, locked, still_configured},
 };
 use crate::{
     config::{self, Kind, Remotes},
@@ -37,8 +37,9 @@ impl Supervisor {
         for remote in self.at_work() {
             let name = remote.name();
             let outcome = match self.wish_for(&name, &saved) {
-                Some(definition) => self.renew(&name, &remote, definition).await,
-                None => self.drop_unwanted(&name).await,
+                Ok(Some(definition)) => self.renew(&name, &remote, definition).await,
+                Ok(None) => self.drop_unwanted(&name).await,
+                Err(problem) => Err(problem),
             };
             if let Err(problem) = outcome {
                 warn!(remote = name, class = ?problem.class, "an edit was not taken up");
@@ -53,11 +54,11 @@ impl Supervisor {
     }
 
     /// The definition of a remote at work as it is now; `None` if it is not wanted any more.
-    fn wish_for(&self, name: &str, saved: &Remotes) -> Option<config::Remote> {
+    fn wish_for(&self, name: &str, saved: &Remotes) -> Result<Option<config::Remote>, Problem> {
         match saved.remotes.get(name) {
-            Some(definition) => definition.wanted.then(|| definition.clone()),
-            None if name == CONFIGURED => configured(&self.paths).ok(),
-            None => None,
+            Some(definition) => Ok(definition.wanted.then(|| definition.clone())),
+            None if name == CONFIGURED => still_configured(&self.paths),
+            None => Ok(None),
         }
     }
 

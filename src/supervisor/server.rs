@@ -429,18 +429,19 @@ impl Supervisor {
         let saved = Remotes::load(&self.paths)?;
         let is_default = |name: &str| saved.default.as_deref() == Some(name);
         let mut names: Vec<String> = saved.remotes.keys().cloned().collect();
-        names.extend(locked(&self.remotes).keys().cloned());
+        let running = locked(&self.remotes);
+        names.extend(running.keys().cloned());
         names.sort();
         names.dedup();
         if let Some(name) = name {
             if !names.iter().any(|known| known == name) {
+                drop(running);
                 let definition = saved.named_or_configured(&self.paths, name)?;
                 let unstarted = Unstarted::default();
                 return Ok(vec![remote::resting(name, &definition, is_default(name), &unstarted)]);
             }
             names.retain(|known| known == name);
         }
-        let running = locked(&self.remotes);
         let unstarted = locked(&self.unstarted);
         Ok(names
             .iter()
@@ -650,6 +651,15 @@ pub(super) async fn say(stream: &mut (impl tokio::io::AsyncWrite + Unpin), reply
 /// The remote of `gateway.remote` in `openclaw.json`.
 pub(super) fn configured(paths: &Paths) -> Result<config::Remote, Problem> {
     OpenClaw::load(paths)?.remote_definition()
+}
+
+/// The same for a remote at work: `None` if the file names none, an error if it cannot be read.
+pub(super) fn still_configured(paths: &Paths) -> Result<Option<config::Remote>, Problem> {
+    match configured(paths) {
+        Ok(definition) => Ok(Some(definition)),
+        Err(problem) if problem.class == Class::Usage => Ok(None),
+        Err(problem) => Err(problem),
+    }
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -16,32 +16,25 @@ fn supervisor() -> (tempfile::TempDir, Arc<Supervisor>) {
     (home, Supervisor::new(paths, Estate::default(), Scope::Wanted, book))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_looks_never_stands_in_the_way_of_another_look() {
-    let (_home, supervisor) = supervisor();
-    supervisor
-        .save(|remotes| {
-            remotes.remotes.insert("vps".to_owned(), unanswered(""));
-            Ok(())
-        })
-        .unwrap();
-    let mut looks = JoinSet::new();
-    for is_scrape in [true, false] {
-        let supervisor = Arc::clone(&supervisor);
-        looks.spawn_blocking(move || {
-            for _ in 0..5000 {
-                if is_scrape {
-                    supervisor.metrics().unwrap();
-                } else {
-                    supervisor.statuses(None).unwrap();
-                }
+#[test]
+fn whoever_looks_takes_the_locks_in_their_order() {
+    let looks: [fn(&Supervisor); 2] =
+        [|supervisor| drop(supervisor.metrics()), |supervisor| drop(supervisor.statuses(None))];
+    for look in looks {
+        let (_home, supervisor) = supervisor();
+        std::thread::scope(|scope| {
+            let unstarted = locked(&supervisor.unstarted);
+            let looking = scope.spawn(|| look(&supervisor));
+            // It waits for the second lock, and has the first one: never the other way round.
+            let begun = Instant::now();
+            while supervisor.remotes.try_lock().is_ok() && begun.elapsed() < REQUEST_LIMIT {
+                std::thread::yield_now();
             }
+            let has_the_first = supervisor.remotes.try_lock().is_err();
+            drop(unstarted);
+            looking.join().unwrap();
+            assert!(has_the_first);
         });
-    }
-    let both = async { while looks.join_next().await.transpose().unwrap().is_some() {} };
-    if timeout(Duration::from_secs(60), both).await.is_err() {
-        // Two looks wait for each other, for ever: nothing but the end of the process gets past them.
-        std::process::abort();
     }
 }
 
@@ -203,4 +196,17 @@ async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
     supervisor.rename("vps", "other").await.unwrap();
     supervisor.remove("other").await.unwrap();
     assert_eq!(Remotes::load(&paths).unwrap(), Remotes::default());
+}
+
+#[test]
+fn a_broken_openclaw_json_is_no_wish_to_end_the_configured_remote() {
+    let (_home, paths) = Paths::temporary();
+    let file = paths.config.clone();
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "{ broken").unwrap();
+    assert_ne!(still_configured(&paths).unwrap_err().class, Class::Usage);
+    std::fs::write(&file, "{ gateway: { remote: { transport: 'ssh' } } }").unwrap();
+    assert_eq!(still_configured(&paths).unwrap_err().class, Class::Config);
+    std::fs::write(&file, "{}").unwrap();
+    assert!(still_configured(&paths).unwrap().is_none());
 }

@@ -11,7 +11,7 @@ use super::{
     port,
     process::Scope,
     remote::Remote,
-    server::{CONFIGURED, Supervisor, configured, locked},
+    server::{CONFIGURED, Supervisor, locked, still_configured},
 };
 use crate::{
     config::{self, Kind, Remotes},
@@ -40,7 +40,10 @@ impl Supervisor {
         if inherited.iter().any(|name| name == CONFIGURED)
             && !wanted.iter().any(|(name, _)| name == CONFIGURED)
         {
-            let definition = configured(&self.paths).ok();
+            let definition = still_configured(&self.paths).unwrap_or_else(|problem| {
+                warn!(class = ?problem.class, "the configured remote was not taken up");
+                None
+            });
             wanted.extend(definition.map(|definition| (CONFIGURED.to_owned(), definition)));
         }
         for (name, _) in &wanted {

@@ -71,9 +71,13 @@ impl Unread {
         self.total.load(Relaxed) >= self.most / 2
     }
 
-    /// Counts bytes in; whoever holds most is cut until the rest fits.
+    /// Counts bytes in; under the lock of their backlog, or a writer counts them out before.
     fn add(&self, count: usize) {
         self.total.fetch_add(count, Relaxed);
+    }
+
+    /// Cuts whoever holds most until the rest fits.
+    fn fit(&self) {
         while self.total.load(Relaxed) > self.most {
             let backlogs: Vec<_> =
                 locked(&self.backlogs).1.values().filter_map(Weak::upgrade).collect();
@@ -145,6 +149,7 @@ impl Backlog {
             }
             state.size += count;
             state.queue.push_back(bytes);
+            self.unread.add(count);
             let is_news = state.size >= bar && state.clear.is_none();
             if is_news {
                 state.clear = Some(bar / 4);
@@ -152,7 +157,7 @@ impl Backlog {
             Pushed { waiting: state.size, is_clogged: state.clear.is_some(), is_news }
         };
         self.filled.notify_one();
-        self.unread.add(count);
+        self.unread.fit();
         pushed
     }
 
@@ -195,9 +200,9 @@ impl Backlog {
         has_caught_up
     }
 
-    /// Waits, while the stream is left undrained, until its reader has caught up.
+    /// Waits, while the stream is left undrained, until its reader has caught up; may be given up.
     pub(super) async fn until_clear(&self) {
-        self.reserve(LIBRARY);
+        let _undrained = Undrained::begin(self);
         loop {
             let emptied = self.emptied.notified();
             if self.lock().clear.is_none() {
@@ -205,19 +210,19 @@ impl Backlog {
             }
             emptied.await;
         }
-        self.reserve(0);
     }
 
     fn reserve(&self, count: usize) {
-        let before = {
+        {
             let mut state = self.lock();
             if state.is_cut {
                 return;
             }
-            std::mem::replace(&mut state.reserved, count)
-        };
-        self.unread.remove(before);
-        self.unread.add(count);
+            let before = std::mem::replace(&mut state.reserved, count);
+            self.unread.add(count);
+            self.unread.remove(before);
+        }
+        self.unread.fit();
     }
 
     /// Waits until the stream has to go, for the sake of the others.
@@ -252,6 +257,22 @@ impl Backlog {
         let state = self.lock();
         let at = |bytes: Option<&Bytes>| bytes.unwrap().as_ptr() as usize;
         (at(state.queue.front()), at(state.queue.back()))
+    }
+}
+
+/// While it exists, what the library may hold of an undrained stream counts.
+struct Undrained<'a>(&'a Backlog);
+
+impl<'a> Undrained<'a> {
+    fn begin(backlog: &'a Backlog) -> Self {
+        backlog.reserve(LIBRARY);
+        Self(backlog)
+    }
+}
+
+impl Drop for Undrained<'_> {
+    fn drop(&mut self) {
+        self.0.reserve(0);
     }
 }
 
@@ -314,9 +335,10 @@ mod tests {
             tokio::pin!(waiting);
             assert!(waiting.as_mut().now_or_never().is_none());
             assert_eq!(unread.total(), CLOGGED + LIBRARY);
-            assert!(backlog.written(CLOGGED));
-            waiting.await;
         }
+        assert_eq!(unread.total(), CLOGGED, "nor any longer than the wait");
+        assert!(backlog.written(CLOGGED));
+        backlog.until_clear().await;
         assert_eq!(unread.total(), 0);
     }
 }

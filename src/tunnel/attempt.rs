@@ -91,7 +91,8 @@ pub(super) struct Attempt {
     pub(super) shaking: Option<Instant>,
     /// Whether the address is gone that it leaves from, so that no answer can come.
     pub(super) stranded: bool,
-    /// Whether a slow reader blocks the session: silence proves nothing then.
+    /// Whether a slow reader may block the session, so that newcomers go elsewhere. It is asked on:
+    /// where nobody reads what has come in, that counts as a sign of life.
     pub(super) parked: bool,
     /// The session's last round trip.
     pub(super) rtt: Duration,
@@ -142,13 +143,12 @@ impl Attempt {
             News::Pong { rtt } | News::Proved { rtt } => {
                 *rtt > now.saturating_duration_since(doubt)
             }
-            News::Heard | News::Alive | News::Answered => true,
+            News::Heard | News::Alive | News::Answered | News::NotProved(_) => true,
             News::SessionUp { .. }
             | News::Shaking(_)
             | News::Stranded(_)
             | News::Ended(_)
             | News::Awaited
-            | News::NotProved(_)
             | News::Parked(_)
             | News::Empty => false,
         }
@@ -169,7 +169,7 @@ impl Attempt {
     /// When the next ping is due, or the one under way counts as unanswered; inbound bytes extend
     /// both. While nobody waits there are `idle` between two pings.
     pub(super) fn ping_deadline(&self, idle: Duration) -> Option<Instant> {
-        if !self.has_session() || self.parked || self.suspect.is_some() {
+        if !self.has_session() || self.suspect.is_some() {
             return None;
         }
         let is_asked = self.proof_asked.is_some() || matches!(self.stage, Stage::Proving { .. });

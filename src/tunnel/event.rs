@@ -11,7 +11,7 @@ use super::{Failure, Number, ProofKind};
 pub(crate) enum Wish {
     /// Live, always.
     Up,
-    /// Live while connections are held or open.
+    /// Dialled, or replaced, while a connection is held; what is up stays up.
     OnDemand,
     /// Nothing.
     Down,

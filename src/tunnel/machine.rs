@@ -36,7 +36,7 @@ const REPLACEMENT_INTERVAL: Duration = Duration::from_secs(30);
 /// session is there.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(600);
 /// How long a silent session is kept, since the link may come back; also the longest drain.
-const SILENCE: Duration = Duration::from_secs(600);
+pub(crate) const SILENCE: Duration = Duration::from_secs(600);
 /// How long a silent session lives on after its replacement has proved itself.
 const SILENCE_REPLACED: Duration = Duration::from_secs(15);
 /// How long a path must have served before its end counts as a first failure again.
@@ -153,6 +153,8 @@ impl Tunnel {
             Some(attempt) => match attempt.stage {
                 Stage::Dialing | Stage::Proving { again: false, .. } => Phase::Connecting,
                 Stage::Proving { again: true, .. } | Stage::Unproved { .. } => Phase::GatewayDown,
+                // Newcomers wait for the session that is to take its place.
+                Stage::Serving if attempt.parked && self.served.is_none() => Phase::Connecting,
                 Stage::Serving if self.slow => Phase::GatewaySlow,
                 Stage::Serving => Phase::Live,
             },
@@ -262,11 +264,14 @@ impl Tunnel {
         for attempt in self.current.iter_mut().chain(&mut self.replacement) {
             if !attempt.has_session() {
                 attempt.doubted.get_or_insert(now);
-            } else if !attempt.parked {
+            } else {
                 // Beside one under way: its answer may be on this machine already.
                 actions.push(Action::Ping(attempt.number));
                 attempt.pinged = Some(now);
-                attempt.doubted = Some(now);
+                // Behind a slow reader the answer may take as long as the reader does.
+                if !attempt.parked {
+                    attempt.doubted = Some(now);
+                }
             }
         }
         if let Some(attempt) = &mut self.current

@@ -193,17 +193,13 @@ impl Sim {
             assert!(self.tunnel.current.as_ref().is_some_and(|a| a.suspect.is_none()));
         }
         let phase = self.tunnel.phase();
-        let parked = self.tunnel.current.as_ref().is_some_and(|attempt| attempt.parked);
         let live = matches!(phase, Phase::Live | Phase::GatewaySlow);
-        assert!(
-            live == self.served.is_some() || (live && parked),
-            "live exactly while it serves or is parked, not {phase:?}"
-        );
+        assert_eq!(live, self.served.is_some(), "live exactly while it serves, not {phase:?}");
         if let Some(deadline) = self.tunnel.deadline() {
             assert!(deadline > self.now, "what is due has been done");
         }
         for attempt in self.tunnel.current.iter().chain(&self.tunnel.replacement) {
-            if attempt.has_session() && !attempt.parked && attempt.suspect.is_none() {
+            if attempt.has_session() && attempt.suspect.is_none() {
                 let asked = self.tunnel.deadline().is_some_and(|at| at <= self.now + PING_IDLE);
                 assert!(asked, "a session that is trusted is asked within seven seconds");
             }
@@ -765,15 +761,15 @@ fn a_slow_gateway_is_no_reason_to_dial_again() {
 }
 
 #[test]
-fn a_session_parked_by_a_slow_reader_is_replaced_but_never_suspected() {
+fn a_session_parked_by_a_slow_reader_is_replaced_and_left_to_it() {
     let mut sim = live();
     assert_eq!(
         sim.news(1, News::Parked(true)),
         [Action::Dial(Number(2)), Action::Hold],
         "newcomers do not queue up behind the slow reader"
     );
-    sim.pass(ms(60_000));
-    assert_eq!(sim.tunnel.phase(), Phase::Live);
+    sim.pass_answering(ms(60_000));
+    assert_eq!(sim.tunnel.phase(), Phase::Connecting, "they wait");
     let actions = sim.live(2);
     assert!(actions.contains(&Action::Drain(Number(1))));
     let actions = sim.pass(ms(3_600_000));
@@ -788,9 +784,70 @@ fn a_session_that_needed_a_person_is_not_replaced_for_a_slow_reader() {
     sim.news(1, News::SessionUp { needs_person: true });
     sim.news(1, News::Proved { rtt: ms(20) });
     assert_eq!(sim.news(1, News::Parked(true)), [], "it serves on, slow reader or not");
-    let actions = sim.pass(ms(3_600_000));
+    let actions = sim.pass_answering(ms(3_600_000));
     assert!(!actions.iter().any(|action| matches!(action, Action::Dial(_) | Action::Kill(_))));
     assert_eq!((sim.tunnel.phase(), sim.last), (Phase::Live, Number(1)));
+}
+
+/// A session of its own user, which a slow reader may block.
+fn parked_with_a_person() -> Sim {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    sim.news(1, News::SessionUp { needs_person: true });
+    sim.news(1, News::Proved { rtt: ms(20) });
+    sim.news(1, News::Parked(true));
+    sim
+}
+
+#[test]
+fn a_parked_session_whose_link_dies_is_live_no_longer_and_is_again_when_it_is_back() {
+    let mut sim = parked_with_a_person();
+    sim.pass(ms(60_000));
+    assert_eq!(sim.tunnel.phase(), Phase::Suspect);
+    sim.pass(ms(300_000));
+    let back = sim.news(1, News::Pong { rtt: ms(350_000) });
+    assert!(back.contains(&Action::Serve(Number(1))), "{back:?}");
+    assert_eq!((sim.tunnel.phase(), sim.tunnel.failure()), (Phase::Live, None));
+}
+
+#[test]
+fn a_wake_asks_a_parked_session_and_believes_what_its_reader_has_not_taken() {
+    let mut sim = parked_with_a_person();
+    let woken = sim.event(Event::Woke { slept: ms(60_000) });
+    assert_eq!(woken, [Action::Ping(Number(1))]);
+    sim.pass(ms(1000));
+    sim.news(1, News::Alive);
+    sim.pass(ms(1000));
+    assert_eq!(sim.tunnel.phase(), Phase::Live);
+    sim.pass(ms(1000));
+    assert_eq!(sim.tunnel.phase(), Phase::Suspect);
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_replaced_until_somebody_does() {
+    let mut sim = live();
+    sim.event(Event::Wish(Wish::OnDemand));
+    let actions = sim.pass(ms(60_000));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Dial(_))), "{actions:?}");
+    assert_eq!(sim.tunnel.phase(), Phase::Suspect);
+    assert_eq!(sim.event(Event::Held(1)), [Action::Dial(Number(2))]);
+}
+
+#[test]
+fn an_old_answer_that_the_gateway_is_away_counts_no_more_than_an_old_proof() {
+    let mut sim = live();
+    sim.event(Event::Woke { slept: ms(60_000) });
+    sim.news(1, News::NotProved(Failure::new(Cause::GatewayAbsent, "nothing listens")));
+    assert_eq!(sim.tunnel.phase(), Phase::Suspect);
+}
+
+#[test]
+fn a_session_whose_new_streams_are_forbidden_keeps_those_it_has() {
+    let mut sim = live();
+    let actions = sim.news(1, News::NotProved(Failure::new(Cause::ForwardRefused, "no")));
+    assert_eq!(actions, [Action::Drain(Number(1)), Action::Hold]);
+    assert_eq!(sim.tunnel.phase(), Phase::Blocked);
+    assert_eq!(sim.news(1, News::Empty), [Action::Kill(Number(1))]);
 }
 
 #[test]

@@ -81,6 +81,23 @@ fn a_service_is_offered_once_whatever_the_answer() {
 }
 
 #[test]
+fn a_person_who_leaves_the_offer_has_a_path_all_the_same() {
+    if !present(&[Peer::OpenSsh, Peer::Script]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.laptop.write("run/systemd/private", "");
+    let run = scene.dialling_by(scene.way_in()).arg("--token-file").arg(scene.gateway.token_file());
+    let mut terminal = Terminal::start(run.arg(scene.sshd.target()));
+    terminal.shows("as a service of yours, after a restart as well? [y/N]");
+    // The end of the input, as Ctrl-D types it.
+    terminal.types("\u{4}");
+    let (code, screen) = terminal.end();
+    assert_eq!(code, 0, "{screen}");
+    assert!(screen.contains("openclaw remote install"), "{screen}");
+}
+
+#[test]
 fn installing_says_what_is_missing() {
     let home = crate::support::Home::new();
     let ran = openclaw(&home).args(["--json", "remote", "install"]).run().exits(2);

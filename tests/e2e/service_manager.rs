@@ -222,6 +222,33 @@ fn a_service_takes_over_from_the_background_and_not_from_another_service() {
 }
 
 #[test]
+fn a_service_shows_life_while_what_it_handed_over_ends() {
+    if !cfg!(debug_assertions) || !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    saved(&scene);
+    let mut manager = Manager::new(&scene.laptop);
+    let mut service = manager.start(&scene.laptop, &["supervisor", "--foreground"]);
+    manager.hears("READY=1");
+    let mut stream = TcpStream::connect(("127.0.0.1", scene.local_port)).expect("a stream");
+    stream.set_read_timeout(Some(LIMIT)).expect("a time limit");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").expect("a request");
+    assert!(stream.read(&mut [0; 4096]).expect("an answer") > 0);
+    let newer = openclaw(&scene.laptop).args(["remote", "status", "--json"]);
+    newer.env("OPENCLAW_TEST_PROGRAM_VERSION", "0.2.0").run().exits(0);
+    manager.hears("STATUS=handed over");
+    for _ in 0..3 {
+        manager.hears("WATCHDOG=1");
+    }
+    assert!(!manager.has_heard("STOPPING=1"), "{:?}", manager.heard);
+    assert!(alive(service.pid()));
+    drop(stream);
+    manager.hears("STOPPING=1");
+    wait_until("the service ends", LIMIT, || service.has_ended().then_some(()));
+}
+
+#[test]
 fn ends_with_its_signal_as_the_first_process_of_a_container() {
     if !present(&[Peer::OpenSsh, Peer::Namespaces]) {
         return;

@@ -13,7 +13,7 @@ use crate::{
 /// Arguments of `config get`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Get {
-    /// Dots and brackets: gateway.port, list[0], models["a.b"]
+    /// Dots and brackets: `gateway.port`, `list[0]`, `models["a.b"]`
     path: String,
 }
 

@@ -20,7 +20,7 @@ const READ_BY_COMMANDS: [&str; 2] = ["remote", "mode"];
 /// Arguments of `config set`. `--json` means `--strict-json` too.
 #[derive(Debug, clap::Args)]
 pub(super) struct Set {
-    /// Dots and brackets: gateway.port, list[0], models["a.b"]
+    /// Dots and brackets: `gateway.port`, `list[0]`, `models["a.b"]`
     #[arg(required_unless_present_any = ["batch_json", "batch_file"])]
     path: Option<String>,
     /// JSON5 where it can be read as that, else the text itself
@@ -67,7 +67,7 @@ pub(super) struct Set {
 /// Arguments of `config unset`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Unset {
-    /// Dots and brackets: gateway.port, list[0], models["a.b"]
+    /// Dots and brackets: `gateway.port`, `list[0]`, `models["a.b"]`
     path: String,
     /// Check only, write nothing
     #[arg(long)]

@@ -9,7 +9,10 @@ use std::{
 use tokio::{sync::oneshot, time::timeout};
 use tracing::{debug, info};
 
-use super::{Actor, HELD_MOST, Message, OPEN_LIMIT, Session, ask::absent};
+use super::{
+    Actor, HELD_MOST, Message, OPEN_LIMIT, Session,
+    ask::{absent, prohibited},
+};
 use crate::{
     problem::{Class, Problem},
     supervisor::{
@@ -18,7 +21,7 @@ use crate::{
         path::{Path, clock},
         pump::{End, pump},
     },
-    tunnel::{Event, News, Phase, ProofKind},
+    tunnel::{Event, Phase, ProofKind},
 };
 
 /// Refusals are news at most this often.
@@ -71,7 +74,7 @@ impl Actor {
         let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return Some(incoming) };
         let destination = self.destination.clone();
         let inner = self.inner.clone();
-        let (news, proof) = (self.news.clone(), self.proof);
+        let proof = self.proof;
         let (guest, trust) = (path.enter(), path.trust());
         self.tasks.spawn(async move {
             let _guest = (guest, room);
@@ -94,16 +97,26 @@ impl Actor {
                 Ok(Err(NotOpened::SessionLost | NotOpened::Silent)) | Err(_) => {
                     let _ended = inner.send(Message::Back(incoming)).await;
                 }
-                Ok(Err(NotOpened::Refused(reason) | NotOpened::Prohibited(reason))) => {
+                Ok(Err(NotOpened::Refused(reason) | NotOpened::Prohibited(reason)))
+                    if proof == ProofKind::Ssh =>
+                {
                     path.answered();
                     debug!(%reason, "the far side did not open a stream");
-                    if proof == ProofKind::Ssh {
-                        return incoming.refuse(Problem::new(Class::GatewayDown, reason)).await;
-                    }
-                    // As good as a proof that failed: `live` would be a memory from here on.
+                    incoming.refuse(Problem::new(Class::GatewayDown, reason)).await;
+                }
+                // As good as a proof that failed: `live` would be a memory from here on. The
+                // connection waits for the gateway like those that come after it.
+                Ok(Err(NotOpened::Refused(_))) => {
+                    path.answered();
                     let failure = absent(destination.port());
-                    let _ended = news.send((path.number, News::NotProved(failure.clone()))).await;
-                    incoming.refuse(failure.into()).await;
+                    let unproved = Message::Unproved(path.number, failure, incoming);
+                    let _ended = inner.send(unproved).await;
+                }
+                Ok(Err(NotOpened::Prohibited(reason))) => {
+                    path.answered();
+                    let failure = prohibited(destination.port(), &reason);
+                    let unproved = Message::Unproved(path.number, failure, incoming);
+                    let _ended = inner.send(unproved).await;
                 }
             }
         });

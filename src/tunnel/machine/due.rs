@@ -73,6 +73,9 @@ impl Tunnel {
         if self.urged.is_some() {
             return self.urged;
         }
+        if self.wanted == Wish::OnDemand && self.held == 0 {
+            return None;
+        }
         let refused = self.refused.as_ref().map(|(at, _)| *at + REFUSAL_INTERVAL);
         if !current.has_session() {
             let hung = current.hangs(self.held > 0).filter(|_| self.logs_in_alone)?;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Draining, LOSER_PATIENCE, PROOF_INTERVAL, PUNISHED, REFUSAL_INTERVAL, REPLACEMENT_INTERVAL,
-    SILENCE, SILENCE_REPLACED, STABLE, Tunnel, UNPROVED_FIRST, UNPROVED_MOST, WAIT_HELD,
-    WAIT_PENALTY,
+    DRAINING_MOST, Draining, LOSER_PATIENCE, PROOF_INTERVAL, PUNISHED, REFUSAL_INTERVAL,
+    REPLACEMENT_INTERVAL, SILENCE, SILENCE_REPLACED, STABLE, Tunnel, UNPROVED_FIRST, UNPROVED_MOST,
+    WAIT_HELD, WAIT_PENALTY,
 };
 use crate::tunnel::{
     Action, Cause, Failure, News, Number, Probe, Proof, ProofKind,
@@ -142,14 +142,16 @@ impl Tunnel {
             attempt.pinged = Some(now);
             actions.push(Action::Ping(number));
         }
-        if relieved && gateway {
+        // Behind a slow reader the gateway cannot be asked; the session's own answer must do.
+        let is_asked = gateway && !(attempt.parked && serving);
+        if relieved && is_asked {
             let again = matches!(attempt.stage, Stage::Unproved { .. });
             attempt.stage = Stage::Proving { since: now, again };
             actions.push(Action::Prove(number, Probe::Challenge));
         }
         if relieved {
             self.urged = None;
-            if !gateway {
+            if !is_asked {
                 self.failure = None;
             }
         }
@@ -246,8 +248,15 @@ impl Tunnel {
         attempt.heard = now;
         attempt.proof_asked = None;
         if !failure.cause.is_transient() {
-            actions.push(Action::Kill(number));
+            let until = (!attempt.parked).then(|| now + SILENCE);
+            let has_served = attempt.next_proof.is_some();
             self.drop_attempt(number);
+            if has_served && self.draining.len() < DRAINING_MOST {
+                // The streams it carries need no new leave.
+                self.drain(number, until, false, actions);
+            } else {
+                actions.push(Action::Kill(number));
+            }
             self.failure = Some(failure.clone());
             if replacing {
                 self.refused = Some((now, failure));
@@ -256,8 +265,11 @@ impl Tunnel {
             }
             return;
         }
-        attempt.stage = Stage::Unproved { retry: now + wait };
-        self.unproved_wait = (wait * 2).min(UNPROVED_MOST);
+        // Of several that hear it at once only the first makes the wait longer.
+        if !matches!(attempt.stage, Stage::Unproved { .. }) {
+            attempt.stage = Stage::Unproved { retry: now + wait };
+            self.unproved_wait = (wait * 2).min(UNPROVED_MOST);
+        }
         self.failure = Some(failure);
         if !replacing {
             self.serving_since = None;
