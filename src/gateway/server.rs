@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -25,11 +26,14 @@ use super::{
     Shared,
     admission::PeerInfo,
     claim::{self, Claim},
-    http, identity, private,
+    http, identity,
+    metered::Metered,
+    private,
+    scrape::Scrapes,
     settings::{Guard, Settings},
+    tally::TurnedAway,
 };
 use crate::{
-    config::Paths,
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -67,17 +71,18 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
     let listeners = bind(&listen.addresses(), port).await?;
     let (guard, made_token) = match guard {
         Guard::OwnToken => {
-            let (token, made) = own_token(&paths)?;
+            let (token, made) = own_secret(&paths.gateway_token())?;
             (Guard::Token(token), made)
         }
         guard @ (Guard::Open | Guard::Token(_) | Guard::Password(_)) => (guard, false),
     };
     let identity = identity::load_or_make(&paths)?;
+    let scrapes = Scrapes::new(own_secret(&paths.metrics_token())?.0);
     let addresses: Vec<_> =
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let port = addresses.first().map_or(port, SocketAddr::port);
     claim.announce(port)?;
-    let shared = Arc::new(Shared::new(paths, guard, allowed_origins, identity));
+    let shared = Arc::new(Shared::new(paths, guard, allowed_origins, identity, scrapes));
     let clients = Clients { tracker: TaskTracker::new(), abort: CancellationToken::new() };
     let mut running = Running {
         shared,
@@ -158,9 +163,11 @@ impl Clients {
     {
         let Some(slot) = shared.slots.take(peer.address) else {
             tracing::debug!("no place for another connection");
+            shared.tally.turned_away(TurnedAway::NoPlace);
             return;
         };
         let span = tracing::debug_span!("client", id = shared.next_client());
+        let stream = Metered::new(stream, shared.tally.bytes());
         let serve = http::serve(Arc::clone(shared), stream, peer, slot, stop.clone());
         let abort = self.abort.clone();
         let task = async move {
@@ -201,10 +208,9 @@ async fn bind(addresses: &[(IpAddr, bool)], port: u16) -> Result<Vec<TcpListener
     Ok(listeners)
 }
 
-/// The token in `rs/gateway-token`, and whether it was made just now.
-fn own_token(paths: &Paths) -> Result<(Secret, bool), Problem> {
-    let file = paths.gateway_token();
-    if let Some(token) = private::read(&file)? {
+/// The secret in a file of ours, and whether it was made just now.
+fn own_secret(file: &Path) -> Result<(Secret, bool), Problem> {
+    if let Some(token) = private::read(file)? {
         if token.is_empty() {
             return Err(Problem::new(Class::Config, format!("{} is empty", file.display()))
                 .fix(format!("rm {} (the next start makes a new one)", file.display())));
@@ -216,6 +222,6 @@ fn own_token(paths: &Paths) -> Result<(Secret, bool), Problem> {
         .fill(&mut bytes)
         .map_err(|_| Problem::new(Class::Internal, "no random numbers for a token"))?;
     let token = Secret::new(URL_SAFE_NO_PAD.encode(bytes));
-    private::create(&file, token.expose())?;
+    private::create(file, token.expose())?;
     Ok((token, true))
 }
