@@ -191,7 +191,7 @@ fn metrics(shared: &Shared, headers: &HeaderMap) -> Reply {
         reply.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         return reply;
     }
-    match shared.tally.exposition(shared.levels(), 0) {
+    match shared.tally.exposition(shared.levels(), shared.scrapes.lost_lines()) {
         Ok(text) => reply(StatusCode::OK, scrape::KIND, text),
         Err(error) => {
             tracing::error!(%error, "the metrics cannot be written");

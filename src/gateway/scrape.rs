@@ -5,20 +5,26 @@
 
 use hyper::{HeaderMap, header};
 
-use crate::secret::Secret;
+use crate::{logfile, secret::Secret};
 
 /// What the text is, as its specification names it.
 pub(super) const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The token of `rs/metrics-token`.
+/// The token of `rs/metrics-token`, and the log whose losses are counted.
 pub(super) struct Scrapes {
     token: Secret,
+    log: logfile::Handle,
 }
 
 impl Scrapes {
     /// Opens for `token`, which is random and long.
-    pub(super) fn new(token: Secret) -> Self {
-        Self { token }
+    pub(super) fn new(token: Secret, log: logfile::Handle) -> Self {
+        Self { token, log }
+    }
+
+    /// How many lines the log has lost.
+    pub(super) fn lost_lines(&self) -> u64 {
+        self.log.lost()
     }
 
     /// Whether a request with these headers may read.
@@ -39,7 +45,7 @@ mod tests {
 
     #[test]
     fn only_the_token_opens_the_metrics() {
-        let scrapes = Scrapes::new(Secret::new("right"));
+        let scrapes = Scrapes::new(Secret::new("right"), logfile::Handle::default());
         let asked = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {

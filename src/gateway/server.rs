@@ -23,7 +23,7 @@ use tokio_util::{
 use tracing::Instrument;
 
 use super::{
-    Shared,
+    Shared, VERSION,
     admission::PeerInfo,
     claim::{self, Claim},
     http, identity,
@@ -66,7 +66,7 @@ struct Clients {
 
 /// Starts a gateway; returns once it accepts connections.
 pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
-    let Settings { paths, port, listen, guard, allowed_origins } = settings;
+    let Settings { paths, port, listen, guard, allowed_origins, log } = settings;
     let mut claim = Claim::take(&paths)?;
     let listeners = bind(&listen.addresses(), port).await?;
     let (guard, made_token) = match guard {
@@ -77,7 +77,11 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
         guard @ (Guard::Open | Guard::Token(_) | Guard::Password(_)) => (guard, false),
     };
     let identity = identity::load_or_make(&paths)?;
-    let scrapes = Scrapes::new(own_secret(&paths.metrics_token())?.0);
+    let scrapes = own_secret(&paths.metrics_token())?.0;
+    for secret in guard.secret().into_iter().chain([&scrapes]) {
+        log.conceal(secret);
+    }
+    let scrapes = Scrapes::new(scrapes, log);
     let addresses: Vec<_> =
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let port = addresses.first().map_or(port, SocketAddr::port);
@@ -98,7 +102,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
     for listener in listeners {
         running.accept_from(listener);
     }
-    tracing::debug!(port, "listening");
+    tracing::info!(port, pid = std::process::id(), version = VERSION, "gateway started");
     Ok(running)
 }
 
@@ -123,6 +127,7 @@ impl Running {
             tracing::warn!(left = self.clients.tracker.len(), "clients did not end in time");
         }
         drop(self.claim);
+        tracing::info!("gateway stopped");
     }
 
     fn accept_from(&mut self, listener: TcpListener) {

@@ -69,7 +69,7 @@ impl Lab {
         let paths = paths(Path::new("/state"));
         let identity = GatewayIdentity { device_id: "id".to_owned(), public_key: "key".to_owned() };
         let guard = Guard::Token(Secret::new(TOKEN));
-        let scrapes = Scrapes::new(Secret::new(SCRAPES));
+        let scrapes = Scrapes::new(Secret::new(SCRAPES), crate::logfile::Handle::default());
         let mut shared = Shared::new(paths, guard, Vec::new(), identity, scrapes);
         shared.dispatcher.on::<Never, _>(never);
         Self { shared: Arc::new(shared), stop: CancellationToken::new() }
