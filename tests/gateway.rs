@@ -16,11 +16,13 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{SinkExt, StreamExt};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::Value;
+use tokio_tungstenite::tungstenite::Message;
 
 /// How long any of the waits here may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -63,7 +65,10 @@ impl Home {
     }
 
     fn start(&self, port: u16) -> Gateway {
-        let mut command = self.command(&["--port", &port.to_string()]);
+        Self::started(self.command(&["--port", &port.to_string()]), port)
+    }
+
+    fn started(mut command: Command, port: u16) -> Gateway {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = lines_of(child.stdout.take().unwrap());
         let notes = lines_of(child.stderr.take().unwrap());
@@ -216,6 +221,112 @@ fn a_killed_gateway_leaves_nothing_in_the_way() {
         home.start(port).end(Signal::SIGKILL);
     }
     assert!(is_live(home.start(port).port));
+}
+
+/// The end of an HTTP request on a fresh connection.
+fn asked(port: u16, request: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// What the gateway says to a first frame, to its close.
+fn told(port: u16, frame: &str) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let talk = async {
+        let url = format!("ws://127.0.0.1:{port}/?token=TOKEN-IN-URL");
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+        let mut answers = vec![socket.next().await.unwrap().unwrap().to_string()];
+        socket.send(Message::text(frame)).await.unwrap();
+        while let Some(Ok(message)) = socket.next().await {
+            answers.push(message.to_string());
+            if answers.len() == 2 && answers[1].contains("hello-ok") {
+                let call = r#"{"type":"req","id":"1","method":"health","params":{"apiKey":"KEY-IN-PARAMS"}}"#;
+                socket.send(Message::text(call)).await.unwrap();
+            } else if message.is_text() {
+                socket.close(None).await.unwrap();
+            }
+        }
+        answers
+    };
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, talk).await.unwrap() })
+}
+
+#[test]
+fn the_log_of_a_session_tells_what_happened_and_holds_no_secret() {
+    let home = Home::new();
+    let port = free_port();
+    let mut command = home.command(&["--port", &port.to_string()]);
+    command.env("OPENCLAW_GATEWAY_TOKEN", "the-right-token").env("OPENCLAW_LOG_LEVEL", "trace");
+    let gateway = Home::started(command, port);
+    let connect = |auth: &str| {
+        format!(
+            r#"{{"type":"req","id":"1","method":"connect","params":{{"minProtocol":4,"maxProtocol":4,"client":{{"id":"cli","version":"1","platform":"linux","mode":"cli"}},"role":"operator","scopes":["operator.read"],"auth":{auth}}}}}"#
+        )
+    };
+    assert!(told(port, &connect(r#"{"token":"the-right-token"}"#)).len() >= 3);
+    for auth in [
+        r#"{"token":"WRONG-TOKEN"}"#,
+        r#"{"password":"WRONG-PASSWORD"}"#,
+        r#"{"deviceToken":"DEVICE-TOKEN"}"#,
+        r#"{"token":["ODD-TOKEN"]}"#,
+        r#""TEXT-FOR-OBJECT""#,
+        r#"{"SECRET-AS-FIELD":1}"#,
+    ] {
+        told(port, &connect(auth));
+    }
+    told(port, "NOT-JSON token=TOKEN-IN-NOISE");
+    let token = std::fs::read_to_string(home.state().join("rs/metrics-token")).unwrap();
+    for secret in [token.as_str(), "WRONG-BEARER", "the-right-token"] {
+        asked(
+            port,
+            &format!(
+                "GET /metrics?token=QUERY-TOKEN HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {secret}\r\nConnection: close\r\n\r\n"
+            ),
+        );
+    }
+    let (code, notes) = gateway.end(Signal::SIGTERM);
+    assert_eq!(code, Some(0), "{notes}");
+    let folder = home.state().join("rs/logs");
+    let mut files = std::fs::read_dir(&folder).unwrap();
+    let path = files.next().unwrap().unwrap().path();
+    assert!(files.next().is_none());
+    assert_eq!((mode(&folder), mode(&path)), (0o700, 0o600));
+    let log = std::fs::read_to_string(&path).unwrap();
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert!(line["time"].is_string() && line["level"].is_string(), "{line}");
+    }
+    for news in ["gateway started", "refused a client", "gateway stopped", "answered"] {
+        assert!(log.contains(news), "{news}: {log}");
+    }
+    for secret in [
+        "the-right-token",
+        token.trim(),
+        "WRONG-",
+        "TOKEN",
+        "TEXT-FOR-OBJECT",
+        "SECRET-AS-FIELD",
+        "KEY-IN-PARAMS",
+    ] {
+        assert!(!log.contains(secret) && !notes.contains(secret), "{secret}: {log}{notes}");
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_written_keeps_nobody_from_the_gateway() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.state().join("rs")).unwrap();
+    std::fs::write(home.state().join("rs/logs"), "").unwrap();
+    let gateway = home.start(free_port());
+    assert!(is_live(gateway.port));
+    let (code, notes) = gateway.end(Signal::SIGTERM);
+    assert_eq!(code, Some(0));
+    assert!(notes.contains("warning: no log file in"), "{notes}");
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::{
     io::{self, BufRead, BufReader, Write},
 };
 
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+
 use super::output::plain;
 use crate::{
     control::{Answer, Question},
@@ -46,7 +48,32 @@ pub(super) fn yes(text: &str, default: bool) -> io::Result<bool> {
 
 /// Asks for text that is not shown. Blocks.
 pub(super) fn hidden(text: &str) -> io::Result<Secret> {
+    // The library shows the question first: what is typed in between would be on the screen.
+    let _silent = Silent::make(terminal()?)?;
     rpassword::prompt_password(plain(text, false)).map(Secret::new)
+}
+
+/// A terminal that does not show what is typed, for as long as this lives.
+struct Silent {
+    terminal: File,
+    before: Termios,
+}
+
+impl Silent {
+    fn make(terminal: File) -> io::Result<Self> {
+        let before = tcgetattr(&terminal)?;
+        let mut silent = before.clone();
+        silent.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(&terminal, SetArg::TCSANOW, &silent)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // A terminal that is gone shows nothing anyway.
+        let _gone = tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before);
+    }
 }
 
 fn line(text: &str) -> io::Result<String> {

@@ -103,7 +103,7 @@ fn taken(context: &Context) -> ExitCode {
 /// Logs to standard error, and to the file that `remote logs` reads if it can be written.
 fn log(context: &Context) {
     let verbose = context.globals.verbose;
-    match supervisor::LogFile::open(&context.paths) {
+    match supervisor::log_file(&context.paths) {
         Ok(file) => super::log_to(std::io::stderr.and(std::sync::Mutex::new(file)), verbose),
         Err(problem) => {
             context.output.note(format!("openclaw: no log file: {}", problem.message));

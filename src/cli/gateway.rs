@@ -29,6 +29,13 @@ enum Command {
     AuthToken(gateway_auth_token::Arguments),
 }
 
+impl Arguments {
+    /// Whether the gateway itself runs, which writes a log of its own.
+    pub(super) fn is_run(&self) -> bool {
+        matches!(self.command, Command::Run(_))
+    }
+}
+
 /// Runs one of the `gateway` commands.
 pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {

@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -11,7 +11,11 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Context, output::Output};
+use super::{
+    Context,
+    gateway_log::{self, Levels},
+    output::Output,
+};
 use crate::{
     config::{AuthMode, Handed, OpenClaw},
     gateway::{self, Flags, Running, Settings},
@@ -63,8 +67,18 @@ enum AuthWord {
 
 /// Runs `gateway run`.
 pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let outcome = settings(context, arguments).map_err(anyhow::Error::from).and_then(|settings| {
-        super::log_to(std::io::stderr, context.globals.verbose);
+    let outcome = OpenClaw::load(&context.paths).and_then(|config| {
+        let levels = Levels::decide(
+            context.globals.verbose,
+            |name| std::env::var(name).ok(),
+            &config.logging,
+        )?;
+        Ok((settings(context, arguments, &config)?, levels))
+    });
+    let outcome = outcome.map_err(anyhow::Error::from).and_then(|(settings, levels)| {
+        // Ends last: what it still holds is written before the process goes.
+        let (log, _writer) = gateway_log::begin(context, levels);
+        let settings = Settings { log, ..settings };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -83,7 +97,11 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
     }
 }
 
-fn settings(context: &Context, arguments: Arguments) -> Result<Settings, Problem> {
+fn settings(
+    context: &Context,
+    arguments: Arguments,
+    config: &OpenClaw,
+) -> Result<Settings, Problem> {
     for (flag, is_given) in
         [("--token", arguments.token.is_some()), ("--password", arguments.password.is_some())]
     {
@@ -104,7 +122,6 @@ fn settings(context: &Context, arguments: Arguments) -> Result<Settings, Problem
         token: secret(arguments.token, arguments.token_file)?,
         password: secret(arguments.password, arguments.password_file)?,
     };
-    let config = OpenClaw::load(&context.paths)?;
     let handed = |name: &str| match name {
         "OPENCLAW_GATEWAY_TOKEN" => Handed::GatewayToken.secret(),
         "OPENCLAW_GATEWAY_PASSWORD" => Handed::GatewayPassword.secret(),
@@ -113,7 +130,7 @@ fn settings(context: &Context, arguments: Arguments) -> Result<Settings, Problem
     let variable = |name: &str| {
         std::env::var(name).ok().or_else(|| handed(name).map(|secret| secret.expose().to_owned()))
     };
-    Settings::decide(&flags, variable, &config, context.paths.clone())
+    Settings::decide(&flags, variable, config, context.paths.clone())
 }
 
 fn secret(text: Option<String>, file: Option<PathBuf>) -> Result<Option<Secret>, Problem> {
@@ -129,12 +146,12 @@ fn secret(text: Option<String>, file: Option<PathBuf>) -> Result<Option<Secret>,
 async fn serve(output: &Output, settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let token_file = settings.paths.gateway_token();
+    let (token_file, logs) = (settings.paths.gateway_token(), settings.paths.logs());
     let running = gateway::start(settings).await?;
     if running.made_token() {
         output.note(format!("made a token for this gateway: {}", token_file.display()));
     }
-    announce(output, &running)?;
+    announce(output, &running, &logs)?;
     either(&mut terminate, &mut interrupt).await;
     output.note("stopping; once more to stop now");
     tokio::select! {
@@ -144,7 +161,7 @@ async fn serve(output: &Output, settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn announce(output: &Output, running: &Running) -> anyhow::Result<()> {
+fn announce(output: &Output, running: &Running, logs: &Path) -> anyhow::Result<()> {
     let Some(first) = running.addresses().first() else { return Ok(()) };
     let url = format!("ws://{}", dialled(*first));
     if running.addresses().iter().any(|address| !address.ip().is_loopback()) {
@@ -157,6 +174,7 @@ fn announce(output: &Output, running: &Running) -> anyhow::Result<()> {
         let pid = std::process::id();
         return output.value(&serde_json::json!({
             "ok": true, "url": url, "port": first.port(), "pid": pid,
+            "log": gateway_log::newest(logs),
         }));
     }
     output.line(format!("gateway ready on {url}"));

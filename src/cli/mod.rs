@@ -10,6 +10,7 @@ mod foreground;
 mod gateway;
 mod gateway_auth_token;
 mod gateway_call;
+mod gateway_log;
 mod gateway_probe;
 mod gateway_run;
 mod gateway_status;
@@ -113,8 +114,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let Arguments { globals, command } = parsed;
     let output = Output::new(globals.json, globals.no_color);
-    // The supervisor writes a log of its own.
-    if globals.verbose > 0 && !matches!(&command, Command::Supervisor { .. }) {
+    // The supervisor and the gateway write logs of their own.
+    let is_server = matches!(&command, Command::Supervisor { .. })
+        || matches!(&command, Command::Gateway(arguments) if arguments.is_run());
+    if globals.verbose > 0 && !is_server {
         log_to(std::io::stderr, globals.verbose);
     }
     let outcome = Paths::find(globals.profile.as_deref())

@@ -384,7 +384,7 @@ pub(super) fn supervise(context: &Context) -> anyhow::Result<ExitCode> {
 fn prepare(context: &Context) -> Result<supervisor::Place, Problem> {
     let place = supervisor::take_place(&context.paths, false)?;
     if matches!(place, supervisor::Place::Ours(_)) {
-        let log = supervisor::LogFile::open(&context.paths)?;
+        let log = supervisor::log_file(&context.paths)?;
         super::log_to(std::sync::Mutex::new(log), context.globals.verbose);
     }
     Ok(place)

@@ -14,6 +14,7 @@ use super::{
     syntax,
 };
 use crate::{
+    logfile::Level,
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -33,6 +34,17 @@ impl OpenClaw {
 pub(crate) struct OpenClaw {
     /// `gateway`.
     pub(crate) gateway: Gateway,
+    /// `logging`.
+    pub(crate) logging: Logging,
+}
+
+/// `logging`: how much the gateway writes down.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Logging {
+    /// `logging.level`, of the log file.
+    pub(crate) level: Option<Level>,
+    /// `logging.consoleLevel`, of standard error.
+    pub(crate) console_level: Option<Level>,
 }
 
 /// `gateway`.
@@ -225,13 +237,15 @@ impl Review {
             set.or_else(|| inline.get(name).and_then(Value::as_str).map(str::to_owned))
         };
         let mut walk = Walk { variable: &variable, issues, unknown: Vec::new() };
-        let root = walk.root(whole.clone());
-        let gateway = walk.inside(root, "gateway", gateway);
+        let mut root = walk.root(whole.clone());
+        let gateway = walk.within(&mut root, "gateway", gateway);
+        let logging = walk.within(&mut root, "logging", logging);
+        walk.unknown.extend(root.keys.keys().cloned());
         let Walk { issues, unknown, .. } = walk;
         let mut warnings = Vec::new();
         fill_in(&mut whole, "", &variable, &mut warnings);
         warnings.retain(|warning| issues.iter().all(|issue| issue.path != warning.path));
-        Self { config: OpenClaw { gateway }, whole, issues, warnings, unknown }
+        Self { config: OpenClaw { gateway, logging }, whole, issues, warnings, unknown }
     }
 
     /// Reads the file, `None` without one; class `config` if that fails.
@@ -355,6 +369,15 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
     }
 }
 
+fn logging(walk: &mut Walk<'_>, section: &mut Section) -> Logging {
+    let level = |word| Some((word, Level::parse(word)?));
+    let levels: Vec<_> = Level::WORDS.into_iter().filter_map(level).collect();
+    Logging {
+        level: walk.choice(section, "level", &levels),
+        console_level: walk.choice(section, "consoleLevel", &levels),
+    }
+}
+
 fn auth(walk: &mut Walk<'_>, section: &mut Section) -> Auth {
     Auth {
         mode: walk.choice(
@@ -428,18 +451,6 @@ impl Walk<'_> {
             Map::new()
         };
         Section { path: String::new(), keys }
-    }
-
-    /// Reads the object at `key` of the root, then closes the root.
-    fn inside<T: Default>(
-        &mut self,
-        mut root: Section,
-        key: &str,
-        read: impl FnOnce(&mut Self, &mut Section) -> T,
-    ) -> T {
-        let value = self.within(&mut root, key, read);
-        self.unknown.extend(root.keys.keys().cloned());
-        value
     }
 
     /// Reads the object at `key` of `section`; the default without one.

@@ -119,6 +119,11 @@ impl Paths {
         self.own().join("gateway-token")
     }
 
+    /// `rs/metrics-token`.
+    pub(crate) fn metrics_token(&self) -> PathBuf {
+        self.own().join("metrics-token")
+    }
+
     /// `rs/logs`.
     pub(crate) fn logs(&self) -> PathBuf {
         self.own().join("logs")

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Error, Message},
+    tungstenite::{Error, Message, error::ProtocolError},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,7 @@ use super::{
     methods,
     outbox::{Ending, Outbox},
     slots::Slot,
+    tally::{Malformed, TurnedAway},
     throttle::Verdict,
 };
 use crate::protocol::{
@@ -69,7 +70,8 @@ pub(super) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (sink, stream) = socket.split();
-    let outbox = Arc::new(Outbox::new(shared.policy.max_buffered_bytes as usize));
+    let limit = shared.policy.max_buffered_bytes as usize;
+    let outbox = Arc::new(Outbox::new(limit, Arc::clone(&shared.tally)));
     let conversation = Conversation { shared, outbox: Arc::clone(&outbox), stream, stop };
     let mut writer = std::pin::pin!(outbox.write_to(sink));
     let mut reader = std::pin::pin!(conversation.run(entrance));
@@ -134,11 +136,15 @@ where
         };
         let request = first.map_err(|_| {
             tracing::debug!("no connect in time");
+            self.shared.tally.turned_away(TurnedAway::TooLate);
             Ending::close(close::NORMAL, "handshake timeout")
         })??;
         let connect = match parse_connect(&request) {
             Ok(connect) => connect,
-            Err(refusal) => return Err(self.refuse(&request.id, refusal)),
+            Err(refusal) => {
+                self.shared.tally.malformed(Malformed::Connect);
+                return Err(self.refuse(&request.id, refusal));
+            }
         };
         match admit(&connect, &self.shared.guard, &entrance.peer, &nonce, now_ms()) {
             Ok(admission) => Ok(self.welcome(&request.id, &connect, admission, entrance)),
@@ -157,24 +163,37 @@ where
                     return match serde_json::from_str(&text) {
                         Ok(Frame::Request(request)) if is_well_formed(&request) => Ok(request),
                         Ok(Frame::Request(_) | Frame::Response(_) | Frame::Event(_)) | Err(_) => {
+                            self.shared.tally.malformed(Malformed::Frame);
                             Err(Ending::close(close::POLICY, "invalid request frame"))
                         }
                     };
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_) | Message::Frame(_))) => {
+                    self.shared.tally.malformed(Malformed::Binary);
                     return Err(Ending::close(close::POLICY, "invalid request frame"));
                 }
                 Some(Ok(Message::Close(_))) | None => return Err(Ending::silent()),
-                Some(Err(error)) => return Err(broken(&error)),
+                Some(Err(error)) => return Err(self.broken(&error)),
             }
         }
     }
 
     /// Queues the refusal and says how the connection ends.
     fn refuse(&self, id: &str, refusal: Refusal) -> Ending {
+        self.shared.tally.refused(&refusal.error);
         let ending = Ending::close(refusal.close, refusal.error.message.clone());
         self.outbox.response(Response::failure(id, refusal.error));
+        ending
+    }
+
+    /// How the connection ends after bytes that made no sense or stopped coming.
+    fn broken(&self, error: &Error) -> Ending {
+        let Some((kind, ending)) = flaw(error) else {
+            tracing::debug!(%error, "the connection broke");
+            return Ending::silent();
+        };
+        self.shared.tally.malformed(kind);
         ending
     }
 
@@ -222,6 +241,7 @@ where
         slot.admitted();
         gate.lift();
         let shared = &self.shared;
+        shared.tally.admitted();
         let connection = uuid::Uuid::new_v4().to_string();
         let now = now_ms();
         let member = Member {
@@ -295,7 +315,7 @@ where
                     }
                     tokio::task::coop::consume_budget().await;
                 }
-                News::Message(Some(Err(error))) => return broken(&error),
+                News::Message(Some(Err(error))) => return self.broken(&error),
                 News::Message(None) => return Ending::silent(),
                 News::Answer(answer) => self.outbox.response(answer),
                 News::Tick => {
@@ -334,6 +354,7 @@ where
             Message::Text(text) => text,
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return None,
             Message::Binary(_) => {
+                self.shared.tally.malformed(Malformed::Binary);
                 return Some(Ending::close(close::POLICY, "invalid request frame"));
             }
             Message::Close(_) => return Some(Ending::silent()),
@@ -341,6 +362,7 @@ where
         let request = match serde_json::from_str(&text) {
             Ok(Frame::Request(request)) if is_well_formed(&request) => request,
             Ok(Frame::Request(Request { id, .. })) => {
+                self.shared.tally.malformed(Malformed::Frame);
                 let id = if id.is_empty() { "invalid" } else { &id };
                 let error =
                     ErrorShape::invalid("invalid request frame: id and method must not be empty");
@@ -348,6 +370,7 @@ where
                 return None;
             }
             Ok(Frame::Response(_) | Frame::Event(_)) | Err(_) => {
+                self.shared.tally.malformed(Malformed::Frame);
                 let error = ErrorShape::invalid("invalid request frame");
                 self.outbox.response(Response::failure("invalid", error));
                 return None;
@@ -355,6 +378,8 @@ where
         };
         if answers.len() >= MAX_IN_FLIGHT {
             let error = ErrorShape::unavailable("too many requests under way", BUSY_RETRY_MS);
+            let method = self.shared.dispatcher.known(&request.method);
+            self.shared.tally.answered(method, Some(&error), Duration::ZERO);
             self.outbox.response(Response::failure(request.id, error));
             return None;
         }
@@ -406,21 +431,27 @@ fn parse_connect(request: &Request) -> Result<Connect, Refusal> {
     })
 }
 
-/// How a connection ends whose bytes made no sense or stopped coming.
-fn broken(error: &Error) -> Ending {
+/// What bytes that made no sense were, and how the connection ends; neither of a connection that
+/// only stopped.
+fn flaw(error: &Error) -> Option<(Malformed, Ending)> {
     if matches!(error, Error::Capacity(_)) {
-        return Ending::close(close::TOO_LARGE, "message too large");
+        let ending = Ending::close(close::TOO_LARGE, "message too large");
+        return Some((Malformed::TooLarge, ending));
     }
-    if matches!(error, Error::Protocol(_) | Error::Utf8(_)) {
-        return Ending::close(close::PROTOCOL, "protocol error");
+    if matches!(error, Error::Utf8(_)) {
+        return Some((Malformed::Utf8, Ending::close(close::PROTOCOL, "protocol error")));
+    }
+    if matches!(error, Error::Protocol(error) if *error != ProtocolError::ResetWithoutClosingHandshake)
+    {
+        return Some((Malformed::Protocol, Ending::close(close::PROTOCOL, "protocol error")));
     }
     if let Error::Io(error) = error
         && error.kind() == std::io::ErrorKind::QuotaExceeded
     {
-        return Ending::close(close::TOO_LARGE, "too many bytes before authentication");
+        let ending = Ending::close(close::TOO_LARGE, "too many bytes before authentication");
+        return Some((Malformed::TooMuch, ending));
     }
-    tracing::debug!(%error, "the connection broke");
-    Ending::silent()
+    None
 }
 
 /// The line of presence of a client that stays; commands and probes come and go unseen.

@@ -1,12 +1,16 @@
 //! From a request to its answer: lookup, scope, parameters, time and error frames, once for all.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tracing::Instrument;
 
-use super::{Shared, methods};
+use super::{Shared, methods, tally::UNKNOWN};
 use crate::protocol::{ErrorShape, Method, Request, Response, Row, Scope};
 
 /// What a handler knows of its caller and of the gateway.
@@ -56,10 +60,17 @@ impl Dispatcher {
         self.handlers.insert(M::ROW.name, (M::ROW, Box::new(wrapped)));
     }
 
+    /// The name of `method` as the table has it, for whoever counts.
+    pub(super) fn known(&self, method: &str) -> &'static str {
+        self.handlers.get_key_value(method).map_or(UNKNOWN, |(name, _)| name)
+    }
+
     /// Answers one request.
     pub(super) fn answer(&self, call: Call, request: Request) -> BoxFuture<'static, Response> {
         let Request { id, method, params } = request;
-        let refuse = |id, error| -> BoxFuture<'static, Response> {
+        let tally = Arc::clone(&call.shared.tally);
+        let refuse = |id, error: ErrorShape| -> BoxFuture<'static, Response> {
+            tally.answered(self.known(&method), Some(&error), Duration::ZERO);
             Box::pin(std::future::ready(Response::failure(id, error)))
         };
         if method == "connect" {
@@ -77,16 +88,19 @@ impl Dispatcher {
             None | Some(Value::Null) => Value::Object(serde_json::Map::new()),
             Some(params) => params,
         };
-        let (reply, since) = (handler(call, params), Instant::now());
+        let (reply, since, name) = (handler(call, params), Instant::now(), row.name);
         let answer = async move {
             let outcome = reply.await;
-            let micros = since.elapsed().as_micros();
+            let took = since.elapsed();
+            let micros = took.as_micros();
             match outcome {
                 Ok(payload) => {
+                    tally.answered(name, None, took);
                     tracing::debug!(micros, "answered");
                     Response::success(id, payload)
                 }
                 Err(error) => {
+                    tally.answered(name, Some(&error), took);
                     tracing::debug!(micros, code = error.code, "answered with an error");
                     Response::failure(id, error)
                 }

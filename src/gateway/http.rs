@@ -36,7 +36,9 @@ use super::{
     connection::{self, Entrance},
     doors::{self, Turned},
     gate::Gate,
+    scrape,
     slots::Slot,
+    tally::{Malformed, TurnedAway},
 };
 
 /// How long a request's head, the wait for the next one, or `connect` may take.
@@ -116,6 +118,11 @@ where
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, "HTTP ended");
+        if error.is_timeout() {
+            shared.tally.turned_away(TurnedAway::TooLate);
+        } else if error.is_parse() {
+            shared.tally.malformed(Malformed::Http);
+        }
     }
     granted.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
@@ -130,10 +137,15 @@ fn answer(
     let headers = request.headers();
     if let Err(turned) = doors::check(headers, peer.local, &shared.allowed_origins) {
         tracing::info!(reason = turned_word(turned), "turned a request away");
+        shared.tally.turned_away(match turned {
+            Turned::Host => TurnedAway::Host,
+            Turned::Origin => TurnedAway::Origin,
+        });
         return forbidden(turned);
     }
     if wants_websocket(headers) {
         let Some(accept) = accept_key(headers) else {
+            shared.tally.malformed(Malformed::Protocol);
             let mut reply = plain(StatusCode::UPGRADE_REQUIRED, "Upgrade Required\n");
             reply
                 .headers_mut()
@@ -148,7 +160,7 @@ fn answer(
     }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
-        "/healthz" | "/health" | "/readyz" | "/ready" | "/" if !is_read => {
+        "/healthz" | "/health" | "/readyz" | "/ready" | "/metrics" | "/" if !is_read => {
             let mut reply = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
             reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             reply
@@ -158,11 +170,33 @@ fn answer(
             let ready = json!({"ready": true, "failing": [], "uptimeMs": shared.uptime_ms()});
             value(StatusCode::OK, &ready)
         }
+        "/metrics" => metrics(shared, request.headers()),
         "/" => plain(
             StatusCode::OK,
             "An OpenClaw gateway. Programs connect to this address with a WebSocket.\n",
         ),
         _ => plain(StatusCode::NOT_FOUND, "Not Found\n"),
+    }
+}
+
+/// The metrics for whoever has their token, and for nobody else on whatever address he comes from.
+fn metrics(shared: &Shared, headers: &HeaderMap) -> Reply {
+    if !shared.scrapes.may_read(headers) {
+        shared.tally.turned_away(TurnedAway::Scrape);
+        let mut reply = plain(
+            StatusCode::UNAUTHORIZED,
+            "send the token in rs/metrics-token as `Authorization: Bearer TOKEN`\n",
+        );
+        let scheme = HeaderValue::from_static("Bearer realm=\"metrics\"");
+        reply.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        return reply;
+    }
+    match shared.tally.exposition(shared.levels(), shared.scrapes.lost_lines()) {
+        Ok(text) => reply(StatusCode::OK, scrape::KIND, text),
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be written");
+            plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error\n")
+        }
     }
 }
 

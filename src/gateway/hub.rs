@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     fn member(presence: Option<PresenceEntry>) -> (Member, Arc<Outbox>) {
-        let outbox = Arc::new(Outbox::new(1 << 20));
+        let outbox = Arc::new(Outbox::new(1 << 20, Arc::new(crate::gateway::tally::Tally::new())));
         (Member { scopes: Vec::new(), outbox: Arc::clone(&outbox), presence }, outbox)
     }
 

@@ -10,13 +10,16 @@ mod gate;
 mod http;
 mod hub;
 mod identity;
+mod metered;
 mod methods;
 mod outbox;
 mod private;
+mod scrape;
 mod server;
 mod settings;
 mod shared;
 mod slots;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod throttle;

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
+use super::tally::Tally;
 use crate::protocol::{Event, Frame, Response, StateVersion, close, event};
 
 /// Unsent bytes from which on events that may be missed are missed.
@@ -31,6 +32,7 @@ const MAX_REASON: usize = 123;
 #[derive(Debug)]
 pub(super) struct Outbox {
     limit: usize,
+    tally: Arc<Tally>,
     queue: Mutex<Queue>,
     changed: Notify,
 }
@@ -73,8 +75,8 @@ impl Ending {
 
 impl Outbox {
     /// An empty queue that holds at most `limit` bytes.
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, queue: Mutex::default(), changed: Notify::new() }
+    pub(super) fn new(limit: usize, tally: Arc<Tally>) -> Self {
+        Self { limit, tally, queue: Mutex::default(), changed: Notify::new() }
     }
 
     /// Queues an answer; a client that does not read its answers is closed.
@@ -93,6 +95,7 @@ impl Outbox {
     pub(super) fn event(&self, kind: event::Kind, payload: Value, version: Option<StateVersion>) {
         let mut queue = self.lock();
         if kind.drop_if_slow && queue.bytes > SLOW {
+            self.tally.missed(kind.name);
             return;
         }
         queue.seq += 1;
@@ -176,6 +179,7 @@ impl Outbox {
         }
         let Ok(text) = serde_json::to_string(frame) else { return };
         if queue.bytes + text.len() > self.limit {
+            self.tally.slow();
             queue.items.clear();
             queue.ending = Some(Ending::close(close::POLICY, "slow consumer"));
         } else {
@@ -231,7 +235,7 @@ mod tests {
 
     #[test]
     fn numbers_events_and_leaves_out_what_a_slow_client_may_miss() {
-        let outbox = Outbox::new(4 * SLOW);
+        let outbox = Outbox::new(4 * SLOW, Arc::new(Tally::new()));
         outbox.event(event::TICK, json!({"ts": 1}), None);
         outbox.response(Response::success("1", json!("x".repeat(SLOW))));
         outbox.event(event::TICK, json!({"ts": 2}), None);
@@ -244,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_client_that_reads_nothing_is_closed_and_takes_no_more_memory() {
-        let outbox = Outbox::new(1_000);
+        let outbox = Outbox::new(1_000, Arc::new(Tally::new()));
         outbox.response(Response::success("1", json!("x".repeat(2_000))));
         outbox.response(Response::success("2", json!("y")));
         assert!(texts(&outbox).is_empty());

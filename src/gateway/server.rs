@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -22,14 +23,17 @@ use tokio_util::{
 use tracing::Instrument;
 
 use super::{
-    Shared,
+    Shared, VERSION,
     admission::PeerInfo,
     claim::{self, Claim},
-    http, identity, private,
+    http, identity,
+    metered::Metered,
+    private,
+    scrape::Scrapes,
     settings::{Guard, Settings},
+    tally::TurnedAway,
 };
 use crate::{
-    config::Paths,
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -62,22 +66,27 @@ struct Clients {
 
 /// Starts a gateway; returns once it accepts connections.
 pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
-    let Settings { paths, port, listen, guard, allowed_origins } = settings;
+    let Settings { paths, port, listen, guard, allowed_origins, log } = settings;
     let mut claim = Claim::take(&paths)?;
     let listeners = bind(&listen.addresses(), port).await?;
     let (guard, made_token) = match guard {
         Guard::OwnToken => {
-            let (token, made) = own_token(&paths)?;
+            let (token, made) = own_secret(&paths.gateway_token())?;
             (Guard::Token(token), made)
         }
         guard @ (Guard::Open | Guard::Token(_) | Guard::Password(_)) => (guard, false),
     };
     let identity = identity::load_or_make(&paths)?;
+    let scrapes = own_secret(&paths.metrics_token())?.0;
+    for secret in guard.secret().into_iter().chain([&scrapes]) {
+        log.conceal(secret);
+    }
+    let scrapes = Scrapes::new(scrapes, log);
     let addresses: Vec<_> =
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let port = addresses.first().map_or(port, SocketAddr::port);
     claim.announce(port)?;
-    let shared = Arc::new(Shared::new(paths, guard, allowed_origins, identity));
+    let shared = Arc::new(Shared::new(paths, guard, allowed_origins, identity, scrapes));
     let clients = Clients { tracker: TaskTracker::new(), abort: CancellationToken::new() };
     let mut running = Running {
         shared,
@@ -93,7 +102,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
     for listener in listeners {
         running.accept_from(listener);
     }
-    tracing::debug!(port, "listening");
+    tracing::info!(port, pid = std::process::id(), version = VERSION, "gateway started");
     Ok(running)
 }
 
@@ -118,6 +127,7 @@ impl Running {
             tracing::warn!(left = self.clients.tracker.len(), "clients did not end in time");
         }
         drop(self.claim);
+        tracing::info!("gateway stopped");
     }
 
     fn accept_from(&mut self, listener: TcpListener) {
@@ -158,9 +168,11 @@ impl Clients {
     {
         let Some(slot) = shared.slots.take(peer.address) else {
             tracing::debug!("no place for another connection");
+            shared.tally.turned_away(TurnedAway::NoPlace);
             return;
         };
         let span = tracing::debug_span!("client", id = shared.next_client());
+        let stream = Metered::new(stream, shared.tally.bytes());
         let serve = http::serve(Arc::clone(shared), stream, peer, slot, stop.clone());
         let abort = self.abort.clone();
         let task = async move {
@@ -201,10 +213,9 @@ async fn bind(addresses: &[(IpAddr, bool)], port: u16) -> Result<Vec<TcpListener
     Ok(listeners)
 }
 
-/// The token in `rs/gateway-token`, and whether it was made just now.
-fn own_token(paths: &Paths) -> Result<(Secret, bool), Problem> {
-    let file = paths.gateway_token();
-    if let Some(token) = private::read(&file)? {
+/// The secret in a file of ours, and whether it was made just now.
+fn own_secret(file: &Path) -> Result<(Secret, bool), Problem> {
+    if let Some(token) = private::read(file)? {
         if token.is_empty() {
             return Err(Problem::new(Class::Config, format!("{} is empty", file.display()))
                 .fix(format!("rm {} (the next start makes a new one)", file.display())));
@@ -216,6 +227,6 @@ fn own_token(paths: &Paths) -> Result<(Secret, bool), Problem> {
         .fill(&mut bytes)
         .map_err(|_| Problem::new(Class::Internal, "no random numbers for a token"))?;
     let token = Secret::new(URL_SAFE_NO_PAD.encode(bytes));
-    private::create(&file, token.expose())?;
+    private::create(file, token.expose())?;
     Ok((token, true))
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
     config::{AuthMode, Bind, Mode, OpenClaw, Paths, SecretInput},
+    logfile,
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) guard: Guard,
     /// Origins of web pages that may connect beside its own.
     pub(crate) allowed_origins: Vec<String>,
+    /// Its log.
+    pub(crate) log: logfile::Handle,
 }
 
 /// Where a gateway listens.
@@ -61,6 +64,16 @@ pub(crate) enum Guard {
     Password(Secret),
     /// The token in `rs/gateway-token`, made at the first start; only ever on loopback.
     OwnToken,
+}
+
+impl Guard {
+    /// The secret that it compares with, once it is known.
+    pub(super) fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::Token(secret) | Self::Password(secret) => Some(secret),
+            Self::Open | Self::OwnToken => None,
+        }
+    }
 }
 
 impl Listen {
@@ -120,7 +133,8 @@ impl Settings {
             refuse_unguarded(&guard, config)?;
         }
         let allowed_origins = gateway.control_ui.allowed_origins.clone();
-        Ok(Self { paths, port, listen, guard, allowed_origins })
+        let log = logfile::Handle::default();
+        Ok(Self { paths, port, listen, guard, allowed_origins, log })
     }
 }
 

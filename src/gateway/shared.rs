@@ -13,8 +13,10 @@ use super::{
     clock::now_ms,
     dispatch::Dispatcher,
     hub::Hub,
+    scrape::Scrapes,
     settings::Guard,
     slots::Slots,
+    tally::{Levels, Tally},
     throttle::{Throttle, Verdict},
 };
 use crate::{
@@ -36,6 +38,9 @@ pub(super) struct Shared {
     pub(super) hub: Arc<Hub>,
     pub(super) slots: Arc<Slots>,
     pub(super) dispatcher: Dispatcher,
+    /// Everything that is counted.
+    pub(super) tally: Arc<Tally>,
+    pub(super) scrapes: Scrapes,
     throttle: Mutex<Throttle>,
     started: Instant,
     clients: AtomicU64,
@@ -48,6 +53,7 @@ impl Shared {
         guard: Guard,
         allowed_origins: Vec<String>,
         identity: GatewayIdentity,
+        scrapes: Scrapes,
     ) -> Self {
         let boot_id = uuid::Uuid::new_v4().to_string();
         let own = own_presence(&boot_id);
@@ -65,6 +71,8 @@ impl Shared {
             hub: Arc::new(Hub::new(own)),
             slots: Arc::new(Slots::default()),
             dispatcher: Dispatcher::new(),
+            tally: Arc::new(Tally::new()),
+            scrapes,
             throttle: Mutex::new(Throttle::new()),
             started: Instant::now(),
             clients: AtomicU64::new(0),
@@ -74,6 +82,17 @@ impl Shared {
     /// Since the start, milliseconds.
     pub(super) fn uptime_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How much there is of everything at this moment.
+    pub(super) fn levels(&self) -> Levels {
+        let (sockets, waiting) = self.slots.counts();
+        Levels {
+            clients: self.hub.count() as u64,
+            sockets: sockets as u64,
+            waiting: waiting as u64,
+            uptime: self.started.elapsed(),
+        }
     }
 
     /// A number for the next client's span.

@@ -47,6 +47,12 @@ impl Slots {
         drop(taken);
         Some(Slot { slots: Arc::clone(self), address, is_waiting: true })
     }
+
+    /// How many sockets there are, and how many of them wait unauthenticated.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (taken.sockets, taken.waiting_in_all)
+    }
 }
 
 impl Slot {

@@ -17,6 +17,7 @@ use super::{
     admission::PeerInfo,
     dispatch::{Call, Outcome},
     http,
+    scrape::Scrapes,
     settings::Guard,
 };
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
 };
 
 const TOKEN: &str = "the token";
+const SCRAPES: &str = "opens the metrics";
 
 /// The files of the default profile in `state`.
 pub(super) fn paths(state: &Path) -> Paths {
@@ -67,7 +69,8 @@ impl Lab {
         let paths = paths(Path::new("/state"));
         let identity = GatewayIdentity { device_id: "id".to_owned(), public_key: "key".to_owned() };
         let guard = Guard::Token(Secret::new(TOKEN));
-        let mut shared = Shared::new(paths, guard, Vec::new(), identity);
+        let scrapes = Scrapes::new(Secret::new(SCRAPES), crate::logfile::Handle::default());
+        let mut shared = Shared::new(paths, guard, Vec::new(), identity, scrapes);
         shared.dispatcher.on::<Never, _>(never);
         Self { shared: Arc::new(shared), stop: CancellationToken::new() }
     }
@@ -407,6 +410,41 @@ async fn machines_may_ask_whether_it_lives() {
     ] {
         let (status, _) = plain(&lab, head).await;
         assert!(status.contains(code), "{head}: {status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_is_counted_and_told_to_whoever_has_the_token_of_the_metrics() {
+    let lab = Lab::new();
+    let mut client = lab.admitted().await;
+    client.call("health", json!({})).await;
+    client.call("no.such", json!({})).await;
+    client.socket.send(Message::text("{")).await.unwrap();
+    client.frame().await;
+    let (_, answer) = lab.connected(&json!({"auth": {"token": "no"}})).await;
+    assert_eq!(answer["ok"], false);
+    let head = "GET /metrics HTTP/1.1\r\nHost: localhost";
+    for wrong in ["", "\r\nAuthorization: Bearer no", &format!("\r\nAuthorization: Bearer {TOKEN}")]
+    {
+        let (status, _) = plain(&lab, &format!("{head}{wrong}")).await;
+        assert!(status.contains("401"), "{wrong}: {status}");
+    }
+    let page = format!("{head}\r\nAuthorization: Bearer {SCRAPES}\r\nOrigin: http://evil.example");
+    assert!(plain(&lab, &page).await.0.contains("403"));
+    let (status, text) = plain(&lab, &format!("{head}\r\nAuthorization: Bearer {SCRAPES}")).await;
+    assert!(status.contains("200"), "{status}");
+    for line in [
+        r#"requests_total{method="health",outcome="ok"} 1"#,
+        r#"requests_total{method="unknown",outcome="INVALID_REQUEST"} 1"#,
+        r#"malformed_total{kind="frame"} 1"#,
+        r#"refused_total{reason="AUTH_TOKEN_MISMATCH"} 1"#,
+        r#"turned_away_total{reason="scrape_without_token"} 3"#,
+        r#"turned_away_total{reason="origin"} 1"#,
+        "admitted_total 1",
+        "clients 1",
+    ] {
+        let line = format!("openclaw_gateway_{line}");
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
 }
 

@@ -61,4 +61,4 @@ pub(crate) use dialer::{fetch_token, worded};
 pub(crate) use herald::last_words;
 pub(crate) use lane::{absent, prohibited};
 pub(crate) use place::{Place, take_place};
-pub(crate) use process::{Ended, LOG_PREFIX, LogFile, Scope, detach, run};
+pub(crate) use process::{Ended, LOG_PREFIX, Scope, detach, log_file, run};

@@ -1,19 +1,12 @@
 //! The supervisor as a process: one a profile, detached, with its lock, socket and log.
 
-use std::{
-    future::pending,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::pending, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 use tracing::{info, warn};
-use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
 use super::{
     door::Doors,
@@ -26,17 +19,16 @@ use super::{
 use crate::{
     config::{Paths, Remotes},
     history::{Book, Happening},
+    logfile::DayFile,
     problem::{Class, Problem},
 };
 
 /// How long the end may take.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// Log files kept, one a day.
-const LOGS_KEPT: usize = 7;
 /// Descriptors that one process may want at most.
 const DESCRIPTORS: u64 = 65_536;
 /// The beginning of a log file's name.
-pub(crate) const LOG_PREFIX: &str = "supervisor";
+pub(crate) const LOG_PREFIX: &str = "supervisor.";
 
 /// Leaves the starter's process session, so that neither its end nor its terminal reaches us, and
 /// keeps what it writes to itself.
@@ -60,45 +52,13 @@ pub(super) fn raise_limit() {
     }
 }
 
-/// The log of one profile: a file a day, in a folder that is made anew when somebody removes it.
-pub(crate) struct LogFile {
-    folder: PathBuf,
-    appender: RollingFileAppender,
-}
-
-impl LogFile {
-    /// Opens it.
-    pub(crate) fn open(paths: &Paths) -> Result<Self, Problem> {
-        let folder = paths.logs();
-        let appender = Self::appender(&folder)?;
-        Ok(Self { folder, appender })
-    }
-
-    fn appender(folder: &Path) -> Result<RollingFileAppender, Problem> {
-        crate::config::file::make_folder(folder)?;
-        RollingFileAppender::builder()
-            .rotation(Rotation::DAILY)
-            .filename_prefix(LOG_PREFIX)
-            .filename_suffix("log")
-            .max_log_files(LOGS_KEPT)
-            .build(folder)
-            .map_err(|error| Problem::new(Class::Config, format!("{}: {error}", folder.display())))
-    }
-}
-
-impl io::Write for LogFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if !self.folder.exists()
-            && let Ok(appender) = Self::appender(&self.folder)
-        {
-            self.appender = appender;
-        }
-        self.appender.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.appender.flush()
-    }
+/// Opens the log of one profile: a file a day.
+pub(crate) fn log_file(paths: &Paths) -> Result<DayFile, Problem> {
+    let folder = paths.logs();
+    crate::config::file::make_folder(&folder)?;
+    let mut file = DayFile::new(&folder, LOG_PREFIX);
+    file.check().map_err(|error| wrong(&folder, &error))?;
+    Ok(file)
 }
 
 /// What a supervisor takes up when it starts.

@@ -293,6 +293,10 @@ fn allow_files(wanted: u64) -> u64 {
 
 #[test]
 fn ten_thousand_connections_at_once_during_an_outage_are_held_or_told() {
+    // It fills the machine, and its neighbours with it: a story for the long tier.
+    if std::env::var_os("OPENCLAW_LAB").is_none_or(|tier| tier != "long") {
+        return;
+    }
     if !present(&[Peer::OpenSsh]) {
         return;
     }

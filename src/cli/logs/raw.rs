@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn every_line_comes_once_though_midnight_passes_and_old_days_go() {
         let home = tempfile::tempdir().unwrap();
-        let path = |day: &str| home.path().join(format!("{}.{day}.log", supervisor::LOG_PREFIX));
+        let path = |day: &str| home.path().join(format!("{}{day}.log", supervisor::LOG_PREFIX));
         let write = |day: &str, text: &str| {
             let file = OpenOptions::new().create(true).append(true).open(path(day));
             file.unwrap().write_all(text.as_bytes()).unwrap();

@@ -1,0 +1,62 @@
+//! Who may read the metrics: whoever has a token that opens them and nothing else.
+//!
+//! Being on loopback buys nothing, since a tunnel and a proxy look like loopback; the gateway's own
+//! secret is not taken either, so that nobody can guess at it here and no scraper has to hold it.
+
+use hyper::{HeaderMap, header};
+
+use crate::{logfile, secret::Secret};
+
+/// What the text is, as its specification names it.
+pub(super) const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The token of `rs/metrics-token`, and the log whose losses are counted.
+pub(super) struct Scrapes {
+    token: Secret,
+    log: logfile::Handle,
+}
+
+impl Scrapes {
+    /// Opens for `token`, which is random and long.
+    pub(super) fn new(token: Secret, log: logfile::Handle) -> Self {
+        Self { token, log }
+    }
+
+    /// How many lines the log has lost.
+    pub(super) fn lost_lines(&self) -> u64 {
+        self.log.lost()
+    }
+
+    /// Whether a request with these headers may read.
+    pub(super) fn may_read(&self, headers: &HeaderMap) -> bool {
+        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return false };
+        let Some((scheme, token)) = value.to_str().ok().and_then(|text| text.split_once(' '))
+        else {
+            return false;
+        };
+        scheme.eq_ignore_ascii_case("bearer") && self.token.matches(token.trim())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_opens_the_metrics() {
+        let scrapes = Scrapes::new(Secret::new("right"), logfile::Handle::default());
+        let asked = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, value.parse().unwrap());
+            }
+            scrapes.may_read(&headers)
+        };
+        assert!(asked(&["Bearer right"]) && asked(&["bearer  right"]));
+        for wrong in ["Bearer wrong", "Bearer ", "Bearer", "right", "Basic right", ""] {
+            assert!(!asked(&[wrong]), "{wrong}");
+        }
+        assert!(!asked(&[]) && !asked(&["Bearer right", "Bearer right"]));
+    }
+}
