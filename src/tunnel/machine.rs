@@ -52,8 +52,13 @@ const PUNISHED: &str = "; the next attempt waits 15 s, in case it punishes this 
 #[derive(Debug, Clone)]
 struct Draining {
     number: Number,
+    /// When it is ended with whatever it carries; never while a slow reader is left to it.
     until: Option<Instant>,
     silent: bool,
+    /// Whether a slow reader blocks it.
+    parked: bool,
+    /// If it was silent: since when what was asked must have been asked for its answer to count.
+    doubted: Option<Instant>,
 }
 
 /// One tunnel.

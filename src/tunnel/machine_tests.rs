@@ -96,6 +96,11 @@ impl Sim {
                 self.check_dial(&before, is_wish);
             }
         }
+        if self.tunnel.options.proof == ProofKind::Gateway {
+            // What was proved before a silence is a memory.
+            let silent = self.tunnel.current.iter().filter(|attempt| attempt.suspect.is_some());
+            silent.for_each(|attempt| drop(self.proved.remove(&attempt.number)));
+        }
         self.check();
         actions
     }
@@ -806,8 +811,66 @@ fn a_parked_session_whose_link_dies_is_live_no_longer_and_is_again_when_it_is_ba
     assert_eq!(sim.tunnel.phase(), Phase::Suspect);
     sim.pass(ms(300_000));
     let back = sim.news(1, News::Pong { rtt: ms(350_000) });
-    assert!(back.contains(&Action::Serve(Number(1))), "{back:?}");
+    assert!(back.contains(&Action::Prove(Number(1), Probe::Challenge)), "{back:?}");
+    assert!(!back.contains(&Action::Serve(Number(1))), "SSH answered, and no gateway yet");
+    sim.news(1, News::Proved { rtt: ms(20) });
     assert_eq!((sim.tunnel.phase(), sim.tunnel.failure()), (Phase::Live, None));
+}
+
+#[test]
+fn a_gateway_that_is_asked_behind_a_slow_reader_is_asked_again_until_it_answers() {
+    let mut sim = parked_with_a_person();
+    sim.pass(ms(60_000));
+    sim.news(1, News::Pong { rtt: ms(50_000) });
+    let actions = sim.pass_answering(ms(60_000));
+    assert!(actions.contains(&Action::Prove(Number(1), Probe::Challenge)), "{actions:?}");
+    assert_eq!(sim.tunnel.phase(), Phase::GatewayDown);
+    let why = sim.tunnel.failure().map(|failure| failure.message.clone()).unwrap_or_default();
+    assert!(why.contains("does not read"), "{why}");
+    sim.news(1, News::Proved { rtt: ms(20) });
+    assert_eq!(sim.tunnel.phase(), Phase::Live);
+}
+
+/// A session that fell silent, then had its reader fall behind, and was replaced.
+fn replaced_while_parked_and_silent() -> Sim {
+    let mut sim = live();
+    sim.event(Event::Woke { slept: ms(60_000) });
+    sim.news(1, News::Parked(true));
+    sim.pass(ms(2000));
+    assert!(sim.live(2).contains(&Action::Drain(Number(1))));
+    sim
+}
+
+#[test]
+fn a_silent_session_is_not_left_to_its_slow_reader_for_longer_than_ten_minutes() {
+    let mut sim = replaced_while_parked_and_silent();
+    // What was received before the silence may come out of the library at any time.
+    for news in [News::Alive, News::Heard, News::Parked(false), News::Parked(true)] {
+        sim.news(1, news);
+    }
+    assert!(!sim.pass_answering(SILENCE - ms(1)).contains(&Action::Kill(Number(1))));
+    assert!(sim.pass_answering(ms(10_000)).contains(&Action::Kill(Number(1))));
+}
+
+#[test]
+fn a_silent_session_whose_server_answers_is_left_to_its_slow_reader() {
+    let mut sim = replaced_while_parked_and_silent();
+    sim.pass(ms(1000));
+    sim.news(1, News::Pong { rtt: ms(70_000) });
+    sim.news(1, News::Pong { rtt: ms(2900) });
+    assert!(!sim.pass_answering(2 * SILENCE).contains(&Action::Kill(Number(1))));
+    assert_eq!(sim.news(1, News::Empty), [Action::Kill(Number(1))]);
+}
+
+#[test]
+fn a_parked_session_whose_address_is_gone_ends_within_ten_minutes() {
+    let mut sim = live();
+    sim.news(1, News::Parked(true));
+    sim.live(2);
+    sim.pass_answering(2 * SILENCE);
+    sim.news(1, News::Stranded(true));
+    assert!(!sim.pass_answering(SILENCE - ms(1)).contains(&Action::Kill(Number(1))));
+    assert!(sim.pass_answering(ms(10_000)).contains(&Action::Kill(Number(1))));
 }
 
 #[test]

@@ -17,10 +17,12 @@ impl Tunnel {
         let attempts = self.current.iter().chain(&self.replacement);
         let of_attempts = attempts.filter_map(|attempt| {
             let proof = match attempt.stage {
-                _ if attempt.suspect.is_some() || attempt.parked => None,
+                _ if attempt.suspect.is_some() => None,
                 Stage::Dialing => None,
                 Stage::Proving { since, .. } => Some(since + PROOF_PATIENCE),
                 Stage::Unproved { retry } => Some(retry),
+                // Behind a slow reader it may be as slow to answer.
+                Stage::Serving if attempt.parked => None,
                 Stage::Serving => match attempt.proof_asked {
                     Some(asked) => Some(asked + PROOF_PATIENCE),
                     None => attempt.next_proof,
@@ -186,16 +188,20 @@ impl Tunnel {
         // A user's new wish has forgotten the old answer.
         let again = self.failure.is_some();
         let Some(attempt) = self.attempt(number) else { return };
-        if attempt.suspect.is_some() || attempt.parked {
+        if attempt.suspect.is_some() {
             return;
         }
         match attempt.stage {
+            // Behind a slow reader the gateway may be as slow to answer.
+            Stage::Serving if attempt.parked => {}
             Stage::Proving { since, .. } if since + PROOF_PATIENCE <= now => {
                 attempt.stage = Stage::Unproved { retry: now + wait };
-                self.failure = Some(Failure::new(
-                    Cause::GatewayStarting,
-                    "something listens on the gateway's port but does not answer",
-                ));
+                let why = if attempt.parked {
+                    "a program here that does not read holds up the gateway's answer"
+                } else {
+                    "something listens on the gateway's port but does not answer"
+                };
+                self.failure = Some(Failure::new(Cause::GatewayStarting, why));
             }
             Stage::Unproved { retry } if retry <= now => {
                 attempt.stage = Stage::Proving { since: now, again };

@@ -63,7 +63,9 @@ impl Tunnel {
             News::Parked(parked) => {
                 attempt.parked = parked;
                 attempt.heard = now;
-                attempt.pinged = None;
+                if attempt.suspect.is_none() {
+                    attempt.pinged = None;
+                }
             }
             News::Empty | News::Ended(_) => {}
         }
@@ -85,18 +87,38 @@ impl Tunnel {
                 actions.push(Action::Kill(draining.number));
                 self.draining.remove(place);
             }
-            News::Parked(true) => draining.until = None,
-            // One that was doubted has a successor; another may get its address back.
-            News::Stranded(true) if draining.until.is_some() => {
-                let patience = if draining.silent { Duration::ZERO } else { SILENCE_REPLACED };
-                draining.silent = true;
-                draining.until = draining.until.map(|until| until.min(now + patience));
-            }
-            News::Heard | News::Alive | News::Answered | News::Pong { .. } if draining.silent => {
+            // What it had received may wait for its reader, whether the link lives or not.
+            News::Pong { rtt }
+                if draining
+                    .doubted
+                    .is_some_and(|since| *rtt <= now.saturating_duration_since(since)) =>
+            {
+                draining.doubted = None;
                 draining.silent = false;
-                draining.until = draining.until.map(|_| now + SILENCE);
+                draining.until = (!draining.parked).then(|| now + SILENCE);
             }
-            News::Parked(false) => draining.until = Some(now + SILENCE),
+            News::Parked(parked) => {
+                draining.parked = *parked;
+                if draining.doubted.is_none() {
+                    draining.until = (!parked).then(|| now + SILENCE);
+                }
+            }
+            // One that was doubted has a successor; another may get its address back.
+            News::Stranded(true) => {
+                let patience = match (draining.parked, draining.silent) {
+                    (true, _) => SILENCE,
+                    (false, true) => Duration::ZERO,
+                    (false, false) => SILENCE_REPLACED,
+                };
+                draining.silent = true;
+                draining.doubted.get_or_insert(now);
+                let end = now + patience;
+                draining.until = Some(draining.until.map_or(end, |until| until.min(end)));
+            }
+            News::Heard | News::Alive | News::Answered if draining.silent && !draining.parked => {
+                draining.silent = false;
+                draining.until = Some(now + SILENCE);
+            }
             News::Heard
             | News::Alive
             | News::Answered
@@ -142,16 +164,14 @@ impl Tunnel {
             attempt.pinged = Some(now);
             actions.push(Action::Ping(number));
         }
-        // Behind a slow reader the gateway cannot be asked; the session's own answer must do.
-        let is_asked = gateway && !(attempt.parked && serving);
-        if relieved && is_asked {
+        if relieved && gateway {
             let again = matches!(attempt.stage, Stage::Unproved { .. });
             attempt.stage = Stage::Proving { since: now, again };
             actions.push(Action::Prove(number, Probe::Challenge));
         }
         if relieved {
             self.urged = None;
-            if !is_asked {
+            if !gateway {
                 self.failure = None;
             }
         }
@@ -214,14 +234,21 @@ impl Tunnel {
             self.drain(old.number, Some(now + LOSER_PATIENCE), false, actions);
             return;
         }
-        let silent = old.suspect.is_some();
-        let until = match (old.parked, silent) {
-            (true, _) => None,
+        let until = match (old.parked, old.suspect.is_some()) {
+            // Its reader may take as long as it likes of a link that lives.
+            (true, false) => None,
+            (true, true) | (false, false) => Some(now + SILENCE),
             (false, true) if old.stranded => Some(now),
             (false, true) => Some(now + SILENCE_REPLACED),
-            (false, false) => Some(now + SILENCE),
         };
-        self.drain(old.number, until, silent, actions);
+        self.draining.push(Draining {
+            number: old.number,
+            until,
+            silent: old.suspect.is_some(),
+            parked: old.parked,
+            doubted: old.suspect.map(|since| old.doubted.or(old.pinged).unwrap_or(since)),
+        });
+        actions.push(Action::Drain(old.number));
     }
 
     pub(super) fn drain(
@@ -231,7 +258,8 @@ impl Tunnel {
         silent: bool,
         actions: &mut Vec<Action>,
     ) {
-        self.draining.push(Draining { number, until, silent });
+        let (parked, doubted) = (until.is_none(), None);
+        self.draining.push(Draining { number, until, silent, parked, doubted });
         actions.push(Action::Drain(number));
     }
 
