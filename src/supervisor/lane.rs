@@ -309,6 +309,7 @@ impl Actor {
                 self.step(Event::News(number, News::Alive));
             }
         }
+        self.look_up_missed();
         self.end_waits();
         self.step(Event::Tick);
         self.change(|lane| lane.claim(ClaimEvent::Tick));
@@ -322,7 +323,15 @@ impl Actor {
             // Its streams hold what they still need of it.
             self.sessions.remove(&number);
         }
+        if self.path(number).is_some_and(|path| path.is_outdated(&news)) {
+            return;
+        }
         self.step(Event::News(number, news));
+        self.look_up_missed();
+    }
+
+    /// Tells the machine what the lane was too far behind to hear.
+    fn look_up_missed(&mut self) {
         let paths = self.sessions.values().filter_map(|session| match session {
             Session::Up(path, _) => Some(path),
             Session::Dialling { .. } => None,

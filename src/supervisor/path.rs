@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::{Duration, Instant},
 };
@@ -70,6 +73,8 @@ pub(super) struct Path {
     pub(super) link: Arc<dyn Link>,
     /// Cancelled when new connections no longer go here.
     pub(super) retired: CancellationToken,
+    /// Cancelled when whatever is still carried has to end.
+    pub(super) ended: CancellationToken,
     /// Cancelled, and replaced, when what is not confirmed yet should wait elsewhere.
     trust: Mutex<CancellationToken>,
     totals: Arc<Totals>,
@@ -102,6 +107,7 @@ impl Path {
             link,
             trust: Mutex::new(retired.child_token()),
             retired,
+            ended: CancellationToken::new(),
             totals,
             news,
             streams: AtomicUsize::new(0),
@@ -238,11 +244,20 @@ impl Path {
     }
 
     /// A lane that is behind with its news gets the next; what is not repeated it looks up itself.
-    fn tell(&self, news: News) {
+    pub(super) fn tell(&self, news: News) {
         let is_said_once = matches!(news, News::Empty | News::Parked(_));
-        if self.news.try_send((self.number, news)).is_err() && is_said_once {
-            self.missed.store(true, Relaxed);
+        if self.news.try_send((self.number, news.clone())).is_ok() || !is_said_once {
+            return;
         }
+        self.missed.store(true, SeqCst);
+        // The lane may have heard all of it between the two: then nothing would have it look. If
+        // there is still no room, it looks with what it hears next.
+        let _full = self.news.try_send((self.number, news));
+    }
+
+    /// Whether a stream came in after the end of the last was told; its end will be told as well.
+    pub(super) fn is_outdated(&self, news: &News) -> bool {
+        *news == News::Empty && self.streams() > 0
     }
 
     /// Whether a slow reader blocks the session.
@@ -252,7 +267,7 @@ impl Path {
 
     /// Whether news that is said once was lost since this was last asked.
     pub(super) fn has_missed(&self) -> bool {
-        self.missed.swap(false, Relaxed)
+        self.missed.swap(false, SeqCst)
     }
 }
 

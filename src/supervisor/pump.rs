@@ -53,6 +53,7 @@ where
             () = backlog.until_cut() => Err(End::Cut(
                 "the bounds of memory are reached, and its local reader left most unread",
             )),
+            () = path.ended.cancelled() => Err(End::Cut("its session is ended")),
         }
     };
     if backlog.forget() {

@@ -155,6 +155,36 @@ async fn a_lonely_stream_that_nobody_reads_is_left_undrained_and_loses_nothing()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_left_undrained_ends_with_its_session_when_that_is_ended() {
+    let (path, mut reports) = path();
+    let (local, _reader) = duplex(1024);
+    let (near, mut far) = duplex(1024);
+    let _guest = path.enter();
+    let shared = Arc::clone(&path);
+    let pumping = tokio::spawn(async move { pump(local, Box::new(near), &shared).await.1 });
+    flood(&mut far, 64 << 20).await;
+    path.ended.cancel();
+    assert!(matches!(timeout(LONG, pumping).await.unwrap().unwrap(), End::Cut(_)));
+    assert_eq!(parked(&mut reports), [true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_last_stream_is_told_or_looked_up_and_is_no_news_once_another_runs() {
+    let (news, mut reports) = mpsc::channel(1);
+    let path = Arc::new(Path::new(Number(1), Arc::new(Idle::default()), Arc::default(), news));
+    drop(path.enter());
+    assert!(!path.has_missed());
+    let told = reports.try_recv().unwrap().1;
+    assert!(!path.is_outdated(&told));
+    let guest = path.enter();
+    assert!(path.is_outdated(&told));
+    path.asked();
+    drop(guest);
+    assert!(path.has_missed(), "there was no room for it");
+    assert!(!path.has_missed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_left_undrained_is_drained_on_for_whoever_comes_in_next() {
     let (path, _reports) = path();
     let (local, _reader) = duplex(1024);

@@ -10,7 +10,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Actor, Message, PROBE_LIMIT, Session,
+    Actor, Message, PROBE_LIMIT,
     outpost_words::{absent_here, failing_here, not_through, opened_wide, refused_at, unanswered},
     serving::finish,
 };
@@ -141,13 +141,6 @@ impl Actor {
                 Ok((kind, rtt)) => ClaimEvent::Proved(number, kind, rtt),
                 Err(failure) => ClaimEvent::NotProved(number, failure),
             }),
-        }
-    }
-
-    fn path(&self, number: Number) -> Option<Arc<Path>> {
-        match self.sessions.get(&number)? {
-            Session::Up(path, _) => Some(Arc::clone(path)),
-            Session::Dialling { .. } => None,
         }
     }
 

@@ -61,7 +61,11 @@ impl Actor {
     }
 
     pub(super) fn serving_path(&self) -> Option<Arc<Path>> {
-        match self.sessions.get(&self.serving?)? {
+        self.path(self.serving?)
+    }
+
+    pub(super) fn path(&self, number: Number) -> Option<Arc<Path>> {
+        match self.sessions.get(&number)? {
             Session::Up(path, _) => Some(Arc::clone(path)),
             Session::Dialling { .. } => None,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{Actor, Message, PING_LIMIT, Session, ask::ask_gateway};
 use crate::{
@@ -121,7 +121,7 @@ impl Actor {
             Some(Session::Up(path, _)) => {
                 path.retired.cancel();
                 if path.streams() == 0 {
-                    let _full = self.news.try_send((number, News::Empty));
+                    path.tell(News::Empty);
                 }
             }
             None => {}
@@ -134,11 +134,16 @@ impl Actor {
             Some(Session::Up(path, watcher)) => {
                 watcher.abort();
                 path.retired.cancel();
-                if path.streams() == 0 && !path.link.is_closed() {
+                let streams = path.streams();
+                if streams == 0 && !path.link.is_closed() {
                     self.tasks.spawn(async move { path.link.close().await });
-                } else {
-                    path.link.kill();
+                    return;
                 }
+                if streams > 0 {
+                    info!(attempt = number.0, streams, "a session is ended with its streams");
+                }
+                path.ended.cancel();
+                path.link.kill();
             }
             None => {}
         }
