@@ -33,6 +33,8 @@ use crate::{
 pub(crate) const VERSION: u32 = 1;
 /// The largest message either end accepts, bytes.
 const MESSAGE_LIMIT: u32 = 1 << 20;
+/// The code of a supervisor that went away in the middle of a command.
+pub(crate) const SUPERVISOR_GONE: &str = "SUPERVISOR_GONE";
 /// How long a supervisor may take from its start to its first answer.
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// How long a running supervisor may take to greet; it hangs up on those who say nothing sooner.
@@ -315,11 +317,38 @@ impl From<Problem> for Unmet {
     }
 }
 
+/// The supervisor that carries a stream of ours.
+#[derive(Debug)]
+pub(crate) struct Bearer {
+    endpoint: Endpoint,
+    pid: u32,
+}
+
+impl Bearer {
+    /// What to say of a conversation that ended in `problem`: that the supervisor went away, if
+    /// there was no answer and another or none is in its place.
+    pub(crate) async fn explain(&self, problem: Problem) -> Problem {
+        if problem.class == Class::GatewayDown && self.is_gone().await { gone() } else { problem }
+    }
+
+    async fn is_gone(&self) -> bool {
+        match self.endpoint.connect().await {
+            Err(error) => is_absent(&error),
+            Ok(stream) => match greeted(stream).await {
+                Ok((_, greeting)) => greeting.pid != self.pid,
+                Err(Unmet::Ended) => true,
+                Err(Unmet::Failed(_)) => false,
+            },
+        }
+    }
+}
+
 /// A command's connection to the supervisor.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: UnixStream,
     endpoint: Endpoint,
+    pid: u32,
     /// What was asked, until something was answered.
     asked: Option<Call>,
 }
@@ -374,7 +403,7 @@ impl Connection {
             ))
             .into());
         }
-        Ok(Some(Self { stream, endpoint: endpoint.clone(), asked: None }))
+        Ok(Some(Self { stream, endpoint: endpoint.clone(), pid: greeting.pid, asked: None }))
     }
 
     /// Sends a request, with this process's agent.
@@ -399,7 +428,7 @@ impl Connection {
         let (Reply::Moved, Some(call)) = (&reply, asked) else { return Ok(reply) };
         let next = Self::dial(&self.endpoint, Start::IfNeeded).await?;
         let Some(next) = next else { return Ok(reply) };
-        self.stream = next.stream;
+        (self.stream, self.pid) = (next.stream, next.pid);
         write(&mut self.stream, &call).await.map_err(|error| broken(&error))?;
         // Whoever moves twice within one answer is not waited for.
         read(&mut self.stream).await.map_err(|error| broken(&error))
@@ -428,9 +457,9 @@ impl Connection {
         }
     }
 
-    /// The stream itself, after [`Reply::Opened`].
-    pub(crate) fn into_stream(self) -> UnixStream {
-        self.stream
+    /// The stream itself, after [`Reply::Opened`], and who carries it.
+    pub(crate) fn into_stream(self) -> (UnixStream, Bearer) {
+        (self.stream, Bearer { endpoint: self.endpoint, pid: self.pid })
     }
 }
 
@@ -441,14 +470,15 @@ pub(crate) async fn open(
     name: &str,
     edition: Edition,
     limit: Duration,
-) -> Result<(UnixStream, Opened), Problem> {
+) -> Result<(UnixStream, Bearer, Opened), Problem> {
     let attempt = async {
         let mut connection = started(endpoint).await?;
         let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         connection.request(Request::Open { name: name.to_owned(), edition, timeout_ms }).await?;
         let reply = connection.reply().await?;
         let Reply::Opened(opened) = reply else { return Err(refused(reply)) };
-        Ok((connection.into_stream(), opened))
+        let (stream, bearer) = connection.into_stream();
+        Ok((stream, bearer, opened))
     };
     // The supervisor keeps the limit; the second is for one that does not answer at all.
     timeout(limit + Duration::from_secs(2), attempt).await.unwrap_or_else(|_| {
@@ -658,8 +688,22 @@ fn unreachable_socket(socket: &Path, error: &io::Error) -> Problem {
 }
 
 fn broken(error: &io::Error) -> Problem {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof) {
+        return gone();
+    }
     Problem::new(Class::Internal, format!("the connection to the supervisor broke: {error}"))
         .fix("openclaw remote logs")
+}
+
+/// The supervisor ended before the answer. Nothing is known of the network or the gateway.
+fn gone() -> Problem {
+    Problem::new(Class::Internal, "the supervisor went away before there was an answer")
+        .code(SUPERVISOR_GONE)
+        .fix(
+            "the same command again, which starts it anew (what was asked for may have been done); \
+             why it went: openclaw remote logs",
+        )
 }
 
 #[cfg(test)]

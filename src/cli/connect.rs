@@ -392,7 +392,7 @@ async fn log_in_once(
     patience: Duration,
 ) -> Result<LoggedIn, Problem> {
     let endpoint = context.paths.endpoint();
-    let (stream, _) = control::open(&endpoint, &order.name, Edition::Trial, patience).await?;
+    let (stream, ..) = control::open(&endpoint, &order.name, Edition::Trial, patience).await?;
     let login = Login { url: "ws://127.0.0.1/", name: &order.name, credential, scopes: EVERYTHING };
     let gateway = Gateway::log_in(stream, login, Instant::now() + patience).await?;
     let identity = gateway.identity(patience).await?;

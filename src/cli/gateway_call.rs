@@ -38,7 +38,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
         let reached = reach(context, &plan, EVERYTHING, deadline).await?;
         // The call may change something: the gateway must be the right one first.
         reached.verify(left(deadline)).await?;
-        let answer = reached.gateway.call(&arguments.method, Some(params), left(deadline)).await?;
+        let answer = reached.call(&arguments.method, Some(params), left(deadline)).await?;
         context.output.value(&answer)?;
         reached.gateway.close().await;
         Ok(ExitCode::SUCCESS)

@@ -97,7 +97,7 @@ async fn probe(plan: Plan, deadline: Instant) -> Probed {
 }
 
 async fn details(reached: &Reached, deadline: Instant) -> Result<Details, Problem> {
-    let call = |method| reached.gateway.call(method, None, left(deadline));
+    let call = |method| reached.call(method, None, left(deadline));
     let (health, status, presence) =
         tokio::join!(call("health"), call("status"), call("system-presence"));
     Ok(Details { health: health?, status: status?, presence: presence? })

@@ -8,7 +8,7 @@ use super::{
     Context,
     gateway_probe::capability,
     output::{Tone, error_value, milliseconds},
-    which::{Which, block_on, left, reach},
+    which::{self, Which, block_on, left},
 };
 use crate::{
     client::{EVERYTHING, Place, Plan, Reached},
@@ -86,11 +86,14 @@ async fn ask(
     read: bool,
     deadline: tokio::time::Instant,
 ) -> Result<(Plan, Reached), Problem> {
-    let reached = reach(context, &plan, EVERYTHING, deadline).await?;
-    reached.verify(left(deadline)).await?;
-    if read {
-        reached.gateway.call("status", None, left(deadline)).await?;
-    }
+    let (reached, ()) = which::ask(context, &plan, EVERYTHING, deadline, async |reached| {
+        reached.verify(left(deadline)).await?;
+        if read {
+            reached.call("status", None, left(deadline)).await?;
+        }
+        Ok(())
+    })
+    .await?;
     Ok((plan, reached))
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Context,
     output::{Tone, milliseconds, period},
-    which::{Which, block_on, reach, read},
+    which::{Which, ask, block_on, read},
 };
 use crate::client::{READ, Reached};
 
@@ -23,8 +23,10 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
     let plan = arguments.which.plan(context)?;
     block_on(async {
         let deadline = arguments.which.deadline();
-        let reached = reach(context, &plan, READ, deadline).await?;
-        let health = read(&reached, "health", deadline).await?;
+        let (reached, health) = ask(context, &plan, READ, deadline, async |reached| {
+            read(reached, "health", deadline).await
+        })
+        .await?;
         if context.output.is_json() {
             context.output.value(&health)?;
         } else {

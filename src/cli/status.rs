@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Context, health,
     output::{Tone, error_value, milliseconds, period},
-    which::{Which, block_on, left, reach, read},
+    which::{self, Which, block_on, left, read},
 };
 use crate::{
     client::{Place, Plan, READ, Reached, Rule},
@@ -77,19 +77,22 @@ async fn ask(
     deep: bool,
     deadline: Instant,
 ) -> Result<Answers, Problem> {
-    let reached = reach(context, plan, READ, deadline).await?;
-    let call = |method| reached.gateway.call(method, None, left(deadline));
-    let deeper = async {
-        if deep {
-            let (health, presence) = tokio::join!(call("health"), call("system-presence"));
-            Ok::<_, Problem>((Some(health?), Some(presence?)))
-        } else {
-            Ok((None, None))
-        }
-    };
-    let (status, deeper) = tokio::join!(read(&reached, "status", deadline), deeper);
-    let (health, presence) = deeper?;
-    let status = status?;
+    let (reached, (status, health, presence)) =
+        which::ask(context, plan, READ, deadline, async |reached| {
+            let call = |method| reached.call(method, None, left(deadline));
+            let deeper = async {
+                if deep {
+                    let (health, presence) = tokio::join!(call("health"), call("system-presence"));
+                    Ok::<_, Problem>((Some(health?), Some(presence?)))
+                } else {
+                    Ok((None, None))
+                }
+            };
+            let (status, deeper) = tokio::join!(read(reached, "status", deadline), deeper);
+            let (health, presence) = deeper?;
+            Ok((status?, health, presence))
+        })
+        .await?;
     Ok(Answers { reached, status, health, presence })
 }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Context;
 use crate::{
     client::{Asked, Credential, Plan, Reached, Source, Target},
+    control,
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -122,8 +123,21 @@ pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyh
         .block_on(work)
 }
 
-/// Goes to the gateway and logs in; a wait that takes a person's notice shows what for.
+/// Goes to the gateway and logs in; a wait that takes a person's notice shows what for. A supervisor
+/// that goes away meanwhile is started anew, once.
 pub(super) async fn reach(
+    context: &Context,
+    plan: &Plan,
+    scopes: &[&str],
+    deadline: Instant,
+) -> Result<Reached, Problem> {
+    match reach_once(context, plan, scopes, deadline).await {
+        Err(problem) if is_gone(&problem) => reach_once(context, plan, scopes, deadline).await,
+        outcome => outcome,
+    }
+}
+
+async fn reach_once(
     context: &Context,
     plan: &Plan,
     scopes: &[&str],
@@ -140,6 +154,30 @@ pub(super) async fn reach(
     way.await
 }
 
+/// Goes to the gateway and has `work` done there, which only reads: where the supervisor goes away
+/// meanwhile, both are done again, once.
+pub(super) async fn ask<T>(
+    context: &Context,
+    plan: &Plan,
+    scopes: &[&str],
+    deadline: Instant,
+    work: impl AsyncFn(&Reached) -> Result<T, Problem>,
+) -> Result<(Reached, T), Problem> {
+    let reached = reach(context, plan, scopes, deadline).await?;
+    match work(&reached).await {
+        Ok(answer) => return Ok((reached, answer)),
+        Err(problem) if is_gone(&problem) => {}
+        Err(problem) => return Err(problem),
+    }
+    let reached = reach(context, plan, scopes, deadline).await?;
+    let answer = work(&reached).await?;
+    Ok((reached, answer))
+}
+
+fn is_gone(problem: &Problem) -> bool {
+    problem.code.as_deref() == Some(control::SUPERVISOR_GONE)
+}
+
 /// What is left until `deadline`.
 pub(super) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
@@ -153,7 +191,7 @@ pub(super) async fn read(
 ) -> Result<serde_json::Value, Problem> {
     let (verified, answer) = tokio::join!(
         reached.verify(left(deadline)),
-        reached.gateway.call(method, None, left(deadline))
+        reached.call(method, None, left(deadline))
     );
     verified?;
     answer

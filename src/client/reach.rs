@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use serde_json::Value;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
@@ -40,6 +41,8 @@ pub(crate) struct Reached {
     pub(crate) took: Duration,
     /// The remote's name and the gateway that answered there before.
     known: Option<(String, String)>,
+    /// Whose supervision the conversation hangs on.
+    bearer: Option<control::Bearer>,
 }
 
 impl Plan {
@@ -83,6 +86,7 @@ impl Plan {
     ) -> Result<Reached, Problem> {
         let start = Instant::now();
         let name = self.target.place.to_string();
+        let mut carried = None;
         let reached = match &self.target.place {
             Place::Local(port) => {
                 let address = Address::local(*port)?;
@@ -100,13 +104,18 @@ impl Plan {
             }
             Place::Remote(remote) => {
                 let limit = deadline.saturating_duration_since(start);
-                let (stream, opened) =
+                let (stream, bearer, opened) =
                     control::open(&self.paths.endpoint(), remote, control::Edition::Kept, limit)
                         .await?;
                 let credential = self.credential(Some(&opened))?;
                 let url = format!("ws://127.0.0.1:{}", opened.remote_port);
                 let login = Login { url: &url, name: &name, credential: &credential, scopes };
-                (Gateway::log_in(stream, login, deadline).await, credential.source)
+                let gateway = match Gateway::log_in(stream, login, deadline).await {
+                    Ok(gateway) => Ok(gateway),
+                    Err(problem) => Err(bearer.explain(problem).await),
+                };
+                carried = Some(bearer);
+                (gateway, credential.source)
             }
         };
         let (gateway, source) = reached;
@@ -115,7 +124,7 @@ impl Plan {
             (Place::Remote(name), Some(id)) => Some((name.clone(), id)),
             _ => None,
         };
-        Ok(Reached { gateway, source, took: start.elapsed(), known })
+        Ok(Reached { gateway, source, took: start.elapsed(), known, bearer: carried })
     }
 
     /// The secret for this gateway, given what the transport proved.
@@ -183,11 +192,37 @@ impl Plan {
 }
 
 impl Reached {
+    /// [Calls](Gateway::call) `method`; a supervisor that goes away meanwhile is an error of its
+    /// own, with the code [`control::SUPERVISOR_GONE`].
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        params: Option<Value>,
+        patience: Duration,
+    ) -> Result<Value, Problem> {
+        let problem = match self.gateway.call(method, params, patience).await {
+            Ok(answer) => return Ok(answer),
+            Err(problem) => problem,
+        };
+        Err(self.explain(problem).await)
+    }
+
+    async fn explain(&self, problem: Problem) -> Problem {
+        match &self.bearer {
+            Some(bearer) => bearer.explain(problem).await,
+            None => problem,
+        }
+    }
+
     /// Compares the gateway's identity with the one that answered at this remote before; sends
     /// nothing where there is nothing to compare.
     pub(crate) async fn verify(&self, patience: Duration) -> Result<(), Problem> {
         let Some((name, known)) = &self.known else { return Ok(()) };
-        match self.gateway.identity(patience).await? {
+        let identity = match self.gateway.identity(patience).await {
+            Ok(identity) => identity,
+            Err(problem) => return Err(self.explain(problem).await),
+        };
+        match identity {
             Some(id) if id == *known => Ok(()),
             // Too old to tell.
             None => Ok(()),
@@ -301,6 +336,16 @@ mod tests {
 
     /// Answers one `open` with what the transport proved; the stream follows.
     async fn open_once(supervisor: &UnixListener, host_key: &str) -> UnixStream {
+        let mut stream = greet(supervisor).await;
+        let call: control::Call = control::read(&mut stream).await.unwrap();
+        assert!(matches!(call.request, control::Request::Open { name, .. } if name == "vps"));
+        let opened = control::Opened { host_key: Some(host_key.to_owned()), remote_port: 18789 };
+        control::write(&mut stream, &control::Reply::Opened(opened)).await.unwrap();
+        stream
+    }
+
+    /// The next command's connection, greeted.
+    async fn greet(supervisor: &UnixListener) -> UnixStream {
         let (mut stream, _) = supervisor.accept().await.unwrap();
         let greeting = crate::meeting::Greeting {
             version: control::VERSION,
@@ -310,10 +355,6 @@ mod tests {
             foreground: false,
         };
         control::write(&mut stream, &greeting).await.unwrap();
-        let call: control::Call = control::read(&mut stream).await.unwrap();
-        assert!(matches!(call.request, control::Request::Open { name, .. } if name == "vps"));
-        let opened = control::Opened { host_key: Some(host_key.to_owned()), remote_port: 18789 };
-        control::write(&mut stream, &control::Reply::Opened(opened)).await.unwrap();
         stream
     }
 
@@ -336,6 +377,36 @@ mod tests {
         };
         let (source, token) = tokio::join!(near, far);
         assert_eq!((source, token), (Source::Saved, json!("hunter2")));
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_that_goes_away_is_no_missing_gateway() {
+        for is_gone in [true, false] {
+            let (_home, paths, supervisor) = home_with_remote();
+            let plan = plan(&paths, &Asked::default()).unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            let (reached, mut far) = tokio::join!(plan.reach(READ, deadline), async {
+                let mut far = Far::accept(open_once(&supervisor, "SHA256:a").await).await;
+                far.admit().await;
+                far
+            });
+            let reached = reached.unwrap();
+            let end = async {
+                far.hear().await.unwrap();
+                drop(far);
+                if is_gone {
+                    drop(supervisor);
+                } else {
+                    greet(&supervisor).await;
+                }
+            };
+            let (outcome, ()) = tokio::join!(reached.call("health", None, PATIENCE), end);
+            let problem = outcome.unwrap_err();
+            let told = problem.code.as_deref() == Some(control::SUPERVISOR_GONE);
+            assert_eq!(told, is_gone, "{problem}");
+            let class = if is_gone { Class::Internal } else { Class::GatewayDown };
+            assert_eq!(problem.class, class);
+        }
     }
 
     #[tokio::test]

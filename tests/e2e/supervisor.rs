@@ -63,6 +63,31 @@ fn comes_back_after_each_of_ten_kills() {
 }
 
 #[test]
+fn a_question_whose_supervisor_is_killed_is_asked_again_by_way_of_the_next() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let limit = Duration::from_secs(10);
+    let pid = scene.laptop.supervisor().expect("a supervisor");
+    let gateway = scene.gateway.program().pid();
+    // Nothing is answered until it goes on.
+    assert!(signal(gateway, Signal::SIGSTOP));
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| openclaw(&scene.laptop).args(["--json", "health"]).run());
+        wait_until("the question is under way", limit, || {
+            let ran = openclaw(&scene.laptop).args(["remote", "status", "--json"]).run().exits(0);
+            (ran.json()[0]["streams"] == 1).then_some(())
+        });
+        assert!(signal(pid, Signal::SIGKILL));
+        wait_until("the supervisor is gone", limit, || (!alive(pid)).then_some(()));
+        assert!(signal(gateway, Signal::SIGCONT));
+        asking.join().expect("a command").exits(0);
+    });
+}
+
+#[test]
 fn ends_when_asked_and_leaves_no_socket() {
     if !present(&[Peer::OpenSsh]) {
         return;

@@ -21,7 +21,7 @@ use crate::{
         path::{Path, clock},
         pump::{End, pump},
     },
-    tunnel::{Event, Phase, ProofKind},
+    tunnel::{Event, Number, Phase, ProofKind},
 };
 
 /// Refusals are news at most this often.
