@@ -60,7 +60,14 @@ impl Lock {
     /// Takes it; `None` while another process has it.
     fn take(path: &Path) -> io::Result<Option<Self>> {
         let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        let file = options.create(true).truncate(false).write(true).mode(0o600).open(path);
+        let file = match file {
+            // What was made before can still be locked.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                File::open(path).map_err(|_| error)?
+            }
+            file => file?,
+        };
         match file.try_lock() {
             Ok(()) => Self::of(path, file).map(Some),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
@@ -82,9 +89,13 @@ impl Lock {
 
     /// One that is held already; its file tells our process from now on.
     fn of(path: &Path, file: File) -> io::Result<Self> {
-        file.set_len(0)?;
         // A file that was handed over is shared with its position.
-        file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
+        let pid = format!("{}\n", std::process::id());
+        let noted = file.set_len(0).and_then(|()| file.write_all_at(pid.as_bytes(), 0));
+        match noted {
+            Err(_) if is_read_only(path) => info!("the lock file cannot tell our process"),
+            noted => noted?,
+        }
         Ok(Self { path: path.to_owned(), file })
     }
 
@@ -126,6 +137,12 @@ impl Lock {
             }
         }
     }
+}
+
+/// Whether the file is on a file system that takes no writes: the lock is as good.
+fn is_read_only(path: &Path) -> bool {
+    let opened = OpenOptions::new().write(true).open(path);
+    opened.is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Takes the profile's place, unless another process has it and is to keep it. One that is dying

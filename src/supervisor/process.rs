@@ -57,8 +57,13 @@ pub(crate) fn log_file(paths: &Paths) -> Result<DayFile, Problem> {
     let folder = paths.logs();
     crate::config::file::make_folder(&folder)?;
     let mut file = DayFile::new(&folder, LOG_PREFIX);
-    file.check().map_err(|error| wrong(&folder, &error))?;
-    Ok(file)
+    match file.check() {
+        // A tunnel needs no log; what is logged is lost until the folder can be written.
+        Err(error) if error.kind() != io::ErrorKind::ReadOnlyFilesystem => {
+            Err(wrong(&folder, &error))
+        }
+        Ok(()) | Err(_) => Ok(file),
+    }
 }
 
 /// What a supervisor takes up when it starts.

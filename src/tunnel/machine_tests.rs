@@ -822,6 +822,7 @@ fn a_gateway_that_is_asked_behind_a_slow_reader_is_asked_again_until_it_answers(
     let mut sim = parked_with_a_person();
     sim.pass(ms(60_000));
     sim.news(1, News::Pong { rtt: ms(50_000) });
+    sim.news(1, News::Pong { rtt: ms(20) });
     let actions = sim.pass_answering(ms(60_000));
     assert!(actions.contains(&Action::Prove(Number(1), Probe::Challenge)), "{actions:?}");
     assert_eq!(sim.tunnel.phase(), Phase::GatewayDown);

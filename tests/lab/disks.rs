@@ -48,7 +48,7 @@ fn a_full_disk_stops_no_tunnel_and_loses_no_definition() {
 }
 
 #[test]
-fn a_home_that_cannot_be_written_is_named_with_a_way_on() {
+fn a_home_that_cannot_be_written_serves_what_is_saved_and_names_what_it_cannot_do() {
     if !ready() {
         return;
     }
@@ -59,15 +59,20 @@ fn a_home_that_cannot_be_written_is_named_with_a_way_on() {
         let saved = scene.laptop.remotes();
         scene.laptop.stop_supervisor().expect("it ends");
         disk.lock();
-        let failed = openclaw(&scene.laptop).args(["--json", "health"]).run().exits(2);
+        scene.laptop(&["health"]);
+        let ran = openclaw(&scene.laptop).args(["remote", "status", "--json"]).run().exits(0);
+        assert_eq!(ran.json()[0]["phase"], "live", "{ran}");
+        let words = dialling(&scene.sshd, scene.gateway.port(), scene.gateway.token_file());
+        let failed = openclaw(&scene.laptop).args(words).args(["--json", "--name", "other"]);
+        let failed = failed.arg(scene.sshd.target()).run().exits(2);
         let error = &failed.json()["error"];
-        let message = error["message"].as_str().unwrap_or_default().to_lowercase();
-        assert!(message.contains("read-only"), "{failed}");
-        assert!(
-            error["fix"].as_str().unwrap_or_default().contains("OPENCLAW_STATE_DIR"),
-            "{failed}"
-        );
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(message.ends_with("the file system is read-only"), "{failed}");
+        let fix = error["fix"].as_str().unwrap_or_default();
+        assert!(fix.contains("OPENCLAW_STATE_DIR"), "{failed}");
+        drop(openclaw(&scene.laptop).args(["remote", "disconnect"]).run());
         disk.unlock();
+        scene.laptop(&["remote", "connect", "vps", "--batch"]);
         scene.laptop(&["health"]);
         assert_eq!(scene.laptop.remotes(), saved);
     });

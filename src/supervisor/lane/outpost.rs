@@ -21,7 +21,7 @@ use crate::{
     supervisor::{
         incoming::Local,
         link::{Knock, Link, NotOpened},
-        path::{Path, clock},
+        path::clock,
         pump::pump,
     },
     tunnel::{Claim, ClaimAction, ClaimEvent, Failure, Number, Phase, Proof, ProofKind, Refusal},
@@ -299,15 +299,8 @@ fn plain(error: &std::io::Error) -> String {
 
 /// Finds out why the server refused to listen at `at`: OpenSSH gives no reason.
 async fn look(link: &dyn Link, at: &Listen) -> Refusal {
-    let to = match at {
-        // There is always a free one.
-        Listen::Port { port: 0, .. } => return Refusal::Prohibited,
-        Listen::Port { bind, port } => match bind.as_deref() {
-            None | Some("*" | "" | "0.0.0.0" | "::") => Destination::loopback(*port),
-            Some(bind) => Destination::Port { host: bind.to_owned(), port: *port },
-        },
-        Listen::Socket(path) => Destination::Socket(path.clone()),
-    };
+    // Of any port there is always a free one.
+    let Some(to) = at.seen_from_there() else { return Refusal::Prohibited };
     match (timeout(LOOK_LIMIT, link.open(&to)).await, at) {
         (Ok(Ok(_)), _) => Refusal::Taken,
         (Ok(Err(NotOpened::Refused(_))), Listen::Port { .. }) => Refusal::Prohibited,
