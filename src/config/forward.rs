@@ -138,6 +138,18 @@ impl Listen {
         }
     }
 
+    /// Where it is reached from its own machine; `None` for a port that is still to be chosen.
+    pub(crate) fn seen_from_there(&self) -> Option<Destination> {
+        match self {
+            Self::Port { port: 0, .. } => None,
+            Self::Port { bind, port } => Some(match bind.as_deref() {
+                None | Some("*" | "" | "0.0.0.0" | "::") => Destination::loopback(*port),
+                Some(bind) => Destination::Port { host: bind.to_owned(), port: *port },
+            }),
+            Self::Socket(path) => Some(Destination::Socket(path.clone())),
+        }
+    }
+
     /// Whether this machine alone can reach it.
     pub(crate) fn is_private(&self) -> bool {
         match self {

@@ -411,6 +411,36 @@ fn a_saved_remote_is_checked_beside_its_running_tunnel() {
 }
 
 #[test]
+fn further_forwards_are_tried_and_given_back() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let (there, nobody) = (free_port(), free_port());
+    let local = format!("{}:127.0.0.1:{}", free_port(), scene.gateway.port());
+    let missing = format!("{}:127.0.0.1:{nobody}", free_port());
+    let remote = format!("{there}:127.0.0.1:{nobody}");
+    let taken = format!("{}:127.0.0.1:{nobody}", scene.gateway.port());
+    let tried = |more: &[&str]| {
+        let ran = check(&scene).args(["-L", &local, "-L", &missing, "-R", &remote]).args(more);
+        let report = ran.arg("--json").run().exits(0).json();
+        let tried = detail(&report, "forwards")["forwards"].clone();
+        let texts = tried.as_array().expect("a list").iter();
+        let said = texts.map(|it| it["text"].as_str().unwrap_or_default().to_owned());
+        (marks(&report), said.collect::<Vec<_>>())
+    };
+    let (marked, said) = tried(&[]);
+    assert!(marked.ends_with("+secret +forwards"), "{marked}");
+    assert_eq!(said[0], "answers");
+    assert!(said[1].contains("nothing answers there now"), "{said:?}");
+    assert!(said[2].contains("given back"), "{said:?}");
+    assert!(!listens(there));
+    let (marked, said) = tried(&["-R", &taken]);
+    assert!(marked.ends_with("!forwards"), "{marked}");
+    assert!(said[3].contains("taken over there"), "{said:?}");
+}
+
+#[test]
 fn a_secret_that_is_bound_elsewhere_is_not_sent() {
     if !present(&[Peer::OpenSsh]) {
         return;

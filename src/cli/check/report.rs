@@ -68,6 +68,7 @@ pub(super) enum Kind {
     Forward,
     Gateway,
     Secret,
+    Forwards,
 }
 
 /// What came of a step.
@@ -121,7 +122,8 @@ impl Kind {
             | Self::Login
             | Self::Forward
             | Self::Gateway
-            | Self::Secret => self.name(),
+            | Self::Secret
+            | Self::Forwards => self.name(),
         }
     }
 
@@ -137,6 +139,7 @@ impl Kind {
             Self::Forward => "forward",
             Self::Gateway => "gateway",
             Self::Secret => "secret",
+            Self::Forwards => "forwards",
         }
     }
 }

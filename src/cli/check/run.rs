@@ -3,6 +3,7 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use super::{
+    forwards,
     notes::{Clock, Person, Recorder},
     report::{HopLabel, Kind, Line, Report, Step, Verdict},
     seen::News,
@@ -144,9 +145,14 @@ impl Check<'_> {
             spinner: &spinner,
         };
         let visited = visit.run().await;
+        let further = forwards::try_out(&session, &plan.forwards, self.is_saved, &spinner).await;
         session.close().await;
-        let Visited { steps: behind, problem } = visited?;
+        let Visited { steps: behind, mut problem } = visited?;
         steps.extend(behind);
+        if let Some((step, refused)) = further {
+            steps.push(step);
+            problem = problem.or(refused);
+        }
         let report = Report { steps, took: clock.now(), ..report };
         Ok(match problem {
             Some(problem) => report.failed(problem, clock.now()),

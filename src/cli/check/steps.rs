@@ -82,7 +82,7 @@ pub(super) fn keywords(kind: Kind) -> &'static [&'static str] {
             "NumberOfPasswordPrompts",
             "BatchMode",
         ],
-        Kind::Resolve | Kind::Forward | Kind::Gateway | Kind::Secret => &[],
+        Kind::Resolve | Kind::Forward | Kind::Gateway | Kind::Secret | Kind::Forwards => &[],
     }
 }
 
