@@ -189,10 +189,8 @@ pub(super) async fn read(
     method: &str,
     deadline: Instant,
 ) -> Result<serde_json::Value, Problem> {
-    let (verified, answer) = tokio::join!(
-        reached.verify(left(deadline)),
-        reached.call(method, None, left(deadline))
-    );
+    let (verified, answer) =
+        tokio::join!(reached.verify(left(deadline)), reached.call(method, None, left(deadline)));
     verified?;
     answer
 }
