@@ -328,7 +328,13 @@ fn forward_line(forward: &Value) -> String {
         (None, "down") if !is_remote => "opened when first used".to_owned(),
         (None, phase) => phase.replace('_', " "),
     };
-    format!("{from} to {to}, {state}")
+    let (received, sent) = (number(forward, "/bytesIn"), number(forward, "/bytesOut"));
+    let moved = if received + sent == 0 {
+        String::new()
+    } else {
+        format!(", {} in, {} out", bytes(received), bytes(sent))
+    };
+    format!("{from} to {to}, {state}{moved}")
 }
 
 fn choose(context: &Context, name: &str) -> anyhow::Result<()> {

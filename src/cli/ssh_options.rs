@@ -12,6 +12,9 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Arguments {
+    // Reads what the fields below take out, so it comes first.
+    #[command(flatten)]
+    places: Places,
     /// Port of the SSH server
     #[arg(short, value_name = "PORT")]
     pub(super) port: Option<u16>,
@@ -66,7 +69,64 @@ pub(super) struct Arguments {
     pub(super) low_power: Option<bool>,
 }
 
+/// Where on the line the options stand of which the first one counts.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    port: Option<usize>,
+    login: Option<usize>,
+    options: Vec<usize>,
+}
+
+impl clap::FromArgMatches for Places {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        let all = |id: &str| matches.indices_of(id).into_iter().flatten();
+        Ok(Self {
+            port: all("port").next(),
+            login: all("login").next(),
+            options: all("option").collect(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for Places {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        command
+    }
+}
+
 impl Arguments {
+    /// Whether the short option at `place` comes before the `-o` of number `number`.
+    fn is_first(&self, place: Option<usize>, number: usize) -> bool {
+        let other = self.places.options.get(number);
+        place.zip(other).is_some_and(|(place, other)| place < *other)
+    }
+
+    /// The `-o` options, without those that a short option before them has settled.
+    fn options(&self) -> Result<Vec<(String, String)>, Problem> {
+        let mut options = Vec::new();
+        for (number, text) in self.option.iter().enumerate() {
+            let (key, value) = key_value(text)?;
+            let is_settled = match key.to_ascii_lowercase().as_str() {
+                "port" => self.is_first(self.places.port, number),
+                "user" => self.is_first(self.places.login, number),
+                _ => false,
+            };
+            if !is_settled {
+                options.push((key, value));
+            }
+        }
+        Ok(options)
+    }
+
     /// Refuses what a tunnel must not or cannot do, with the reason.
     pub(super) fn refuse_unsupported(&self) -> Result<(), Problem> {
         let refused = |what: &str, fix: &str| Err(Problem::new(Class::Usage, what).fix(fix));
@@ -107,8 +167,7 @@ impl Arguments {
             options.jumps = hops.split(',').map(str::to_owned).collect();
         }
         if !self.option.is_empty() {
-            options.options =
-                self.option.iter().map(|option| key_value(option)).collect::<Result<_, _>>()?;
+            options.options = self.options()?;
         }
         options.family = match (self.ipv4, self.ipv6) {
             (true, _) => Family::V4,

@@ -12,8 +12,9 @@ use tokio::{
 };
 
 use super::{
+    lock::locked,
     remote::Remote,
-    server::{Supervisor, locked, say},
+    server::{Supervisor, say},
 };
 use crate::{
     control::{self, Reply, Watched},

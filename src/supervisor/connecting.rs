@@ -16,8 +16,9 @@ use tracing::{debug, info};
 
 use super::{
     lane::State,
+    lock::locked,
     remote::Remote,
-    server::{CONFIGURED, Supervisor, configured, locked, say},
+    server::{CONFIGURED, Supervisor, configured, say},
     trial::{Verdict, judge},
 };
 use crate::{

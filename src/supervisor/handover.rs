@@ -35,7 +35,7 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -44,6 +44,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::lock::locked;
 
 /// How long either end may keep the other waiting for a frame.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -307,10 +309,6 @@ impl Pool {
         let held = std::mem::take(&mut *locked(&self.held));
         (listening.len(), held.len())
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The user at the other end.

@@ -549,7 +549,8 @@ impl Actor {
     }
 }
 
-fn millis(span: Duration) -> u64 {
+/// Whole milliseconds.
+pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 

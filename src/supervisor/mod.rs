@@ -19,6 +19,7 @@ mod herald;
 mod incoming;
 mod lane;
 mod link;
+mod lock;
 mod metrics;
 mod notify;
 mod path;

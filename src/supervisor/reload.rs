@@ -12,8 +12,9 @@ use super::{
     Scope,
     connecting::Ask,
     lane::{hopeless, serves},
+    lock::locked,
     remote::Remote,
-    server::{CONFIGURED, Supervisor, locked, still_configured},
+    server::{CONFIGURED, Supervisor, still_configured},
 };
 use crate::{
     config::{self, Kind, Remotes},

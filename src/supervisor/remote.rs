@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -21,8 +21,9 @@ use super::{
     dialer::{Label, Way},
     handover::Pool,
     incoming::Incoming,
-    lane::{Command, Lane, Limits, Purpose, Reverse, State, word},
-    metrics::Reading,
+    lane::{Command, Lane, Limits, Purpose, Reverse, State, millis, word},
+    lock::locked,
+    metrics::{Carried, Reading},
     path::clock,
     port::Port,
     unread::Unread,
@@ -535,7 +536,21 @@ impl Remote {
             sent: sum(|lane| lane.totals.bytes_out.load(Relaxed)),
             streams: sum(|lane| lane.totals.streams.load(Relaxed) as u64),
             held: self.lanes().map(|lane| lane.state.borrow().held as u64).sum(),
+            forwards: self.carried(),
         }
+    }
+
+    /// What each further forward has come to.
+    fn carried(&self) -> Vec<Carried> {
+        let local = self.forwards.iter().map(|of| ("-L", of));
+        let remote = self.reverses.iter().map(|of| ("-R", of));
+        let read = |(option, (forward, lane)): (&str, &(Forward, Lane))| Carried {
+            forward: format!("{option} {forward}"),
+            received: lane.totals.bytes_in.load(Relaxed),
+            sent: lane.totals.bytes_out.load(Relaxed),
+            streams: lane.totals.streams.load(Relaxed) as u64,
+        };
+        local.chain(remote).map(read).collect()
     }
 
     /// That of the last ping; of the last proof before the first.
@@ -675,6 +690,8 @@ fn forward_status(kind: &str, forward: &Forward, lane: &Lane, unbound: Option<&P
         "host": host, "hostPort": host_port, "hostSocket": host_socket,
         "allocatedPort": chosen, "phase": word(state.phase),
         "streams": lane.totals.streams.load(Relaxed),
+        "bytesIn": lane.totals.bytes_in.load(Relaxed),
+        "bytesOut": lane.totals.bytes_out.load(Relaxed),
         "failure": match unbound {
             Some(problem) => json!(problem),
             None => json!(state.failure.as_ref().map(failure)),
@@ -692,15 +709,7 @@ fn time(at: SystemTime) -> Option<String> {
     Some(millisecond.to_string())
 }
 
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Milliseconds with one decimal.
 fn tenths(span: Duration) -> f64 {
     (span.as_secs_f64() * 10_000.0).round() / 10.0
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

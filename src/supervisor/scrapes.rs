@@ -11,8 +11,9 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{
+    lock::locked,
     metrics::{Exporter, Reading, exposition},
-    server::{Supervisor, locked},
+    server::Supervisor,
 };
 use crate::{
     config::Remotes,

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     os::unix::net::UnixStream as StdUnixStream,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -27,6 +27,7 @@ use super::{
     handover::{self, Estate, Pool, Word},
     incoming::{Incoming, Local},
     lane::{Command, hopeless},
+    lock::locked,
     metrics::Exporter,
     place::Lock,
     program::Program,
@@ -660,10 +661,6 @@ pub(super) fn still_configured(paths: &Paths) -> Result<Option<config::Remote>, 
         Err(problem) if problem.class == Class::Usage => Ok(None),
         Err(problem) => Err(problem),
     }
-}
-
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use super::{
     lane::{serves, word},
-    server::{Supervisor, locked},
+    lock::locked,
+    server::Supervisor,
 };
 use crate::{problem::Problem, tunnel::Phase};
 

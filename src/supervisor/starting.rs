@@ -8,10 +8,11 @@ use tracing::{debug, info, warn};
 
 use super::{
     incoming::{Incoming, Local},
+    lock::locked,
     port,
     process::Scope,
     remote::Remote,
-    server::{CONFIGURED, Supervisor, locked, still_configured},
+    server::{CONFIGURED, Supervisor, still_configured},
 };
 use crate::{
     config::{self, Kind, Remotes},

@@ -13,9 +13,10 @@ use super::{
     door::Doors,
     handover::{self, Item, Part, Word},
     incoming::Incoming,
+    lock::locked,
     place::Lock,
     remote::Remote,
-    server::{REQUEST_LIMIT, Supervisor, locked},
+    server::{REQUEST_LIMIT, Supervisor},
 };
 use crate::{config::Listen, control};
 

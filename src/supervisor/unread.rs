@@ -3,13 +3,15 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+
+use super::lock::locked;
 
 /// What all streams of the supervisor may have unread, bytes.
 const UNREAD_MOST: usize = 64 << 20;
@@ -281,10 +283,6 @@ impl Drop for Backlog {
         self.unread.remove(self.lock().held());
         locked(&self.unread.backlogs).1.remove(&self.id);
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

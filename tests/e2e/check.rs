@@ -517,7 +517,7 @@ fn the_resolved_configuration_is_that_of_ssh() {
         return;
     }
     let home = Home::new();
-    let cases: [(&str, &[&str]); 14] = [
+    let cases: [(&str, &[&str]); 19] = [
         ("", &["box"]),
         ("Host box\n HostName 10.0.0.1\n Port 2222\n User me\n", &["box"]),
         ("Host box\n HostName %h.example\nHost *.example\n Port 1\n", &["box"]),
@@ -540,6 +540,14 @@ fn the_resolved_configuration_is_that_of_ssh() {
             &["-l", "you", "box"],
         ),
         ("Nonsense x\n", &["-o", "IgnoreUnknown=Nonsense", "-o", "AddressFamily=inet6", "box"]),
+        ("Port 5\n", &["-o", "Port=3", "-p", "4", "box"]),
+        ("Port 5\n", &["-p", "4", "-o", "Port=3", "box"]),
+        ("User a\n", &["-l", "b", "-o", "user c", "box"]),
+        ("User a\n", &["-o", "user c", "-l", "b", "box"]),
+        (
+            "LocalForward 1 a:2\n",
+            &["-L", "18789:127.0.0.1:18789", "-L", "[::1]:7:/run/x", "-R", "*:9:b:8", "box"],
+        ),
         ("CanonicalizeHostname no\nRekeyLimit 1G 1h\nControlMaster auto\n", &["-4", "box"]),
     ];
     for (text, words) in cases {

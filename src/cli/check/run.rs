@@ -18,9 +18,10 @@ use crate::{
         connect::given,
         order::{self, Order},
         output::Spinner,
+        ssh_options,
     },
     client::Credential,
-    config::{OpenClaw, Remote, Remotes},
+    config::{Forward, OpenClaw, Remote, Remotes},
     problem::Problem,
     ssh::{self, Environment, Keyring},
     tunnel::{Cause, Failure},
@@ -52,7 +53,7 @@ pub(in crate::cli) async fn run(
         None => saved.named_or_configured(&context.paths, &order.name)?,
     };
     if resolve_only {
-        return print_settings(context, definition).await;
+        return print_settings(context, with_forwards(definition, &arguments)?).await;
     }
     let check = Check {
         context,
@@ -65,6 +66,30 @@ pub(in crate::cli) async fn run(
     };
     let report = check.report().await?;
     check.print(&report)
+}
+
+/// The definition with its `-L` and `-R` as options, for `ssh -G` prints both alike.
+fn with_forwards(mut definition: Remote, typed: &order::Arguments) -> anyhow::Result<Remote> {
+    let folder = std::env::current_dir()?;
+    let mut local = std::mem::take(&mut definition.forwards);
+    if !typed.forward.is_empty() {
+        // The gateway's own as well, which is no further forward.
+        let read = |spec: &String| ssh_options::local_forward(spec, &folder);
+        local = typed.forward.iter().map(read).collect::<Result<_, _>>()?;
+    }
+    let remote = std::mem::take(&mut definition.remote_forwards);
+    let local = local.iter().map(|forward| ("LocalForward", forward));
+    let remote = remote.iter().map(|forward| ("RemoteForward", forward));
+    let quoted = |place: String| {
+        if place.contains(char::is_whitespace) { format!("\"{place}\"") } else { place }
+    };
+    let options = local.chain(remote).map(|(keyword, Forward { listen, to })| {
+        let value = format!("{} {}", quoted(listen.to_string()), quoted(to.to_string()));
+        (keyword.to_owned(), value)
+    });
+    let options: Vec<_> = options.collect();
+    definition.ssh.options.extend(options);
+    Ok(definition)
 }
 
 /// Prints what the configuration comes to, in the format of `ssh -G`.

@@ -127,7 +127,15 @@ impl Card<'_> {
         let (tone, sign) = manner(&forward.phase);
         let (how, tone) = match (forward.failure.as_str(), forward.phase.as_str()) {
             ("", "down") => ("○ opened when first used".to_owned(), Tone::Quiet),
-            ("", phase) => (format!("{sign} {}", spoken(phase)), tone),
+            ("", phase) => {
+                let moved = match (forward.received, forward.sent) {
+                    (0, 0) => String::new(),
+                    (received, sent) => {
+                        format!("  {} in, {} out", bytes(received), bytes(sent))
+                    }
+                };
+                (format!("{sign} {}{moved}", spoken(phase)), tone)
+            }
             (failure, _) => (format!("✕ {failure}"), Tone::Bad),
         };
         let way = fit(&format!("{} → {}  ", forward.from, forward.to), self.room());

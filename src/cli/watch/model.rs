@@ -74,6 +74,8 @@ pub(super) struct Forward {
     pub(super) to: String,
     pub(super) phase: String,
     pub(super) failure: String,
+    pub(super) received: u64,
+    pub(super) sent: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -192,11 +194,14 @@ impl Remote {
 impl Forward {
     fn read(value: &Value) -> Self {
         let (from, to) = places(value);
+        let number = |pointer: &str| value.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
         Self {
             from: clean(&from),
             to: clean(&to),
             phase: text(value, "/phase"),
             failure: text(value, "/failure/message"),
+            received: number("/bytesIn"),
+            sent: number("/bytesOut"),
         }
     }
 }

@@ -27,7 +27,8 @@ fn vps() -> Value {
         "bytesIn": 3_405_000_000_u64, "bytesOut": 120_000_000_u64,
         "failure": null,
         "forwards": [
-            {"bind": null, "port": 5432, "host": "db.internal", "hostPort": 5432, "phase": "live", "failure": null},
+            {"bind": null, "port": 5432, "host": "db.internal", "hostPort": 5432, "phase": "live",
+                "bytesIn": 52_000_000, "bytesOut": 1_200_000, "failure": null},
             {"bind": "127.0.0.2", "port": 8080, "host": "127.0.0.1", "hostPort": 80, "phase": "down", "failure": null},
         ],
     })

@@ -40,6 +40,17 @@ pub(in crate::supervisor) struct Reading {
     pub(in crate::supervisor) sent: u64,
     pub(in crate::supervisor) streams: u64,
     pub(in crate::supervisor) held: u64,
+    pub(in crate::supervisor) forwards: Vec<Carried>,
+}
+
+/// What one further forward has come to; the remote's numbers count it in.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::supervisor) struct Carried {
+    /// As it is typed: `-L …`.
+    pub(in crate::supervisor) forward: String,
+    pub(in crate::supervisor) received: u64,
+    pub(in crate::supervisor) sent: u64,
+    pub(in crate::supervisor) streams: u64,
 }
 
 impl Reading {
@@ -56,6 +67,7 @@ impl Reading {
             sent: 0,
             streams: 0,
             held: 0,
+            forwards: Vec::new(),
         }
     }
 }
@@ -79,6 +91,7 @@ pub(in crate::supervisor) fn exposition(
     let remotes_only = registry.sub_registry_with_prefix("remote");
     gauges(remotes_only, remotes);
     counters(remotes_only, remotes);
+    forwards(remotes_only, remotes);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -156,6 +169,29 @@ fn counters(registry: &mut Registry, remotes: &[Reading]) {
     };
     bytes("received", "Bytes from the far side through streams", count(|r| r.received));
     bytes("sent", "Bytes to the far side through streams", count(|r| r.sent));
+}
+
+fn forwards(registry: &mut Registry, remotes: &[Reading]) {
+    let each = remotes.iter().flat_map(|reading| {
+        reading.forwards.iter().map(|carried| {
+            let mut labels = of(reading);
+            labels.push(("forward", carried.forward.clone()));
+            (labels, carried)
+        })
+    });
+    let streams = Gauges::default();
+    let (received, sent) = (Counts::default(), Counts::default());
+    for (labels, carried) in each {
+        streams.get_or_create(&labels).set(carried.streams as f64);
+        received.get_or_create(&labels).inc_by(carried.received);
+        sent.get_or_create(&labels).inc_by(carried.sent);
+    }
+    let help = "Connections that are open through the forward";
+    registry.register("forward_open_streams", help, streams);
+    let help = "Bytes from the far side through the forward";
+    registry.register_with_unit("forward_received", help, Unit::Bytes, received);
+    let help = "Bytes to the far side through the forward";
+    registry.register_with_unit("forward_sent", help, Unit::Bytes, sent);
 }
 
 #[cfg(test)]

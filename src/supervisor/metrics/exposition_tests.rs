@@ -12,6 +12,12 @@ fn vps() -> Reading {
         sent: 120_000,
         streams: 4,
         held: 1,
+        forwards: vec![Carried {
+            forward: "-L 5432:db.internal:5432".to_owned(),
+            received: 400_000,
+            sent: 20_000,
+            streams: 1,
+        }],
         ..Reading::resting("vps", Phase::Live)
     }
 }

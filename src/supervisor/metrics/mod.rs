@@ -3,5 +3,5 @@
 mod exposition;
 mod server;
 
-pub(super) use exposition::{Reading, exposition};
+pub(super) use exposition::{Carried, Reading, exposition};
 pub(super) use server::Exporter;
