@@ -98,8 +98,9 @@ impl Sim {
         }
         if self.tunnel.options.proof == ProofKind::Gateway {
             // What was proved before a silence is a memory.
-            let silent = self.tunnel.current.iter().filter(|attempt| attempt.suspect.is_some());
-            silent.for_each(|attempt| drop(self.proved.remove(&attempt.number)));
+            for attempt in self.tunnel.current.iter().filter(|it| it.suspect.is_some()) {
+                self.proved.remove(&attempt.number);
+            }
         }
         self.check();
         actions
