@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     client::{EVERYTHING, Place, Plan, Reached},
-    config::{Bind, DEFAULT_PORT, OpenClaw},
+    config::{Bind, OpenClaw, port_variable, profile_port},
     problem::Problem,
 };
 
@@ -46,7 +46,7 @@ struct Report {
 pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let which = &arguments.which;
     let file = OpenClaw::load(&context.paths);
-    let port = port(which, file.as_ref().ok());
+    let port = port(which, file.as_ref().ok(), context.paths.profile.as_deref());
     let holder = listeners::get_process_by_port(port, listeners::Protocol::TCP)
         .ok()
         .map(|process| format!("{} (pid {})", process.name, process.pid));
@@ -95,13 +95,12 @@ async fn ask(
 }
 
 /// The port of this machine's gateway.
-fn port(which: &Which, file: Option<&OpenClaw>) -> u16 {
-    let variable = || std::env::var("OPENCLAW_GATEWAY_PORT").ok().and_then(|p| p.parse().ok());
-    which
-        .port()
-        .or_else(variable)
-        .or_else(|| file.and_then(|file| file.gateway.port))
-        .unwrap_or(DEFAULT_PORT)
+fn port(which: &Which, file: Option<&OpenClaw>, profile: Option<&str>) -> u16 {
+    let variable = || std::env::var("OPENCLAW_GATEWAY_PORT").ok().and_then(|p| port_variable(&p));
+    which.port().or_else(variable).unwrap_or_else(|| match file {
+        Some(file) => file.gateway.own_port(),
+        None => profile_port(profile),
+    })
 }
 
 fn bind_text(bind: Bind) -> &'static str {
