@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     Context,
     gateway_probe::capability,
+    gateway_unit::Standing,
     output::{Tone, error_value, milliseconds},
     which::{Which, block_on, left, reach},
 };
@@ -35,6 +36,8 @@ pub(super) struct Arguments {
 /// What was found out.
 struct Report {
     file: Result<OpenClaw, Problem>,
+    /// Its service.
+    service: Standing,
     /// Who listens on the gateway's port of this machine.
     holder: Option<String>,
     /// `None` without a probe.
@@ -60,7 +63,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
                 Err(problem) => Err(problem),
             })
         };
-        let report = Report { file, holder, probe: probe.await };
+        let service = Standing::find(context).await;
+        let report = Report { file, service, holder, probe: probe.await };
         if context.output.is_json() {
             context.output.value(&report.json(context, port, arguments.require_rpc))?;
         } else {
@@ -131,6 +135,7 @@ impl Report {
             None => "nothing listens".to_owned(),
         };
         let mut rows = vec![
+            ("Service", self.service.text()),
             ("Config", config),
             ("Bind", format!("{}, port {port}", self.bind())),
             ("Port", listener),
@@ -167,7 +172,7 @@ impl Report {
                 "version": env!("CARGO_PKG_VERSION"),
                 "entrypoint": std::env::current_exe().ok(),
             },
-            "service": {"label": "none", "loaded": false, "runtime": {"status": "unknown"}},
+            "service": self.service.json(),
             "config": {"cli": config, "daemon": config},
             "gateway": {
                 "bindMode": self.bind(),
@@ -180,7 +185,7 @@ impl Report {
                 "status": if self.holder.is_some() { "busy" } else { "free" },
                 "listeners": self.holder.iter().collect::<Vec<_>>(),
             },
-            "extraServices": [],
+            "extraServices": self.service.extra(),
         });
         if let (Some(probe), Some(report)) = (&self.probe, report.as_object_mut()) {
             report.insert("rpc".to_owned(), rpc(probe, read));
