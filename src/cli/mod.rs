@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod connect;
 mod demo;
+mod doctor;
 mod expose;
 mod foreground;
 mod gateway;
@@ -91,6 +92,8 @@ enum Command {
     Health(health::Arguments),
     /// Show which gateway is meant, and how it is
     Status(status::Arguments),
+    /// Say what is unsafe or broken here, and what to type
+    Doctor(doctor::Arguments),
     /// Run the supervisor of this profile (started by `remote connect`)
     #[command(hide = true)]
     Supervisor {
@@ -141,6 +144,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(arguments) => config::run(context, arguments),
         Command::Health(arguments) => health::run(context, &arguments),
         Command::Status(arguments) => status::run(context, &arguments),
+        Command::Doctor(arguments) => doctor::run(context, &arguments),
         Command::Supervisor { foreground: true } => foreground::all(context),
         Command::Supervisor { foreground: false } => remote::supervise(context),
         Command::Other(words) => Err(unknown(&words).into()),

@@ -297,7 +297,7 @@ fn a_gateway_in_the_foreground_is_named_where_a_service_is_meant() {
     let mut command: Command = guarded(crate::support::built());
     home.furnish(&mut command);
     command.args(["gateway", "run", "--port", &port.to_string()]);
-    let gateway = Program::start("a gateway", command);
+    let mut gateway = Program::start("a gateway", command);
     assert!(gateway.prints("gateway ready", LIMIT), "{}", gateway.log());
     let named = format!("runs in the foreground (pid {}, port {port})", gateway.pid());
     for verb in ["stop", "restart", "start"] {
@@ -309,7 +309,7 @@ fn a_gateway_in_the_foreground_is_named_where_a_service_is_meant() {
     let status = status.args(["--port", &port.to_string()]).run().exits(0);
     let status: serde_json::Value = serde_json::from_str(&status.stdout).expect("a report");
     assert_eq!(status["service"]["loaded"], false);
-    assert_eq!(status["service"]["foreground"]["pid"], gateway.pid());
+    assert_eq!(status["service"]["foreground"]["pid"], gateway.pid().as_raw());
     drop(gateway);
     let ran = openclaw(&home).args(["gateway", "stop", "--json"]).run().exits(0);
     assert!(ran.stdout.contains(r#""result": "not-loaded""#), "{ran}");
