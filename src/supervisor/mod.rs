@@ -21,7 +21,6 @@ mod lane;
 mod link;
 mod lock;
 mod metrics;
-mod notify;
 mod path;
 mod place;
 mod port;
