@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Context;
 use crate::{
     client::{Asked, Credential, Plan, Reached, Source, Target},
+    fingerprint::Fingerprint,
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -25,6 +26,9 @@ pub(super) struct Which {
     /// Talk to the gateway at this address; needs its own --token or --password
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// The only certificate that --url wss://… may show, its SHA-256 in hex
+    #[arg(long, value_name = "SHA256", value_parser = fingerprint)]
+    tls_fingerprint: Option<Fingerprint>,
     /// Talk to the gateway on this machine at this port
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
@@ -49,6 +53,10 @@ pub(super) struct Which {
 #[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return a result")]
 fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(text))
+}
+
+fn fingerprint(text: &str) -> Result<Fingerprint, &'static str> {
+    Fingerprint::parse(text).ok_or("not a certificate's SHA-256, 64 hex digits")
 }
 
 impl Which {
@@ -85,6 +93,7 @@ impl Which {
             remote: context.globals.remote.clone(),
             local_gateway: context.globals.local_gateway,
             port: self.port,
+            pin: self.tls_fingerprint,
             with_credential: !credential.is_empty(),
         }
     }
