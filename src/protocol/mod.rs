@@ -7,6 +7,7 @@ pub(crate) mod event;
 mod frame;
 mod health;
 mod method;
+mod role;
 mod scope;
 mod system;
 
@@ -22,6 +23,7 @@ pub(crate) use health::{
     SessionSummary, Status, StatusMethod, StatusParams, StatusSessions,
 };
 pub(crate) use method::{Method, Row, rows};
+pub(crate) use role::Role;
 pub(crate) use scope::Scope;
 pub(crate) use system::{
     GatewayIdentity, GatewayIdentityGet, NoParams, PresenceEntry, SystemPresence,
