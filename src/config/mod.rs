@@ -25,8 +25,8 @@ pub(crate) use handed::Handed;
 #[cfg(test)]
 pub(crate) use openclaw::Auth;
 pub(crate) use openclaw::{
-    AuthMode, Bind, DEFAULT_PORT, Gateway, HostKeyPolicy, Logging, Mode, OpenClaw, ProxyAuth,
-    RateLimit, RemoteGateway, Review, SecretInput, TailscaleMode, Tls, Transport,
+    AuthMode, Bind, DEFAULT_PORT, Gateway, HostKeyPolicy, Logging, Mode, OpenClaw, RemoteGateway,
+    Review, SecretInput, Tls, Transport,
 };
 pub(crate) use path::KeyPath;
 pub(crate) use paths::Paths;

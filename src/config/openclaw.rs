@@ -22,7 +22,7 @@ use crate::{
     secret::Secret,
 };
 
-pub(crate) use ingress::{ProxyAuth, RateLimit, Tailscale, TailscaleMode, Tls};
+pub(crate) use ingress::{ProxyAuth, RateLimit, Tailscale, Tls};
 
 /// A gateway's port when nothing else is said.
 pub(crate) const DEFAULT_PORT: u16 = 18789;
@@ -72,10 +72,13 @@ pub(crate) struct Gateway {
     /// `gateway.tls`.
     pub(crate) tls: Tls,
     /// `gateway.tailscale`.
+    #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) tailscale: Tailscale,
     /// `gateway.trustedProxies`: addresses and ranges of proxies whose headers count.
+    #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// `gateway.allowRealIpFallback`: whether a trusted proxy may name its client in `X-Real-IP`.
+    #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) allow_real_ip: bool,
 }
 
@@ -113,10 +116,13 @@ pub(crate) struct Auth {
     /// `gateway.auth.password`.
     pub(crate) password: Option<SecretInput>,
     /// `gateway.auth.allowTailscale`: whether verified Tailscale users need no secret.
+    #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) allow_tailscale: Option<bool>,
     /// `gateway.auth.trustedProxy`.
+    #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) trusted_proxy: Option<ProxyAuth>,
     /// `gateway.auth.rateLimit`.
+    #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) rate_limit: RateLimit,
 }
 

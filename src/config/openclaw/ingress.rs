@@ -41,6 +41,7 @@ impl Default for Tls {
 }
 
 /// `gateway.tailscale`.
+#[allow(dead_code, reason = "read and checked with the rest of the file")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tailscale {
     /// `gateway.tailscale.mode`.
@@ -48,6 +49,7 @@ pub(crate) struct Tailscale {
 }
 
 /// `gateway.tailscale.mode`.
+#[allow(dead_code, reason = "read and checked with the rest of the file")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum TailscaleMode {
     /// Nothing is published.
@@ -60,6 +62,7 @@ pub(crate) enum TailscaleMode {
 }
 
 /// `gateway.auth.trustedProxy`.
+#[allow(dead_code, reason = "read and checked with the rest of the file")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ProxyAuth {
     /// `userHeader`: the header that names the user; must be there to use the mode.
@@ -73,6 +76,7 @@ pub(crate) struct ProxyAuth {
 }
 
 /// `gateway.auth.rateLimit`.
+#[allow(dead_code, reason = "read and checked with the rest of the file")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RateLimit {
     /// `maxAttempts`: wrong secrets within the window until the lockout.
