@@ -2,6 +2,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     reason = "a test may panic, and says what it skipped"
 )]
 
@@ -76,7 +77,8 @@ impl Home {
             child.kill().unwrap();
             panic!("it did not get ready: {}", text_of(&notes));
         };
-        assert_eq!(ready, format!("gateway ready on ws://127.0.0.1:{port}"));
+        let place = format!("://127.0.0.1:{port}");
+        assert!(ready.starts_with("gateway ready on ws") && ready.ends_with(&place), "{ready}");
         Gateway { child, port, notes }
     }
 
@@ -447,4 +449,59 @@ fn an_empty_token_file_is_no_token() {
     let file = file.display().to_string();
     let error = error(&home.refused(&["--json", "--token-file", &file]), 2);
     assert_eq!(error["class"], "config");
+}
+
+/// What a program says on its standard output, its input being empty; `None` where it is missing.
+fn says(program: &str, arguments: &[&str]) -> Option<String> {
+    let found = Command::new(program).arg("version").output();
+    if found.is_err() {
+        assert_ne!(std::env::var("OPENCLAW_TEST_PEERS").as_deref(), Ok("required"), "{program}");
+        eprintln!("skipped: no {program}");
+        return None;
+    }
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    Some(String::from_utf8_lossy(&finish(command).stdout).into_owned())
+}
+
+#[test]
+fn speaks_tls_as_openssl_and_curl_know_it_and_our_own_client_compares_the_certificate() {
+    let home = Home::new();
+    let port = free_port();
+    home.config("{gateway: {tls: {enabled: true}}}");
+    let gateway = home.start(port);
+    let place = format!("127.0.0.1:{port}");
+
+    let healthz = format!("https://{place}/healthz");
+    if let Some(answer) = says("curl", &["--silent", "--insecure", "--max-time", "15", &healthz]) {
+        assert_eq!(answer, r#"{"ok":true,"status":"live"}"#);
+    }
+    let certificate = home.state().join("rs/tls/cert.pem");
+    let file = certificate.to_str().unwrap();
+    let print = ["x509", "-in", file, "-noout", "-fingerprint", "-sha256"];
+    let Some(print) = says("openssl", &print) else { return };
+    let pin = print.trim().split_once('=').unwrap().1;
+    let shown = says("openssl", &["s_client", "-connect", &place, "-CAfile", file]).unwrap();
+    assert!(shown.contains("Verify return code: 0 (ok)"), "{shown}");
+
+    let health = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_openclaw"));
+        command.env_clear().env("HOME", home.0.path()).env("OPENCLAW_STATE_DIR", home.state());
+        finish({
+            command.args(["health", "--json"]).args(arguments).stdin(Stdio::null());
+            command
+        })
+    };
+    let url = format!("wss://{place}");
+    let token = home.state().join("rs/gateway-token");
+    let there = ["--url", &url, "--token-file", token.to_str().unwrap()];
+    let pinned = health(&[there.as_slice(), &["--tls-fingerprint", pin]].concat());
+    assert!(pinned.status.success(), "{}", String::from_utf8_lossy(&pinned.stdout));
+    let other = pin.replace(|digit: char| digit.is_ascii_hexdigit(), "0");
+    let refused = health(&[there.as_slice(), &["--tls-fingerprint", &other]].concat());
+    assert_eq!(error(&refused, 5)["code"], "TLS_PIN_MISMATCH");
+    assert_eq!(error(&health(&there), 5)["code"], "TLS_UNTRUSTED");
+    let local = health(&["--port", &port.to_string()]);
+    assert!(local.status.success(), "{}", String::from_utf8_lossy(&local.stdout));
+    drop(gateway);
 }

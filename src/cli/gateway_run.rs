@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::{AuthMode, Handed, OpenClaw},
-    gateway::{self, Flags, Running, Settings},
+    gateway::{self, Flags, Machine, Running, Settings},
     notice::{self, Message},
     problem::{Class, Problem},
     secret::Secret,
@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     /// Listen on this port (also OPENCLAW_GATEWAY_PORT, gateway.port; 18789)
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Listen here: loopback, lan, auto, custom (gateway.customBindHost) or an IP address
+    /// Listen here: loopback, lan, tailnet, auto, custom (gateway.customBindHost) or an IP address
     #[arg(long, value_name = "MODE|ADDRESS")]
     bind: Option<String>,
     /// What clients must know: a token, a password, or nothing (on loopback only)
@@ -132,7 +132,7 @@ fn settings(
     let variable = |name: &str| {
         std::env::var(name).ok().or_else(|| handed(name).map(|secret| secret.expose().to_owned()))
     };
-    Settings::decide(&flags, variable, config, context.paths.clone())
+    Settings::decide(&flags, variable, config, context.paths.clone(), &Machine::look())
 }
 
 fn secret(text: Option<String>, file: Option<PathBuf>) -> Result<Option<Secret>, Problem> {
@@ -188,7 +188,8 @@ async fn beat() -> Infallible {
 
 fn announce(output: &Output, running: &Running, logs: &Path) -> anyhow::Result<()> {
     let Some(first) = running.addresses().first() else { return Ok(()) };
-    let url = format!("ws://{}", dialled(*first));
+    let scheme = if running.fingerprint().is_some() { "wss" } else { "ws" };
+    let url = format!("{scheme}://{}", dialled(*first));
     if running.addresses().iter().any(|address| !address.ip().is_loopback()) {
         output.note(format!(
             "listening on {first} too; other machines are refused until they can be paired, so \
@@ -200,9 +201,13 @@ fn announce(output: &Output, running: &Running, logs: &Path) -> anyhow::Result<(
         return output.value(&serde_json::json!({
             "ok": true, "url": url, "port": first.port(), "pid": pid,
             "log": gateway_log::newest(logs),
+            "tlsFingerprint": running.fingerprint(),
         }));
     }
     output.line(format!("gateway ready on {url}"));
+    if let Some(fingerprint) = running.fingerprint() {
+        output.line(format!("TLS certificate {fingerprint}"));
+    }
     Ok(())
 }
 

@@ -59,7 +59,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
         let probe = async {
             let plan = plan?;
             Some(match plan {
-                Ok(plan) => ask(context, plan, arguments.require_rpc, deadline).await,
+                Ok(plan) => Box::pin(ask(context, plan, arguments.require_rpc, deadline)).await,
                 Err(problem) => Err(problem),
             })
         };

@@ -12,6 +12,7 @@ use super::Context;
 use crate::{
     client::{Asked, Credential, Plan, Reached, Source, Target},
     control,
+    fingerprint::Fingerprint,
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -26,6 +27,9 @@ pub(super) struct Which {
     /// Talk to the gateway at this address; needs its own --token or --password
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// The only certificate that --url wss://… may show, its SHA-256 in hex
+    #[arg(long, value_name = "SHA256", value_parser = fingerprint)]
+    tls_fingerprint: Option<Fingerprint>,
     /// Talk to the gateway on this machine at this port
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
@@ -50,6 +54,10 @@ pub(super) struct Which {
 #[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return a result")]
 fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(text))
+}
+
+fn fingerprint(text: &str) -> Result<Fingerprint, &'static str> {
+    Fingerprint::parse(text).ok_or("not a certificate's SHA-256, 64 hex digits")
 }
 
 impl Which {
@@ -86,6 +94,7 @@ impl Which {
             remote: context.globals.remote.clone(),
             local_gateway: context.globals.local_gateway,
             port: self.port,
+            pin: self.tls_fingerprint,
             with_credential: !credential.is_empty(),
         }
     }

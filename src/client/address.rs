@@ -1,40 +1,58 @@
-//! A gateway's `ws://` address, and where plain text may go.
+//! A gateway's address, and where plain text may go.
 
 use std::{fmt, net::IpAddr};
 
-use url::{Host, Url};
+use rustls::pki_types::ServerName;
+use url::Url;
 
-use crate::problem::{Class, Problem};
+use crate::{
+    fingerprint::Fingerprint,
+    problem::{Class, Problem},
+};
 
-/// A gateway's address that may be dialled without encryption.
+/// What ends names that only a private network resolves, as OpenClaw documents them: those of
+/// multicast DNS (RFC 6762) and of Tailscale.
+const PRIVATE_SUFFIXES: [&str; 2] = [".local", ".ts.net"];
+
+/// A gateway's address, dialled encrypted, or plain where that may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
-    /// What to dial, in this order; never empty, and never a name that others resolve.
-    pub(crate) hosts: Vec<IpAddr>,
+    /// What to dial.
+    pub(crate) host: Host,
     /// The port.
     pub(crate) port: u16,
+    /// Whether it is `wss://`.
+    pub(crate) is_tls: bool,
+    /// The only certificate to talk to.
+    pub(crate) pin: Option<Fingerprint>,
     /// The address as the WebSocket request names it.
     url: Url,
 }
 
+/// What an address names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// These, in this order; never empty.
+    Addresses(Vec<IpAddr>),
+    /// What this name leads to; in plain text only where [`may_be_plain`] says so.
+    Name(String),
+}
+
 impl Address {
-    /// Parses a `ws://` address. Class `usage` for what is no such address or must not be used.
+    /// Parses a `ws://` or `wss://` address. Class `usage` for what is none or must not be used.
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         let url = Url::parse(text.trim())
             .map_err(|error| Problem::new(Class::Usage, format!("not a gateway's URL: {error}")))?;
-        match url.scheme() {
-            "ws" => {}
-            "wss" => {
-                return Err(Problem::new(Class::Usage, "wss:// is not built yet")
-                    .fix("openclaw remote connect user@host"));
-            }
+        let is_tls = match url.scheme() {
+            "ws" => false,
+            "wss" => true,
             other => {
                 return Err(Problem::new(
                     Class::Usage,
-                    format!("a gateway's URL starts with ws://, not {other}://"),
+                    format!("a gateway's URL starts with ws:// or wss://, not {other}://"),
                 ));
             }
-        }
+        };
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
             return Err(Problem::new(
                 Class::Usage,
@@ -42,31 +60,66 @@ impl Address {
             )
             .fix("pass the secret with --token-file"));
         }
-        let hosts = match url.host() {
-            Some(Host::Ipv4(address)) => vec![IpAddr::V4(address)],
-            Some(Host::Ipv6(address)) => vec![IpAddr::V6(address)],
-            Some(Host::Domain("localhost")) => super::LOOPBACK.to_vec(),
-            Some(Host::Domain(_)) | None => Vec::new(),
+        let host = match url.host() {
+            Some(url::Host::Ipv4(address)) => Host::Addresses(vec![IpAddr::V4(address)]),
+            Some(url::Host::Ipv6(address)) => Host::Addresses(vec![IpAddr::V6(address)]),
+            Some(url::Host::Domain("localhost")) => Host::Addresses(super::LOOPBACK.to_vec()),
+            Some(url::Host::Domain(name)) if !name.is_empty() => Host::Name(name.to_owned()),
+            Some(url::Host::Domain(_)) | None => {
+                return Err(Problem::new(Class::Usage, "a gateway's URL names a host"));
+            }
         };
-        if hosts.is_empty() || !hosts.iter().all(|host| may_be_plain(*host)) {
+        let is_private = match &host {
+            Host::Addresses(addresses) => addresses.iter().all(|address| may_be_plain(*address)),
+            Host::Name(name) => is_private_name(name),
+        };
+        if !is_tls && !is_private {
             return Err(Problem::new(
                 Class::Usage,
                 format!(
                     "{} would be sent in plain text: ws:// is for the addresses of this machine \
-                     and of private networks, written as numbers",
+                     and of private networks, written as numbers, and for names in .local and \
+                     .ts.net",
                     url.host_str().unwrap_or_default()
                 ),
             )
-            .fix("openclaw remote connect user@host"));
+            .fix("wss://, or: openclaw remote connect user@host"));
         }
         let port = url.port_or_known_default().unwrap_or(80);
-        Ok(Self { hosts, port, url })
+        Ok(Self { host, port, is_tls, pin: None, url })
+    }
+
+    /// The same with the only certificate to talk to; class `usage` where none is shown.
+    pub(crate) fn pinned(self, pin: Option<Fingerprint>) -> Result<Self, Problem> {
+        if pin.is_some() && !self.is_tls {
+            return Err(Problem::new(
+                Class::Usage,
+                format!("{self} is plain text and shows no certificate to compare"),
+            )
+            .fix("wss:// instead of ws://"));
+        }
+        Ok(Self { pin, ..self })
     }
 
     /// The address of this machine's gateway.
     pub(crate) fn local(port: u16) -> Result<Self, Problem> {
         Self::parse(&format!("ws://127.0.0.1:{port}"))
-            .map(|address| Self { hosts: super::LOOPBACK.to_vec(), ..address })
+            .map(|address| Self { host: Host::Addresses(super::LOOPBACK.to_vec()), ..address })
+    }
+
+    /// The same where this machine's gateway speaks TLS.
+    pub(crate) fn local_tls(port: u16, pin: Option<Fingerprint>) -> Result<Self, Problem> {
+        let address = Self::parse(&format!("wss://127.0.0.1:{port}"))?;
+        Ok(Self { host: Host::Addresses(super::LOOPBACK.to_vec()), pin, ..address })
+    }
+
+    /// The name that the certificate must bear where no pin decides.
+    pub(crate) fn server_name(&self) -> Option<ServerName<'static>> {
+        match self.url.host()? {
+            url::Host::Domain(name) => ServerName::try_from(name.to_owned()).ok(),
+            url::Host::Ipv4(address) => Some(ServerName::IpAddress(IpAddr::V4(address).into())),
+            url::Host::Ipv6(address) => Some(ServerName::IpAddress(IpAddr::V6(address).into())),
+        }
     }
 }
 
@@ -79,7 +132,7 @@ impl fmt::Display for Address {
 
 /// Whether plain text may go to an address: loopback, private, link-local or carrier-grade NAT
 /// (RFC 1122, 1918, 3927, 4193, 4291, 6598).
-fn may_be_plain(address: IpAddr) -> bool {
+pub(super) fn may_be_plain(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let [first, second, ..] = address.octets();
@@ -90,6 +143,14 @@ fn may_be_plain(address: IpAddr) -> bool {
             address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
         }
     }
+}
+
+/// Whether a name is one of a private network. What it leads to is looked at again when dialled.
+fn is_private_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    PRIVATE_SUFFIXES
+        .iter()
+        .any(|suffix| name.strip_suffix(suffix).is_some_and(|rest| !rest.is_empty()))
 }
 
 #[cfg(test)]
@@ -119,14 +180,20 @@ mod tests {
         ];
         for (text, dialled) in allowed {
             let address = Address::parse(text).unwrap_or_else(|p| panic!("{text}: {p}"));
-            assert_eq!(address.hosts[0].to_string(), dialled, "{text}");
+            let Host::Addresses(hosts) = address.host else { panic!("{text} is no name") };
+            assert_eq!(hosts[0].to_string(), dialled, "{text}");
         }
         for text in [
             "ws://127.evil.com",
             "ws://127.0.0.1.evil.com",
             "ws://localhost.evil.com",
             "ws://10.evil.com",
-            "ws://gateway.local",
+            "ws://local",
+            "ws://.local",
+            "ws://gateway.local.evil.com",
+            "ws://gatewaylocal",
+            "ws://evilts.net",
+            "ws://ts.net",
             "ws://8.8.8.8:18789",
             "ws://0.0.0.0:18789",
             "ws://172.32.0.1",
@@ -137,7 +204,6 @@ mod tests {
             "ws://[::]:1",
             "ws://[::ffff:8.8.8.8]",
             "ws://[2001:db8::1]",
-            "wss://127.0.0.1",
             "http://127.0.0.1",
             "127.0.0.1:18789",
             "ws://user@127.0.0.1",
@@ -148,6 +214,31 @@ mod tests {
             let problem = Address::parse(text).expect_err(text);
             assert_eq!(problem.class, Class::Usage, "{text}");
         }
+    }
+
+    #[test]
+    fn documented_names_are_plain_and_any_host_is_encrypted() {
+        for text in ["ws://gateway.local:1", "ws://box.tail1234.ts.net", "ws://Gateway.Local."] {
+            let address = Address::parse(text).unwrap();
+            assert!(matches!(address.host, Host::Name(_)) && !address.is_tls, "{text}");
+        }
+        for text in ["wss://gateway.example.com", "wss://8.8.8.8:1", "wss://[2001:db8::1]"] {
+            let address = Address::parse(text).unwrap();
+            assert!(address.is_tls && address.server_name().is_some(), "{text}");
+        }
+        for text in ["wss://user@gateway.example.com", "wss://gateway.example.com/?token=x"] {
+            assert_eq!(Address::parse(text).unwrap_err().class, Class::Usage, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pin_wants_something_to_compare_it_with() {
+        let pin = Some(Fingerprint::of(b"certificate"));
+        let plain = Address::parse("ws://127.0.0.1:1").unwrap();
+        assert_eq!(plain.clone().pinned(pin).unwrap_err().class, Class::Usage);
+        assert_eq!(plain.pinned(None).unwrap().pin, None);
+        let encrypted = Address::parse("wss://127.0.0.1:1").unwrap().pinned(pin).unwrap();
+        assert_eq!(encrypted.pin, pin);
     }
 
     #[test]

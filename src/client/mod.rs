@@ -7,6 +7,7 @@ mod reach;
 mod refusal;
 mod session;
 mod target;
+mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,6 +17,7 @@ pub(crate) use proof::{NotAnswered, challenge, healthz};
 pub(crate) use reach::{Plan, Reached};
 pub(crate) use session::{EVERYTHING, Gateway, Login, READ};
 pub(crate) use target::{Asked, Place, Rule, Surroundings, Target, own_port};
+pub(crate) use tls::own_certificate;
 
 /// This machine, in the order of dialling.
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];

@@ -1,6 +1,10 @@
 //! The way to the gateway that is meant: files, transport, secret, login.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio::{
@@ -10,7 +14,9 @@ use tokio::{
 
 use super::{
     Address, Asked, Credential, Gateway, Login, Place, Source, Sources, Surroundings, Target,
-    credential, target,
+    address::{Host, may_be_plain},
+    credential, own_certificate, target,
+    tls::{self, NoTls, Trust},
 };
 use crate::{
     config::{self, Credentials, DEFAULT_PORT, OpenClaw, Paths, Remotes, file},
@@ -89,18 +95,13 @@ impl Plan {
         let mut carried = None;
         let reached = match &self.target.place {
             Place::Local(port) => {
-                let address = Address::local(*port)?;
+                let address = self.local(*port)?;
                 let credential = self.credential(None)?;
-                let stream = dial(&address, deadline).await.map_err(|e| self.no_way(&e))?;
-                let url = address.to_string();
-                let login = Login { url: &url, name: &name, credential: &credential, scopes };
-                (Gateway::log_in(stream, login, deadline).await, credential.source)
+                (self.log_in_at(&address, &credential, scopes, deadline).await, credential.source)
             }
             Place::Address(address) => {
                 let credential = self.credential(None)?;
-                let stream = dial(address, deadline).await.map_err(|e| self.no_way(&e))?;
-                let login = Login { url: &name, name: &name, credential: &credential, scopes };
-                (Gateway::log_in(stream, login, deadline).await, credential.source)
+                (self.log_in_at(address, &credential, scopes, deadline).await, credential.source)
             }
             Place::Remote(remote) => {
                 let limit = deadline.saturating_duration_since(start);
@@ -125,6 +126,40 @@ impl Plan {
             _ => None,
         };
         Ok(Reached { gateway, source, took: start.elapsed(), known, bearer: carried })
+    }
+
+    /// The address of this machine's gateway, as `openclaw.json` describes it.
+    fn local(&self, port: u16) -> Result<Address, Problem> {
+        let tls = &self.settings.gateway.tls;
+        if tls.enabled {
+            Address::local_tls(port, own_certificate(tls, &self.paths))
+        } else {
+            Address::local(port)
+        }
+    }
+
+    async fn log_in_at(
+        &self,
+        address: &Address,
+        credential: &Credential,
+        scopes: &[&str],
+        deadline: Instant,
+    ) -> Result<Gateway, Problem> {
+        let url = address.to_string();
+        let login = Login { url: &url, name: &url, credential, scopes };
+        let stream = dial(address, deadline).await.map_err(|error| self.no_way(&error))?;
+        if !address.is_tls {
+            return Gateway::log_in(stream, login, deadline).await;
+        }
+        let Some(name) = address.server_name() else {
+            return Err(Problem::new(Class::Usage, format!("{url} names no host for TLS")));
+        };
+        let trust = address.pin.map_or(Trust::Authorities, Trust::Pin);
+        let timed_out = || NoTls::Failed(io::ErrorKind::TimedOut.into());
+        let shaken = timeout_at(deadline, tls::connect(stream, name, trust)).await;
+        let (stream, _) =
+            shaken.unwrap_or_else(|_| Err(timed_out())).map_err(|why| no_tls(&url, &why))?;
+        Gateway::log_in(stream, login, deadline).await
     }
 
     /// The secret for this gateway, given what the transport proved.
@@ -246,10 +281,61 @@ fn start_command(port: u16) -> String {
     }
 }
 
+/// Why the certificate or the handshake was not good enough, and what to type.
+fn no_tls(url: &str, why: &NoTls) -> Problem {
+    match why {
+        NoTls::OtherCertificate { shown, .. } => Problem::new(
+            Class::HostKey,
+            format!("nothing was sent to {url}: {why}"),
+        )
+        .code("TLS_PIN_MISMATCH")
+        .fix(format!(
+            "if the certificate was renewed on purpose (openclaw gateway status over there shows \
+             it), set the pin to {shown}"
+        )),
+        NoTls::Untrusted { shown, .. } => {
+            Problem::new(Class::HostKey, format!("nothing was sent to {url}: {why}"))
+                .code("TLS_UNTRUSTED")
+                .fix(format!(
+                    "compare it with what openclaw gateway status shows over there, then: \
+             --tls-fingerprint {shown}"
+                ))
+        }
+        NoTls::Failed(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Problem::new(Class::Unreachable, format!("{url} does not answer in time"))
+                .code("ETIMEDOUT")
+        }
+        NoTls::Failed(_) => Problem::new(Class::GatewayDown, format!("no gateway at {url}: {why}"))
+            .fix("ws:// if the gateway does not speak TLS"),
+    }
+}
+
+/// What the address leads to; of a name in plain text only what may be spoken to in plain text.
+async fn resolve(address: &Address) -> io::Result<Vec<IpAddr>> {
+    let name = match &address.host {
+        Host::Addresses(addresses) => return Ok(addresses.clone()),
+        Host::Name(name) => name.as_str(),
+    };
+    let found: Vec<_> =
+        tokio::net::lookup_host((name, address.port)).await?.map(|found| found.ip()).collect();
+    let usable = |found: &IpAddr| address.is_tls || may_be_plain(*found);
+    let usable: Vec<_> = found.iter().copied().filter(usable).collect();
+    match found.first() {
+        Some(public) if usable.is_empty() => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{name} leads to {public}, where nothing is sent in plain text; use wss://"),
+        )),
+        _ => Ok(usable),
+    }
+}
+
 /// The first of the address's hosts that takes a connection.
 async fn dial(address: &Address, deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for host in &address.hosts {
+    let hosts = timeout_at(deadline, resolve(address))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    for host in &hosts {
         let socket = SocketAddr::new(*host, address.port);
         match timeout_at(deadline, TcpStream::connect(socket)).await {
             Ok(Ok(stream)) => {

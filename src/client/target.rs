@@ -8,6 +8,7 @@ use crate::{
         CONFIG_REMOTE, Gateway, Kind, Mode, RemoteGateway, Remotes, Transport, leads_nowhere,
         port_variable,
     },
+    fingerprint::Fingerprint,
     problem::{Class, Problem},
 };
 
@@ -22,6 +23,8 @@ pub(crate) struct Asked {
     pub(crate) local_gateway: bool,
     /// `--port`.
     pub(crate) port: Option<u16>,
+    /// `--tls-fingerprint`.
+    pub(crate) pin: Option<Fingerprint>,
     /// Whether a token or password is given on the command line.
     pub(crate) with_credential: bool,
 }
@@ -144,6 +147,13 @@ pub(crate) fn choose(
     if let Some(url) = &asked.url {
         return explicit_url(asked, url);
     }
+    if asked.pin.is_some() && surroundings.url.is_none() {
+        return Err(Problem::new(
+            Class::Usage,
+            "--tls-fingerprint says which certificate --url must show, and there is no --url",
+        )
+        .fix("--url wss://HOST:PORT, or gateway.remote.tlsFingerprint in openclaw.json"));
+    }
     if let Some(name) = &asked.remote {
         if asked.port.is_some() || asked.local_gateway {
             return Err(contradiction("--remote", "--port"));
@@ -158,7 +168,8 @@ pub(crate) fn choose(
         return local(Rule::LocalGateway, port()?);
     }
     if let Some(url) = &surroundings.url {
-        let address = Address::parse(url).map_err(|problem| Problem {
+        let address = Address::parse(url).and_then(|address| address.pinned(asked.pin));
+        let address = address.map_err(|problem| Problem {
             message: format!("OPENCLAW_GATEWAY_URL: {}", problem.message),
             ..problem
         })?;
@@ -206,7 +217,8 @@ fn explicit_url(asked: &Asked, url: &str) -> Result<Target, Problem> {
         .code("GATEWAY_CREDENTIALS_REQUIRED")
         .fix("add --token-file FILE, or leave --url out"));
     }
-    Ok(Target { rule: Rule::Url, place: Place::Address(Address::parse(url)?) })
+    let address = Address::parse(url)?.pinned(asked.pin)?;
+    Ok(Target { rule: Rule::Url, place: Place::Address(address) })
 }
 
 fn contradiction(one: &str, other: &str) -> Problem {
@@ -258,12 +270,29 @@ fn configured(gateway: &Gateway) -> Result<Target, Problem> {
         )
         .fix("openclaw remote connect user@host"));
     };
-    let address = Address::parse(url).map_err(|problem| Problem {
+    let address = Address::parse(url).and_then(|address| address.pinned(configured_pin(remote)?));
+    let address = address.map_err(|problem| Problem {
         class: Class::Config,
         message: format!("gateway.remote.url in openclaw.json: {}", problem.message),
         ..problem
     })?;
     Ok(Target { rule, place: Place::Address(address) })
+}
+
+/// The certificate of `gateway.remote.tlsFingerprint`; one that cannot be read is never left out.
+fn configured_pin(remote: &RemoteGateway) -> Result<Option<Fingerprint>, Problem> {
+    let Some(text) = remote.tls_fingerprint.as_deref().filter(|text| !text.trim().is_empty())
+    else {
+        return Ok(None);
+    };
+    match Fingerprint::parse(text) {
+        Some(fingerprint) => Ok(Some(fingerprint)),
+        None => Err(Problem::new(
+            Class::Config,
+            format!("gateway.remote.tlsFingerprint is no SHA-256 of a certificate: {text:?}"),
+        )
+        .fix("openclaw gateway status over there shows it: sha256: and 64 hex digits")),
+    }
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ fn local_port(url: &str) -> Option<u16> {
 }
 
 /// `~/` as the home folder.
-fn expand(path: &str) -> std::path::PathBuf {
+pub(super) fn expand(path: &str) -> std::path::PathBuf {
     match (path.strip_prefix("~/"), directories::BaseDirs::new()) {
         (Some(rest), Some(folders)) => folders.home_dir().join(rest),
         _ => path.into(),

@@ -27,7 +27,7 @@ pub(crate) use handed::Handed;
 pub(crate) use openclaw::Auth;
 pub(crate) use openclaw::{
     AuthMode, Bind, Gateway, HostKeyPolicy, Logging, Mode, OpenClaw, RemoteGateway, Review,
-    SecretInput, Transport,
+    SecretInput, Tls, Transport,
 };
 pub(crate) use own_port::{DEFAULT_PORT, port_variable, profile_port};
 pub(crate) use path::KeyPath;

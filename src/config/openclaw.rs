@@ -3,8 +3,11 @@
 //! The file is walked rather than deserialised: a walk can name each wrong value by its path and
 //! go on, and it keeps its hands off what it does not know.
 
+mod ingress;
+
 use std::{io, path::Path};
 
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::{
@@ -19,6 +22,8 @@ use crate::{
     problem::{Class, Problem},
     secret::Secret,
 };
+
+pub(crate) use ingress::{ProxyAuth, RateLimit, Tailscale, Tls};
 
 impl Gateway {
     /// The port of this machine's own gateway.
@@ -66,6 +71,15 @@ pub(crate) struct Gateway {
     pub(crate) control_ui: ControlUi,
     /// `gateway.tls`.
     pub(crate) tls: Tls,
+    /// `gateway.tailscale`.
+    #[allow(dead_code, reason = "read and checked with the rest of the file")]
+    pub(crate) tailscale: Tailscale,
+    /// `gateway.trustedProxies`: addresses and ranges of proxies whose headers count.
+    #[allow(dead_code, reason = "read and checked with the rest of the file")]
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// `gateway.allowRealIpFallback`: whether a trusted proxy may name its client in `X-Real-IP`.
+    #[allow(dead_code, reason = "read and checked with the rest of the file")]
+    pub(crate) allow_real_ip: bool,
 }
 
 /// `gateway.mode`.
@@ -101,6 +115,15 @@ pub(crate) struct Auth {
     pub(crate) token: Option<SecretInput>,
     /// `gateway.auth.password`.
     pub(crate) password: Option<SecretInput>,
+    /// `gateway.auth.allowTailscale`: whether verified Tailscale users need no secret.
+    #[allow(dead_code, reason = "read and checked with the rest of the file")]
+    pub(crate) allow_tailscale: Option<bool>,
+    /// `gateway.auth.trustedProxy`.
+    #[allow(dead_code, reason = "read and checked with the rest of the file")]
+    pub(crate) trusted_proxy: Option<ProxyAuth>,
+    /// `gateway.auth.rateLimit`.
+    #[allow(dead_code, reason = "read and checked with the rest of the file")]
+    pub(crate) rate_limit: RateLimit,
 }
 
 /// `gateway.auth.mode`.
@@ -135,6 +158,8 @@ pub(crate) struct RemoteGateway {
     pub(crate) ssh_host_key_policy: Option<HostKeyPolicy>,
     /// `gateway.remote.remotePort`.
     pub(crate) remote_port: Option<u16>,
+    /// `gateway.remote.tlsFingerprint`: the only certificate to talk to.
+    pub(crate) tls_fingerprint: Option<String>,
 }
 
 /// `gateway.remote.transport`.
@@ -160,13 +185,6 @@ pub(crate) enum HostKeyPolicy {
 pub(crate) struct ControlUi {
     /// `gateway.controlUi.allowedOrigins`.
     pub(crate) allowed_origins: Vec<String>,
-}
-
-/// `gateway.tls`.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Tls {
-    /// `gateway.tls.enabled`.
-    pub(crate) enabled: bool,
 }
 
 /// A secret as the file has it: known, or named but out of our reach.
@@ -366,9 +384,10 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
         control_ui: walk.within(section, "controlUi", |walk, section| ControlUi {
             allowed_origins: walk.texts(section, "allowedOrigins"),
         }),
-        tls: walk.within(section, "tls", |walk, section| Tls {
-            enabled: walk.flag(section, "enabled").unwrap_or(false),
-        }),
+        tls: walk.within(section, "tls", ingress::tls),
+        tailscale: walk.within(section, "tailscale", ingress::tailscale),
+        trusted_proxies: walk.networks(section, "trustedProxies"),
+        allow_real_ip: walk.flag(section, "allowRealIpFallback").unwrap_or(false),
     }
 }
 
@@ -395,6 +414,9 @@ fn auth(walk: &mut Walk<'_>, section: &mut Section) -> Auth {
         ),
         token: walk.secret(section, "token"),
         password: walk.secret(section, "password"),
+        allow_tailscale: walk.flag(section, "allowTailscale"),
+        trusted_proxy: walk.within(section, "trustedProxy", ingress::proxy_auth),
+        rate_limit: walk.within(section, "rateLimit", ingress::rate_limit),
     }
 }
 
@@ -416,6 +438,7 @@ fn remote(walk: &mut Walk<'_>, section: &mut Section) -> RemoteGateway {
             &[("strict", HostKeyPolicy::Strict), ("openssh", HostKeyPolicy::OpenSsh)],
         ),
         remote_port: walk.port(section, "remotePort"),
+        tls_fingerprint: walk.text(section, "tlsFingerprint"),
     }
 }
 

@@ -124,6 +124,11 @@ impl Paths {
         self.own().join("metrics-token")
     }
 
+    /// `rs/tls`: the certificate that a gateway made for itself.
+    pub(crate) fn tls(&self) -> PathBuf {
+        self.own().join("tls")
+    }
+
     /// `rs/logs`.
     pub(crate) fn logs(&self) -> PathBuf {
         self.own().join("logs")

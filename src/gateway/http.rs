@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, timeout, timeout_at},
+    time::{timeout, timeout_at},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -42,7 +42,7 @@ use super::{
 };
 
 /// How long a request's head, the wait for the next one, or `connect` may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest request head.
 const MAX_HEAD: usize = 16 * 1024;
 /// Bytes that a client may send before it is authenticated.
@@ -71,7 +71,7 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let deadline = Instant::now() + HEAD_TIMEOUT;
+    let deadline = slot.since() + HEAD_TIMEOUT;
     let Some(upgrade) = requests(&shared, TokioIo::new(stream), &peer, &stop).await else { return };
     let Ok(Ok(upgraded)) = timeout_at(deadline, upgrade.socket).await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else { return };

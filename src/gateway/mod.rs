@@ -24,8 +24,9 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod tls;
 
 pub(crate) use claim::{Runner, running};
 pub(crate) use server::{Running, start};
-pub(crate) use settings::{Flags, Settings};
+pub(crate) use settings::{Flags, Machine, Settings};
 use shared::{Shared, VERSION};

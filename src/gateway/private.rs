@@ -42,6 +42,12 @@ pub(super) fn read(file: &Path) -> Result<Option<String>, Problem> {
 pub(super) fn create(file: &Path, text: &str) -> Result<(), Problem> {
     let folder = file.parent().unwrap_or_else(|| Path::new("."));
     make_folder(folder)?;
+    create_beside(file, text)
+}
+
+/// The same in a folder that is not ours and stays as it is.
+pub(super) fn create_beside(file: &Path, text: &str) -> Result<(), Problem> {
+    let folder = file.parent().unwrap_or_else(|| Path::new("."));
     let write = || {
         // A temporary file is 0600 from its first moment.
         let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
@@ -54,7 +60,7 @@ pub(super) fn create(file: &Path, text: &str) -> Result<(), Problem> {
 }
 
 /// Takes away what `mode` does not give.
-fn narrow(path: &Path, mode: u32) -> io::Result<()> {
+pub(super) fn narrow(path: &Path, mode: u32) -> io::Result<()> {
     let present = std::fs::metadata(path)?.permissions().mode() & 0o777;
     if present & !mode == 0 {
         return Ok(());

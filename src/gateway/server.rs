@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     task::JoinSet,
     time::timeout,
 };
@@ -29,9 +29,12 @@ use super::{
     private,
     scrape::Scrapes,
     settings::{Guard, Settings},
-    tally::TurnedAway,
+    slots::Slot,
+    tally::{Malformed, TurnedAway},
+    tls::Terminator,
 };
 use crate::{
+    fingerprint::Fingerprint,
     problem::{Class, Problem},
     secret::Secret,
     store::Store,
@@ -47,6 +50,7 @@ pub(crate) struct Running {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     made_token: bool,
+    tls: Option<Arc<Terminator>>,
     accepting: CancellationToken,
     stop: CancellationToken,
     /// Aborts the clients' tasks when dropped.
@@ -65,8 +69,9 @@ struct Clients {
 
 /// Starts a gateway; returns once it accepts connections.
 pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
-    let Settings { paths, port, listen, guard, allowed_origins, log } = settings;
+    let Settings { paths, port, listen, tls, guard, allowed_origins, log } = settings;
     let mut claim = Claim::take(&paths)?;
+    let tls = tls.map(Terminator::new).transpose()?.map(Arc::new);
     let listeners = bind(&listen.addresses(), port).await?;
     let (guard, made_token) = match guard {
         Guard::OwnToken => {
@@ -92,6 +97,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
         shared,
         addresses,
         made_token,
+        tls,
         accepting: CancellationToken::new(),
         stop: CancellationToken::new(),
         _insist: clients.abort.clone().drop_guard(),
@@ -110,6 +116,11 @@ impl Running {
     /// Where it listens, the first one being the one to name.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The certificate that it serves, where it speaks TLS.
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.tls.as_ref().map(|tls| tls.fingerprint())
     }
 
     /// Whether this start made `rs/gateway-token`.
@@ -133,6 +144,7 @@ impl Running {
     fn accept_from(&mut self, listener: TcpListener) {
         let (shared, clients) = (Arc::clone(&self.shared), self.clients.clone());
         let (accepting, stop) = (self.accepting.clone(), self.stop.clone());
+        let tls = self.tls.clone();
         self.listeners.spawn(async move {
             let accept = async {
                 loop {
@@ -144,7 +156,7 @@ impl Running {
                             tracing::trace!(nodelay = set.is_ok(), "accepted");
                             let local = stream.local_addr().ok().map(|address| address.ip());
                             let peer = PeerInfo { address: from.ip(), local, is_forwarded: false };
-                            clients.serve(&shared, stream, peer, &stop);
+                            clients.serve(&shared, stream, tls.clone(), peer, &stop);
                         }
                         Err(error) => {
                             tracing::warn!(%error, "cannot accept");
@@ -162,19 +174,31 @@ impl Running {
 }
 
 impl Clients {
-    fn serve<S>(&self, shared: &Arc<Shared>, stream: S, peer: PeerInfo, stop: &CancellationToken)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    fn serve(
+        &self,
+        shared: &Arc<Shared>,
+        stream: TcpStream,
+        tls: Option<Arc<Terminator>>,
+        peer: PeerInfo,
+        stop: &CancellationToken,
+    ) {
         let Some(slot) = shared.slots.take(peer.address) else {
             tracing::debug!("no place for another connection");
             shared.tally.turned_away(TurnedAway::NoPlace);
             return;
         };
         let span = tracing::debug_span!("client", id = shared.next_client());
-        let stream = Metered::new(stream, shared.tally.bytes());
-        let serve = http::serve(Arc::clone(shared), stream, peer, slot, stop.clone());
-        let abort = self.abort.clone();
+        let (shared, stop, abort) = (Arc::clone(shared), stop.clone(), self.abort.clone());
+        let serve = async move {
+            let Some(tls) = tls else { return attend(shared, stream, peer, slot, stop).await };
+            match tls.accept(stream, slot.since() + http::HEAD_TIMEOUT).await {
+                Ok(stream) => attend(shared, stream, peer, slot, stop).await,
+                Err(error) => {
+                    tracing::debug!(%error, "no TLS");
+                    shared.tally.malformed(Malformed::Tls);
+                }
+            }
+        };
         let task = async move {
             tokio::select! {
                 () = serve => {}
@@ -183,6 +207,20 @@ impl Clients {
         };
         self.tracker.spawn(task.instrument(span));
     }
+}
+
+/// Serves a stream that carries HTTP.
+async fn attend<S>(
+    shared: Arc<Shared>,
+    stream: S,
+    peer: PeerInfo,
+    slot: Slot,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = Metered::new(stream, shared.tally.bytes());
+    http::serve(shared, stream, peer, slot, stop).await;
 }
 
 /// Binds each address on one port.

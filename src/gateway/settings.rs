@@ -1,9 +1,12 @@
 //! What a gateway was told: flags, environment and `openclaw.json`, decided before anything starts.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod bind;
 
+pub(crate) use bind::{Listen, Machine};
+
+use super::tls::Files;
 use crate::{
-    config::{AuthMode, Bind, Mode, OpenClaw, Paths, SecretInput, port_variable},
+    config::{AuthMode, Mode, OpenClaw, Paths, SecretInput, port_variable},
     logfile,
     problem::{Class, Problem},
     secret::Secret,
@@ -33,21 +36,14 @@ pub(crate) struct Settings {
     pub(crate) port: u16,
     /// Where it listens.
     pub(crate) listen: Listen,
+    /// The certificate and the key, where it speaks TLS.
+    pub(crate) tls: Option<Files>,
     /// What opens it.
     pub(crate) guard: Guard,
     /// Origins of web pages that may connect beside its own.
     pub(crate) allowed_origins: Vec<String>,
     /// Its log.
     pub(crate) log: logfile::Handle,
-}
-
-/// Where a gateway listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Listen {
-    /// 127.0.0.1, and ::1 where there is one.
-    Loopback,
-    /// This address, and 127.0.0.1 where the address does not contain it.
-    Address(IpAddr),
 }
 
 /// What opens a gateway.
@@ -73,34 +69,15 @@ impl Guard {
     }
 }
 
-impl Listen {
-    /// The addresses to bind, each with whether it may be missing on this machine.
-    pub(super) fn addresses(self) -> Vec<(IpAddr, bool)> {
-        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        match self {
-            Self::Loopback => vec![(local, false), (IpAddr::V6(Ipv6Addr::LOCALHOST), true)],
-            Self::Address(address) if address.is_unspecified() || address == local => {
-                vec![(address, false)]
-            }
-            Self::Address(address) => vec![(address, false), (local, false)],
-        }
-    }
-
-    fn is_loopback(self) -> bool {
-        match self {
-            Self::Loopback => true,
-            Self::Address(address) => address.is_loopback(),
-        }
-    }
-}
-
 impl Settings {
-    /// Decides from flags, then the environment, then `openclaw.json`; class `config` if refused.
+    /// Decides from flags, then the environment, then `openclaw.json`, on this `machine`; class
+    /// `config` if refused.
     pub(crate) fn decide(
         flags: &Flags,
         variable: impl Fn(&str) -> Option<String>,
         config: &OpenClaw,
         paths: Paths,
+        machine: &Machine,
     ) -> Result<Self, Problem> {
         let file = paths.config.display().to_string();
         let gateway = &config.gateway;
@@ -111,27 +88,21 @@ impl Settings {
             )
             .fix(format!("set gateway.mode to \"local\" in {file} to run one here")));
         }
-        if gateway.tls.enabled {
-            return Err(Problem::new(
-                Class::Config,
-                format!("gateway.tls is enabled in {file}, and this gateway cannot do TLS yet"),
-            )
-            .fix("bind to loopback and reach it with: openclaw remote connect user@host"));
-        }
+        let tls = gateway.tls.enabled.then(|| Files::decide(&gateway.tls, &paths)).transpose()?;
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let port = match (flags.port, variable("OPENCLAW_GATEWAY_PORT")) {
             (Some(port), _) => port,
             (None, Some(text)) => parse_port(&text)?,
             (None, None) => gateway.own_port(),
         };
-        let listen = listen(flags.bind.as_deref(), config)?;
+        let listen = Listen::decide(flags.bind.as_deref(), &config.gateway, machine)?;
         let guard = guard(flags, &variable, config)?;
         if !listen.is_loopback() {
             refuse_unguarded(&guard, config)?;
         }
         let allowed_origins = gateway.control_ui.allowed_origins.clone();
         let log = logfile::Handle::default();
-        Ok(Self { paths, port, listen, guard, allowed_origins, log })
+        Ok(Self { paths, port, listen, tls, guard, allowed_origins, log })
     }
 }
 
@@ -140,39 +111,6 @@ fn parse_port(text: &str) -> Result<u16, Problem> {
         Problem::new(Class::Config, format!("OPENCLAW_GATEWAY_PORT is no port: {text:?}"))
             .fix("export OPENCLAW_GATEWAY_PORT=18789")
     })
-}
-
-fn listen(flag: Option<&str>, config: &OpenClaw) -> Result<Listen, Problem> {
-    let custom = || {
-        let host = config.gateway.custom_bind_host.as_deref().ok_or_else(|| {
-            Problem::new(Class::Config, "bind `custom` needs gateway.customBindHost")
-                .fix("openclaw gateway run --bind ADDRESS")
-        })?;
-        address(host).ok_or_else(|| {
-            Problem::new(Class::Config, format!("gateway.customBindHost is no address: {host:?}"))
-        })
-    };
-    let named = match (flag, config.gateway.bind) {
-        (Some("loopback" | "auto"), _) | (None, None | Some(Bind::Loopback | Bind::Auto)) => {
-            return Ok(Listen::Loopback);
-        }
-        (Some("lan"), _) | (None, Some(Bind::Lan)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        (Some("custom"), _) | (None, Some(Bind::Custom)) => custom()?,
-        (Some("tailnet"), _) | (None, Some(Bind::Tailnet)) => {
-            return Err(Problem::new(Class::Config, "bind `tailnet` is not built yet")
-                .fix("openclaw gateway run --bind \"$(tailscale ip -4)\""));
-        }
-        (Some(text), _) => address(text).ok_or_else(|| {
-            Problem::new(Class::Usage, format!("--bind {text:?} is no mode and no address"))
-                .fix("openclaw gateway run --bind loopback (or lan, custom, an IP address)")
-        })?,
-    };
-    Ok(Listen::Address(named))
-}
-
-/// An address as it is written, without the short forms that some programs take.
-fn address(text: &str) -> Option<IpAddr> {
-    text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok()
 }
 
 /// Which secret opens the gateway. What stands at `gateway.remote` is for calling others, and is
@@ -257,7 +195,7 @@ mod tests {
         let variable = |name: &str| {
             environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
-        Settings::decide(flags, variable, config, paths(Path::new("/state")))
+        Settings::decide(flags, variable, config, paths(Path::new("/state")), &Machine::default())
     }
 
     fn known(text: &str) -> Option<SecretInput> {
@@ -353,20 +291,18 @@ mod tests {
     }
 
     #[test]
-    fn binds_are_parsed_and_never_guessed() {
-        let config = OpenClaw::default();
-        let token = Some(Secret::new("t"));
-        let of = |bind: &str| {
-            let bind = Some(bind.to_owned());
-            decide(&Flags { bind, token: token.clone(), ..Flags::default() }, &[], &config)
-                .map(|settings| settings.listen)
+    fn authentication_is_asked_where_the_mode_ends_up_and_not_by_its_name() {
+        let decide_on = |bind: &str, machine: &Machine| {
+            let flags = Flags { bind: Some(bind.to_owned()), ..Flags::default() };
+            let state = paths(Path::new("/state"));
+            Settings::decide(&flags, |_| None, &OpenClaw::default(), state, machine)
         };
-        assert_eq!(of("auto"), Ok(Listen::Loopback));
-        assert_eq!(of("lan"), Ok(Listen::Address("0.0.0.0".parse().unwrap())));
-        assert_eq!(of("192.0.2.7"), Ok(Listen::Address("192.0.2.7".parse().unwrap())));
-        assert_eq!(of("[::1]"), Ok(Listen::Address("::1".parse().unwrap())));
-        for wrong in ["0x7f.1", "127.evil.com", "", "custom", "tailnet"] {
-            assert!(of(wrong).is_err(), "{wrong}");
+        let inside = Machine::default();
+        let outside = Machine { tailnet: Some("100.64.0.7".parse().unwrap()), has_loopback: false };
+        for bind in ["auto", "tailnet"] {
+            assert!(decide_on(bind, &inside).is_ok(), "{bind}");
+            let problem = decide_on(bind, &outside).unwrap_err();
+            assert!(problem.message.contains("beyond loopback"), "{}", problem.message);
         }
     }
 }

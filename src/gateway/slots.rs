@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::time::Instant;
+
 /// Unauthenticated sockets of one address.
 const PER_ADDRESS: usize = 64;
 /// Unauthenticated sockets in all.
@@ -30,6 +32,7 @@ pub(crate) struct Slot {
     slots: Arc<Slots>,
     address: IpAddr,
     is_waiting: bool,
+    since: Instant,
 }
 
 impl Slots {
@@ -45,7 +48,8 @@ impl Slots {
         taken.waiting_in_all += 1;
         taken.sockets += 1;
         drop(taken);
-        Some(Slot { slots: Arc::clone(self), address, is_waiting: true })
+        let slots = Arc::clone(self);
+        Some(Slot { slots, address, is_waiting: true, since: Instant::now() })
     }
 
     /// How many sockets there are, and how many of them wait unauthenticated.
@@ -56,6 +60,11 @@ impl Slots {
 }
 
 impl Slot {
+    /// When the place was taken.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
     /// Frees the place among the waiting: the client is authenticated.
     pub(super) fn admitted(&mut self) {
         if std::mem::take(&mut self.is_waiting) {

@@ -49,6 +49,8 @@ pub(super) enum Malformed {
     Protocol,
     /// Not HTTP.
     Http,
+    /// Not TLS, where TLS is spoken.
+    Tls,
     /// `connect` with parameters that the schema does not allow, or another first request.
     Connect,
 }
@@ -163,6 +165,7 @@ impl Tally {
             Malformed::TooMuch => "too_much_before_auth",
             Malformed::Protocol => "websocket",
             Malformed::Http => "http",
+            Malformed::Tls => "tls",
             Malformed::Connect => "connect",
         };
         self.malformed.get_or_create(&[("kind", kind)]).inc();
