@@ -165,7 +165,9 @@ pub(super) fn gateway(context: &Context, config: &OpenClaw) -> Vec<Finding> {
             .why("ours does not start beside it; commands talk to it")
             .fix("nothing, or its own: openclaw gateway stop"),
         ),
-        (runner, Some(process)) if runner.is_none_or(|runner| runner.pid != process.pid) => {
+        (runner, Some(process))
+            if runner.as_ref().is_none_or(|runner| runner.pid != process.pid) =>
+        {
             let what = format!(
                 "port {port} of the gateway is taken by {} (pid {})",
                 process.name, process.pid
