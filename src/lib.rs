@@ -4,6 +4,8 @@
 
 /// How long to wait before the next attempt.
 mod backoff;
+/// How many files and sockets this process may have open.
+mod descriptors;
 /// Log files by day: bounded, without secrets, never waited for.
 mod logfile;
 /// What went wrong, as people, scripts and exit codes see it.

@@ -439,7 +439,7 @@ fn flaw(error: &Error) -> Option<(Malformed, Ending)> {
         return Some((Malformed::TooLarge, ending));
     }
     if matches!(error, Error::Utf8(_)) {
-        return Some((Malformed::Utf8, Ending::close(close::PROTOCOL, "protocol error")));
+        return Some((Malformed::Utf8, Ending::close(close::NOT_TEXT, "text is not UTF-8")));
     }
     if matches!(error, Error::Protocol(error) if *error != ProtocolError::ResetWithoutClosingHandshake)
     {

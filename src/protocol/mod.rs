@@ -5,6 +5,8 @@ pub(crate) mod device;
 mod error;
 pub(crate) mod event;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod method;
 mod scope;
