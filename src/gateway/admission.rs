@@ -7,7 +7,7 @@ use serde_json::json;
 use super::settings::Guard;
 use crate::{
     protocol::{
-        Connect, ErrorShape, OLDEST_VERSION, Scope, VERSION, close, code, detail,
+        Connect, ErrorShape, OLDEST_VERSION, Role, Scope, VERSION, close, code, detail,
         device::{self, Flaw},
     },
     secret::Secret,
@@ -58,7 +58,7 @@ impl PeerInfo {
     }
 
     /// Whether the peer is on this machine and speaks for itself.
-    fn is_direct_loopback(&self) -> bool {
+    pub(super) fn is_direct_loopback(&self) -> bool {
         self.address.to_canonical().is_loopback() && !self.is_forwarded
     }
 }
@@ -66,6 +66,7 @@ impl PeerInfo {
 /// What a client is let in with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Admission {
+    pub(super) role: Role,
     pub(super) scopes: Vec<Scope>,
     /// The verified device, if one was offered.
     pub(super) device_id: Option<String>,
@@ -97,12 +98,10 @@ pub(super) fn admit(
     now_ms: u64,
 ) -> Result<Admission, Refusal> {
     check_form(connect)?;
-    let role = connect.role.as_deref().unwrap_or("operator");
-    let is_node = match role {
-        "operator" => false,
-        "node" => true,
-        _ => return Err(Refusal::new(ErrorShape::invalid("invalid role"))),
+    let Some(role) = connect.role.as_deref().map_or(Some(Role::Operator), Role::parse) else {
+        return Err(Refusal::new(ErrorShape::invalid("invalid role")));
     };
+    let is_node = role == Role::Node;
     let is_probe = connect.client.mode == "probe";
     check_version(connect, (is_node && connect.client.mode == "node") || is_probe)?;
     if let Some(device) = &connect.device {
@@ -122,7 +121,8 @@ pub(super) fn admit(
             "a connection from another machine needs pairing, which this gateway cannot do yet; come in through: openclaw remote connect user@host",
         ));
     }
-    Ok(Admission { scopes: if is_probe { Vec::new() } else { scopes(connect) }, device_id })
+    let scopes = if is_probe { Vec::new() } else { scopes(connect) };
+    Ok(Admission { role, scopes, device_id })
 }
 
 /// What the schema asks of `connect` beyond its types.
@@ -272,7 +272,8 @@ mod tests {
     #[test]
     fn lets_an_operator_in_with_the_known_scopes_that_it_asks_for() {
         let admission = decide(&json!({}), &token(), &PeerInfo::loopback()).unwrap();
-        assert_eq!(admission, Admission { scopes: vec![Scope::Read], device_id: None });
+        let role = Role::Operator;
+        assert_eq!(admission, Admission { role, scopes: vec![Scope::Read], device_id: None });
         let none = decide(&json!({"scopes": null}), &token(), &PeerInfo::loopback()).unwrap();
         assert_eq!(none.scopes, []);
     }

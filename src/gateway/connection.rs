@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared, VERSION as GATEWAY_VERSION,
     admission::{Admission, PeerInfo, Refusal, admit},
+    caller::Caller,
     clock::now_ms,
     dispatch::Call,
     gate::GateKey,
@@ -237,7 +238,7 @@ where
         admission: Admission,
         entrance: Entrance,
     ) -> Welcome {
-        let Entrance { mut slot, gate, .. } = entrance;
+        let Entrance { peer, mut slot, gate, .. } = entrance;
         slot.admitted();
         gate.lift();
         let shared = &self.shared;
@@ -260,7 +261,7 @@ where
                 protocol: protocol::VERSION,
                 server: Server {
                     version: GATEWAY_VERSION.to_owned(),
-                    conn_id: connection,
+                    conn_id: connection.clone(),
                     boot_id: Some(shared.boot_id.clone()),
                 },
                 features: Features {
@@ -275,7 +276,7 @@ where
                     uptime_ms: shared.uptime_ms(),
                 },
                 auth: Granted {
-                    role: "operator".to_owned(),
+                    role: admission.role.to_string(),
                     scopes: admission.scopes.iter().map(ToString::to_string).collect(),
                     device_token: None,
                 },
@@ -283,9 +284,17 @@ where
             };
             self.outbox.response(Response::success(id, json!(hello)));
         });
-        let scopes = admission.scopes.into();
+        let caller = Caller {
+            connection,
+            member: membership.number(),
+            role: admission.role,
+            client: connect.client.clone(),
+            device_id: admission.device_id,
+            scopes: admission.scopes,
+            is_local: peer.is_direct_loopback(),
+        };
         Welcome {
-            call: Call { shared: Arc::clone(shared), scopes },
+            call: Call { shared: Arc::clone(shared), caller: Arc::new(caller) },
             _slot: slot,
             _membership: membership,
         }
@@ -473,7 +482,7 @@ fn presence(connect: &Connect, admission: &Admission, now_ms: u64) -> Option<Pre
         reason: Some("connect".to_owned()),
         ts: now_ms,
         device_id: admission.device_id.clone(),
-        roles: vec!["operator".to_owned()],
+        roles: vec![admission.role.to_string()],
         scopes: admission.scopes.clone(),
         instance_id: client.instance_id.clone(),
     })

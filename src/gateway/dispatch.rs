@@ -10,14 +10,14 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tracing::Instrument;
 
-use super::{Shared, methods, tally::UNKNOWN};
-use crate::protocol::{ErrorShape, Method, Request, Response, Row, Scope};
+use super::{Shared, caller::Caller, methods, tally::UNKNOWN};
+use crate::protocol::{ErrorShape, Method, Request, Response, Row};
 
 /// What a handler knows of its caller and of the gateway.
 #[derive(Clone)]
 pub(super) struct Call {
     pub(super) shared: Arc<Shared>,
-    pub(super) scopes: Arc<[Scope]>,
+    pub(super) caller: Arc<Caller>,
 }
 
 /// A reply, or the error frame in its place.
@@ -80,7 +80,7 @@ impl Dispatcher {
         let Some((row, handler)) = self.handlers.get(method.as_str()) else {
             return refuse(id, ErrorShape::invalid(format!("unknown method: {method}")));
         };
-        if let Some(scope) = row.scope.filter(|scope| !scope.is_within(&call.scopes)) {
+        if let Some(scope) = row.scope.filter(|scope| !call.caller.holds(*scope)) {
             return refuse(id, ErrorShape::missing_scope(scope));
         }
         let span = tracing::debug_span!("request", method = row.name, id);

@@ -41,6 +41,13 @@ pub(super) struct Membership {
     number: u64,
 }
 
+impl Membership {
+    /// The member's number; no other member ever has it.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
 impl Hub {
     /// Nobody but the gateway itself.
     pub(super) fn new(own: PresenceEntry) -> Self {

@@ -1,6 +1,7 @@
 //! Answers clients: listener, handshake, methods, HTTP.
 
 mod admission;
+mod caller;
 mod claim;
 mod clock;
 mod connection;

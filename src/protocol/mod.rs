@@ -9,6 +9,7 @@ mod frame;
 mod fuzz;
 mod health;
 mod method;
+mod role;
 mod scope;
 mod system;
 
@@ -24,6 +25,7 @@ pub(crate) use health::{
     SessionSummary, Status, StatusMethod, StatusParams, StatusSessions,
 };
 pub(crate) use method::{Method, Row, rows};
+pub(crate) use role::Role;
 pub(crate) use scope::Scope;
 pub(crate) use system::{
     GatewayIdentity, GatewayIdentityGet, NoParams, PresenceEntry, SystemPresence,

@@ -1,0 +1,30 @@
+//! Who stands at the other end of a connection that has been let in.
+
+use crate::protocol::{Client, Role, Scope};
+
+/// One authenticated client, as methods may see it.
+#[derive(Debug, Clone)]
+#[allow(dead_code, reason = "what a method may ask of its caller, whether one does already or not")]
+pub(super) struct Caller {
+    /// `hello-ok.server.connId`.
+    pub(super) connection: String,
+    /// Its number among the hub's members.
+    pub(super) member: u64,
+    /// What it is here for.
+    pub(super) role: Role,
+    /// What it said of itself: id, mode, version, platform, display name.
+    pub(super) client: Client,
+    /// The device whose key signed this connection, if one did.
+    pub(super) device_id: Option<String>,
+    /// What it was granted.
+    pub(super) scopes: Vec<Scope>,
+    /// Whether it is on this machine's loopback and speaks for itself.
+    pub(super) is_local: bool,
+}
+
+impl Caller {
+    /// Whether it may do what needs `scope`.
+    pub(super) fn holds(&self, scope: Scope) -> bool {
+        scope.is_within(&self.scopes)
+    }
+}
