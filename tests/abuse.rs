@@ -246,7 +246,12 @@ async fn five_thousand_silent_sockets_take_no_more_places_than_there_are() {
         }
     };
     timeout(PATIENCE, login).await.expect("a place is free again");
-    let turned = siege.metric(r#"openclaw_gateway_turned_away_total{reason="no_place"}"#).await;
+    // On a busy machine the last ones come when the first ones' 15 s are over.
+    let mut turned = 0;
+    for reason in ["no_place", "too_late"] {
+        let series = format!(r#"openclaw_gateway_turned_away_total{{reason="{reason}"}}"#);
+        turned += siege.metric(&series).await;
+    }
     assert!(turned >= COUNT - 256, "{turned}");
     siege.end().await;
 }
@@ -301,8 +306,10 @@ async fn deep_json_is_refused_without_a_deep_stack() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         for depth in [200, 100_000] {
             let deep = format!("{}1{}", open.repeat(depth), close.repeat(depth));
-            let inside = r#"{"type":"req","id":"1","method":"health","params":"#.to_owned();
-            for text in [deep.clone(), inside + &deep + "}"] {
+            let inside =
+                r#"{"type":"req","id":"1","method":"system-presence","params":"#.to_owned();
+            // Parameters that nobody asked for are passed over, not descended into.
+            for (text, id) in [(deep.clone(), "invalid"), (inside + &deep + "}", "1")] {
                 wire.say(text).await.unwrap();
                 let answer = loop {
                     let frame = wire.frame().await.unwrap();
@@ -310,7 +317,8 @@ async fn deep_json_is_refused_without_a_deep_stack() {
                         break frame;
                     }
                 };
-                assert_eq!(answer["error"]["code"], "INVALID_REQUEST", "{answer}");
+                assert_eq!(answer["id"], id, "{answer}");
+                assert!(id == "1" || answer["error"]["code"] == "INVALID_REQUEST", "{answer}");
             }
         }
     }
@@ -322,7 +330,7 @@ async fn deep_json_is_refused_without_a_deep_stack() {
 
 /// `connect` with a good secret and a signature of `device` for `asked`.
 fn signed(device: &Device, token: &str, asked: &Asked) -> Value {
-    let mut connect = connect(json!({ "token": token }));
+    let mut connect = connect(&json!({ "token": token }));
     device.sign(&mut connect, asked);
     connect
 }
@@ -396,7 +404,7 @@ async fn a_token_in_the_address_opens_nothing() {
     let (socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
     let mut wire = Wire { socket };
     assert_eq!(wire.frame().await.unwrap()["event"], "connect.challenge");
-    let answer = wire.call("connect", connect(Value::Null)).await.unwrap();
+    let answer = wire.call("connect", connect(&Value::Null)).await.unwrap();
     assert_eq!(answer["ok"], false, "{answer}");
     let path = format!("/metrics?token={}", siege.token);
     let answer = asked(port, &path, "Host: localhost\r\n").await;

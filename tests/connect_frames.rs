@@ -59,7 +59,7 @@ async fn a_client_of_the_version_before_is_told_which_side_to_update() {
     let home = Home::new();
     let gateway = OurGateway::start(&home);
     let (mut wire, _) = Wire::open(gateway.port()).await.unwrap();
-    let mut connect = support::connect(json!({ "token": gateway.token() }));
+    let mut connect = support::connect(&json!({ "token": gateway.token() }));
     connect["minProtocol"] = json!(3);
     connect["maxProtocol"] = json!(3);
     let answer = wire.call("connect", connect).await.unwrap();
