@@ -8,6 +8,8 @@ mod backoff;
 mod descriptors;
 /// Log files by day: bounded, without secrets, never waited for.
 mod logfile;
+/// Messages to the service manager.
+mod notice;
 /// What went wrong, as people, scripts and exit codes see it.
 mod problem;
 /// Text that is wiped from memory and never printed.

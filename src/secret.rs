@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -17,6 +19,13 @@ impl Secret {
     /// Takes the text over.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
+    }
+
+    /// A new one of 32 random bytes in base64url; `None` where the system has no random numbers.
+    pub(crate) fn random() -> Option<Self> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        SystemRandom::new().fill(bytes.as_mut_slice()).ok()?;
+        Some(Self::new(URL_SAFE_NO_PAD.encode(bytes.as_slice())))
     }
 
     /// The text, for the one place that must send or store it.
@@ -43,6 +52,13 @@ mod tests {
     #[test]
     fn never_prints_its_text() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "***");
+    }
+
+    #[test]
+    fn a_random_one_is_long_and_never_the_same() {
+        let (one, other) = (Secret::random().unwrap(), Secret::random().unwrap());
+        assert_eq!(one.expose().len(), 43);
+        assert!(!one.matches(other.expose()));
     }
 
     #[test]

@@ -318,6 +318,53 @@ fn the_log_of_a_session_tells_what_happened_and_holds_no_secret() {
 }
 
 #[test]
+fn gateways_of_several_profiles_run_side_by_side_each_by_its_own_files() {
+    let home = Home::new();
+    let command = |profile: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_openclaw"));
+        command.env_clear().env("HOME", home.0.path()).stdin(Stdio::null());
+        command.args(profile).args(["gateway", "run"]);
+        command
+    };
+    let [first, second, third] = std::array::from_fn(|_| free_port());
+    let work = home.0.path().join(".openclaw-work");
+    std::fs::create_dir(&work).unwrap();
+    let file = format!("{{gateway: {{port: {second}, auth: {{token: 'of work'}}}}}}");
+    std::fs::write(work.join("openclaw.json"), file).unwrap();
+    let mut usual = command(&[]);
+    usual.env("OPENCLAW_GATEWAY_PORT", first.to_string());
+    let usual = Home::started(usual, first);
+    let named = Home::started(command(&["--profile", "work"]), second);
+    // Everything said by the environment, as a container does.
+    let mut said = command(&[]);
+    let config = home.0.path().join("elsewhere.json");
+    std::fs::write(&config, format!("{{gateway: {{port: {third}}}}}")).unwrap();
+    said.env("OPENCLAW_PROFILE", "rescue").env("OPENCLAW_CONFIG_PATH", &config);
+    said.env("OPENCLAW_STATE_DIR", home.state()).env("OPENCLAW_GATEWAY_PASSWORD", "of rescue");
+    let said = Home::started(said, third);
+    let ask = |port: u16, secret: (&str, &str)| {
+        let mut call = Command::new(env!("CARGO_BIN_EXE_openclaw"));
+        call.env_clear().env("HOME", home.0.path()).args(["gateway", "call", "health"]);
+        call.args(["--url", &format!("ws://127.0.0.1:{port}"), secret.0, secret.1]);
+        finish(call).status.code()
+    };
+    let own = std::fs::read_to_string(home.0.path().join(".openclaw/rs/gateway-token")).unwrap();
+    let secrets = [("--token", own.trim()), ("--token", "of work"), ("--password", "of rescue")];
+    let ports = [first, second, third];
+    for (at, port) in ports.into_iter().enumerate() {
+        for (owner, secret) in secrets.into_iter().enumerate() {
+            let expected = if at == owner { 0 } else { 8 };
+            assert_eq!(ask(port, secret), Some(expected), "{port} with {secret:?}");
+        }
+    }
+    for folder in [home.0.path().join(".openclaw"), work, home.state()] {
+        assert!(folder.join("rs/gateway.lock").exists(), "{}", folder.display());
+    }
+    assert!(!home.0.path().join(".openclaw-rescue").exists());
+    drop((usual, named, said));
+}
+
+#[test]
 fn a_log_that_cannot_be_written_keeps_nobody_from_the_gateway() {
     let home = Home::new();
     std::fs::create_dir_all(home.state().join("rs")).unwrap();

@@ -145,7 +145,7 @@ fn secret_file(path: &Path) -> Result<Secret, Problem> {
 
 /// Resolves the target, and says which forwards of the ssh configuration are not made.
 async fn warn_of_forwards(context: &Context, definition: config::Remote) -> anyhow::Result<()> {
-    let own_gateway = OpenClaw::load(&context.paths)?.own_port();
+    let own_gateway = OpenClaw::load(&context.paths)?.gateway.own_port();
     let resolving = tokio::task::spawn_blocking(move || {
         let environment = ssh::Environment::of_process();
         let mut plan = ssh::resolve(&definition.target, &definition.ssh, &environment)?;

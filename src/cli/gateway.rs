@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use super::{
-    Context, gateway_auth_token, gateway_call, gateway_probe, gateway_run, gateway_status, health,
+    Context, gateway_auth_token, gateway_call, gateway_probe, gateway_run,
+    gateway_service::{self, Verb},
+    gateway_status, health,
+    which::block_on,
 };
 
 /// Arguments of `gateway`.
@@ -17,6 +20,16 @@ pub(super) struct Arguments {
 enum Command {
     /// Run the gateway in the foreground
     Run(gateway_run::Arguments),
+    /// Run the gateway as a service of systemd or launchd
+    Install(gateway_service::Install),
+    /// End the service and remove what `install` wrote
+    Uninstall(gateway_service::Arguments),
+    /// Start the service
+    Start(gateway_service::Arguments),
+    /// Stop the service
+    Stop(gateway_service::Arguments),
+    /// Stop the service and start it again
+    Restart(gateway_service::Arguments),
     /// Show the gateway's settings, its port, and whether it lets us in
     Status(gateway_status::Arguments),
     /// Ask the gateway whether it is well
@@ -40,6 +53,17 @@ impl Arguments {
 pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Run(arguments) => gateway_run::run(context, arguments),
+        Command::Install(arguments) => block_on(gateway_service::install(context, arguments)),
+        Command::Uninstall(arguments) => block_on(gateway_service::uninstall(context, arguments)),
+        Command::Start(arguments) => {
+            block_on(gateway_service::control(context, Verb::Start, arguments))
+        }
+        Command::Stop(arguments) => {
+            block_on(gateway_service::control(context, Verb::Stop, arguments))
+        }
+        Command::Restart(arguments) => {
+            block_on(gateway_service::control(context, Verb::Restart, arguments))
+        }
         Command::Status(arguments) => gateway_status::run(context, &arguments),
         Command::Health(arguments) => health::run(context, &arguments),
         Command::Probe(arguments) => gateway_probe::run(context, &arguments),

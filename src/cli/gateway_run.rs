@@ -1,6 +1,7 @@
 //! `openclaw gateway run`.
 
 use std::{
+    convert::Infallible,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     config::{AuthMode, Handed, OpenClaw},
     gateway::{self, Flags, Running, Settings},
+    notice::{self, Message},
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -153,13 +155,36 @@ async fn serve(output: &Output, settings: Settings) -> anyhow::Result<()> {
         output.note(format!("made a token for this gateway: {}", token_file.display()));
     }
     announce(output, &running, &logs)?;
-    either(&mut terminate, &mut interrupt).await;
+    let status =
+        running.addresses().first().map(|first| format!("ready on ws://{}", dialled(*first)));
+    tell(&[Message::Ready, Message::Status(status.as_deref().unwrap_or("ready"))]);
+    tokio::select! {
+        () = either(&mut terminate, &mut interrupt) => {}
+        never = beat() => match never {},
+    }
+    tell(&[Message::Stopping]);
     output.note("stopping; once more to stop now");
     tokio::select! {
         () = running.stop() => {}
         () = either(&mut terminate, &mut interrupt) => {}
     }
     Ok(())
+}
+
+/// Tells the service manager, if there is one; what it does not take now is lost.
+fn tell(messages: &[Message<'_>]) {
+    if let Err(error) = notice::send(messages) {
+        tracing::debug!(%error, "the service manager does not listen");
+    }
+}
+
+/// Shows the service manager signs of life for as long as tasks are run.
+async fn beat() -> Infallible {
+    let Some(limit) = notice::watchdog() else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(limit / 3).await;
+        tell(&[Message::Watchdog]);
+    }
 }
 
 fn announce(output: &Output, running: &Running, logs: &Path) -> anyhow::Result<()> {

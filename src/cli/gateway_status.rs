@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use super::{
     Context,
     gateway_probe::capability,
+    gateway_unit::Standing,
     output::{Tone, error_value, milliseconds},
     which::{Which, block_on, left, reach},
 };
 use crate::{
     client::{EVERYTHING, Place, Plan, Reached},
-    config::{Bind, DEFAULT_PORT, OpenClaw},
+    config::{Bind, OpenClaw, port_variable, profile_port},
     problem::Problem,
 };
 
@@ -35,6 +36,8 @@ pub(super) struct Arguments {
 /// What was found out.
 struct Report {
     file: Result<OpenClaw, Problem>,
+    /// Its service.
+    service: Standing,
     /// Who listens on the gateway's port of this machine.
     holder: Option<String>,
     /// `None` without a probe.
@@ -46,7 +49,7 @@ struct Report {
 pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let which = &arguments.which;
     let file = OpenClaw::load(&context.paths);
-    let port = port(which, file.as_ref().ok());
+    let port = port(which, file.as_ref().ok(), context.paths.profile.as_deref());
     let holder = listeners::get_process_by_port(port, listeners::Protocol::TCP)
         .ok()
         .map(|process| format!("{} (pid {})", process.name, process.pid));
@@ -60,7 +63,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
                 Err(problem) => Err(problem),
             })
         };
-        let report = Report { file, holder, probe: probe.await };
+        let service = Standing::find(context).await;
+        let report = Report { file, service, holder, probe: probe.await };
         if context.output.is_json() {
             context.output.value(&report.json(context, port, arguments.require_rpc))?;
         } else {
@@ -95,13 +99,12 @@ async fn ask(
 }
 
 /// The port of this machine's gateway.
-fn port(which: &Which, file: Option<&OpenClaw>) -> u16 {
-    let variable = || std::env::var("OPENCLAW_GATEWAY_PORT").ok().and_then(|p| p.parse().ok());
-    which
-        .port()
-        .or_else(variable)
-        .or_else(|| file.and_then(|file| file.gateway.port))
-        .unwrap_or(DEFAULT_PORT)
+fn port(which: &Which, file: Option<&OpenClaw>, profile: Option<&str>) -> u16 {
+    let variable = || std::env::var("OPENCLAW_GATEWAY_PORT").ok().and_then(|p| port_variable(&p));
+    which.port().or_else(variable).unwrap_or_else(|| match file {
+        Some(file) => file.gateway.own_port(),
+        None => profile_port(profile),
+    })
 }
 
 fn bind_text(bind: Bind) -> &'static str {
@@ -132,6 +135,7 @@ impl Report {
             None => "nothing listens".to_owned(),
         };
         let mut rows = vec![
+            ("Service", self.service.text()),
             ("Config", config),
             ("Bind", format!("{}, port {port}", self.bind())),
             ("Port", listener),
@@ -168,7 +172,7 @@ impl Report {
                 "version": env!("CARGO_PKG_VERSION"),
                 "entrypoint": std::env::current_exe().ok(),
             },
-            "service": {"label": "none", "loaded": false, "runtime": {"status": "unknown"}},
+            "service": self.service.json(),
             "config": {"cli": config, "daemon": config},
             "gateway": {
                 "bindMode": self.bind(),
@@ -181,7 +185,7 @@ impl Report {
                 "status": if self.holder.is_some() { "busy" } else { "free" },
                 "listeners": self.holder.iter().collect::<Vec<_>>(),
             },
-            "extraServices": [],
+            "extraServices": self.service.extra(),
         });
         if let (Some(probe), Some(report)) = (&self.probe, report.as_object_mut()) {
             report.insert("rpc".to_owned(), rpc(probe, read));

@@ -1,11 +1,11 @@
 //! Hands an agent to launchd on macOS, and takes it back.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use serde_json::json;
 use tokio::{process::Command, time::timeout};
 
-use super::{Context, systemd};
+use super::{Context, gateway_service::Verb, installed::Place, systemd};
 use crate::{
     problem::{Class, Problem},
     service::{self, Owner, Service, Starter},
@@ -18,11 +18,12 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(super) async fn install(
     context: &Context,
     service: &Service,
-    file: &Path,
+    place: &Place,
 ) -> anyhow::Result<ExitCode> {
+    let file = place.file.as_path();
     if service.manager != Starter::User {
         return Err(Problem::new(Class::Usage, "--system is for systemd only")
-            .fix("openclaw remote install, as the user who logs in")
+            .fix(format!("openclaw {} install, as the user who logs in", place.part.group()))
             .into());
     }
     let old = std::fs::read(file).ok().map(|old| String::from_utf8_lossy(&old).into_owned());
@@ -33,7 +34,7 @@ pub(super) async fn install(
     let text = service::plist(service)
         .map_err(|why| Problem::new(Class::Config, why).fix("move it to a plainer path"))?;
     systemd::write(file, &text)?;
-    let label = service::label(service.profile.as_deref());
+    let label = label(place);
     // One that is not loaded cannot be taken back, which is as good.
     let _absent = launchctl(&["bootout", &format!("{}/{label}", domain())]).await;
     launchctl(&["bootstrap", &domain(), &file.to_string_lossy()]).await?;
@@ -48,15 +49,40 @@ pub(super) async fn install(
 }
 
 /// Ends the agent and removes its file.
-pub(super) async fn uninstall(file: &Path, profile: Option<&str>) -> Result<(), Problem> {
-    let _absent =
-        launchctl(&["bootout", &format!("{}/{}", domain(), service::label(profile))]).await;
+pub(super) async fn uninstall(place: &Place) -> Result<(), Problem> {
+    let file = place.file.as_path();
+    let _absent = launchctl(&["bootout", &format!("{}/{}", domain(), label(place))]).await;
     match std::fs::remove_file(file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Problem::new(Class::Config, format!("cannot remove {}: {error}", file.display())))
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Starts, stops or restarts the agent; the word of what was done.
+pub(super) async fn control(place: &Place, verb: Verb) -> Result<&'static str, Problem> {
+    let agent = format!("{}/{}", domain(), label(place));
+    if !place.file.exists() {
+        if verb == Verb::Stop {
+            return Ok("not-loaded");
+        }
+        return Err(Problem::new(Class::Config, format!("{} is not installed", label(place)))
+            .fix("openclaw gateway install"));
+    }
+    match verb {
+        Verb::Start => {
+            // One that is loaded already is only to be started.
+            let _loaded = launchctl(&["bootstrap", &domain(), &place.file.to_string_lossy()]).await;
+            launchctl(&["kickstart", &agent]).await.map(|()| "started")
+        }
+        Verb::Stop => launchctl(&["bootout", &agent]).await.map(|()| "stopped"),
+        Verb::Restart => launchctl(&["kickstart", "-k", &agent]).await.map(|()| "restarted"),
+    }
+}
+
+fn label(place: &Place) -> String {
+    service::label(place.part, place.paths.profile.as_deref())
 }
 
 fn domain() -> String {

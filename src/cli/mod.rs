@@ -5,16 +5,21 @@ mod check;
 mod config;
 mod connect;
 mod demo;
+mod doctor;
 mod expose;
 mod foreground;
 mod gateway;
 mod gateway_auth_token;
 mod gateway_call;
 mod gateway_log;
+mod gateway_neighbours;
 mod gateway_probe;
 mod gateway_run;
+mod gateway_service;
 mod gateway_status;
+mod gateway_unit;
 mod health;
+mod installed;
 mod launchd;
 mod logs;
 mod metrics;
@@ -87,6 +92,8 @@ enum Command {
     Health(health::Arguments),
     /// Show which gateway is meant, and how it is
     Status(status::Arguments),
+    /// Say what is unsafe or broken here, and what to type
+    Doctor(doctor::Arguments),
     /// Run the supervisor of this profile (started by `remote connect`)
     #[command(hide = true)]
     Supervisor {
@@ -137,6 +144,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(arguments) => config::run(context, arguments),
         Command::Health(arguments) => health::run(context, &arguments),
         Command::Status(arguments) => status::run(context, &arguments),
+        Command::Doctor(arguments) => doctor::run(context, &arguments),
         Command::Supervisor { foreground: true } => foreground::all(context),
         Command::Supervisor { foreground: false } => remote::supervise(context),
         Command::Other(words) => Err(unknown(&words).into()),

@@ -101,7 +101,7 @@ impl Order {
             return Err(config::leads_nowhere(&name)
                 .fix(format!("openclaw remote expose {name}, or another --name")));
         }
-        let own_gateway = OpenClaw::load(paths)?.own_port();
+        let own_gateway = OpenClaw::load(paths)?.gateway.own_port();
         let definition = definition(arguments, base, before, own_gateway)?;
         let is_unchanged = before == Some(&definition);
         Ok(Self { name, definition: (!is_unchanged).then_some(definition), make_default, is_new })

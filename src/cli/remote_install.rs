@@ -2,31 +2,26 @@
 
 use std::{
     io::{self, IsTerminal},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
-use nix::unistd::{Uid, User, geteuid};
 use serde_json::json;
-use tokio::time::{Instant, sleep};
 
 use super::{
-    Context, ask, launchd,
+    Context, ask,
+    installed::{Place, Whose, settled, unit_in},
+    launchd,
     output::Tone,
     systemd::{self, Systemd, Unit},
 };
 use crate::{
-    config::{Kind, Paths, Remotes, check_name},
+    config::{Kind, Remotes, check_name},
     control,
     problem::{Class, Problem},
-    service::{self, Kept, Logout, Manager, Owner, Service, Starter},
+    service::{self, Kept, Logout, Manager, Owner, Part, Service, Work},
 };
-
-/// Variables that say where our files are, and stay in the service.
-const KEPT: [&str; 2] = ["OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH"];
-/// Between two looks at a unit that starts.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// Arguments of `remote install`.
 #[derive(Debug, clap::Args)]
@@ -47,34 +42,12 @@ pub(super) struct Uninstall {
     whose: Whose,
 }
 
-/// Whose service it is.
-#[derive(Debug, Clone, clap::Args)]
-struct Whose {
-    /// A service of the machine, from boot on, rather than of your logins (as root)
-    #[arg(long)]
-    system: bool,
-    /// The user as whom it runs, with --system; under sudo the one who called it
-    #[arg(long, value_name = "USER", requires = "system")]
-    user: Option<String>,
-}
-
-/// Everything about one service.
-struct Place {
-    manager: Manager,
-    starter: Starter,
-    user: String,
-    owner: Uid,
-    paths: Paths,
-    unit: String,
-    file: PathBuf,
-}
-
 /// Installs the service, starts it and waits until it is live.
 pub(super) async fn install(context: &Context, arguments: Install) -> anyhow::Result<ExitCode> {
-    let place = Place::find(context, &arguments.whose, "install")?;
+    let place = Place::find(context, &arguments.whose, Part::Remotes, "install")?;
     let service = place.service(arguments.name)?;
     if cfg!(target_os = "macos") {
-        return launchd::install(context, &service, &place.file).await;
+        return launchd::install(context, &service, &place).await;
     }
     let spinner = context.output.spinner();
     spinner.stage("asking systemd");
@@ -85,15 +58,16 @@ pub(super) async fn install(context: &Context, arguments: Install) -> anyhow::Re
     let unit = place.unit.as_str();
     let before = systemd.unit(unit).await?;
     place.refuse_beside_another(before.pid).await?;
-    let is_new = place.write(&text)?;
-    if let Some(former) = is_new.former.as_ref().and_then(|former| left(former, &service)) {
+    let written = place.write(&text)?;
+    let former = written.former.as_deref().and_then(service::kept);
+    if let Some(former) = former.and_then(|former| left(&former, &service)) {
         context.output.note(format!("note: until now {unit} kept {former}; it does not any more"));
     }
     systemd.systemctl(&["daemon-reload"]).await?;
     systemd.systemctl(&["enable", "--quiet", unit]).await?;
     // One that waits for a remote is at work for the others.
     let is_at_work = matches!(before.active.as_str(), "active" | "activating" | "reloading");
-    if is_new.is_new || !is_at_work {
+    if written.is_new || !is_at_work {
         systemd.systemctl(&["restart", "--no-block", unit]).await?;
     }
     spinner.stage("waiting for a live path");
@@ -110,14 +84,14 @@ pub(super) async fn install(context: &Context, arguments: Install) -> anyhow::Re
 
 /// Ends the service and removes exactly what `install` wrote.
 pub(super) async fn uninstall(context: &Context, arguments: Uninstall) -> anyhow::Result<ExitCode> {
-    let place = Place::find(context, &arguments.whose, "uninstall")?;
+    let place = Place::find(context, &arguments.whose, Part::Remotes, "uninstall")?;
     let is_there = match place.owner()? {
         Some(Owner::Ours) => true,
         Some(owner @ (Owner::Edited | Owner::Foreign)) => return Err(place.not_ours(owner).into()),
         None => false,
     };
     if cfg!(target_os = "macos") {
-        launchd::uninstall(&place.file, place.paths.profile.as_deref()).await?;
+        launchd::uninstall(&place).await?;
     } else if is_there {
         let systemd = Systemd(place.manager);
         systemd.version().await?;
@@ -157,7 +131,7 @@ async fn try_offer(context: &Context) -> anyhow::Result<()> {
         return Ok(());
     }
     let whose = Whose { system: false, user: None };
-    let Ok(place) = Place::find(context, &whose, "install") else { return Ok(()) };
+    let Ok(place) = Place::find(context, &whose, Part::Remotes, "install") else { return Ok(()) };
     if place.owner()?.is_some() || !has_user_manager() {
         return Ok(());
     }
@@ -195,186 +169,34 @@ fn has_user_manager() -> bool {
     cfg!(target_os = "macos") || folder.join("systemd/private").exists()
 }
 
-/// Waits until the unit is active, has given up, or was started again more than `restarts` times;
-/// whether it was the last.
-async fn settled(
-    systemd: Systemd,
-    name: &str,
-    restarts: u32,
-    limit: Duration,
-) -> Result<(Unit, bool), Problem> {
-    let until = Instant::now() + limit;
-    let mut end = End { restarts, code: 0 };
-    loop {
-        let unit = systemd.unit(name).await?;
-        if end.has_come(&unit) || Instant::now() >= until {
-            // The next process has no code yet.
-            let code = if unit.code == 0 { end.code } else { unit.code };
-            let is_looping = unit.active != "active" && unit.restarts > end.restarts;
-            return Ok((Unit { code, ..unit }, is_looping));
-        }
-        sleep(LOOK).await;
-    }
-}
-
-/// What has been seen of a unit that starts.
-struct End {
-    /// The fewest restarts: the count begins anew when somebody starts the unit.
-    restarts: u32,
-    /// The last code of a process that failed.
-    code: u8,
-}
-
-impl End {
-    /// Whether there is nothing more to wait for.
-    fn has_come(&mut self, unit: &Unit) -> bool {
-        self.restarts = self.restarts.min(unit.restarts);
-        if unit.code != 0 {
-            self.code = unit.code;
-        }
-        // Before a job is done the unit is as it was before.
-        let is_settled =
-            !unit.has_job && matches!(unit.active.as_str(), "active" | "failed" | "inactive");
-        is_settled || unit.restarts > self.restarts
-    }
-}
-
 /// What a unit kept and the new one does not.
 fn left(former: &Kept, service: &Service) -> Option<String> {
-    let now = service.remote.as_ref()?;
+    let (Work::Remote(now) | Work::Exposed(now)) = &service.work else { return None };
     match former {
         Kept::All => Some("every remote that is wanted".to_owned()),
         Kept::One(name) => (name != now).then(|| format!("`{name}`")),
     }
 }
 
-/// A unit that was written.
-struct Written {
-    /// Whether it differs from what was there.
-    is_new: bool,
-    /// What the one that was there kept.
-    former: Option<Kept>,
-}
-
-/// The unit of systemd that a process belongs to, and whether a user's manager runs it.
-fn unit_in(cgroup: &str) -> Option<(&str, Manager)> {
-    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let (_, unit) = path.rsplit_once('/')?;
-    let is_user = path.contains("/user@");
-    unit.ends_with(".service")
-        .then_some((unit, if is_user { Manager::User } else { Manager::System }))
-}
-
 impl Place {
-    fn find(context: &Context, whose: &Whose, verb: &str) -> Result<Self, Problem> {
-        let profile = context.globals.profile.as_deref();
-        let caller = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty());
-        if !whose.system {
-            return Self::of_user(context, caller, verb);
-        }
-        let name = whose.user.clone().or(caller).unwrap_or_else(|| "root".to_owned());
-        if !geteuid().is_root() {
-            let user = whose.user.clone().or_else(|| own_user().map(|user| user.name));
-            let user = user.unwrap_or(name);
-            return Err(Problem::new(Class::Usage, "--system wants root")
-                .fix(format!("sudo {} --system --user {user}", line_of(profile, verb))));
-        }
-        let user = User::from_name(&name).ok().flatten().ok_or_else(|| {
-            Problem::new(Class::Usage, format!("there is no user `{}`", name.escape_debug()))
-                .fix("name one with --user")
-        })?;
-        let paths = Paths::of_user(profile, &user.dir)?;
-        let starter = Starter::System { user: user.name.clone() };
-        let unit = service::unit_name(&starter, paths.profile.as_deref());
-        let file = Path::new("/etc/systemd/system").join(&unit);
-        let (manager, owner) = (Manager::System, user.uid);
-        Ok(Self { manager, starter, user: user.name, owner, paths, unit, file })
-    }
-
-    fn of_user(context: &Context, caller: Option<String>, verb: &str) -> Result<Self, Problem> {
-        if let Some(caller) = caller.filter(|_| geteuid().is_root()) {
-            return Err(Problem::new(Class::Usage, "under sudo this would be a service of root")
-                .fix(format!(
-                    "without sudo for your own, or: sudo {} --system --user {caller}",
-                    line_of(context.globals.profile.as_deref(), verb)
-                )));
-        }
-        let user = own_user()
-            .ok_or_else(|| Problem::new(Class::Config, "this user has no name").fix("id -un"))?;
-        let paths = context.paths.clone();
-        let unit = service::unit_name(&Starter::User, paths.profile.as_deref());
-        let home = std::env::var_os("HOME").map_or_else(|| user.dir.clone(), PathBuf::from);
-        let file = if cfg!(target_os = "macos") {
-            let label = service::label(paths.profile.as_deref());
-            home.join("Library/LaunchAgents").join(format!("{label}.plist"))
-        } else {
-            let folder = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-            let folder = folder.filter(|folder| folder.is_absolute());
-            folder.unwrap_or_else(|| home.join(".config")).join("systemd/user").join(&unit)
-        };
-        let (manager, starter, owner) = (Manager::User, Starter::User, user.uid);
-        Ok(Self { manager, starter, user: user.name, owner, paths, unit, file })
-    }
-
     /// What the service runs.
     fn service(&self, name: Option<String>) -> Result<Service, Problem> {
         let remotes = Remotes::load_of(&self.paths, self.owner)?;
-        let mut is_exposed = false;
-        match &name {
+        let work = match name {
             Some(name) => {
-                check_name(name)?;
-                is_exposed = remotes.named(name)?.kind == Kind::Exposed;
+                check_name(&name)?;
+                match remotes.named(&name)?.kind {
+                    Kind::Exposed => Work::Exposed(name),
+                    _ => Work::Remote(name),
+                }
             }
             None if remotes.remotes.is_empty() => {
                 return Err(Problem::new(Class::Usage, format!("{} has no remote yet", self.user))
                     .fix("as that user: openclaw remote connect user@host"));
             }
-            None => {}
-        }
-        let program = std::env::current_exe().map_err(|error| {
-            Problem::new(Class::Internal, format!("finding our own program: {error}"))
-        })?;
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let environment = KEPT.iter().filter_map(|name| {
-            let path = std::path::absolute(set(name)?).ok()?;
-            Some(((*name).to_owned(), path))
-        });
-        Ok(Service {
-            program,
-            profile: self.paths.profile.clone(),
-            remote: name,
-            is_exposed,
-            environment: environment.collect(),
-            own: self.paths.own(),
-            manager: self.starter.clone(),
-        })
-    }
-
-    /// Whose the file is, if it is there.
-    fn owner(&self) -> Result<Option<Owner>, Problem> {
-        match std::fs::read(&self.file) {
-            Ok(bytes) => Ok(Some(service::judge(&String::from_utf8_lossy(&bytes)))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => {
-                let shown = self.file.display();
-                Err(Problem::new(Class::Config, format!("cannot read {shown}: {error}"))
-                    .fix(format!("ls -l {shown}")))
-            }
-        }
-    }
-
-    /// Writes the unit, if it is not there already, word for word.
-    fn write(&self, text: &str) -> Result<Written, Problem> {
-        let old = match self.owner()? {
-            Some(owner @ (Owner::Edited | Owner::Foreign)) => return Err(self.not_ours(owner)),
-            Some(Owner::Ours) => std::fs::read_to_string(&self.file).ok(),
-            None => None,
+            None => Work::Remotes,
         };
-        let is_new = old.as_deref() != Some(text);
-        if is_new {
-            systemd::write(&self.file, text)?;
-        }
-        Ok(Written { is_new, former: old.as_deref().and_then(service::kept) })
+        self.running(work, self.paths.own())
     }
 
     /// Two in the foreground give way to each other for ever; `own` is the process of our unit.
@@ -396,35 +218,6 @@ impl Place {
         let what = format!("{who} supervises this profile in the foreground already");
         Err(Problem::new(Class::Config, what)
             .fix(format!("leave it at that, or end it first: {fix}; or use another --profile")))
-    }
-
-    /// Removes the unit, and the folders of units if they are empty then.
-    fn remove(&self) -> Result<(), Problem> {
-        std::fs::remove_file(&self.file).map_err(|error| {
-            Problem::new(Class::Config, format!("cannot remove {}: {error}", self.file.display()))
-        })?;
-        if self.manager == Manager::User {
-            for folder in self.file.ancestors().skip(1).take(2) {
-                // What holds anything else stays.
-                let _kept = std::fs::remove_dir(folder);
-            }
-        }
-        Ok(())
-    }
-
-    fn not_ours(&self, owner: Owner) -> Problem {
-        let (path, words) = (self.file.display(), Systemd(self.manager).words());
-        let why = match owner {
-            Owner::Edited => "was changed since it was installed, and is not touched",
-            Owner::Ours | Owner::Foreign => {
-                "was not written by `remote install`, and is not touched"
-            }
-        };
-        Problem::new(Class::Config, format!("{path} {why}")).fix(format!(
-            "keep your changes in a drop-in ({words} edit {unit}); to be rid of it: \
-             {words} disable --now {unit}; rm {path}",
-            unit = self.unit
-        ))
     }
 
     /// Why the service is not up.
@@ -483,17 +276,6 @@ impl Place {
     }
 }
 
-/// What to type for a profile.
-fn line_of(profile: Option<&str>, verb: &str) -> String {
-    let profile = profile.map(|name| format!(" --profile {name}")).unwrap_or_default();
-    format!("openclaw{profile} remote {verb}")
-}
-
-/// The user of this process, by the user database.
-fn own_user() -> Option<User> {
-    User::from_uid(geteuid()).ok().flatten()
-}
-
 /// The class in the status of a supervisor whose remotes all wait for a person.
 fn blocked_class(status: &str) -> Option<Class> {
     let (_, class) = status.split_once(" (")?;
@@ -517,46 +299,6 @@ fn class_of(code: u8) -> Class {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn unit(active: &str, restarts: u32, has_job: bool) -> Unit {
-        Unit { active: active.to_owned(), restarts, has_job, ..Unit::default() }
-    }
-
-    #[test]
-    fn a_unit_that_waits_for_its_job_has_not_ended() {
-        let mut end = End { restarts: 0, code: 0 };
-        for active in ["inactive", "failed", "active"] {
-            assert!(!end.has_come(&unit(active, 0, true)), "{active}");
-            assert!(end.has_come(&unit(active, 0, false)), "{active}");
-        }
-        assert!(!end.has_come(&unit("activating", 0, false)));
-    }
-
-    #[test]
-    fn a_unit_that_fails_and_is_started_again_has_ended() {
-        let mut end = End { restarts: 5, code: 0 };
-        assert!(!end.has_come(&unit("activating", 5, true)));
-        // Started by us, it counts anew.
-        assert!(!end.has_come(&Unit { code: 6, ..unit("activating", 0, false) }));
-        assert!(end.has_come(&unit("activating", 1, true)));
-        assert_eq!(end.code, 6);
-    }
-
-    #[test]
-    fn finds_the_unit_of_a_process() {
-        let user = "0::/user.slice/user-7.slice/user@7.service/app.slice/a.service\n";
-        assert_eq!(unit_in(user), Some(("a.service", Manager::User)));
-        assert_eq!(unit_in("0::/system.slice/b.service\n"), Some(("b.service", Manager::System)));
-        assert_eq!(unit_in("0::/user.slice/user-7.slice/session-3.scope\n"), None);
-        assert_eq!(unit_in(""), None);
-    }
-
-    #[test]
-    fn says_what_to_type_with_the_profile() {
-        assert_eq!(line_of(None, "install"), "openclaw remote install");
-        let line = "openclaw --profile work remote uninstall";
-        assert_eq!(line_of(Some("work"), "uninstall"), line);
-    }
 
     #[test]
     fn reads_what_a_supervisor_says_of_itself() {

@@ -5,8 +5,8 @@ use std::fmt;
 use super::Address;
 use crate::{
     config::{
-        CONFIG_REMOTE, DEFAULT_PORT, Gateway, Kind, Mode, RemoteGateway, Remotes, Transport,
-        leads_nowhere,
+        CONFIG_REMOTE, Gateway, Kind, Mode, RemoteGateway, Remotes, Transport, leads_nowhere,
+        port_variable,
     },
     problem::{Class, Problem},
 };
@@ -138,7 +138,7 @@ pub(crate) fn choose(
     gateway: &Gateway,
 ) -> Result<Target, Problem> {
     let local = |rule, port: Option<u16>| {
-        let port = port.or(gateway.port).unwrap_or(DEFAULT_PORT);
+        let port = port.unwrap_or_else(|| gateway.own_port());
         Ok(Target { rule, place: Place::Local(port) })
     };
     if let Some(url) = &asked.url {
@@ -187,7 +187,7 @@ pub(crate) fn own_port(
 ) -> Result<u16, Problem> {
     let said = || surroundings.port.as_deref().map(parse_port).transpose();
     let port = if asked.is_some() { asked } else { said()? };
-    Ok(port.or(gateway.port).unwrap_or(DEFAULT_PORT))
+    Ok(port.unwrap_or_else(|| gateway.own_port()))
 }
 
 fn explicit_url(asked: &Asked, url: &str) -> Result<Target, Problem> {
@@ -214,7 +214,7 @@ fn contradiction(one: &str, other: &str) -> Problem {
 }
 
 fn parse_port(text: &str) -> Result<u16, Problem> {
-    text.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
+    port_variable(text).ok_or_else(|| {
         Problem::new(
             Class::Config,
             format!("OPENCLAW_GATEWAY_PORT must be 1..65535, found {text:?}"),
@@ -226,7 +226,7 @@ fn parse_port(text: &str) -> Result<u16, Problem> {
 /// The remote called `name`, `local` being this machine.
 fn named(rule: Rule, name: &str, remotes: &Remotes, gateway: &Gateway) -> Result<Target, Problem> {
     if name == "local" {
-        let port = gateway.port.unwrap_or(DEFAULT_PORT);
+        let port = gateway.own_port();
         return Ok(Target { rule, place: Place::Local(port) });
     }
     if name != CONFIG_REMOTE || !is_ssh(&gateway.remote) {

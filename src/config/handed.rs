@@ -24,7 +24,7 @@ pub(crate) enum Handed {
 
 impl Handed {
     /// Its name in the folder.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::GatewayToken => "openclaw-gateway-token",
             Self::GatewayPassword => "openclaw-gateway-password",

@@ -10,6 +10,7 @@ pub(crate) mod handed;
 mod include;
 mod issue;
 mod openclaw;
+mod own_port;
 mod path;
 mod paths;
 mod redact;
@@ -25,9 +26,10 @@ pub(crate) use handed::Handed;
 #[cfg(test)]
 pub(crate) use openclaw::Auth;
 pub(crate) use openclaw::{
-    AuthMode, Bind, DEFAULT_PORT, Gateway, HostKeyPolicy, Logging, Mode, OpenClaw, RemoteGateway,
-    Review, SecretInput, Transport,
+    AuthMode, Bind, Gateway, HostKeyPolicy, Logging, Mode, OpenClaw, RemoteGateway, Review,
+    SecretInput, Transport,
 };
+pub(crate) use own_port::{DEFAULT_PORT, port_variable, profile_port};
 pub(crate) use path::KeyPath;
 pub(crate) use paths::Paths;
 pub(crate) use redact::redacted;

@@ -11,6 +11,7 @@ use super::{
     Paths,
     include::{self, Finder},
     issue::Issue,
+    own_port::{UsualPort, profile_port},
     syntax,
 };
 use crate::{
@@ -19,13 +20,10 @@ use crate::{
     secret::Secret,
 };
 
-/// A gateway's port when nothing else is said.
-pub(crate) const DEFAULT_PORT: u16 = 18789;
-
-impl OpenClaw {
+impl Gateway {
     /// The port of this machine's own gateway.
     pub(crate) fn own_port(&self) -> u16 {
-        self.gateway.port.unwrap_or(DEFAULT_PORT)
+        self.port.unwrap_or(self.usual_port.0)
     }
 }
 
@@ -54,6 +52,8 @@ pub(crate) struct Gateway {
     pub(crate) mode: Option<Mode>,
     /// `gateway.port`.
     pub(crate) port: Option<u16>,
+    /// The port of this profile where the file says none.
+    pub(crate) usual_port: UsualPort,
     /// `gateway.bind`.
     pub(crate) bind: Option<Bind>,
     /// `gateway.customBindHost`, for [`Bind::Custom`].
@@ -317,7 +317,9 @@ impl OpenClaw {
     /// Reads `openclaw.json`; defaults without one. All problems at once, class `config`.
     pub(crate) fn load(paths: &Paths) -> Result<Self, Problem> {
         let review = Review::load(paths)?.unwrap_or_default();
-        review.checked(&paths.config)
+        let mut config = review.checked(&paths.config)?;
+        config.gateway.usual_port = UsualPort(profile_port(paths.profile.as_deref()));
+        Ok(config)
     }
 }
 
@@ -356,6 +358,7 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
     Gateway {
         mode,
         port,
+        usual_port: UsualPort::default(),
         bind,
         custom_bind_host,
         auth: walk.within(section, "auth", auth),

@@ -98,6 +98,26 @@ impl Drop for Claim {
     }
 }
 
+/// A gateway that has a state directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Runner {
+    /// Its process.
+    pub(crate) pid: u32,
+    /// Where it listens, if it has said so.
+    pub(crate) port: Option<u16>,
+    /// Whether it is one of ours, and not OpenClaw's.
+    pub(crate) is_ours: bool,
+}
+
+/// The gateway that has the state directory of `paths`, if one is alive; asks nobody.
+pub(crate) fn running(paths: &Paths) -> Option<Runner> {
+    let own = File::open(paths.own().join("gateway.lock")).ok();
+    let own = own.and_then(|mut file| read_holder(&mut file)).filter(is_alive);
+    let runner = |holder: Holder, is_ours| Runner { pid: holder.pid, port: holder.port, is_ours };
+    own.map(|holder| runner(holder, true))
+        .or_else(|| openclaw_holder(&paths.state).map(|holder| runner(holder, false)))
+}
+
 /// The problem of a port that another program has, with its name and pid where the system tells.
 pub(super) fn port_taken(port: u16) -> Problem {
     let holder = listeners::get_process_by_port(port, listeners::Protocol::TCP).ok();
@@ -170,11 +190,15 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let paths = paths(home.path());
         let mut first = Claim::take(&paths).unwrap();
+        assert_eq!(running(&paths), None);
         first.announce(4_711).unwrap();
+        let runner = Runner { pid: std::process::id(), port: Some(4_711), is_ours: true };
+        assert_eq!(running(&paths), Some(runner));
         let problem = Claim::take(&paths).unwrap_err();
         let pid = std::process::id();
         assert!(problem.message.contains(&format!("pid {pid}, port 4711")), "{problem}");
         drop(first);
+        assert_eq!(running(&paths), None);
         Claim::take(&paths).unwrap();
     }
 
@@ -194,6 +218,7 @@ mod tests {
         let text = write(start_time(pid).unwrap());
         let problem = Claim::take(&paths).unwrap_err();
         assert!(problem.message.starts_with("an OpenClaw gateway"), "{problem}");
+        assert_eq!(running(&paths), Some(Runner { pid, port: Some(1), is_ours: false }));
         assert_eq!(std::fs::read_to_string(&lock).unwrap(), text);
         assert!(!home.path().join("rs").exists());
         write(1);

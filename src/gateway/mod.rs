@@ -25,6 +25,7 @@ mod tally;
 mod tests;
 mod throttle;
 
+pub(crate) use claim::{Runner, running};
 pub(crate) use server::{Running, start};
 pub(crate) use settings::{Flags, Settings};
 use shared::{Shared, VERSION};

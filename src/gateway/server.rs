@@ -8,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -224,11 +222,8 @@ fn own_secret(file: &Path) -> Result<(Secret, bool), Problem> {
         }
         return Ok((Secret::new(token), false));
     }
-    let mut bytes = [0; 32];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| Problem::new(Class::Internal, "no random numbers for a token"))?;
-    let token = Secret::new(URL_SAFE_NO_PAD.encode(bytes));
+    let token = Secret::random()
+        .ok_or_else(|| Problem::new(Class::Internal, "no random numbers for a token"))?;
     private::create(file, token.expose())?;
     Ok((token, true))
 }

@@ -3,14 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    config::{AuthMode, Bind, Mode, OpenClaw, Paths, SecretInput},
+    config::{AuthMode, Bind, Mode, OpenClaw, Paths, SecretInput, port_variable},
     logfile,
     problem::{Class, Problem},
     secret::Secret,
 };
-
-/// The port of a gateway that was told nothing.
-const DEFAULT_PORT: u16 = 18_789;
 
 /// What stood on the command line.
 #[derive(Debug, Clone, Default)]
@@ -125,7 +122,7 @@ impl Settings {
         let port = match (flags.port, variable("OPENCLAW_GATEWAY_PORT")) {
             (Some(port), _) => port,
             (None, Some(text)) => parse_port(&text)?,
-            (None, None) => gateway.port.unwrap_or(DEFAULT_PORT),
+            (None, None) => gateway.own_port(),
         };
         let listen = listen(flags.bind.as_deref(), config)?;
         let guard = guard(flags, &variable, config)?;
@@ -139,7 +136,7 @@ impl Settings {
 }
 
 fn parse_port(text: &str) -> Result<u16, Problem> {
-    text.trim().parse().ok().filter(|port| *port != 0).ok_or_else(|| {
+    port_variable(text).ok_or_else(|| {
         Problem::new(Class::Config, format!("OPENCLAW_GATEWAY_PORT is no port: {text:?}"))
             .fix("export OPENCLAW_GATEWAY_PORT=18789")
     })
@@ -286,6 +283,22 @@ mod tests {
         let broken = [("OPENCLAW_GATEWAY_PORT", "many")];
         assert_eq!(port(None, &broken, &config).unwrap_err().class, Class::Config);
         assert_eq!(port(None, &[("OPENCLAW_GATEWAY_PORT", "")], &config), Ok(3));
+    }
+
+    #[test]
+    fn a_named_profile_listens_on_a_port_of_its_own_unless_told_otherwise() {
+        let (home, paths) = Paths::temporary();
+        let work = Paths { profile: Some("work".to_owned()), ..paths };
+        let config = OpenClaw::load(&work).unwrap();
+        let port = |environment, config: &OpenClaw| {
+            decide(&Flags::default(), environment, config).map(|settings| settings.port)
+        };
+        assert_eq!(port(&[], &config), Ok(41_984));
+        assert_eq!(port(&[("OPENCLAW_GATEWAY_PORT", "127.0.0.1:7")], &config), Ok(7));
+        std::fs::create_dir_all(&work.state).unwrap();
+        std::fs::write(&work.config, "{gateway: {port: 8}}").unwrap();
+        assert_eq!(port(&[], &OpenClaw::load(&work).unwrap()), Ok(8));
+        drop(home);
     }
 
     #[test]

@@ -2,21 +2,28 @@
 
 use std::fmt::Write as _;
 
-use super::{Service, seal::seal};
+use super::{Part, Service, Work, seal::seal};
 
 /// What the agent is called: never as one of OpenClaw's own (`ai.openclaw.*`).
-pub(crate) fn label(profile: Option<&str>) -> String {
+pub(crate) fn label(part: Part, profile: Option<&str>) -> String {
     let profile = profile.map(|name| format!(".{name}")).unwrap_or_default();
-    format!("rs.openclaw.remote{profile}")
+    format!("rs.openclaw.{}{profile}", part.group())
 }
 
-/// The property list. The error names a path that it cannot hold.
+/// The property list. The error names what it cannot hold: a path, or a secret's file, since launchd
+/// hands none over.
 pub(crate) fn plist(service: &Service) -> Result<String, String> {
     let text_of = |path: &std::path::Path| match path.to_str() {
         Some(text) if !text.chars().any(char::is_control) => Ok(text.to_owned()),
         Some(_) | None => Err(format!("no property list can name {}", path.display())),
     };
-    let label = label(service.profile.as_deref());
+    if let Work::Gateway { credentials, .. } = &service.work
+        && !credentials.is_empty()
+    {
+        return Err("launchd hands no secret over; openclaw config set gateway.auth".to_owned());
+    }
+    let part = service.work.part();
+    let label = label(part, service.profile.as_deref());
     let words: Vec<String> =
         std::iter::once(text_of(&service.program)?).chain(service.arguments()).collect();
     let mut text = String::from(
@@ -50,7 +57,7 @@ pub(crate) fn plist(service: &Service) -> Result<String, String> {
     write("  <key>ProcessType</key>\n  <string>Adaptive</string>")?;
     write("  <key>Umask</key>\n  <integer>63</integer>")?;
     write("</dict>\n</plist>")?;
-    Ok(seal(&text, ("<!--", " -->")))
+    Ok(seal(part, &text, ("<!--", " -->")))
 }
 
 fn escaped(text: &str) -> String {
@@ -62,7 +69,7 @@ mod tests {
     use super::{
         super::{
             Owner, judge,
-            tests::{ann, golden, odd},
+            tests::{ann, gateway, golden, odd},
         },
         *,
     };
@@ -70,6 +77,7 @@ mod tests {
     #[test]
     fn property_lists_are_as_the_golden_files() {
         golden("agent.plist", &plist(&ann()).unwrap());
+        golden("gateway.plist", &plist(&gateway(ann())).unwrap());
         golden("odd.plist", &plist(&odd()).unwrap());
         assert_eq!(judge(&plist(&odd()).unwrap()), Owner::Ours);
     }

@@ -1,17 +1,17 @@
 //! What our services are called: never as any of OpenClaw's own (`openclaw.service`,
 //! `openclaw-gateway*.service`, `openclaw-node*.service`).
 
-use super::Starter;
+use super::{Part, Starter};
 
 /// The file name of a unit of systemd. Profiles hold no `:`, and neither do users.
-pub(crate) fn unit_name(manager: &Starter, profile: Option<&str>) -> String {
+pub(crate) fn unit_name(part: Part, manager: &Starter, profile: Option<&str>) -> String {
     let whose = match (manager, profile) {
         (Starter::User, None) => String::new(),
         (Starter::User, Some(profile)) => format!("-{profile}"),
         (Starter::System { user }, None) => format!("-{}", plain(user)),
         (Starter::System { user }, Some(profile)) => format!("-{}:{profile}", plain(user)),
     };
-    format!("openclaw-remote{whose}.service")
+    format!("{}{whose}.service", part.stem())
 }
 
 /// A user's name in what the names of units may hold; other characters as their numbers.
@@ -29,14 +29,15 @@ mod tests {
     #[test]
     fn two_services_never_share_a_name() {
         let system = |user: &str| Starter::System { user: user.to_owned() };
+        let of = |manager: &Starter, profile| unit_name(Part::Remotes, manager, profile);
         let names = [
-            unit_name(&Starter::User, None),
-            unit_name(&Starter::User, Some("work")),
-            unit_name(&system("ann"), None),
-            unit_name(&system("ann"), Some("work")),
-            unit_name(&system("ann-work"), None),
-            unit_name(&system("ann.work"), None),
-            unit_name(&system("dom\\ann"), None),
+            of(&Starter::User, None),
+            of(&Starter::User, Some("work")),
+            of(&system("ann"), None),
+            of(&system("ann"), Some("work")),
+            of(&system("ann-work"), None),
+            of(&system("ann.work"), None),
+            of(&system("dom\\ann"), None),
         ];
         let expected = [
             "openclaw-remote.service",
@@ -48,5 +49,16 @@ mod tests {
             "openclaw-remote-dom\\x5cann.service",
         ];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn the_gateway_is_never_called_as_openclaws_own_units_are() {
+        let name = |profile| unit_name(Part::Gateway, &Starter::User, profile);
+        assert_eq!(name(None), "openclaw-rs-gateway.service");
+        assert_eq!(name(Some("work")), "openclaw-rs-gateway-work.service");
+        for profile in [None, Some("work"), Some("gateway")] {
+            assert!(!name(profile).starts_with("openclaw-gateway"));
+            assert!(!name(profile).starts_with("openclaw-node"));
+        }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use super::{Service, Starter, seal::seal};
+use super::{Part, Service, Starter, Work, seal::seal};
 
-/// Exit codes after which another start would fail in the same way: a person must act (login, host
-/// key, forward), or the configuration is wrong.
-const RESTART_PREVENTED: [u8; 4] = [4, 5, 9, 78];
+/// Exit codes after which another start of a supervisor would fail in the same way: a person must act
+/// (login, host key, forward), or the configuration is wrong.
+const SUPERVISOR_PREVENTED: &str = "4 5 9 78";
+/// The same of a gateway: the configuration is wrong. A port that is taken may come free.
+const GATEWAY_PREVENTED: &str = "78";
 /// The first version of systemd that has `Type=notify-reload`.
 const HAS_NOTIFY_RELOAD: u32 = 253;
 
@@ -53,40 +55,40 @@ RemoveIPC=yes
 pub(crate) fn unit(service: &Service, version: u32) -> Result<String, String> {
     let is_system = matches!(service.manager, Starter::System { .. });
     let wanted_by = if is_system { "multi-user.target" } else { "default.target" };
-    let after = if is_system { "network.target nss-lookup.target " } else { "" };
-    let what = match &service.remote {
-        Some(name) => format!("{ONE}{name}"),
-        None => ALL.to_owned(),
-    };
+    let part = service.work.part();
+    let group = part.group();
     let mut text = format!(
-        "# Written by `openclaw remote install`, removed by `openclaw remote uninstall` as long as it is\n\
+        "# Written by `openclaw {group} install`, removed by `openclaw {group} uninstall` as long as it is\n\
          # as it was written. What you want otherwise goes into a drop-in: systemctl edit.\n\
          [Unit]\n\
          Description={}\n\
-         # Readiness means a live path: nothing that boots has to wait for that unless it says so.\n\
-         After={after}{wanted_by}\n\
+         {}\
          StartLimitIntervalSec=0\n\n\
          [Service]\n",
-        percent(one_line(&what)?)
+        percent(one_line(&described(&service.work))?),
+        order(part, is_system, wanted_by),
     );
     text.push_str(&command(service)?);
-    text.push_str(if version >= HAS_NOTIFY_RELOAD {
-        "Type=notify-reload\n"
-    } else {
-        "Type=notify\nExecReload=/bin/kill -HUP $MAINPID\n"
+    text.push_str(match part {
+        Part::Remotes if version >= HAS_NOTIFY_RELOAD => "Type=notify-reload\n",
+        Part::Remotes => "Type=notify\nExecReload=/bin/kill -HUP $MAINPID\n",
+        Part::Gateway => "Type=notify\n",
     });
-    let prevented = RESTART_PREVENTED.map(|code| code.to_string()).join(" ");
+    let (pause, prevented, files) = match part {
+        Part::Remotes => (2, SUPERVISOR_PREVENTED, 16_384),
+        Part::Gateway => (5, GATEWAY_PREVENTED, 65_536),
+    };
     write!(
         text,
         "NotifyAccess=main\n\
          Restart=on-failure\n\
-         RestartSec=2\n\
+         RestartSec={pause}\n\
          RestartPreventExitStatus={prevented}\n\
          TimeoutStartSec=90\n\
          TimeoutStopSec=15\n\
          WatchdogSec=60\n\
          KillMode=mixed\n\
-         LimitNOFILE=16384\n\n\
+         LimitNOFILE={files}\n\n\
          {NARROW}"
     )
     .map_err(|error| error.to_string())?;
@@ -96,7 +98,34 @@ pub(crate) fn unit(service: &Service, version: u32) -> Result<String, String> {
         text.push_str(&format!("ReadWritePaths={own}\nUser={}\n", percent(one_line(user)?)));
     }
     text.push_str(&format!("\n[Install]\nWantedBy={wanted_by}\n"));
-    Ok(seal(&text, ("#", "")))
+    Ok(seal(part, &text, ("#", "")))
+}
+
+fn described(work: &Work) -> String {
+    match work {
+        Work::Remotes => ALL.to_owned(),
+        Work::Remote(name) | Work::Exposed(name) => format!("{ONE}{name}"),
+        Work::Gateway { port, .. } => format!("OpenClaw gateway on port {port}"),
+    }
+}
+
+/// When it is started.
+fn order(part: Part, is_system: bool, wanted_by: &str) -> String {
+    match (part, is_system) {
+        (Part::Remotes, _) => {
+            let after = if is_system { "network.target nss-lookup.target " } else { "" };
+            format!(
+                "# Readiness means a live path: nothing that boots has to wait for that unless it says so.\n\
+                 After={after}{wanted_by}\n"
+            )
+        }
+        // An address that it shall listen on may come late.
+        (Part::Gateway, true) => {
+            "After=network-online.target tailscaled.service\nWants=network-online.target\n"
+                .to_owned()
+        }
+        (Part::Gateway, false) => String::new(),
+    }
 }
 
 /// What a unit of ours keeps.
@@ -129,7 +158,31 @@ fn command(service: &Service) -> Result<String, String> {
         text.push_str(&format!(" {}", quoted(&word)?.replace('$', "$$")));
     }
     text.push('\n');
+    if let Work::Gateway { credentials, .. } = &service.work {
+        for (name, file) in credentials {
+            let file = path(file)?;
+            text.push_str(&format!("LoadCredential={}\n", quoted(&format!("{name}:{file}"))?));
+        }
+    }
     Ok(text)
+}
+
+/// The command of a unit of ours, word by word; `None` if the text has none as we write it.
+pub(crate) fn command_of(text: &str) -> Option<Vec<String>> {
+    let line = text.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
+    let (mut words, mut word, mut is_quoted) = (Vec::new(), String::new(), false);
+    let mut letters = line.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => is_quoted = !is_quoted,
+            '\\' if is_quoted => word.extend(letters.next()),
+            ' ' if !is_quoted => words.push(std::mem::take(&mut word)),
+            '%' | '$' if letters.peek() == Some(&letter) => word.extend(letters.next()),
+            other => word.push(other),
+        }
+    }
+    words.push(word);
+    (!is_quoted).then_some(words)
 }
 
 /// systemd starts no program with quotes or backslashes in its path, however they are written.
@@ -175,7 +228,7 @@ mod tests {
     use super::{
         super::{
             Owner, judge,
-            tests::{ann, golden, odd},
+            tests::{ann, gateway, golden, odd},
         },
         *,
     };
@@ -184,15 +237,21 @@ mod tests {
     fn units_are_as_the_golden_files() {
         golden("user.service", &unit(&ann(), 252).unwrap());
         golden("user-one-remote.service", &unit(&of_one(ann()), 257).unwrap());
-        let exposed = Service { is_exposed: true, ..of_one(ann()) };
+        let exposed = Service { work: Work::Exposed("vps".to_owned()), ..of_one(ann()) };
         golden("user-exposed.service", &unit(&exposed, 252).unwrap());
         golden("system.service", &unit(&of_deploy(ann()), 252).unwrap());
+        golden("gateway-user.service", &unit(&gateway(ann()), 257).unwrap());
+        golden(
+            "gateway-system.service",
+            &unit(&with_secret(gateway(of_deploy(ann()))), 252).unwrap(),
+        );
         golden("odd.service", &unit(&odd(), 252).unwrap());
         assert_eq!(judge(&unit(&odd(), 252).unwrap()), Owner::Ours);
     }
 
     fn of_one(service: Service) -> Service {
-        Service { remote: Some("vps".to_owned()), profile: Some("work".to_owned()), ..service }
+        let profile = Some("work".to_owned());
+        Service { work: Work::Remote("vps".to_owned()), profile, ..service }
     }
 
     fn of_deploy(service: Service) -> Service {
@@ -203,12 +262,29 @@ mod tests {
         }
     }
 
+    fn with_secret(service: Service) -> Service {
+        let file = "/etc/openclaw/100% token".into();
+        let credentials = vec![("openclaw-gateway-token", file)];
+        Service { work: Work::Gateway { port: 19_789, credentials }, ..service }
+    }
+
+    #[test]
+    fn the_command_of_a_unit_is_read_as_it_was_written() {
+        for service in [ann(), odd(), of_one(ann()), with_secret(gateway(odd()))] {
+            let program = service.program.to_str().unwrap().to_owned();
+            let written = std::iter::once(program).chain(service.arguments());
+            let read = command_of(&unit(&service, 252).unwrap()).unwrap();
+            assert_eq!(read, written.collect::<Vec<_>>());
+        }
+        assert_eq!(command_of("[Unit]\n"), None);
+    }
+
     #[test]
     fn a_path_adds_no_line() {
         let mut service = ann();
         service.program = "/opt/a\nExecStartPre=/bin/evil".into();
         assert!(unit(&service, 252).unwrap_err().contains("no unit can name"));
-        let service = Service { remote: Some("a\nb".to_owned()), ..ann() };
+        let service = Service { work: Work::Remote("a\nb".to_owned()), ..ann() };
         assert!(unit(&service, 252).unwrap_err().contains("no unit can name"));
         let user = "a\nUser=root".to_owned();
         let service = Service { manager: Starter::System { user }, ..ann() };
@@ -249,6 +325,8 @@ mod tests {
             ("b", of_one(ann()), 252),
             ("c", of_deploy(ann()), 252),
             ("d", odd(), 252),
+            ("f", gateway(ann()), 252),
+            ("g", with_secret(gateway(of_deploy(ann()))), 252),
             ("e", odd(), newest),
         ];
         for (name, service, version) in services {

@@ -12,13 +12,11 @@ use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use super::{
-    Scope,
-    notify::{self, Message},
-    server::Supervisor,
-    standing::Standing,
+use super::{Scope, server::Supervisor, standing::Standing};
+use crate::{
+    notice::{self, Message},
+    problem::Problem,
 };
-use crate::problem::Problem;
 
 /// Between two signs of life where no watchdog says how often.
 const BEAT: Duration = Duration::from_secs(30);
@@ -125,8 +123,8 @@ impl Herald {
 
 /// Between two signs of life.
 fn every() -> Duration {
-    let usual = if notify::is_heard() { BEAT } else { UNHEARD };
-    notify::watchdog().map_or(usual, |limit| limit / 3)
+    let usual = if notice::is_heard() { BEAT } else { UNHEARD };
+    notice::watchdog().map_or(usual, |limit| limit / 3)
 }
 
 impl Supervisor {
@@ -213,7 +211,7 @@ fn class(problem: &Problem) -> String {
 
 /// Whether it could be said.
 fn say(messages: &[Message<'_>]) -> bool {
-    notify::send(messages)
+    notice::send(messages)
         .inspect_err(|error| debug!(%error, "the service manager was not told"))
         .is_ok()
 }

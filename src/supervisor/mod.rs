@@ -20,7 +20,6 @@ mod incoming;
 mod lane;
 mod link;
 mod metrics;
-mod notify;
 mod path;
 mod place;
 mod port;

@@ -37,7 +37,7 @@ use super::{
     watch::{Wake, Watch},
 };
 use crate::{
-    config::{self, DEFAULT_PORT, Kind, OpenClaw, Paths, Remotes, check_name},
+    config::{self, Kind, OpenClaw, Paths, Remotes, check_name},
     control::{self, Call, Edition, Reply, Request},
     history::{Book, Happening},
     meeting::{Greeting, Party},
@@ -183,7 +183,10 @@ impl Supervisor {
     /// The way to a remote.
     pub(super) async fn find_way(&self, definition: &config::Remote) -> Result<Way, Problem> {
         // A broken file is said by the commands that need it.
-        let own_gateway = OpenClaw::load(&self.paths).map_or(DEFAULT_PORT, |it| it.own_port());
+        let own_gateway = OpenClaw::load(&self.paths).map_or_else(
+            |_| config::profile_port(self.paths.profile.as_deref()),
+            |it| it.gateway.own_port(),
+        );
         dialer::find(definition, Arc::clone(&self.agent), own_gateway).await
     }
 

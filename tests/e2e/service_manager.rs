@@ -274,6 +274,50 @@ fn ends_with_its_signal_as_the_first_process_of_a_container() {
 }
 
 #[test]
+fn a_gateway_says_when_it_is_ready_that_it_lives_and_that_it_ends() {
+    let home = Home::new();
+    let mut manager = Manager::new(&home);
+    let port = free_port();
+    let mut service = manager.start(&home, &["gateway", "run", "--port", &port.to_string()]);
+    manager.hears("READY=1");
+    assert!(answers(port, "/healthz"));
+    manager.hears(&format!("STATUS=ready on ws://127.0.0.1:{port}"));
+    for _ in 0..3 {
+        manager.hears("WATCHDOG=1");
+    }
+    assert!(signal(service.pid(), Signal::SIGTERM));
+    manager.hears("STOPPING=1");
+    wait_until("the service ends", LIMIT, || service.has_ended().then_some(()));
+}
+
+#[test]
+fn a_gateway_in_the_foreground_is_named_where_a_service_is_meant() {
+    let home = Home::new();
+    let port = free_port();
+    let mut command: Command = guarded(crate::support::built());
+    home.furnish(&mut command);
+    command.args(["gateway", "run", "--port", &port.to_string()]);
+    let mut gateway = Program::start("a gateway", command);
+    assert!(gateway.prints("gateway ready", LIMIT), "{}", gateway.log());
+    let named = format!("runs in the foreground (pid {}, port {port})", gateway.pid());
+    for verb in ["stop", "restart", "start"] {
+        let ran = openclaw(&home).args(["gateway", verb]).run().exits(2);
+        assert!(ran.stderr.contains(&named), "{verb}: {ran}");
+        assert!(ran.stderr.contains(&format!("kill {}", gateway.pid())), "{verb}: {ran}");
+    }
+    let status = openclaw(&home).args(["gateway", "status", "--json", "--no-probe"]);
+    let status = status.args(["--port", &port.to_string()]).run().exits(0);
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).expect("a report");
+    assert_eq!(status["service"]["loaded"], false);
+    assert_eq!(status["service"]["foreground"]["pid"], gateway.pid().as_raw());
+    drop(gateway);
+    let ran = openclaw(&home).args(["gateway", "stop", "--json"]).run().exits(0);
+    assert!(ran.stdout.contains(r#""result": "not-loaded""#), "{ran}");
+    let ran = openclaw(&home).args(["gateway", "start"]).run().exits(2);
+    assert!(ran.stderr.contains("openclaw gateway install"), "{ran}");
+}
+
+#[test]
 fn a_service_does_not_loop_on_a_broken_file() {
     let home = Home::new();
     home.write("home/.openclaw/rs/remotes.json", "{ broken");

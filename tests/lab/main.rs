@@ -25,4 +25,5 @@ mod mounts;
 mod net;
 mod sleep;
 mod systemd;
+mod systemd_gateway;
 mod tier;

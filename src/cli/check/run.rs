@@ -158,7 +158,7 @@ impl Check<'_> {
     async fn resolve(&self) -> anyhow::Result<Result<ssh::Plan, Problem>> {
         let definition = self.definition.clone();
         let environment = Environment::of_process().with_batch(!self.can_ask);
-        let own_gateway = OpenClaw::load(&self.context.paths)?.own_port();
+        let own_gateway = OpenClaw::load(&self.context.paths)?.gateway.own_port();
         let resolving = tokio::task::spawn_blocking(move || {
             let mut plan = ssh::resolve(&definition.target, &definition.ssh, &environment)?;
             plan.forwards.settle(&definition, own_gateway);

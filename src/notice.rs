@@ -15,7 +15,7 @@ use nix::time::{ClockId, clock_gettime};
 
 /// One message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Message<'a> {
+pub(crate) enum Message<'a> {
     /// The start is over, or a reload.
     Ready,
     /// A reload begins.
@@ -49,12 +49,12 @@ impl Message<'_> {
 }
 
 /// Whether a service manager started this process and listens.
-pub(super) fn is_heard() -> bool {
+pub(crate) fn is_heard() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
 }
 
 /// Sends messages, never waiting; `Ok` where nobody listens.
-pub(super) fn send(messages: &[Message<'_>]) -> io::Result<()> {
+pub(crate) fn send(messages: &[Message<'_>]) -> io::Result<()> {
     match env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) {
         Some(socket) => send_to(&socket, messages),
         None => Ok(()),
@@ -78,7 +78,7 @@ fn address(socket: &OsStr) -> io::Result<SocketAddr> {
 }
 
 /// How long the service manager bears silence, if it watches this process.
-pub(super) fn watchdog() -> Option<Duration> {
+pub(crate) fn watchdog() -> Option<Duration> {
     let number = |name| env::var(name).ok()?.parse::<u64>().ok();
     limit(number("WATCHDOG_USEC"), number("WATCHDOG_PID"), std::process::id())
 }

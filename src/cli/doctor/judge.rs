@@ -1,0 +1,264 @@
+//! From what was found to what is wrong with it. Pure.
+
+use std::path::PathBuf;
+
+use super::finding::{Finding, Mend, Severity};
+
+/// A token or password shorter than this can be guessed by whoever may try for a while.
+const SHORTEST: usize = 16;
+/// What people type when they mean to change it later.
+const KNOWN: [&str; 12] = [
+    "changeme",
+    "change-me",
+    "token",
+    "password",
+    "secret",
+    "openclaw",
+    "admin",
+    "test",
+    "gateway",
+    "default",
+    "example",
+    "123456",
+];
+/// Parts of the names of variables that hold secrets.
+const SECRET_NAMES: [&str; 4] = ["TOKEN", "PASSWORD", "SECRET", "API_KEY"];
+
+/// A file or a folder as the system has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) path: PathBuf,
+    pub(super) is_folder: bool,
+    /// The lower nine bits.
+    pub(super) mode: u32,
+    /// Whether it belongs to who asks.
+    pub(super) is_own: bool,
+    pub(super) kind: Kind,
+}
+
+/// What others may do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing: keys, tokens, transcripts, logs.
+    Private,
+    /// Read, but not write: what says whom to trust.
+    Trusted,
+}
+
+/// Whether others can read or change what they should not.
+pub(super) fn entry(entry: &Entry) -> Option<Finding> {
+    let shown = entry.path.display();
+    if !entry.is_own {
+        return Some(
+            Finding::new("owner", Severity::Error, format!("{shown} belongs to another user"))
+                .why("who owns a file may read and replace it whatever its mode says")
+                .fix(format!("sudo chown -R \"$USER\" {shown}")),
+        );
+    }
+    let (allowed, verb) = match entry.kind {
+        Kind::Private if entry.is_folder => (0o700, "opened"),
+        Kind::Private => (0o600, "read or changed"),
+        Kind::Trusted => (0o755, "changed"),
+    };
+    if entry.mode & 0o077 & !allowed == 0 {
+        return None;
+    }
+    let letters = if entry.kind == Kind::Private { "go-rwx" } else { "go-w" };
+    Some(
+        Finding::new(
+            "modes",
+            Severity::Error,
+            format!("{shown} can be {verb} by other users (mode {:04o})", entry.mode),
+        )
+        .why(match entry.kind {
+            Kind::Private => "what opens your gateway and your remotes is in there",
+            Kind::Trusted => "whoever changes it decides which machine you trust",
+        })
+        .fix(format!("chmod {letters} {shown}"))
+        .mend(Mend::Narrow { path: entry.path.clone(), mode: entry.mode & (allowed | 0o700) }),
+    )
+}
+
+/// Where a gateway's secret stands, and how much it bears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Strength {
+    /// Where, for people.
+    pub(super) place: String,
+    /// The file, if it is the one that we made.
+    pub(super) own_file: Option<PathBuf>,
+    pub(super) flaw: Option<Flaw>,
+}
+
+/// Why a secret is weak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flaw {
+    Short(usize),
+    Known,
+    Monotone,
+}
+
+/// Why a secret is weak, if it is.
+pub(super) fn flaw(secret: &str) -> Option<Flaw> {
+    let lower = secret.trim().to_ascii_lowercase();
+    if KNOWN.iter().any(|known| lower == *known || lower == format!("my-{known}")) {
+        return Some(Flaw::Known);
+    }
+    if lower.len() < SHORTEST {
+        return Some(Flaw::Short(lower.len()));
+    }
+    let mut letters: Vec<char> = lower.chars().collect();
+    letters.sort_unstable();
+    letters.dedup();
+    (letters.len() < 6).then_some(Flaw::Monotone)
+}
+
+/// A weak secret; worse where other machines may try it.
+pub(super) fn strength(strength: &Strength, is_exposed: bool) -> Option<Finding> {
+    let how = match strength.flaw? {
+        Flaw::Short(length) => format!("has only {length} characters"),
+        Flaw::Known => "is one that everybody tries first".to_owned(),
+        Flaw::Monotone => "is made of a few characters only".to_owned(),
+    };
+    let severity = if is_exposed { Severity::Error } else { Severity::Warning };
+    let finding = Finding::new("secret", severity, format!("{} {how}", strength.place))
+        .why("whoever reaches the port and guesses it is the operator of the gateway");
+    Some(match &strength.own_file {
+        Some(file) => finding
+            .fix("openclaw doctor --fix --regenerate-token (clients then need the new one)")
+            .mend(Mend::Renew(file.clone())),
+        None => finding.fix(
+            "openclaw config set gateway.auth.token \"$(openssl rand -base64 32)\" (clients then \
+             need the new one)",
+        ),
+    })
+}
+
+/// Secrets in the text of a unit, which everybody may read, by the names of their variables.
+pub(super) fn secrets_in_unit(text: &str) -> Vec<String> {
+    let assignments = text.lines().filter_map(|line| line.trim().strip_prefix("Environment="));
+    let mut names: Vec<String> = assignments
+        .flat_map(|line| line.split_whitespace())
+        .filter_map(|word| word.trim_matches(['"', '\'']).split_once('='))
+        .filter(|(name, value)| {
+            !value.is_empty() && SECRET_NAMES.iter().any(|secret| name.contains(secret))
+        })
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    names.dedup();
+    names
+}
+
+/// A unit of ours, or of another gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UnitFile {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+    /// Its program, if the unit is ours and says one.
+    pub(super) program: Option<PathBuf>,
+    pub(super) is_program_there: bool,
+    /// The command that writes it anew, if it is ours.
+    pub(super) install: Option<String>,
+}
+
+/// What is wrong with a unit.
+pub(super) fn unit(unit: &UnitFile) -> Vec<Finding> {
+    let shown = unit.path.display();
+    let mut findings = Vec::new();
+    for name in secrets_in_unit(&unit.text) {
+        findings.push(
+            Finding::new("unit", Severity::Error, format!("{shown} holds a secret: {name}"))
+                .why("everybody on this machine may read units, by systemctl as well")
+                .fix("take the line out and make a new secret; openclaw gateway install --token-file FILE"),
+        );
+    }
+    if let (Some(program), false, Some(install)) =
+        (&unit.program, unit.is_program_there, &unit.install)
+    {
+        let what = format!("{shown} starts {}, which is not there", program.display());
+        findings.push(
+            Finding::new("unit", Severity::Error, what)
+                .why("the service fails at its next start")
+                .fix(install.clone()),
+        );
+    }
+    findings
+}
+
+/// Whether the clock can be right; `now` in seconds since 1970.
+pub(super) fn clock(now: i64) -> Option<Finding> {
+    // 2026-01-01: this program was not there before.
+    (now < 1_767_225_600).then(|| {
+        Finding::new("clock", Severity::Error, "the clock of this machine is years behind")
+            .why("device signatures and certificates are refused when the time is wrong")
+            .fix("sudo timedatectl set-ntp true")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(mode: u32, kind: Kind) -> Entry {
+        Entry { path: "/s/x".into(), is_folder: false, mode, is_own: true, kind }
+    }
+
+    #[test]
+    fn what_others_could_read_or_change_is_named_with_the_mode_that_is_safe() {
+        assert_eq!(entry(&file(0o600, Kind::Private)), None);
+        assert_eq!(entry(&file(0o644, Kind::Trusted)), None);
+        let found = entry(&file(0o644, Kind::Private)).unwrap();
+        assert_eq!(found.fix, "chmod go-rwx /s/x");
+        assert_eq!(found.mend, Some(Mend::Narrow { path: "/s/x".into(), mode: 0o600 }));
+        let found = entry(&file(0o666, Kind::Trusted)).unwrap();
+        assert_eq!(found.mend, Some(Mend::Narrow { path: "/s/x".into(), mode: 0o644 }));
+        let folder = Entry { is_folder: true, ..file(0o755, Kind::Private) };
+        let found = entry(&folder).unwrap();
+        assert_eq!(found.mend, Some(Mend::Narrow { path: "/s/x".into(), mode: 0o700 }));
+        let other = entry(&Entry { is_own: false, ..file(0o600, Kind::Private) }).unwrap();
+        assert_eq!((other.check, other.mend), ("owner", None));
+    }
+
+    #[test]
+    fn a_weak_secret_is_an_error_where_others_may_try_it() {
+        assert_eq!(flaw("changeme"), Some(Flaw::Known));
+        assert_eq!(flaw("Password\n"), Some(Flaw::Known));
+        assert_eq!(flaw("short"), Some(Flaw::Short(5)));
+        assert_eq!(flaw("aaaaaaaaaaaaaaaaaaaaaaaa"), Some(Flaw::Monotone));
+        assert_eq!(flaw("KqHk0JX5rn1F4pO9mQ2c"), None);
+        let weak = Strength {
+            place: "the token".to_owned(),
+            own_file: Some("/s/gateway-token".into()),
+            flaw: flaw("short"),
+        };
+        assert_eq!(strength(&weak, false).unwrap().severity, Severity::Warning);
+        let found = strength(&weak, true).unwrap();
+        assert_eq!(found.severity, Severity::Error);
+        assert!(!format!("{found:?}").contains("\"short\""), "the secret is not shown");
+        assert_eq!(strength(&Strength { flaw: None, ..weak }, true), None);
+    }
+
+    #[test]
+    fn a_unit_with_a_secret_or_without_its_program_is_named() {
+        let text =
+            "[Service]\nEnvironment=\"OPENCLAW_GATEWAY_TOKEN=x\" A=b\nEnvironment=X_PASSWORD=\n";
+        assert_eq!(secrets_in_unit(text), ["OPENCLAW_GATEWAY_TOKEN"]);
+        let file = UnitFile {
+            path: "/u".into(),
+            text: text.to_owned(),
+            program: Some("/gone".into()),
+            is_program_there: false,
+            install: Some("openclaw gateway install".to_owned()),
+        };
+        let found = unit(&file);
+        assert_eq!(found.len(), 2);
+        assert!(found[1].what.contains("/gone") && found[1].fix == "openclaw gateway install");
+        let fine = UnitFile { text: "[Service]\n".to_owned(), is_program_there: true, ..file };
+        assert_eq!(unit(&fine), []);
+    }
+
+    #[test]
+    fn a_clock_before_this_program_is_wrong() {
+        assert!(clock(0).is_some());
+        assert!(clock(1_795_000_000).is_none());
+    }
+}
