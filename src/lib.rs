@@ -6,6 +6,8 @@
 mod backoff;
 /// The SHA-256 of a TLS certificate.
 mod fingerprint;
+/// How many files and sockets this process may have open.
+mod descriptors;
 /// Log files by day: bounded, without secrets, never waited for.
 mod logfile;
 /// Messages to the service manager.

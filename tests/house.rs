@@ -14,6 +14,7 @@ const LEAVES: &[&str] = &[
     "backoff",
     "control",
     "fingerprint",
+    "descriptors",
     "fuzz",
     "logfile",
     "meeting",

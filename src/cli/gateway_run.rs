@@ -81,6 +81,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
         // Ends last: what it still holds is written before the process goes.
         let (log, _writer) = gateway_log::begin(context, levels);
         let settings = Settings { log, ..settings };
+        crate::descriptors::raise_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

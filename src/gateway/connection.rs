@@ -36,7 +36,7 @@ use super::{
     throttle::Verdict,
 };
 use crate::protocol::{
-    self, Challenge, Connect, ErrorShape, Features, Frame, Granted, HelloOk, PresenceEntry,
+    self, Asked, Challenge, Connect, ErrorShape, Features, Frame, Granted, HelloOk, PresenceEntry,
     Request, Response, Server, Snapshot, close, code, detail, event, rows,
 };
 
@@ -105,7 +105,7 @@ struct Conversation<S> {
 /// What happened to a client that has been let in.
 enum News {
     Message(Option<Result<Message, Error>>),
-    Answer(Response),
+    Answer(String),
     Tick,
     PongDue,
     Stop,
@@ -303,7 +303,7 @@ where
     /// Answers requests, ticks and pings until something ends it.
     async fn attend(&mut self, welcome: Welcome) -> Ending {
         let every = Duration::from_millis(self.shared.policy.tick_interval_ms);
-        let mut answers: FuturesUnordered<BoxFuture<'static, Response>> = FuturesUnordered::new();
+        let mut answers: FuturesUnordered<BoxFuture<'static, String>> = FuturesUnordered::new();
         let mut tick = Instant::now() + every;
         let mut pong: Option<Instant> = None;
         loop {
@@ -326,7 +326,7 @@ where
                 }
                 News::Message(Some(Err(error))) => return self.broken(&error),
                 News::Message(None) => return Ending::silent(),
-                News::Answer(answer) => self.outbox.response(answer),
+                News::Answer(answer) => self.outbox.text(answer),
                 News::Tick => {
                     tick += every;
                     self.outbox.event(event::TICK, json!(event::Tick { ts: now_ms() }), None);
@@ -357,7 +357,7 @@ where
         &self,
         message: Message,
         call: &Call,
-        answers: &mut FuturesUnordered<BoxFuture<'static, Response>>,
+        answers: &mut FuturesUnordered<BoxFuture<'static, String>>,
     ) -> Option<Ending> {
         let text = match message {
             Message::Text(text) => text,
@@ -368,47 +368,44 @@ where
             }
             Message::Close(_) => return Some(Ending::silent()),
         };
-        let request = match serde_json::from_str(&text) {
-            Ok(Frame::Request(request)) if is_well_formed(&request) => request,
-            Ok(Frame::Request(Request { id, .. })) => {
-                self.shared.tally.malformed(Malformed::Frame);
-                let id = if id.is_empty() { "invalid" } else { &id };
-                let error =
-                    ErrorShape::invalid("invalid request frame: id and method must not be empty");
-                self.outbox.response(Response::failure(id, error));
-                return None;
-            }
-            Ok(Frame::Response(_) | Frame::Event(_)) | Err(_) => {
-                self.shared.tally.malformed(Malformed::Frame);
-                let error = ErrorShape::invalid("invalid request frame");
-                self.outbox.response(Response::failure("invalid", error));
-                return None;
-            }
+        let Some(asked) = Asked::read(&text) else {
+            self.shared.tally.malformed(Malformed::Frame);
+            let error = ErrorShape::invalid("invalid request frame");
+            self.outbox.response(Response::failure("invalid", error));
+            return None;
         };
+        if asked.id.is_empty() || asked.method.is_empty() {
+            self.shared.tally.malformed(Malformed::Frame);
+            let id = if asked.id.is_empty() { "invalid" } else { &*asked.id };
+            let error =
+                ErrorShape::invalid("invalid request frame: id and method must not be empty");
+            self.outbox.response(Response::failure(id, error));
+            return None;
+        }
         if answers.len() >= MAX_IN_FLIGHT {
             let error = ErrorShape::unavailable("too many requests under way", BUSY_RETRY_MS);
-            let method = self.shared.dispatcher.known(&request.method);
+            let method = self.shared.dispatcher.known(&asked.method);
             self.shared.tally.answered(method, Some(&error), Duration::ZERO);
-            self.outbox.response(Response::failure(request.id, error));
+            self.outbox.response(Response::failure(asked.id, error));
             return None;
         }
         // Most methods answer at once and never take a place among those under way.
-        let mut answer = self.shared.dispatcher.answer(call.clone(), request);
+        let mut answer = self.shared.dispatcher.answer(call.clone(), asked);
         match (&mut answer).now_or_never() {
-            Some(response) => self.outbox.response(response),
+            Some(text) => self.outbox.text(text),
             None => answers.push(answer),
         }
         None
     }
 
     /// Says that the gateway goes and waits a moment for what is under way.
-    async fn drain(&self, mut answers: FuturesUnordered<BoxFuture<'static, Response>>) -> Ending {
+    async fn drain(&self, mut answers: FuturesUnordered<BoxFuture<'static, String>>) -> Ending {
         let shutdown =
             event::Shutdown { reason: "gateway stopping".to_owned(), restart_expected_ms: None };
         self.outbox.event(event::SHUTDOWN, json!(shutdown), None);
         let rest = async {
             while let Some(answer) = answers.next().await {
-                self.outbox.response(answer);
+                self.outbox.text(answer);
             }
         };
         if timeout(DRAIN, rest).await.is_err() {
@@ -448,7 +445,7 @@ fn flaw(error: &Error) -> Option<(Malformed, Ending)> {
         return Some((Malformed::TooLarge, ending));
     }
     if matches!(error, Error::Utf8(_)) {
-        return Some((Malformed::Utf8, Ending::close(close::PROTOCOL, "protocol error")));
+        return Some((Malformed::Utf8, Ending::close(close::NOT_TEXT, "text is not UTF-8")));
     }
     if matches!(error, Error::Protocol(error) if *error != ProtocolError::ResetWithoutClosingHandshake)
     {

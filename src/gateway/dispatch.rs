@@ -7,11 +7,11 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use tracing::Instrument;
 
 use super::{Shared, caller::Caller, methods, tally::UNKNOWN};
-use crate::protocol::{ErrorShape, Method, Request, Response, Row};
+use crate::protocol::{Asked, ErrorShape, Frame, Method, Response, Row, success_text};
 
 /// What a handler knows of its caller and of the gateway.
 #[derive(Clone)]
@@ -23,8 +23,10 @@ pub(super) struct Call {
 /// A reply, or the error frame in its place.
 pub(super) type Outcome<T> = Result<T, Box<ErrorShape>>;
 
-type Answer = BoxFuture<'static, Outcome<Value>>;
-type Handler = Box<dyn Fn(Call, Value) -> Answer + Send + Sync>;
+/// The reply as it goes out: written once, never taken apart again.
+type Answer = BoxFuture<'static, Outcome<String>>;
+/// Takes the parameters as they came.
+type Handler = Box<dyn Fn(Call, &str) -> Answer + Send + Sync>;
 
 /// The methods with their handlers.
 pub(super) struct Dispatcher {
@@ -45,13 +47,18 @@ impl Dispatcher {
         M: Method + 'static,
         F: Future<Output = Outcome<M::Reply>> + Send + 'static,
     {
-        let wrapped = move |call: Call, params: Value| -> Answer {
-            match serde_json::from_value::<M::Params>(params) {
+        let wrapped = move |call: Call, params: &str| -> Answer {
+            match serde_json::from_str::<M::Params>(params) {
                 Ok(params) => {
                     let reply = handler(call, params);
                     Box::pin(async move { encode(&reply.await?) })
                 }
                 Err(error) => {
+                    // Places in the text mean nothing to who gave a value.
+                    let error = serde_json::from_str::<Value>(params)
+                        .and_then(serde_json::from_value::<M::Params>)
+                        .err()
+                        .unwrap_or(error);
                     let message = format!("invalid {} params: {error}", M::ROW.name);
                     Box::pin(std::future::ready(Err(ErrorShape::invalid(message).into())))
                 }
@@ -65,29 +72,27 @@ impl Dispatcher {
         self.handlers.get_key_value(method).map_or(UNKNOWN, |(name, _)| name)
     }
 
-    /// Answers one request.
-    pub(super) fn answer(&self, call: Call, request: Request) -> BoxFuture<'static, Response> {
-        let Request { id, method, params } = request;
+    /// The text of the answer to one request.
+    pub(super) fn answer(&self, call: Call, asked: Asked<'_>) -> BoxFuture<'static, String> {
+        let Asked { id, method, params, .. } = asked;
+        let id = id.into_owned();
         let tally = Arc::clone(&call.shared.tally);
-        let refuse = |id, error: ErrorShape| -> BoxFuture<'static, Response> {
+        let refuse = |id: String, error: ErrorShape| -> BoxFuture<'static, String> {
             tally.answered(self.known(&method), Some(&error), Duration::ZERO);
-            Box::pin(std::future::ready(Response::failure(id, error)))
+            Box::pin(std::future::ready(failure_text(id, error)))
         };
         if method == "connect" {
             let error = ErrorShape::invalid("connect is only valid as the first request");
             return refuse(id, error);
         }
-        let Some((row, handler)) = self.handlers.get(method.as_str()) else {
+        let Some((row, handler)) = self.handlers.get(&*method) else {
             return refuse(id, ErrorShape::invalid(format!("unknown method: {method}")));
         };
         if let Some(scope) = row.scope.filter(|scope| !call.caller.holds(*scope)) {
             return refuse(id, ErrorShape::missing_scope(scope));
         }
         let span = tracing::debug_span!("request", method = row.name, id);
-        let params = match params {
-            None | Some(Value::Null) => Value::Object(serde_json::Map::new()),
-            Some(params) => params,
-        };
+        let params = params.map_or("{}", RawValue::get);
         let (reply, since, name) = (handler(call, params), Instant::now(), row.name);
         let answer = async move {
             let outcome = reply.await;
@@ -97,12 +102,12 @@ impl Dispatcher {
                 Ok(payload) => {
                     tally.answered(name, None, took);
                     tracing::debug!(micros, "answered");
-                    Response::success(id, payload)
+                    success_text(&id, &payload)
                 }
                 Err(error) => {
                     tally.answered(name, Some(&error), took);
                     tracing::debug!(micros, code = error.code, "answered with an error");
-                    Response::failure(id, error)
+                    failure_text(id, error)
                 }
             }
         };
@@ -110,8 +115,17 @@ impl Dispatcher {
     }
 }
 
-fn encode(reply: &impl serde::Serialize) -> Outcome<Value> {
-    serde_json::to_value(reply).map_err(|error| {
+/// The text of the answer that says why there is no reply.
+pub(super) fn failure_text(id: impl Into<String>, error: impl Into<Box<ErrorShape>>) -> String {
+    let frame = Frame::Response(Response::failure(id, error));
+    serde_json::to_string(&frame).unwrap_or_else(|error| {
+        tracing::error!(%error, "an error frame cannot be written");
+        String::new()
+    })
+}
+
+fn encode(reply: &impl serde::Serialize) -> Outcome<String> {
+    serde_json::to_string(reply).map_err(|error| {
         tracing::error!(%error, "a reply cannot be written");
         ErrorShape::unavailable("the reply cannot be written", 1_000).into()
     })

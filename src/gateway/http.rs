@@ -49,9 +49,10 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_UNAUTHENTICATED: usize = 64 * 1024;
 /// How long an answered request may take to leave once the gateway stops.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// What a WebSocket sets aside for reading, and collects before writing; each of a thousand
-/// idle clients has one.
+/// What a WebSocket sets aside for reading; each of a thousand idle clients has one.
 const BUFFER: usize = 4 * 1024;
+/// What a WebSocket collects before it writes; taken only while there is so much to say.
+const BATCH: usize = 32 * 1024;
 
 type Reply = Response<Full<Bytes>>;
 
@@ -79,7 +80,7 @@ pub(super) async fn serve<S>(
     let max = usize::try_from(shared.policy.max_payload).ok();
     let config = WebSocketConfig::default()
         .read_buffer_size(BUFFER)
-        .write_buffer_size(BUFFER)
+        .write_buffer_size(BATCH)
         .max_message_size(max)
         .max_frame_size(max);
     let read = parts.read_buf.to_vec();

@@ -84,6 +84,11 @@ impl Outbox {
         self.push(&mut self.lock(), &Frame::Response(response));
     }
 
+    /// Queues an answer that is written already; a client that does not read its answers is closed.
+    pub(super) fn text(&self, text: String) {
+        self.push_text(&mut self.lock(), text);
+    }
+
     /// Queues the one event that carries no number, before authentication.
     pub(super) fn challenge(&self, payload: Value) {
         let event = event::CHALLENGE.name.to_owned();
@@ -174,10 +179,15 @@ impl Outbox {
     }
 
     fn push(&self, queue: &mut Queue, frame: &Frame) {
+        if let (None, Ok(text)) = (&queue.ending, serde_json::to_string(frame)) {
+            self.push_text(queue, text);
+        }
+    }
+
+    fn push_text(&self, queue: &mut Queue, text: String) {
         if queue.ending.is_some() {
             return;
         }
-        let Ok(text) = serde_json::to_string(frame) else { return };
         if queue.bytes + text.len() > self.limit {
             self.tally.slow();
             queue.items.clear();

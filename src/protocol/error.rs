@@ -44,6 +44,8 @@ pub(crate) mod close {
     pub(crate) const NORMAL: u16 = 1000;
     /// No version in common.
     pub(crate) const PROTOCOL: u16 = 1002;
+    /// Text that is not UTF-8.
+    pub(crate) const NOT_TEXT: u16 = 1007;
     /// Refused, or too slow.
     pub(crate) const POLICY: u16 = 1008;
     /// A frame was too large.

@@ -1,7 +1,9 @@
 //! The three frames: request, response, event (`RequestFrame`, `ResponseFrame`, `EventFrame`).
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use super::StateVersion;
 
@@ -30,6 +32,42 @@ pub(crate) struct Request {
     /// The method's parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) params: Option<Value>,
+}
+
+/// A request as it stands in its text: its parameters are read once it is known what they should
+/// be.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Asked<'a> {
+    /// `req`.
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    /// Chosen by the caller, unique on its connection.
+    #[serde(borrow)]
+    pub(crate) id: Cow<'a, str>,
+    /// `health`, `chat.send`, …
+    #[serde(borrow)]
+    pub(crate) method: Cow<'a, str>,
+    /// The method's parameters; `None` for null, too.
+    #[serde(default, borrow)]
+    pub(crate) params: Option<&'a RawValue>,
+}
+
+impl<'a> Asked<'a> {
+    /// Reads a request; `None` for what is no request frame.
+    pub(crate) fn read(text: &'a str) -> Option<Self> {
+        serde_json::from_str(text).ok().filter(|asked: &Self| asked.kind == "req")
+    }
+}
+
+/// The text of the answer with a reply that is written already.
+pub(crate) fn success_text(id: &str, payload: &str) -> String {
+    let mut text = String::with_capacity(payload.len() + id.len() + 64);
+    text.push_str(r#"{"type":"res","id":"#);
+    text.push_str(&Value::from(id).to_string());
+    text.push_str(r#","ok":true,"payload":"#);
+    text.push_str(payload);
+    text.push('}');
+    text
 }
 
 /// The answer to the request with the same `id`.
@@ -141,6 +179,24 @@ mod tests {
         assert_eq!(reply::<GatewayIdentity>(captured!("gateway.identity.get")).device_id.len(), 64);
         let presence: Vec<PresenceEntry> = reply(captured!("system-presence"));
         assert_eq!(presence.first().and_then(|entry| entry.mode.as_deref()), Some("gateway"));
+    }
+
+    #[test]
+    fn a_request_and_its_answer_are_read_and_written_as_the_frames_are() {
+        let text = r#"{"type":"req","id":"a\"1","method":"health","params":{"probe":true}}"#;
+        let asked = Asked::read(text).unwrap();
+        assert_eq!((&*asked.id, &*asked.method), ("a\"1", "health"));
+        assert_eq!(asked.params.map(RawValue::get), Some(r#"{"probe":true}"#));
+        let null = Asked::read(r#"{"type":"req","id":"1","method":"m","params":null}"#);
+        assert!(null.unwrap().params.is_none());
+        for wrong in [r#"{"type":"res","id":"1","method":"m"}"#, r#"{"type":"req","id":"1"}"#, "{"]
+        {
+            assert!(Asked::read(wrong).is_none(), "{wrong}");
+        }
+        let payload = serde_json::json!({"ok": true});
+        let frame = Frame::Response(Response::success("a\"1", payload.clone()));
+        let whole = serde_json::to_string(&frame).unwrap();
+        assert_eq!(success_text("a\"1", &payload.to_string()), whole);
     }
 
     #[test]

@@ -5,6 +5,8 @@ pub(crate) mod device;
 mod error;
 pub(crate) mod event;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod method;
 mod role;
@@ -17,7 +19,7 @@ pub(crate) use connect::{
 };
 pub(crate) use device::Device;
 pub(crate) use error::{close, code, detail};
-pub(crate) use frame::{ErrorShape, Event, Frame, Request, Response};
+pub(crate) use frame::{Asked, ErrorShape, Event, Frame, Request, Response, success_text};
 pub(crate) use health::{
     Health, HealthMethod, HealthParams, Heartbeat, Plugins, ProcessMemory, SessionDefaults,
     SessionSummary, Status, StatusMethod, StatusParams, StatusSessions,

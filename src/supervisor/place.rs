@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::{
     handover::{self, Estate, NotGiven},
-    process::{raise_limit, wrong},
+    process::wrong,
 };
 use crate::{
     config::{Paths, file::make_folder},
@@ -149,7 +149,7 @@ fn is_read_only(path: &Path) -> bool {
 /// may hold the lock a moment longer than its socket.
 pub(crate) fn take_place(paths: &Paths, foreground: bool) -> Result<Place, Problem> {
     // What is handed over are descriptors.
-    raise_limit();
+    crate::descriptors::raise_limit();
     let own = Party::own(foreground);
     let until = Instant::now() + DYING_LIMIT;
     let path = paths.own().join("supervisor.pid");

@@ -25,8 +25,6 @@ use crate::{
 
 /// How long the end may take.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// Descriptors that one process may want at most.
-const DESCRIPTORS: u64 = 65_536;
 /// The beginning of a log file's name.
 pub(crate) const LOG_PREFIX: &str = "supervisor.";
 
@@ -37,19 +35,6 @@ pub(crate) fn detach() {
     let _leader = nix::unistd::setsid();
     // Whatever file is made here, by a library as well, is its owner's alone.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-}
-
-/// Takes as many descriptors as the system lets us have: a connection through a port needs one.
-pub(super) fn raise_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
-    if limit.current.is_some_and(|now| now < wanted) {
-        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            warn!(%error, "the limit of open files stays");
-        }
-    }
 }
 
 /// Opens the log of one profile: a file a day.

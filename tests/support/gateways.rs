@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
-    home::{Home, built},
+    home::{Home, Ran, built},
     net::{answers, free_port, wait_until},
     peers,
     program::{Program, guarded, run_to_end},
@@ -34,7 +34,11 @@ impl OurGateway {
 
     /// The same on a port of the caller's choice.
     pub(crate) fn start_at(home: &Home, port: u16) -> Self {
-        let mut command = guarded(built());
+        Self::start_by(home, port, guarded(built()))
+    }
+
+    /// The same by a command that ends in the built program, such as one that ties it to a core.
+    pub(crate) fn start_by(home: &Home, port: u16, mut command: Command) -> Self {
         home.furnish(&mut command);
         command.args(["gateway", "run", "--port", &port.to_string()]);
         let start = Instant::now();
@@ -133,11 +137,15 @@ pub(crate) struct ReferenceCli {
 impl ReferenceCli {
     /// Talks to the reference gateway through a local port, as its documents tell a laptop to.
     pub(crate) fn through(port: u16) -> Self {
+        Self::to(port, ReferenceGateway::TOKEN)
+    }
+
+    /// Talks to the gateway at a local port that lets `token` in.
+    pub(crate) fn to(port: u16, token: &str) -> Self {
         let home = tempfile::Builder::new().prefix("reference-cli-").tempdir();
         let home = home.expect("making the home of the reference CLI");
         let state = home.path().join(".openclaw");
         fs::create_dir(&state).expect("making its state directory");
-        let token = ReferenceGateway::TOKEN;
         let config = format!(
             "{{ gateway: {{ mode: 'remote', remote: {{ url: 'ws://127.0.0.1:{port}', \
              token: '{token}' }} }} }}"
@@ -153,12 +161,21 @@ impl ReferenceCli {
 
     /// Runs a command and fails unless it succeeds.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.output(arguments);
+        assert!(output.status.success(), "the reference CLI: {arguments:?}: {output:?}");
+        output
+    }
+
+    /// Runs a command to whatever end it comes.
+    pub(crate) fn attempt(&self, arguments: &[&str]) -> Ran {
+        Ran::of(format!("the reference CLI: {arguments:?}"), self.output(arguments))
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(peers::starter("openclaw"));
         command.args(arguments);
         furnish_reference(&mut command, &self.home);
-        let output = run_to_end(command, Duration::from_secs(120));
-        assert!(output.status.success(), "the reference CLI: {arguments:?}: {output:?}");
-        output
+        run_to_end(command, Duration::from_secs(120))
     }
 }
 

@@ -20,6 +20,7 @@ mod program;
 mod scene;
 mod sshd;
 mod terminal;
+mod wire;
 
 pub(crate) use agent::Agent;
 pub(crate) use echo::{echo, echo_at, echo_socket, echoes, echoes_at};
@@ -39,3 +40,4 @@ pub(crate) use program::{Program, end_of, guarded, run_to_end};
 pub(crate) use scene::{Scene, dialling, way_in};
 pub(crate) use sshd::{Sshd, user};
 pub(crate) use terminal::Terminal;
+pub(crate) use wire::{Asked, Device, Wire, connect};

@@ -1,0 +1,158 @@
+//! A client of the gateway protocol that says what a test or a measurement wants said.
+#![allow(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
+
+use std::{io, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::{SinkExt, StreamExt};
+use ring::{
+    digest::{SHA256, digest},
+    signature::{Ed25519KeyPair, KeyPair},
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+
+/// How long a gateway may take for one frame.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection to a gateway.
+pub(crate) struct Wire {
+    pub(crate) socket: WebSocketStream<TcpStream>,
+}
+
+/// What a gateway asks before anything else.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) nonce: String,
+    pub(crate) ts: u64,
+}
+
+impl Wire {
+    /// Opens a WebSocket and reads the challenge.
+    pub(crate) async fn open(port: u16) -> io::Result<(Self, Asked)> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.set_nodelay(true)?;
+        let url = format!("ws://127.0.0.1:{port}/");
+        let opened = timeout(PATIENCE, client_async(url, stream)).await?;
+        let (socket, _) = opened.map_err(io::Error::other)?;
+        let mut wire = Self { socket };
+        let challenge = wire.frame().await?;
+        let payload = &challenge["payload"];
+        let nonce = payload["nonce"].as_str().unwrap_or_default().to_owned();
+        Ok((wire, Asked { nonce, ts: payload["ts"].as_u64().unwrap_or_default() }))
+    }
+
+    /// Opens, and logs in as an operator that may read; a refusal is an error with its message.
+    pub(crate) async fn login(port: u16, token: &str) -> io::Result<Self> {
+        let (mut wire, _) = Self::open(port).await?;
+        let answer = wire.call("connect", connect(&json!({ "token": token }))).await?;
+        if answer["ok"] == true { Ok(wire) } else { Err(io::Error::other(answer.to_string())) }
+    }
+
+    /// Sends text as it is.
+    pub(crate) async fn say(&mut self, text: impl Into<String>) -> io::Result<()> {
+        let text: String = text.into();
+        self.socket.send(Message::text(text)).await.map_err(io::Error::other)
+    }
+
+    /// The next frame; a close is an error with its code and reason.
+    pub(crate) async fn frame(&mut self) -> io::Result<Value> {
+        loop {
+            let next = timeout(PATIENCE, self.socket.next()).await?;
+            let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
+            match next.ok_or_else(ended)?.map_err(io::Error::other)? {
+                Message::Text(text) => return serde_json::from_str(&text).map_err(Into::into),
+                Message::Close(Some(close)) => {
+                    let text = format!("{} {}", u16::from(close.code), close.reason);
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
+                }
+                Message::Close(None) => return Err(ended()),
+                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            }
+        }
+    }
+
+    /// Calls a method and reads until its answer comes.
+    pub(crate) async fn call(&mut self, method: &str, params: Value) -> io::Result<Value> {
+        let request = json!({ "type": "req", "id": method, "method": method, "params": params });
+        self.say(request.to_string()).await?;
+        loop {
+            let frame = self.frame().await?;
+            if frame["type"] == "res" {
+                return Ok(frame);
+            }
+        }
+    }
+
+    /// The code with which the gateway closes, 0 where it goes without one.
+    pub(crate) async fn closed(mut self) -> u16 {
+        loop {
+            match self.frame().await {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
+                    let text = error.to_string();
+                    return text.split(' ').next().and_then(|code| code.parse().ok()).unwrap_or(0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => panic!("never closed"),
+                Err(_) => return 0,
+            }
+        }
+    }
+}
+
+/// Parameters of `connect` of a command line that may read.
+pub(crate) fn connect(auth: &Value) -> Value {
+    json!({
+        "minProtocol": 4, "maxProtocol": 4, "role": "operator", "scopes": ["operator.read"],
+        "client": { "id": "cli", "version": "1", "platform": "linux", "mode": "cli" },
+        "auth": auth,
+    })
+}
+
+/// A device that signs what it is told to.
+pub(crate) struct Device(Ed25519KeyPair);
+
+impl Device {
+    /// The same one for the same seed.
+    pub(crate) fn new(seed: u8) -> Self {
+        Self(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).expect("a seed of 32 bytes"))
+    }
+
+    /// The digest of its key.
+    pub(crate) fn id(&self) -> String {
+        let id = digest(&SHA256, self.0.public_key().as_ref());
+        id.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Adds itself to parameters of `connect`, with its signature of them for a challenge.
+    pub(crate) fn sign(&self, connect: &mut Value, Asked { nonce, ts }: &Asked) {
+        let text = |pointer: &str| connect.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+        let plain = |pointer: &str| text(pointer).trim().to_ascii_lowercase();
+        let scopes = connect["scopes"].as_array().map(|all| {
+            let all = all.iter().filter_map(Value::as_str);
+            all.collect::<Vec<_>>().join(",")
+        });
+        let signed = [
+            "v3".to_owned(),
+            self.id(),
+            text("/client/id").to_owned(),
+            text("/client/mode").to_owned(),
+            text("/role").to_owned(),
+            scopes.unwrap_or_default(),
+            ts.to_string(),
+            text("/auth/token").to_owned(),
+            nonce.clone(),
+            plain("/client/platform"),
+            plain("/client/deviceFamily"),
+        ];
+        let signature = self.0.sign(signed.join("|").as_bytes());
+        connect["device"] = json!({
+            "id": self.id(),
+            "publicKey": URL_SAFE_NO_PAD.encode(self.0.public_key()),
+            "signature": URL_SAFE_NO_PAD.encode(signature),
+            "signedAt": ts,
+            "nonce": nonce,
+        });
+    }
+}
