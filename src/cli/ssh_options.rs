@@ -110,6 +110,15 @@ impl Arguments {
         place.zip(other).is_some_and(|(place, other)| place < *other)
     }
 
+    /// Whether a short option at `place` comes after the `-o` that says the same.
+    fn is_late(&self, keyword: &str, place: Option<usize>) -> bool {
+        let Some(place) = place else { return false };
+        self.option.iter().zip(&self.places.options).any(|(text, other)| {
+            *other < place
+                && key_value(text).is_ok_and(|(key, _)| key.eq_ignore_ascii_case(keyword))
+        })
+    }
+
     /// The `-o` options, without those that a short option before them has settled.
     fn options(&self) -> Result<Vec<(String, String)>, Problem> {
         let mut options = Vec::new();
@@ -157,8 +166,10 @@ impl Arguments {
     /// Puts what is given in the place of what was said before; relative paths are those of
     /// `folder`.
     pub(super) fn change(&self, options: &mut SshOptions, folder: &Path) -> Result<(), Problem> {
-        options.port = self.port.or(options.port);
-        options.user = self.login.clone().or(options.user.take());
+        options.port =
+            self.port.or(options.port).filter(|_| !self.is_late("port", self.places.port));
+        let user = self.login.clone().or(options.user.take());
+        options.user = user.filter(|_| !self.is_late("user", self.places.login));
         if !self.identity.is_empty() {
             options.identities.clone_from(&self.identity);
         }

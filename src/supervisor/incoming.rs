@@ -23,6 +23,8 @@ use crate::{
 
 /// How long a refusal may take to be written and read.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
+/// The same while many are turned away: whoever hangs on to it keeps others waiting at the door.
+const REFUSAL_LIMIT_CROWDED: Duration = Duration::from_millis(250);
 /// How long the first bytes of a connection that is turned away may take.
 const PEEK_LIMIT: Duration = Duration::from_millis(100);
 /// First bytes of the HTTP methods that a gateway's clients use.
@@ -79,6 +81,15 @@ impl Incoming {
 
     /// Says why it is not served: 503 where HTTP was asked, a clean close otherwise.
     pub(super) async fn refuse(self, problem: Problem) {
+        self.refuse_within(REFUSAL_LIMIT, problem).await;
+    }
+
+    /// The same, with less time for it.
+    pub(super) async fn refuse_in_a_crowd(self, problem: Problem) {
+        self.refuse_within(REFUSAL_LIMIT_CROWDED, problem).await;
+    }
+
+    async fn refuse_within(self, limit: Duration, problem: Problem) {
         let refusal = async {
             match self.local {
                 local @ (Local::Tcp(_) | Local::Unix(_)) => turn_away(local, &problem).await,
@@ -88,7 +99,7 @@ impl Incoming {
             }
         };
         // Whoever does not take its refusal in time is closed without.
-        let _refused = timeout(REFUSAL_LIMIT, refusal).await;
+        let _refused = timeout(limit, refusal).await;
     }
 }
 

@@ -355,6 +355,23 @@ async fn of_a_flood_of_connections_as_many_are_held_as_may_be_and_the_rest_is_tu
 }
 
 #[tokio::test(start_paused = true)]
+async fn callers_who_hang_on_to_their_refusal_keep_no_others_waiting_for_long() {
+    let bench = Bench::new().await;
+    let mut near = Vec::new();
+    let begun = clock();
+    for _ in 0..HELD_MOST + 4 * REFUSALS_MOST {
+        let (ours, theirs) = accepted().await;
+        near.push(ours);
+        bench.lane.accepted.send(Local::Tcp(theirs)).await.unwrap();
+    }
+    for stream in &mut near[HELD_MOST..] {
+        let read = timeout(LONG, stream.read(&mut [0; 16])).await.unwrap().unwrap();
+        assert_eq!(read, 0, "a clean close");
+    }
+    assert!(clock() - begun < Duration::from_secs(4), "{:?}", clock() - begun);
+}
+
+#[tokio::test(start_paused = true)]
 async fn streams_are_bounded_and_the_next_waits_for_room() {
     let mut bench = Bench::new().await;
     bench.session().await;

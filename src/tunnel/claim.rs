@@ -105,6 +105,8 @@ pub(crate) struct Claim {
     serving: Option<Number>,
     /// The session on which it was last asked for.
     asked: Option<Number>,
+    /// The session that has been asked and has not answered.
+    unanswered: Option<Number>,
     /// The session that holds it.
     holder: Option<Number>,
     released: bool,
@@ -126,6 +128,7 @@ impl Claim {
             stage: Stage::Idle,
             serving: None,
             asked: None,
+            unanswered: None,
             holder: None,
             released: false,
             is_stale: false,
@@ -200,6 +203,12 @@ impl Claim {
     /// Takes one event in and says what to do.
     #[must_use]
     pub(crate) fn step(&mut self, event: ClaimEvent, now: Instant) -> Option<ClaimAction> {
+        if let ClaimEvent::Granted(number)
+        | ClaimEvent::Refused(number, _)
+        | ClaimEvent::Gone(number) = &event
+        {
+            self.unanswered = self.unanswered.filter(|asked| asked != number);
+        }
         match event {
             ClaimEvent::Wanted => self.on_wanted(now),
             ClaimEvent::Serve(number) => self.serving = Some(number),
@@ -229,8 +238,13 @@ impl Claim {
         if self.asked != Some(number) {
             self.asked = Some(number);
             self.stage = Stage::Asked;
+            if self.unanswered == Some(number) {
+                // A second question would be refused because of the first.
+                return None;
+            }
             let before = self.holder.take().filter(|holder| *holder != number);
             self.is_stale |= before.is_some();
+            self.unanswered = Some(number);
             return Some(ClaimAction::Ask { on: number, before });
         }
         // What was said last holds until there is another answer.
@@ -238,6 +252,7 @@ impl Claim {
         match &mut self.stage {
             Stage::Refused(_, Some(at)) if *at <= now => {
                 *at = later;
+                self.unanswered = Some(number);
                 Some(ClaimAction::Ask { on: number, before: None })
             }
             Stage::Proved(at) | Stage::Unproved(at, _) if *at <= now => {

@@ -158,3 +158,16 @@ fn a_published_gateway_is_live_only_while_it_answers() {
     assert_eq!(sim.step(proved), None);
     assert_eq!(sim.claim.phase(Phase::Waiting), Phase::Waiting);
 }
+
+#[test]
+fn wanted_again_before_the_answer_it_asks_no_second_time() {
+    let mut sim = Sim::new(false);
+    assert_eq!(sim.step(ClaimEvent::Serve(ONE)), ASK(ONE, None));
+    assert_eq!(sim.step(ClaimEvent::Release), None);
+    assert_eq!(sim.step(ClaimEvent::Wanted), None, "the question is under way");
+    assert_eq!(sim.phase(), Phase::Connecting);
+    assert_eq!(sim.step(ClaimEvent::Granted(ONE)), None);
+    assert_eq!(sim.phase(), Phase::Live);
+    sim.step(ClaimEvent::Release);
+    assert_eq!(sim.step(ClaimEvent::Wanted), ASK(ONE, None), "it was given back");
+}

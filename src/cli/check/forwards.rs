@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::report::{Kind, Line, Step, Verdict};
 use crate::{
     cli::output::Spinner,
-    config::{Destination, Forward, Listen},
+    config::{Destination, Forward, Listen, Remote},
     problem::{Class, Problem},
     ssh::{Forwards, ListenFailure, OpenFailure, Session},
 };
@@ -22,21 +22,26 @@ struct Tried {
 /// where one that cannot be made is to be a failure (`ExitOnForwardFailure`).
 pub(super) async fn try_out(
     session: &Session,
-    forwards: &Forwards,
+    definition: &Remote,
+    configured: &Forwards,
     is_saved: bool,
     spinner: &Spinner,
 ) -> Option<(Step, Option<Problem>)> {
-    if forwards.local.is_empty() && forwards.remote.is_empty() {
+    let companion = definition.companion();
+    let local = definition.forwards.iter().chain(&companion).chain(&configured.local);
+    let remote = definition.remote_forwards.iter().chain(&configured.remote);
+    let (local, remote): (Vec<_>, Vec<_>) = (local.collect(), remote.collect());
+    if local.is_empty() && remote.is_empty() {
         return None;
     }
     spinner.stage("trying the further forwards");
-    let local = forwards.local.iter().map(|forward| try_local(session, forward));
-    let mut tried = futures_util::future::join_all(local).await;
+    let trying = local.into_iter().map(|forward| try_local(session, forward));
+    let mut tried = futures_util::future::join_all(trying).await;
     // A session has one listener at a time.
-    for forward in &forwards.remote {
+    for forward in remote {
         tried.push(try_remote(session, forward, is_saved).await);
     }
-    Some(told(&tried, forwards.all_or_nothing))
+    Some(told(&tried, configured.all_or_nothing))
 }
 
 fn told(tried: &[Tried], all_or_nothing: bool) -> (Step, Option<Problem>) {

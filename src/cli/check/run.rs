@@ -170,7 +170,9 @@ impl Check<'_> {
             spinner: &spinner,
         };
         let visited = visit.run().await;
-        let further = forwards::try_out(&session, &plan.forwards, self.is_saved, &spinner).await;
+        let (definition, configured) = (&self.definition, &plan.forwards);
+        let further =
+            forwards::try_out(&session, definition, configured, self.is_saved, &spinner).await;
         session.close().await;
         let Visited { steps: behind, mut problem } = visited?;
         steps.extend(behind);

@@ -111,18 +111,23 @@ impl Actor {
         match outpost.claim.step(event, clock()) {
             Some(ClaimAction::Ask { on, before }) => self.ask_to_listen(on, before),
             Some(ClaimAction::Prove(number)) => self.prove_outpost(number),
-            Some(ClaimAction::GiveBack(number)) => self.give_back(number, None),
+            Some(ClaimAction::GiveBack(number)) => {
+                let at = outpost.place();
+                self.give_back(number, at, None);
+            }
             None => {}
         }
     }
 
     /// Gives the listener back for good; answers when that is done.
     pub(super) fn release(&mut self, done: oneshot::Sender<()>) {
-        let action =
-            self.outpost.as_mut().and_then(|it| it.claim.step(ClaimEvent::Release, clock()));
-        match action {
-            Some(ClaimAction::GiveBack(number)) => self.give_back(number, Some(done)),
-            Some(ClaimAction::Ask { .. } | ClaimAction::Prove(_)) | None => {
+        let held = self.outpost.as_mut().and_then(|outpost| {
+            let action = outpost.claim.step(ClaimEvent::Release, clock());
+            Some((action?, outpost.place()))
+        });
+        match held {
+            Some((ClaimAction::GiveBack(number), at)) => self.give_back(number, at, Some(done)),
+            Some((ClaimAction::Ask { .. } | ClaimAction::Prove(_), _)) | None => {
                 let _gone = done.send(());
             }
         }
@@ -185,11 +190,8 @@ impl Actor {
         });
     }
 
-    fn give_back(&mut self, number: Number, done: Option<oneshot::Sender<()>>) {
-        let (Some(outpost), Some(path)) = (&self.outpost, self.path(number)) else {
-            return drop(done);
-        };
-        let at = outpost.place();
+    fn give_back(&mut self, number: Number, at: Listen, done: Option<oneshot::Sender<()>>) {
+        let Some(path) = self.path(number) else { return drop(done) };
         self.tasks.spawn(async move {
             path.link.unlisten(&at).await;
             // Whoever waits is told by the drop.
@@ -200,11 +202,17 @@ impl Actor {
     fn on_listening(&mut self, number: Number, answer: Result<Listen, Refusal>) {
         let Some(outpost) = &mut self.outpost else { return };
         match answer {
-            Ok(at) => {
-                info!(at = %at, "the server listens");
-                outpost.granted = Some(at);
-                self.claim(ClaimEvent::Granted(number));
-            }
+            Ok(at) => match outpost.claim.step(ClaimEvent::Granted(number), clock()) {
+                // Too late: the place that counts is another.
+                Some(ClaimAction::GiveBack(late)) => self.give_back(late, at, None),
+                action => {
+                    info!(at = %at, "the server listens");
+                    outpost.granted = Some(at);
+                    if let Some(ClaimAction::Prove(number)) = action {
+                        self.prove_outpost(number);
+                    }
+                }
+            },
             Err(refusal) => {
                 debug!(?refusal, "the server does not listen");
                 // Any port was wanted: the next one will do, unless others were told of this one.

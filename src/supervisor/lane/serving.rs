@@ -10,7 +10,7 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::{debug, info};
 
 use super::{
-    Actor, HELD_MOST, Message, OPEN_LIMIT, Session,
+    Actor, HELD_MOST, Message, OPEN_LIMIT, REFUSALS_MOST, Session,
     ask::{absent, prohibited},
 };
 use crate::{
@@ -140,7 +140,14 @@ impl Actor {
             // A flood must not fill the disk.
             info!(count = std::mem::take(&mut self.unserved), "connections were not served");
         }
-        self.refusals.spawn(async move { incoming.refuse(problem).await });
+        let is_crowded = self.refusals.len() >= REFUSALS_MOST / 4;
+        self.refusals.spawn(async move {
+            if is_crowded {
+                incoming.refuse_in_a_crowd(problem).await;
+            } else {
+                incoming.refuse(problem).await;
+            }
+        });
     }
 
     pub(super) fn reason(&self) -> Option<String> {
