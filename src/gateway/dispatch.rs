@@ -11,7 +11,7 @@ use serde_json::Value;
 use tracing::Instrument;
 
 use super::{Shared, caller::Caller, methods, tally::UNKNOWN};
-use crate::protocol::{ErrorShape, Method, Request, Response, Row};
+use crate::protocol::{Access, ErrorShape, Method, Request, Response, Row};
 
 /// What a handler knows of its caller and of the gateway.
 #[derive(Clone)]
@@ -80,7 +80,13 @@ impl Dispatcher {
         let Some((row, handler)) = self.handlers.get(method.as_str()) else {
             return refuse(id, ErrorShape::invalid(format!("unknown method: {method}")));
         };
-        if let Some(scope) = row.scope.filter(|scope| !call.caller.holds(*scope)) {
+        let role = call.caller.role;
+        if !row.access.is_for(role) {
+            return refuse(id, ErrorShape::invalid(format!("unauthorized role: {role}")));
+        }
+        if let Access::Holder(scope) = row.access
+            && !call.caller.holds(scope)
+        {
             return refuse(id, ErrorShape::missing_scope(scope));
         }
         let span = tracing::debug_span!("request", method = row.name, id);

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::Paths,
-    protocol::{GatewayIdentity, Method, NoParams, Row},
+    protocol::{Access, GatewayIdentity, Method, NoParams, Row},
     secret::Secret,
 };
 
@@ -55,7 +55,7 @@ struct Client {
 enum Never {}
 
 impl Method for Never {
-    const ROW: Row = Row { name: "test.never", scope: None };
+    const ROW: Row = Row { name: "test.never", access: Access::Anyone };
     type Params = NoParams;
     type Reply = Value;
 }

@@ -1,5 +1,6 @@
 //! The gateway protocol, version 4: what stands on the wire, as data.
 
+mod access;
 mod connect;
 pub(crate) mod device;
 mod error;
@@ -11,6 +12,7 @@ mod role;
 mod scope;
 mod system;
 
+pub(crate) use access::Access;
 pub(crate) use connect::{
     Auth, Challenge, Client, Connect, Features, Granted, HelloOk, Policy, Server, Snapshot,
     StateVersion,
