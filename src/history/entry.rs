@@ -42,6 +42,10 @@ pub(crate) enum Happening {
     },
     /// The supervisor was stopped for a moment.
     Continued,
+    /// The machine was about to sleep, as logind said.
+    GoingToSleep,
+    /// logind said that the machine woke, from a sleep too short for the clocks or one given up.
+    Woke,
     /// Routes or addresses of the machine changed.
     Network {
         /// Whether it has any.

@@ -83,7 +83,7 @@ pub(crate) async fn connect(
                 };
                 let took = started.elapsed();
                 observer.fact(Fact::Through { took });
-                making.session(stream, took, None, Some(jump)).await
+                making.session(stream, took, Ends::default(), Some(jump)).await
             }
         };
         let is_jump = number + 1 < plan.hops().len();
@@ -145,6 +145,13 @@ struct Making<'a> {
     observer: &'a dyn Observer,
 }
 
+/// The addresses of a TCP connection, if it is one.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ends {
+    near: Option<IpAddr>,
+    far: Option<IpAddr>,
+}
+
 /// Throws the switch unless the session got ready.
 struct Fuse {
     switch: Arc<Switch>,
@@ -164,14 +171,15 @@ impl Making<'_> {
     async fn first(&self) -> Result<Session, Failure> {
         let Some(command) = &self.hop.proxy_command else {
             let (stream, took) = dial(self.hop, self.observer).await?;
-            let address = stream.peer_addr().ok().map(|address| address.ip());
-            return self.session(Wire::new(stream), took, address, None).await;
+            let far = stream.peer_addr().ok().map(|address| address.ip());
+            let near = stream.local_addr().ok().map(|address| address.ip());
+            return self.session(Wire::new(stream), took, Ends { near, far }, None).await;
         };
         let (host, port) = (self.hop.host.clone(), self.hop.port);
         self.observer.stage(Stage::Connecting { host, port });
         self.observer.fact(Fact::Proxied { command: command.to_string() });
         let (proxy, witness) = Proxy::start(command)?;
-        match self.session(proxy, Duration::ZERO, None, None).await {
+        match self.session(proxy, Duration::ZERO, Ends::default(), None).await {
             Err(failure) => Err(witness.explain(self.hop, failure).await),
             made => made,
         }
@@ -182,14 +190,14 @@ impl Making<'_> {
         &self,
         stream: S,
         took: Duration,
-        address: Option<IpAddr>,
+        ends: Ends,
         below: Option<Session>,
     ) -> Result<Session, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let remembered = self.keyring.server(self.route);
-        let files = Files::read(self.hop, address).await?;
+        let files = Files::read(self.hop, ends.far).await?;
         let config = config(self.hop, &files, took.max(remembered.rtt.unwrap_or_default()));
         let (link, switch) = Link::new(stream);
         let mut fuse = Fuse { switch: Arc::clone(&switch), armed: true };
@@ -261,6 +269,7 @@ impl Making<'_> {
             below,
             chores: Mutex::new(chores),
             killed: AtomicBool::new(false),
+            near: ends.near,
         }))
     }
 

@@ -12,15 +12,20 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 
 /// How long a write must have waited for its going on to be a sign of life: longer than the runtime
 /// itself ever holds one up.
 const HELD_UP: Duration = Duration::from_millis(200);
+/// How long a write may wait before it counts as stalled.
+const STALLED: Duration = Duration::from_secs(1);
 /// How much is searched for the banner; RFC 4253 allows lines before it.
 const BANNER_LIMIT: usize = 8 * 1024;
 
@@ -92,6 +97,11 @@ impl Switch {
     pub(crate) fn held_up(&self) -> Option<Duration> {
         let since = self.write_waits.load(Ordering::Relaxed);
         (since != 0).then(|| self.since(since))
+    }
+
+    /// Whether the far side has taken nothing of a write for a while.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.held_up().is_some_and(|time| time > STALLED)
     }
 
     /// How often a write went on after having waited.
@@ -278,6 +288,29 @@ mod tests {
         far.read_exact(&mut [0; 20]).await.unwrap();
         writing.await.unwrap().unwrap();
         assert_eq!((switch.held_up(), switch.moved()), (None, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_of_which_nothing_is_taken_for_a_second_is_stalled_until_it_goes_on() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let (link, switch) = Link::new(near);
+        let (_reader, mut writer) = tokio::io::split(link);
+        tokio::time::advance(STALLED * 10).await;
+        assert!(!switch.is_stalled(), "nothing is written");
+        let writing = tokio::spawn(async move { writer.write_all(&[0; 40]).await });
+        tokio::task::yield_now().await;
+        tokio::time::advance(STALLED).await;
+        assert!(!switch.is_stalled(), "a slow link");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(switch.is_stalled());
+        far.read_exact(&mut [0; 16]).await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(!switch.is_stalled(), "what follows waits anew");
+        tokio::time::advance(STALLED * 2).await;
+        assert!(switch.is_stalled());
+        far.read_exact(&mut [0; 24]).await.unwrap();
+        writing.await.unwrap().unwrap();
+        assert!(!switch.is_stalled());
     }
 
     #[tokio::test]

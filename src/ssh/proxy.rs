@@ -71,10 +71,11 @@ impl fmt::Display for ProxyCommand {
 /// A running command as a byte stream; dropping it ends the command.
 #[derive(Debug)]
 pub(super) struct Proxy {
+    /// Dropped first: that its pipes close is then no end of its own.
+    _over: DropGuard,
     input: ChildStdin,
     output: ChildStdout,
     record: Arc<Record>,
-    _over: DropGuard,
 }
 
 /// What is known of a command whose stream somebody else has.
@@ -126,7 +127,7 @@ impl Proxy {
         tokio::spawn(keeper.keep(child, errors));
         let witness =
             Witness { origin: command.origin.clone(), record: Arc::clone(&record), settled };
-        Ok((Self { input, output, record, _over: over.drop_guard() }, witness))
+        Ok((Self { _over: over.drop_guard(), input, output, record }, witness))
     }
 
     fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -224,8 +225,9 @@ impl Keeper {
         let mut listener = JoinSet::new();
         listener.spawn(listen(errors, Arc::clone(&self.record)));
         let outcome = tokio::select! {
-            status = child.wait() => Outcome::of(status),
+            biased;
             () = self.over.cancelled() => self.stop(&mut child).await,
+            status = child.wait() => self.judge(status),
         };
         self.group.look();
         // Its last words are still in the pipe, which what it started may hold open.
@@ -234,6 +236,15 @@ impl Keeper {
         self.settle.send_replace(Some(outcome));
         // What it left behind may still carry the stream.
         self.over.cancelled().await;
+    }
+
+    /// How a command went that has ended. One whose stream was over before its output was has
+    /// probably died of the closed pipe, so that its status says nothing.
+    fn judge(&self, status: io::Result<ExitStatus>) -> Outcome {
+        if self.over.is_cancelled() && !self.record.closed.load(Ordering::Relaxed) {
+            return Outcome::Stopped;
+        }
+        Outcome::of(status)
     }
 
     async fn stop(&self, child: &mut Child) -> Outcome {
@@ -483,6 +494,26 @@ mod tests {
         drop(proxy);
         let refused = Failure::new(Cause::Authentication, "no key fits");
         assert_eq!(within(witness.explain(&Hop::example("box"), refused.clone())).await, refused);
+    }
+
+    /// `yes garbage`, whose stream we close because it does not speak SSH, dies of the closed pipe.
+    #[tokio::test]
+    async fn a_command_that_dies_of_the_pipe_that_we_close_is_not_blamed_for_it() {
+        for _ in 0..20 {
+            let mut yes = Command::new("yes");
+            yes.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = yes.process_group(0).spawn().unwrap();
+            let errors = child.stderr.take().unwrap();
+            let (over, record) = (CancellationToken::new(), Arc::default());
+            let (settle, settled) = watch::channel(None);
+            let group = Group::of(&child);
+            over.cancel();
+            drop(child.stdout.take());
+            assert_eq!(within(child.wait()).await.unwrap().signal(), Some(Signal::SIGPIPE as i32));
+            let keeper = Keeper { group, record, over, settle };
+            within(keeper.keep(child, errors)).await;
+            assert_eq!(*settled.borrow(), Some(Outcome::Stopped));
+        }
     }
 
     #[test]

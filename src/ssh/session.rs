@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -36,8 +37,6 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(30);
 const STDERR_LIMIT: usize = 4 * 1024;
 /// How long a session may leave the link alone before it counts as parked.
 const PARKED: Duration = Duration::from_millis(200);
-/// How long a write may wait before it counts as stalled.
-const STALLED: Duration = Duration::from_secs(1);
 /// How long a polite end may take before the link is cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -136,6 +135,8 @@ pub(super) struct Inner {
     /// What runs beside the streams; ends with the session.
     pub(super) chores: Mutex<JoinSet<()>>,
     pub(super) killed: AtomicBool,
+    /// The end of ours of the TCP connection, if it is one.
+    pub(super) near: Option<IpAddr>,
 }
 
 impl Session {
@@ -321,9 +322,14 @@ impl Session {
         self.0.switch.received().saturating_add(self.0.switch.moved())
     }
 
+    /// The address of this machine from which the first hop is reached, if it is known.
+    pub(crate) fn near(&self) -> Option<IpAddr> {
+        self.0.below.as_ref().map_or(self.0.near, Self::near)
+    }
+
     /// Whether the far side has taken nothing of a write for a while.
     pub(crate) fn is_stalled(&self) -> bool {
-        self.0.switch.held_up().is_some_and(|time| time > STALLED)
+        self.0.switch.is_stalled()
     }
 
     /// Whether the session waits for the reader of one of its streams, so that nothing else moves

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     history::{Book, Happening},
-    tunnel::{Failure, Phase},
+    tunnel::{Cause, Failure, Phase},
 };
 
 /// Different failures that are noted of one absence.
@@ -100,6 +100,8 @@ impl Scribe {
             | Happening::Ended
             | Happening::Slept { .. }
             | Happening::Continued
+            | Happening::GoingToSleep
+            | Happening::Woke
             | Happening::Network { .. }
             | Happening::Connected
             | Happening::Disconnected
@@ -210,8 +212,11 @@ impl Account {
                 // A remote that was taken down, or a forward that nobody uses any more.
                 if turn.after != Phase::Down {
                     let silent_ms = u64::try_from(turn.silent.as_millis()).unwrap_or(u64::MAX);
-                    self.scribe.note(Happening::Lost { cause: message(), silent_ms });
-                    self.is_new(&message());
+                    // What made it doubtful has an entry of its own.
+                    let is_doubt = turn.failure.is_some_and(|it| it.cause == Cause::Doubted);
+                    let cause = if is_doubt { String::new() } else { message() };
+                    self.is_new(&cause);
+                    self.scribe.note(Happening::Lost { cause, silent_ms });
                 }
             }
             (true, true) | (false, false) => {}
@@ -256,7 +261,6 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tunnel::Cause;
 
     struct Desk {
         book: Arc<Book>,
@@ -309,6 +313,16 @@ mod tests {
                 Happening::Live { away_ms: Some(143), attempts: 1, waited: 2, refused: 0 },
             ]
         );
+    }
+
+    #[test]
+    fn a_mere_doubt_does_not_repeat_what_the_history_says_of_the_machine() {
+        let mut desk = Desk::new();
+        desk.turn(Phase::Connecting, Phase::Live, None);
+        let doubt = Failure::new(Cause::Doubted, "this machine was asleep or stopped");
+        desk.turn(Phase::Live, Phase::Suspect, Some(&doubt));
+        let lost = Happening::Lost { cause: String::new(), silent_ms: 810 };
+        assert_eq!(desk.told().last(), Some(&lost));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::{
     desk::Desk,
-    link::{Dial, Facts, Knock, Knocks, Later, Link, NotOpened, Printed, Stream},
+    link::{Dial, Facts, Knock, Knocks, Later, Link, NotOpened, Printed, Progress, Stream},
     token,
 };
 use crate::{
@@ -86,8 +86,7 @@ pub(super) async fn find(
     let mut plan = dialer.plan().await?;
     let label = (plan.label(), plan.via());
     let is_near = plan.hops().first().is_some_and(is_near);
-    let low_power = definition.ssh.low_power.then_some(ALIVE_LOW_POWER);
-    let alive = plan.alive_interval.filter(|interval| !interval.is_zero()).or(low_power);
+    let alive = alive(plan.alive_interval, definition.ssh.low_power);
     if definition.kind == Kind::Exposed {
         // The way to the jump host may have forwards of its own; here it is for one thing.
         plan.forwards = ssh::Forwards::default();
@@ -95,6 +94,13 @@ pub(super) async fn find(
     let port = plan.forwards.settle(definition, own_gateway);
     let (dialer, forwards) = (Arc::new(dialer), plan.forwards.clone());
     Ok(Way { label, dialer, desk, keyring, plan, forwards, is_near, alive, port })
+}
+
+/// Between two pings of an idle path, if somebody chose it: the ssh configuration counts before
+/// `--low-power`.
+fn alive(configured: Option<Duration>, low_power: bool) -> Option<Duration> {
+    let configured = configured.filter(|interval| !interval.is_zero());
+    configured.or(low_power.then_some(ALIVE_LOW_POWER))
 }
 
 /// Whether a first hop may be reached without a network.
@@ -130,7 +136,7 @@ impl SshDialer {
 impl Dial for SshDialer {
     fn dial<'a>(
         &'a self,
-        stage: &'a (dyn Fn(String) + Send + Sync),
+        stage: &'a (dyn Fn(Progress) + Send + Sync),
         awaited: &'a AtomicBool,
     ) -> Later<'a, Result<Arc<dyn Link>, Failure>> {
         Box::pin(async move {
@@ -150,13 +156,19 @@ impl Dial for SshDialer {
 
 /// Who looks on as a lane's session is made.
 struct Watched<'a> {
-    stage: &'a (dyn Fn(String) + Send + Sync),
+    stage: &'a (dyn Fn(Progress) + Send + Sync),
     awaited: &'a AtomicBool,
 }
 
 impl ssh::Observer for Watched<'_> {
     fn stage(&self, at: ssh::Stage) {
-        (self.stage)(at.to_string());
+        let is_reached = match at {
+            ssh::Stage::Resolving { .. } | ssh::Stage::Connecting { .. } => false,
+            ssh::Stage::Handshaking { .. }
+            | ssh::Stage::CheckingHostKey { .. }
+            | ssh::Stage::Authenticating { .. } => true,
+        };
+        (self.stage)(Progress { text: at.to_string(), is_reached });
     }
 
     fn is_awaited(&self) -> bool {
@@ -292,6 +304,10 @@ impl Link for SshLink {
         Box::pin(self.0.closed())
     }
 
+    fn near(&self) -> Option<IpAddr> {
+        self.0.near()
+    }
+
     fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
@@ -326,5 +342,19 @@ impl Link for SshLink {
             let ran = self.0.run(command, limit).await?;
             Ok(Printed { status: ran.status, output: ran.stdout })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configured_interval_counts_before_low_power() {
+        let seconds = Duration::from_secs;
+        assert_eq!(alive(None, false), None);
+        assert_eq!(alive(None, true), Some(seconds(30)));
+        assert_eq!(alive(Some(seconds(15)), true), Some(seconds(15)));
+        assert_eq!(alive(Some(seconds(0)), true), Some(seconds(30)), "0 is OpenSSH's none");
     }
 }

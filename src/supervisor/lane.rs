@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::{
     account::{Account, Scribe, Turn},
     incoming::{Incoming, Local},
-    link::{Dial, Link},
+    link::{Dial, Link, Progress},
     path::{Path, Report, Totals, clock},
     unread::Unread,
 };
@@ -210,7 +210,7 @@ impl Lane {
 /// What a lane's own tasks tell it.
 enum Message {
     Dialled(Number, Result<Arc<dyn Link>, Failure>),
-    Stage(Number, String),
+    Stage(Number, Progress),
     Back(Incoming),
     /// The gateway was not there for it.
     Unproved(Number, Failure, Incoming),
@@ -353,7 +353,12 @@ impl Actor {
                 }
             }
             Command::Woke { slept } => self.step(Event::Woke { slept }),
-            Command::Network { up } => self.step(Event::Network { up }),
+            Command::Network { up } => {
+                self.step(Event::Network { up });
+                for (number, stranded) in self.stranded() {
+                    self.step(Event::News(number, News::Stranded(stranded)));
+                }
+            }
             Command::Open(incoming) => self.admit(incoming),
             Command::Surrender(answer) => self.surrender(answer),
             Command::Settle(settled) => {
@@ -370,9 +375,10 @@ impl Actor {
     fn on_message(&mut self, message: Message) {
         match message {
             Message::Dialled(number, outcome) => self.on_dialled(number, outcome),
-            Message::Stage(number, stage) => {
+            Message::Stage(number, Progress { text, is_reached }) => {
                 if self.sessions.contains_key(&number) {
-                    self.state.send_modify(|state| state.stage = stage);
+                    self.state.send_modify(|state| state.stage = text);
+                    self.step(Event::News(number, News::Shaking(is_reached)));
                 }
             }
             Message::Back(incoming) => self.admit(incoming),

@@ -1,8 +1,11 @@
 //! A lane over scripted sessions, on tokio's stopped clock, and one over a real login.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 use futures_util::{SinkExt, StreamExt};
@@ -112,6 +115,11 @@ impl Link for Script {
         })
     }
 
+    /// Of a network that is for documents alone.
+    fn near(&self) -> Option<IpAddr> {
+        Some(Ipv4Addr::new(192, 0, 2, 7).into())
+    }
+
     fn is_closed(&self) -> bool {
         self.dead.load(SeqCst)
     }
@@ -162,7 +170,7 @@ struct Dials(mpsc::Sender<Answer>);
 impl Dial for Dials {
     fn dial<'a>(
         &'a self,
-        _: &'a (dyn Fn(String) + Send + Sync),
+        _: &'a (dyn Fn(Progress) + Send + Sync),
         _: &'a AtomicBool,
     ) -> Later<'a, Result<Arc<dyn Link>, Failure>> {
         Box::pin(async {
@@ -441,6 +449,37 @@ async fn an_outage_is_noted_with_its_times() {
     assert_eq!(state.reconnects, 1);
     assert_eq!(outage.detected, Duration::ZERO);
     assert!(outage.restored.unwrap() >= Duration::from_millis(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_a_wake_or_a_new_network_revealed_has_words_for_it() {
+    let woke = Command::Woke { slept: Duration::from_secs(5) };
+    for (command, expected) in [(woke, "asleep"), (Command::Network { up: true }, "changed")] {
+        let mut bench = Bench::new().await;
+        bench.session().await;
+        bench.phase(Phase::Live).await;
+        bench.lane.tell(command).await;
+        let lost = bench.lane.state.wait_for(|state| state.outage.is_some());
+        let state = timeout(LONG, lost).await.expect("a doubt").unwrap().clone();
+        let cause = state.outage.unwrap().cause;
+        assert!(cause.contains(expected), "{cause}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_address_is_gone_frees_its_streams_once_it_is_replaced() {
+    let mut bench = Bench::new().await;
+    let first = bench.session().await;
+    bench.phase(Phase::Live).await;
+    let mut local = bench.command(LONG).await;
+    let _far = bench.far().await;
+    opened(&mut local).await;
+    first.answers.store(false, SeqCst);
+    let start = clock();
+    bench.lane.tell(Command::Network { up: true }).await;
+    bench.session().await;
+    timeout(LONG, first.until_dead()).await.expect("the session ends");
+    assert!(clock() - start < Duration::from_secs(2), "{:?}", clock() - start);
 }
 
 #[tokio::test(start_paused = true)]

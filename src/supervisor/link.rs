@@ -1,6 +1,7 @@
 //! The seam to SSH: what a lane needs of a session, so that tests can script one.
 
 use std::{
+    net::IpAddr,
     pin::Pin,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -89,6 +90,9 @@ pub(super) trait Link: Send + Sync {
     /// Waits for the session's end.
     fn closed(&self) -> Later<'_, Failure>;
 
+    /// The address of this machine that the session leaves from, if it is known.
+    fn near(&self) -> Option<IpAddr>;
+
     /// Whether the session has ended.
     fn is_closed(&self) -> bool;
 
@@ -114,12 +118,21 @@ pub(super) trait Link: Send + Sync {
     fn run<'a>(&'a self, command: &'a str, limit: usize) -> Later<'a, Result<Printed, Failure>>;
 }
 
+/// How far a dial is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// For people.
+    pub(super) text: String,
+    /// Whether the server is reached and the next step is its own.
+    pub(super) is_reached: bool,
+}
+
 /// Makes sessions.
 pub(super) trait Dial: Send + Sync {
     /// Makes one; tells `stage` how far it is, and looks at `awaited` whether somebody waits for it.
     fn dial<'a>(
         &'a self,
-        stage: &'a (dyn Fn(String) + Send + Sync),
+        stage: &'a (dyn Fn(Progress) + Send + Sync),
         awaited: &'a AtomicBool,
     ) -> Later<'a, Result<Arc<dyn Link>, Failure>>;
 }

@@ -23,7 +23,10 @@ use crate::{
 const LONG: Duration = Duration::from_secs(60);
 
 /// A session that does nothing of its own.
-struct Idle;
+#[derive(Default)]
+struct Idle {
+    stalled: bool,
+}
 
 impl Link for Idle {
     fn open<'a>(&'a self, _: &'a Destination) -> Later<'a, Result<Box<dyn Stream>, NotOpened>> {
@@ -46,6 +49,10 @@ impl Link for Idle {
         Box::pin(std::future::pending())
     }
 
+    fn near(&self) -> Option<std::net::IpAddr> {
+        None
+    }
+
     fn is_closed(&self) -> bool {
         false
     }
@@ -65,7 +72,7 @@ impl Link for Idle {
     }
 
     fn is_stalled(&self) -> bool {
-        false
+        self.stalled
     }
 
     fn facts(&self) -> Facts {
@@ -78,8 +85,25 @@ impl Link for Idle {
 }
 
 fn path() -> (Arc<Path>, mpsc::Receiver<Report>) {
+    path_over(Idle::default())
+}
+
+fn path_over(session: Idle) -> (Arc<Path>, mpsc::Receiver<Report>) {
     let (news, reports) = mpsc::channel(1024);
-    (Arc::new(Path::new(Number(1), Arc::new(Idle), Arc::default(), news)), reports)
+    (Arc::new(Path::new(Number(1), Arc::new(session), Arc::default(), news)), reports)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_in_while_a_write_is_stalled_leaves_an_answer_awaited() {
+    for stalled in [false, true] {
+        let (path, mut reports) = path_over(Idle { stalled });
+        path.sent(1);
+        assert_eq!(reports.try_recv().map(|(_, news)| news), Ok(News::Awaited));
+        path.received(1);
+        assert_eq!(reports.try_recv().map(|(_, news)| news), Ok(News::Heard));
+        let asked = reports.try_recv().map(|(_, news)| news).ok();
+        assert_eq!(asked, stalled.then_some(News::Awaited));
+    }
 }
 
 /// Writes zeros until `count` are taken or the stream breaks; returns how many were taken.
@@ -169,7 +193,7 @@ async fn the_stream_that_left_most_unread_pays_when_memory_is_used_up() {
     let (news, _reports) = mpsc::channel(1024);
     let unread = Arc::new(Unread::bounded(8 << 20));
     let totals = Totals::new(Arc::clone(&unread));
-    let path = Arc::new(Path::new(Number(1), Arc::new(Idle), Arc::new(totals), news));
+    let path = Arc::new(Path::new(Number(1), Arc::new(Idle::default()), Arc::new(totals), news));
     let _guests = [path.enter(), path.enter()];
     let start = || {
         let (local, reader) = duplex(1024);
@@ -230,7 +254,7 @@ async fn small_pieces_share_their_memory() {
 #[tokio::test]
 async fn the_end_of_the_last_stream_is_not_lost_on_a_lane_that_is_behind() {
     let (news, _reports) = mpsc::channel(1);
-    let path = Arc::new(Path::new(Number(1), Arc::new(Idle), Arc::default(), news));
+    let path = Arc::new(Path::new(Number(1), Arc::new(Idle::default()), Arc::default(), news));
     let guest = path.enter();
     path.asked();
     drop(guest);

@@ -239,6 +239,10 @@ impl Supervisor {
                     }
                 }
                 notice = watch.next() => {
+                    if notice.sleeps {
+                        info!("the machine goes to sleep");
+                        self.book.note(Happening::GoingToSleep);
+                    }
                     if let Some(wake) = notice.woke {
                         self.on_wake(wake).await;
                     }
@@ -290,6 +294,11 @@ impl Supervisor {
             Wake::Continued => {
                 info!("woke after a short stop");
                 self.book.note(Happening::Continued);
+                Duration::ZERO
+            }
+            Wake::Told => {
+                info!("woke, as logind says");
+                self.book.note(Happening::Woke);
                 Duration::ZERO
             }
         };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::{
-    ifaddrs::getifaddrs,
+    ifaddrs::{InterfaceAddress, getifaddrs},
     net::if_::InterfaceFlags,
     time::{ClockId, clock_gettime},
 };
@@ -107,15 +107,24 @@ fn defaults_v6(table: &str) -> BTreeSet<String> {
     table.lines().filter_map(default).collect()
 }
 
+/// Every address of this machine, also those of interfaces that are off or without a carrier, which
+/// may come back; `None` if the system does not say.
+pub(super) fn own_addresses() -> Option<BTreeSet<IpAddr>> {
+    let interfaces = getifaddrs().ok()?;
+    Some(interfaces.filter_map(|interface| address_of(&interface)).collect())
+}
+
+fn address_of(interface: &InterfaceAddress) -> Option<IpAddr> {
+    let address = interface.address?;
+    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+}
+
 fn addresses() -> BTreeSet<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return BTreeSet::new() };
     let at_work = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
     let interfaces = interfaces.filter(|interface| interface.flags.contains(at_work));
-    let addresses = interfaces.filter_map(|interface| {
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-    });
+    let addresses = interfaces.filter_map(|interface| address_of(&interface));
     addresses.filter(|address| is_routable(*address)).collect()
 }
 

@@ -3,7 +3,8 @@
 //! On Linux nothing is asked again and again: a timer on the boot clock fires at resume, one on the
 //! wall clock is cancelled by every step of it (timerfd_create(2)), a stopped process is told when
 //! it goes on, and the kernel sends news of addresses and routes (rtnetlink(7)). A look at the
-//! clocks every half minute stands behind them. Elsewhere it is one look a second.
+//! clocks every half minute stands behind them. Where there is a logind, it says beforehand that the
+//! machine goes to sleep, and afterwards that it woke. Elsewhere it is one look a second.
 
 use std::{
     future::pending,
@@ -37,16 +38,50 @@ mod kernel {
     }
 }
 
+#[cfg(target_os = "linux")]
+mod logind;
+#[cfg(not(target_os = "linux"))]
+mod logind {
+    //! No logind on this system.
+
+    /// Never said.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[expect(dead_code, reason = "the other systems say neither")]
+    pub(super) enum Word {
+        Sleeps,
+        Wakes,
+    }
+
+    pub(super) struct Logind;
+
+    impl Logind {
+        pub(super) fn listen() -> Self {
+            Self
+        }
+
+        pub(super) fn look(&mut self) {}
+
+        pub(super) async fn word(&mut self) -> Word {
+            std::future::pending().await
+        }
+    }
+}
+
 use kernel::Kernel;
+use logind::{Logind, Word};
 
 /// Between two looks at the clocks where the kernel tells what happens in between.
 const LOOK_BEHIND: Duration = Duration::from_secs(30);
 /// Between two looks where it does not.
 const LOOK_ALONE: Duration = Duration::from_secs(1);
+/// Within which two sources tell of the same wake: services start again before logind speaks.
+const SAME_WAKE: Duration = Duration::from_secs(30);
 
 /// What a look found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Notice {
+    /// The machine is about to sleep.
+    pub(super) sleeps: bool,
     /// The machine or this process was away.
     pub(super) woke: Option<Wake>,
     /// Routes or addresses changed, and whether the machine has any now.
@@ -60,6 +95,39 @@ pub(super) enum Wake {
     Slept(Duration),
     /// This process was stopped, too short for the clocks to show it.
     Continued,
+    /// logind says that the machine woke, and the clocks show nothing: a sleep that was short, or
+    /// that was given up once everything had been made ready for it.
+    Told,
+}
+
+/// Makes one wake of what several sources tell of it.
+#[derive(Debug, Default)]
+struct Wakes {
+    /// When the last one was noticed, unless the machine was about to sleep since.
+    noticed: Option<Instant>,
+}
+
+impl Wakes {
+    /// What is new at `now`, after the clocks or a signal showed `seen` and logind said `word`.
+    fn news(&mut self, seen: Option<Wake>, word: Option<Word>, now: Instant) -> Option<Wake> {
+        if word == Some(Word::Sleeps) {
+            self.noticed = None;
+        }
+        let is_known = self.noticed.is_some_and(|at| now.duration_since(at) < SAME_WAKE);
+        let told = (word == Some(Word::Wakes) && !is_known).then_some(Wake::Told);
+        let woke = seen.or(told);
+        if woke.is_some() {
+            self.noticed = Some(now);
+        }
+        woke
+    }
+}
+
+/// Why a look is made.
+enum Reason {
+    Continued,
+    Said(Word),
+    Other,
 }
 
 /// The watch over one machine.
@@ -70,6 +138,8 @@ pub(super) struct Watch {
     look: Instant,
     continued: Option<Signal>,
     kernel: Option<Kernel>,
+    logind: Logind,
+    wakes: Wakes,
 }
 
 impl Watch {
@@ -84,17 +154,21 @@ impl Watch {
             look: Instant::now() + period,
             continued: signal(SignalKind::from_raw(nix::sys::signal::Signal::SIGCONT as i32)).ok(),
             kernel,
+            logind: Logind::listen(),
+            wakes: Wakes::default(),
         }
     }
 
     /// Waits for the next reason to look, and looks. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Notice {
-        let continued = tokio::select! {
-            () = told(&mut self.continued) => true,
-            () = news(&mut self.kernel) => false,
+        let reason = tokio::select! {
+            () = told(&mut self.continued) => Reason::Continued,
+            word = self.logind.word() => Reason::Said(word),
+            () = news(&mut self.kernel) => Reason::Other,
             // The kernel's timer is the look where there is one.
-            () = sleep_until(self.look.into()), if self.kernel.is_none() => false,
+            () = sleep_until(self.look.into()), if self.kernel.is_none() => Reason::Other,
         };
+        self.logind.look();
         let now = Clocks::read();
         let slept = self.clocks.slept_until(&now, self.period).map(Wake::Slept);
         self.clocks = now;
@@ -102,8 +176,14 @@ impl Watch {
         let network = Network::read();
         let changed = network != self.network;
         self.network = network;
+        let (continued, word) = match reason {
+            Reason::Continued => (Some(Wake::Continued), None),
+            Reason::Said(word) => (None, Some(word)),
+            Reason::Other => (None, None),
+        };
         Notice {
-            woke: slept.or(continued.then_some(Wake::Continued)),
+            sleeps: word == Some(Word::Sleeps),
+            woke: self.wakes.news(slept.or(continued), word, now.monotonic),
             network: changed.then(|| self.network.is_up()),
         }
     }

@@ -40,6 +40,13 @@ const PING_PATIENCE: Duration = Duration::from_millis(1500);
 /// The longest, however long the round trip.
 const PING_PATIENCE_MOST: Duration = Duration::from_secs(5);
 
+/// How long a dial that was under way at a wake or a change of route may still take before another
+/// one begins beside it.
+pub(super) const DIAL_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a server may take for one step of the handshake or the login before another dial begins
+/// beside it, while somebody waits.
+pub(super) const STEP_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How far an attempt has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -80,6 +87,10 @@ pub(super) struct Attempt {
     /// received before it slept it reads afterwards, so only an answer to what was asked since
     /// then says that the session lives.
     pub(super) doubted: Option<Instant>,
+    /// Since when the server has been silent in the handshake or the login.
+    pub(super) shaking: Option<Instant>,
+    /// Whether the address is gone that it leaves from, so that no answer can come.
+    pub(super) stranded: bool,
     /// Whether a slow reader may block the session, so that newcomers go elsewhere. It is asked on:
     /// where nobody reads what has come in, that counts as a sign of life.
     pub(super) parked: bool,
@@ -102,6 +113,8 @@ impl Attempt {
             pinged: None,
             suspect: None,
             doubted: None,
+            shaking: None,
+            stranded: false,
             parked: false,
             rtt: Duration::ZERO,
             next_proof: None,
@@ -114,6 +127,15 @@ impl Attempt {
         self.stage != Stage::Dialing
     }
 
+    /// When a dial counts as hanging, if it may: some time after a wake or a change of route, or
+    /// after the server's last step while somebody waits (`held`).
+    pub(super) fn hangs(&self, held: bool) -> Option<Instant> {
+        let doubted = self.doubted.map(|since| since + DIAL_PATIENCE);
+        let silent = self.shaking.filter(|_| held).map(|since| since + STEP_PATIENCE);
+        let first = doubted.into_iter().chain(silent).min();
+        first.filter(|_| !self.has_session())
+    }
+
     /// Whether news may be older than the doubt in the session.
     pub(super) fn is_old(&self, news: &News, now: Instant) -> bool {
         let Some(doubt) = self.doubted.filter(|_| self.has_session()) else { return false };
@@ -123,6 +145,8 @@ impl Attempt {
             }
             News::Heard | News::Alive | News::Answered | News::NotProved(_) => true,
             News::SessionUp { .. }
+            | News::Shaking(_)
+            | News::Stranded(_)
             | News::Ended(_)
             | News::Awaited
             | News::Parked(_)

@@ -70,6 +70,11 @@ pub(crate) enum News {
         /// Whether a person had to help.
         needs_person: bool,
     },
+    /// The handshake or the login went a step on (`true`), or the server is not reached yet
+    /// (`false`).
+    Shaking(bool),
+    /// The machine no longer has (`true`), or has again, the address that the session leaves from.
+    Stranded(bool),
     /// The session is gone, or never came up.
     Ended(Failure),
     /// Bytes came in through a stream of the tunnel's forward.

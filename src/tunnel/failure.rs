@@ -29,6 +29,8 @@ pub(crate) enum Cause {
     HandshakeTimedOut,
     /// The link broke: reset, closed, or silent for too long.
     LinkLost,
+    /// The machine was away or its network changed, so that what was proved may no longer hold.
+    Doubted,
     /// What answered does not speak SSH 2, or no common algorithm was found.
     Protocol,
     /// The server accepted none of the keys and answers offered.
@@ -68,6 +70,7 @@ impl Cause {
             | Self::ClosedBeforeBanner { .. }
             | Self::HandshakeTimedOut
             | Self::LinkLost
+            | Self::Doubted
             | Self::PlaceTaken
             | Self::GatewayAbsent
             | Self::GatewayStarting
@@ -94,6 +97,7 @@ impl Cause {
             | Self::ClosedBeforeBanner { .. }
             | Self::HandshakeTimedOut
             | Self::LinkLost
+            | Self::Doubted
             | Self::Protocol => Class::Unreachable,
             Self::Authentication | Self::NeedsPerson | Self::Agent => Class::SshAuth,
             Self::HostKeyUnknown | Self::HostKeyChanged | Self::HostKeyRevoked => Class::HostKey,

@@ -26,9 +26,6 @@ const UNPROVED_FIRST: Duration = Duration::from_millis(300);
 const DOUBT_PATIENCE: Duration = Duration::from_millis(250);
 /// The same where round trips are long, or the last ping had to wait for the end of an outage.
 const DOUBT_PATIENCE_MOST: Duration = Duration::from_secs(1);
-/// How long a dial that was under way at a wake or a change of route may still take before another
-/// one begins beside it.
-const DIAL_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the loser of a race may take to finish its login before it is ended.
 const LOSER_PATIENCE: Duration = Duration::from_secs(60);
 /// How many sessions may drain at once before a session stays shared with a slow reader.
@@ -283,7 +280,7 @@ impl Tunnel {
         {
             if attempt.suspect.is_none() {
                 attempt.suspect = Some(now);
-                self.failure = Some(Failure::new(Cause::LinkLost, reason));
+                self.failure = Some(Failure::new(Cause::Doubted, reason));
             }
             attempt.proof_asked = None;
             let patience = (attempt.rtt * 2).clamp(DOUBT_PATIENCE, DOUBT_PATIENCE_MOST);

@@ -8,7 +8,10 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::tunnel::{Cause, News, Probe, ProofKind, attempt::PING_IDLE};
+use crate::tunnel::{
+    Cause, News, Probe, ProofKind,
+    attempt::{DIAL_PATIENCE, PING_IDLE, STEP_PATIENCE},
+};
 
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -75,6 +78,8 @@ impl Sim {
                 | News::Alive
                 | News::Answered
                 | News::Pong { .. }
+                | News::Shaking(_)
+                | News::Stranded(_)
                 | News::Awaited
                 | News::NotProved(_)
                 | News::Parked(_)
@@ -433,6 +438,49 @@ fn a_dial_that_a_wake_or_a_new_network_left_hanging_is_joined_by_another() {
         let actions = sim.live(4);
         assert!(actions.contains(&Action::Drain(Number(2))), "{actions:?}");
         assert!(actions.contains(&Action::Serve(Number(4))), "{actions:?}");
+    }
+}
+
+#[test]
+fn a_server_that_falls_silent_in_the_login_is_dialled_again_for_who_waits() {
+    let mut sim = live();
+    sim.news(1, News::Ended(lost()));
+    sim.news(2, News::Shaking(false));
+    sim.event(Event::Held(1));
+    assert_eq!(sim.pass(STEP_PATIENCE * 2), [], "TCP has its own tries");
+    sim.news(2, News::Shaking(true));
+    sim.pass(STEP_PATIENCE - ms(1));
+    sim.news(2, News::Shaking(true));
+    assert_eq!(sim.pass(STEP_PATIENCE - ms(1)), [], "each step has its time");
+    sim.event(Event::Held(0));
+    assert_eq!(sim.pass(STEP_PATIENCE), [], "nobody waits");
+    assert_eq!(sim.event(Event::Held(1)), [Action::Dial(Number(3))]);
+    assert!(sim.live(3).contains(&Action::Drain(Number(2))), "a login is not cut off");
+}
+
+#[test]
+fn a_login_that_needed_somebody_is_not_made_twice_for_its_silence() {
+    let mut sim = Sim::new(ProofKind::Gateway);
+    sim.event(Event::Wish(Wish::Up));
+    sim.news(1, News::SessionUp { needs_person: true });
+    sim.news(1, News::Proved { rtt: ms(20) });
+    sim.news(1, News::Ended(lost()));
+    sim.event(Event::Held(1));
+    sim.news(2, News::Shaking(true));
+    assert_eq!(sim.pass(STEP_PATIENCE * 5), []);
+}
+
+#[test]
+fn a_session_whose_address_is_gone_ends_as_soon_as_it_is_replaced() {
+    for stranded in [true, false] {
+        let mut sim = live();
+        sim.news(1, News::Stranded(true));
+        sim.news(1, News::Stranded(stranded));
+        sim.event(Event::Network { up: true });
+        sim.pass(ms(300));
+        assert_eq!(sim.live(2).contains(&Action::Kill(Number(1))), stranded);
+        let later = sim.news(1, News::Stranded(true));
+        assert_eq!(later.contains(&Action::Kill(Number(1))), !stranded, "it had an address then");
     }
 }
 
@@ -914,6 +962,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(News::Answered),
         2 => Just(News::Pong { rtt: ms(20) }),
         2 => Just(News::Awaited),
+        1 => any::<bool>().prop_map(News::Shaking),
+        1 => any::<bool>().prop_map(News::Stranded),
         4 => Just(News::Proved { rtt: ms(20) }),
         1 => unproved.prop_map(News::NotProved),
         1 => any::<bool>().prop_map(News::Parked),

@@ -221,3 +221,31 @@ fn what_is_meant_for_here_does_not_go_there() {
     scene.laptop(&["remote", "use", "vps"]);
     scene.laptop(&["health"]);
 }
+
+#[test]
+fn low_power_is_saved_shown_kept_and_taken_back() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let forward = format!("{}:127.0.0.1:9", free_port());
+    for (words, expected) in [
+        ([].as_slice(), false),
+        (&["--low-power"], true),
+        // An edit of something else.
+        (&["-L", &forward], true),
+        (&[], true),
+        (&["--low-power=off"], false),
+    ] {
+        let run = openclaw(&scene.laptop).args(["remote", "connect", "--batch", "vps"]);
+        run.args(words).run().exits(0);
+        let shown = || scene.laptop(&["remote", "status", "--json"]).json()[0]["lowPower"].clone();
+        assert_eq!(shown(), expected, "{words:?}");
+        let saved = scene.laptop.remotes();
+        let saved = &saved["remotes"]["vps"]["ssh"]["lowPower"];
+        assert_eq!(saved.as_bool().unwrap_or_default(), expected, "{words:?}: {saved:#}");
+        scene.laptop(&["remote", "disconnect", "vps"]);
+        assert_eq!(shown(), expected, "{words:?}, and it is down");
+    }
+}

@@ -69,7 +69,7 @@ fn a_handshake_that_stalls_is_given_up_and_made_again() {
     let scene = Scene::new();
     let freezer = Freezer::before(scene.sshd.port());
     connected(&scene, &freezer);
-    for moment in [Moment::AfterBanner, Moment::KeyExchange] {
+    for moment in [Moment::AfterBanner, Moment::KeyExchange, Moment::Authentication] {
         freezer.stall_next(moment);
         freezer.cut();
         let cut = Instant::now();

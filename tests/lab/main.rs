@@ -18,6 +18,7 @@ mod ground;
 mod hosts;
 mod idle;
 mod links;
+mod logind;
 mod logins;
 mod machine;
 mod mounts;

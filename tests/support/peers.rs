@@ -17,6 +17,8 @@ pub(crate) enum Peer {
     Netcat,
     /// Prometheus's own reader of OpenMetrics, in Python.
     Prometheus,
+    /// A system bus, and a logind on it that does as a test says.
+    Logind,
     /// `script`, which runs a program on a terminal of its own.
     Script,
     /// Networks and mounts of a test's own: root, `ip` and `nft`.
@@ -32,14 +34,8 @@ impl Peer {
             Self::Autossh => found("autossh").is_some(),
             Self::OpenClaw => folder().join("openclaw/node_modules/openclaw").is_dir(),
             Self::Netcat => found("nc").is_some(),
-            Self::Prometheus => {
-                let import = ["-c", "import prometheus_client.openmetrics.parser"];
-                std::process::Command::new("/usr/bin/python3")
-                    .args(import)
-                    .stderr(std::process::Stdio::null())
-                    .status()
-                    .is_ok_and(|status| status.success())
-            }
+            Self::Prometheus => imports("prometheus_client.openmetrics.parser"),
+            Self::Logind => found("dbus-daemon").is_some() && imports("dbusmock"),
             Self::Script => found("script").is_some(),
             Self::Namespaces => {
                 geteuid().is_root() && ["ip", "nft"].iter().all(|name| system(name).is_some())
@@ -58,6 +54,7 @@ impl Peer {
             Self::OpenClaw => "tests/peers/install",
             Self::Netcat => "apt-get install netcat-openbsd",
             Self::Prometheus => "apt-get install python3-prometheus-client",
+            Self::Logind => "apt-get install dbus python3-dbusmock",
             Self::Script => "apt-get install bsdutils",
             Self::Namespaces => "run as root; apt-get install iproute2 nftables",
             Self::Machine => "run as root; apt-get install debootstrap iproute2 util-linux",
@@ -94,6 +91,13 @@ pub(super) fn folder() -> PathBuf {
 /// The OpenSSH server, which must be started by its full path and is rarely on a user's PATH.
 pub(super) fn sshd() -> Option<PathBuf> {
     system("sshd")
+}
+
+/// Whether the distribution's Python has a module.
+fn imports(module: &str) -> bool {
+    let mut python = std::process::Command::new("/usr/bin/python3");
+    python.args(["-c", &format!("import {module}")]).stderr(std::process::Stdio::null());
+    python.status().is_ok_and(|status| status.success())
 }
 
 /// A program that may be where only the system's own users look.

@@ -337,6 +337,7 @@ fn brief(failure: &Failure) -> String {
         Cause::ClosedBeforeBanner { .. } => "closed before the server said anything",
         Cause::HandshakeTimedOut => "the server fell silent",
         Cause::LinkLost => "the connection broke",
+        Cause::Doubted => "not asked since the machine was away",
         Cause::Protocol => "no common language",
         Cause::Authentication => "nothing that was offered let us in",
         Cause::NeedsPerson => "the right answer of a person is missing",

@@ -71,6 +71,7 @@ impl Course {
                 self.reason = reason(format!("slept {}", span_ms(*ms)), from);
             }
             Happening::Continued => self.reason = reason("was stopped for a moment".to_owned(), at),
+            Happening::Woke => self.reason = reason("slept for a moment".to_owned(), at),
             Happening::Network { up: true } => {
                 // A wake tells more than the change of network that it brings.
                 if self.explanation(at).is_none() {
@@ -82,7 +83,8 @@ impl Course {
             }
             Happening::Ended => self.ended = Some(at),
             Happening::Started { after, .. } => self.on_start(at, *after),
-            Happening::Connected
+            Happening::GoingToSleep
+            | Happening::Connected
             | Happening::Disconnected
             | Happening::Renamed { .. }
             | Happening::Lost { .. }
@@ -154,6 +156,8 @@ impl Course {
             | Happening::Ended
             | Happening::Slept { .. }
             | Happening::Continued
+            | Happening::GoingToSleep
+            | Happening::Woke
             | Happening::Network { .. }
             | Happening::Connected
             | Happening::Redialled { .. }

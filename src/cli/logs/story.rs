@@ -59,6 +59,8 @@ fn sentence(entry: &Entry, zone: &TimeZone) -> (String, Option<Tone>) {
             (format!("slept {}, until {}", span_ms(*ms), clock(entry.at)), Some(Tone::Quiet))
         }
         Happening::Continued => ("went on after it had been stopped".to_owned(), Some(Tone::Quiet)),
+        Happening::GoingToSleep => ("going to sleep".to_owned(), Some(Tone::Quiet)),
+        Happening::Woke => ("woke, or did not sleep after all".to_owned(), Some(Tone::Quiet)),
         Happening::Network { up: true } => ("the network changed".to_owned(), Some(Tone::Quiet)),
         Happening::Network { up: false } => ("no network".to_owned(), Some(Tone::Odd)),
         Happening::Connected => ("connected by its user".to_owned(), Some(Tone::Quiet)),

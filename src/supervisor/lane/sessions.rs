@@ -8,8 +8,9 @@ use tracing::debug;
 use super::{Actor, Message, PING_LIMIT, Session, ask::ask_gateway};
 use crate::{
     supervisor::{
-        link::Link,
+        link::{Link, Progress},
         path::{Path, clock},
+        wake::own_addresses,
     },
     tunnel::{Event, Failure, News, Number, Probe},
 };
@@ -59,14 +60,25 @@ impl Actor {
         paths.map(|path| (path.number, path.has_heard())).collect()
     }
 
+    /// The sessions whose own address is known, and whether this machine has it no more.
+    pub(super) fn stranded(&self) -> Vec<(Number, bool)> {
+        let Some(ours) = own_addresses() else { return Vec::new() };
+        let paths = self.sessions.values().filter_map(|session| match session {
+            Session::Up(path, _) => Some(path),
+            Session::Dialling { .. } => None,
+        });
+        let known = paths.filter_map(|path| Some((path.number, path.link.near()?)));
+        known.map(|(number, near)| (number, !ours.contains(&near))).collect()
+    }
+
     pub(super) fn dial(&mut self, number: Number) {
         let (dialer, inner) = (Arc::clone(&self.dialer), self.inner.clone());
         let awaited = Arc::clone(&self.awaited);
         debug!(attempt = number.0, "attempt begins");
         let task = self.tasks.spawn(async move {
             let stages = inner.clone();
-            let stage = move |text: String| {
-                let _full = stages.try_send(Message::Stage(number, text));
+            let stage = move |progress: Progress| {
+                let _full = stages.try_send(Message::Stage(number, progress));
             };
             let outcome = dialer.dial(&stage, &awaited).await;
             let _ended = inner.send(Message::Dialled(number, outcome)).await;

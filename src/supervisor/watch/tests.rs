@@ -71,3 +71,24 @@ async fn a_stopped_process_that_goes_on_looks_at_once() {
     let notice = timeout(PATIENCE, watch.next()).await.unwrap();
     assert_eq!(notice.woke, Some(Wake::Continued));
 }
+
+#[test]
+fn two_sources_that_tell_of_the_same_wake_tell_of_one() {
+    let start = Instant::now();
+    let long = Wake::Slept(Duration::from_secs(31_260));
+    let night = Some(long);
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let (sleeps, wakes) = (Some(Word::Sleeps), Some(Word::Wakes));
+    let told = |looks: &[(u64, Option<Wake>, Option<Word>)]| -> Vec<Wake> {
+        let mut state = Wakes::default();
+        looks.iter().filter_map(|(when, seen, word)| state.news(*seen, *word, at(*when))).collect()
+    };
+    let slept = [long];
+    assert_eq!(told(&[(0, None, sleeps), (1, night, None), (3, None, wakes)]), slept);
+    assert_eq!(told(&[(0, None, sleeps), (1, night, wakes), (1, None, None)]), slept);
+    assert_eq!(told(&[(1, night, None), (20, None, wakes), (21, None, wakes)]), slept);
+    assert_eq!(told(&[(0, None, sleeps), (1, None, wakes), (2, None, wakes)]), [Wake::Told]);
+    let again = told(&[(0, night, None), (5, None, sleeps), (6, None, wakes)]);
+    assert_eq!(again, [long, Wake::Told], "slept again, too short for the clocks");
+    assert_eq!(told(&[(0, Some(Wake::Continued), None), (60, None, wakes)]).len(), 2);
+}

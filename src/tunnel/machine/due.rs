@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    DIAL_PATIENCE, DRAINING_MOST, LOSER_PATIENCE, PROOF_INTERVAL_SLOW, PROOF_PATIENCE,
-    REFUSAL_INTERVAL, REPLACEMENT_INTERVAL, SILENCE, SILENCE_REPLACED, Tunnel,
+    DRAINING_MOST, LOSER_PATIENCE, PROOF_INTERVAL_SLOW, PROOF_PATIENCE, REFUSAL_INTERVAL,
+    REPLACEMENT_INTERVAL, SILENCE, SILENCE_REPLACED, Tunnel,
 };
 use crate::tunnel::{
     Action, Cause, Failure, Number, Probe, Wish,
@@ -78,7 +78,7 @@ impl Tunnel {
         }
         let refused = self.refused.as_ref().map(|(at, _)| *at + REFUSAL_INTERVAL);
         if !current.has_session() {
-            let hung = current.doubted.filter(|_| self.logs_in_alone)? + DIAL_PATIENCE;
+            let hung = current.hangs(self.held > 0).filter(|_| self.logs_in_alone)?;
             return [Some(hung), refused, self.replace_after].into_iter().flatten().max();
         }
         if current.needs_person {
@@ -96,12 +96,9 @@ impl Tunnel {
     /// When a replacement whose dial may hang is left to itself, so that another one can begin.
     fn hung_due(&self) -> Option<Instant> {
         let replacement = self.replacement.as_ref().filter(|_| self.may_dial())?;
-        if replacement.has_session() {
-            return None;
-        }
         let has_room = self.draining.len() < DRAINING_MOST;
         (has_room && self.logs_in_alone && self.refused.is_none())
-            .then(|| replacement.doubted.map(|since| since + DIAL_PATIENCE))?
+            .then(|| replacement.hangs(self.held > 0))?
     }
 
     fn drop_hung(&mut self, now: Instant, actions: &mut Vec<Action>) {

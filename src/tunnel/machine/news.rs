@@ -55,6 +55,8 @@ impl Tunnel {
             News::Heard | News::Alive | News::Answered | News::Pong { .. } => {
                 self.on_heard(number, &news, now, actions);
             }
+            News::Shaking(is_reached) => attempt.shaking = is_reached.then_some(now),
+            News::Stranded(stranded) => attempt.stranded = stranded,
             News::Awaited => attempt.awaited = true,
             News::Proved { rtt } => self.on_proved(number, rtt, now, actions),
             News::NotProved(failure) => self.on_not_proved(number, failure, now, actions),
@@ -84,6 +86,12 @@ impl Tunnel {
                 self.draining.remove(place);
             }
             News::Parked(true) => draining.until = None,
+            // One that was doubted has a successor; another may get its address back.
+            News::Stranded(true) if draining.until.is_some() => {
+                let patience = if draining.silent { Duration::ZERO } else { SILENCE_REPLACED };
+                draining.silent = true;
+                draining.until = draining.until.map(|until| until.min(now + patience));
+            }
             News::Heard | News::Alive | News::Answered | News::Pong { .. } if draining.silent => {
                 draining.silent = false;
                 draining.until = draining.until.map(|_| now + SILENCE);
@@ -94,6 +102,8 @@ impl Tunnel {
             | News::Answered
             | News::Pong { .. }
             | News::SessionUp { .. }
+            | News::Shaking(_)
+            | News::Stranded(_)
             | News::Awaited
             | News::Proved { .. }
             | News::NotProved(_) => {}
@@ -207,6 +217,7 @@ impl Tunnel {
         let silent = old.suspect.is_some();
         let until = match (old.parked, silent) {
             (true, _) => None,
+            (false, true) if old.stranded => Some(now),
             (false, true) => Some(now + SILENCE_REPLACED),
             (false, false) => Some(now + SILENCE),
         };
