@@ -125,6 +125,7 @@ impl Hub {
     }
 
     /// Tells those of `to` that may hear of `kind`, and says how many they are.
+    #[allow(dead_code, reason = "for the families that have events of their own")]
     pub(super) fn tell(&self, to: To<'_>, kind: event::Kind, payload: &impl Serialize) -> usize {
         self.lock().tell(to, kind, payload, None)
     }
