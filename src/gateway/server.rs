@@ -36,6 +36,7 @@ use super::{
 use crate::{
     problem::{Class, Problem},
     secret::Secret,
+    store::Store,
 };
 
 /// How long everything may take to end: answers under way, farewells, close frames.
@@ -77,6 +78,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
         guard @ (Guard::Open | Guard::Token(_) | Guard::Password(_)) => (guard, false),
     };
     let identity = identity::load_or_make(&paths)?;
+    let store = Store::open(&paths.own())?;
     let scrapes = own_secret(&paths.metrics_token())?.0;
     for secret in guard.secret().into_iter().chain([&scrapes]) {
         log.conceal(secret);
@@ -86,7 +88,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let port = addresses.first().map_or(port, SocketAddr::port);
     claim.announce(port)?;
-    let shared = Arc::new(Shared::new(paths, guard, allowed_origins, identity, scrapes));
+    let shared = Arc::new(Shared::new(paths, guard, allowed_origins, identity, store, scrapes));
     let clients = Clients { tracker: TaskTracker::new(), abort: CancellationToken::new() };
     let mut running = Running {
         shared,

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     config::Paths,
     protocol::{GatewayIdentity, Policy, PresenceEntry},
+    store::Store,
 };
 
 /// The version that clients are told.
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     pub(super) identity: GatewayIdentity,
     pub(super) policy: Policy,
     pub(super) boot_id: String,
+    #[allow(dead_code, reason = "the methods that use it come next")]
+    pub(super) store: Store,
     pub(super) hub: Arc<Hub>,
     pub(super) slots: Arc<Slots>,
     pub(super) dispatcher: Dispatcher,
@@ -53,6 +56,7 @@ impl Shared {
         guard: Guard,
         allowed_origins: Vec<String>,
         identity: GatewayIdentity,
+        store: Store,
         scrapes: Scrapes,
     ) -> Self {
         let boot_id = uuid::Uuid::new_v4().to_string();
@@ -68,6 +72,7 @@ impl Shared {
                 tick_interval_ms: 30_000,
             },
             boot_id,
+            store,
             hub: Arc::new(Hub::new(own)),
             slots: Arc::new(Slots::default()),
             dispatcher: Dispatcher::new(),

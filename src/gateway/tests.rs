@@ -28,6 +28,7 @@ use crate::{
     config::Paths,
     protocol::{Access, GatewayIdentity, Method, NoParams, Row},
     secret::Secret,
+    store::Store,
 };
 
 const TOKEN: &str = "the token";
@@ -76,7 +77,8 @@ impl Lab {
         let identity = GatewayIdentity { device_id: "id".to_owned(), public_key: "key".to_owned() };
         let guard = Guard::Token(Secret::new(TOKEN));
         let scrapes = Scrapes::new(Secret::new(SCRAPES), crate::logfile::Handle::default());
-        let mut shared = Shared::new(paths, guard, Vec::new(), identity, scrapes);
+        let mut shared =
+            Shared::new(paths, guard, Vec::new(), identity, Store::in_memory(), scrapes);
         shared.dispatcher.on::<Never, _>(never);
         Self { shared: Arc::new(shared), stop: CancellationToken::new() }
     }

@@ -1,0 +1,299 @@
+//! Opens the database file: its mode, its settings, its health, and the way to the present version.
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::Connection;
+
+use super::steps::STEPS;
+use crate::problem::{Class, Problem};
+
+/// The file below our folder.
+const FILE: &str = "state.sqlite";
+/// Copies from before a migration that are kept, the youngest ones.
+const BACKUPS: usize = 3;
+/// How long a statement waits for another process that reads the file (a backup program).
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Opens `folder`'s database, made if there is none, at the version of this program.
+///
+/// A file that is damaged, or that a newer program wrote, is a problem with what to type; it is
+/// never changed.
+pub(super) fn open(folder: &Path) -> Result<Connection, Problem> {
+    open_with(folder, STEPS)
+}
+
+/// The same for tests, without a file.
+#[cfg(test)]
+pub(super) fn in_memory() -> Connection {
+    let mut connection =
+        Connection::open_in_memory().expect("a database in memory needs nothing but memory");
+    connection.pragma_update(None, "foreign_keys", true).expect("a setting that SQLite has");
+    migrate(&mut connection, STEPS, 0).expect("the steps are tested on every start");
+    connection
+}
+
+fn open_with(folder: &Path, steps: &[&str]) -> Result<Connection, Problem> {
+    let file = folder.join(FILE);
+    make_private(folder, &file)?;
+    let mut connection = connect(&file).map_err(|error| unusable(&file, &error))?;
+    check(&connection, &file)?;
+    let found = version(&connection).map_err(|error| unusable(&file, &error))?;
+    let known = steps.len();
+    if found > known {
+        return Err(Problem::new(
+            Class::Config,
+            format!(
+                "{} was written by a newer openclaw (version {found} of its tables, this one knows {known}); it has not been touched",
+                file.display()
+            ),
+        )
+        .fix("update this openclaw, or choose another folder with OPENCLAW_STATE_DIR"));
+    }
+    if found < known {
+        if found > 0 {
+            keep_copy(&connection, folder, found).map_err(|error| unmoved(&file, &error))?;
+        }
+        migrate(&mut connection, steps, found).map_err(|error| unmoved(&file, &error))?;
+        tracing::info!(from = found, to = known, "database migrated");
+    }
+    Ok(connection)
+}
+
+/// SQLite gives its other files (`-wal`) the mode of the database.
+fn make_private(folder: &Path, file: &Path) -> Result<(), Problem> {
+    let make = || {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        // Truncating nothing: a file that is there stays as it is.
+        let opened = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(file)?;
+        let present = opened.metadata()?.permissions().mode() & 0o777;
+        if present & !0o600 != 0 {
+            opened.set_permissions(fs::Permissions::from_mode(present & 0o600))?;
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    make().map_err(|error| {
+        Problem::new(Class::Config, format!("cannot use {}: {error}", file.display())).fix(format!(
+            "ls -ld {0} {1}",
+            folder.display(),
+            file.display()
+        ))
+    })
+}
+
+fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(file)?;
+    connection.busy_timeout(BUSY)?;
+    // Before the first read: with it no shared memory is needed, and nobody else comes in.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(connection)
+}
+
+fn check(connection: &Connection, file: &Path) -> Result<(), Problem> {
+    let verdict = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+        .map_err(|error| unusable(file, &error))?;
+    if verdict == "ok" { Ok(()) } else { Err(damaged(file, &verdict)) }
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<usize> {
+    connection
+        .query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))
+        .map(|found| usize::try_from(found).unwrap_or(usize::MAX))
+}
+
+/// Each step in a transaction of its own, with the version that it makes.
+fn migrate(connection: &mut Connection, steps: &[&str], found: usize) -> rusqlite::Result<()> {
+    for (index, step) in steps.iter().enumerate().skip(found) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", index + 1)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Copies the database beside itself before a migration and lets the oldest copies go.
+fn keep_copy(connection: &Connection, folder: &Path, found: usize) -> Result<(), String> {
+    let copy = folder.join(format!("{FILE}.before-{}", found + 1));
+    if copy.exists() {
+        // From a migration that did not come to its end: the database is still as it was then.
+        fs::remove_file(&copy).map_err(|error| error.to_string())?;
+    }
+    fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&copy)
+        .map_err(|error| error.to_string())?;
+    let name = copy.to_str().ok_or("the folder's name is not text")?;
+    connection.execute("VACUUM INTO ?1", [name]).map_err(|error| error.to_string())?;
+    fs::File::open(&copy).and_then(|copy| copy.sync_all()).map_err(|error| error.to_string())?;
+    let mut copies = copies(folder);
+    while copies.len() > BACKUPS {
+        let oldest = copies.remove(0);
+        fs::remove_file(&oldest).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// The copies, the oldest first.
+fn copies(folder: &Path) -> Vec<PathBuf> {
+    let prefix = format!("{FILE}.before-");
+    let mut found: Vec<(usize, PathBuf)> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let number = entry.file_name().to_str()?.strip_prefix(&prefix)?.parse().ok()?;
+            Some((number, entry.path()))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+fn unusable(file: &Path, error: &rusqlite::Error) -> Problem {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+            damaged(file, &error.to_string())
+        }
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            Problem::new(Class::Config, format!("{} is in use by another program", file.display()))
+                .fix(format!("fuser -v {}", file.display()))
+        }
+        _ => Problem::new(Class::Config, format!("cannot use {}: {error}", file.display()))
+            .fix(format!("ls -l {}; df -h {}", file.display(), file.display())),
+    }
+}
+
+fn unmoved(file: &Path, error: &impl std::fmt::Display) -> Problem {
+    Problem::new(
+        Class::Config,
+        format!("cannot bring {} to this version: {error}; nothing in it is lost", file.display()),
+    )
+    .fix(format!("df -h {}", file.display()))
+}
+
+/// Damage: what to type brings back the youngest copy, or puts the file aside.
+fn damaged(file: &Path, what: &str) -> Problem {
+    let folder = file.parent().unwrap_or_else(|| Path::new("."));
+    let aside = format!("mv {0} {0}.damaged", file.display());
+    let fix = match copies(folder).pop() {
+        Some(copy) => format!("{aside} && cp {} {}", copy.display(), file.display()),
+        None => format!("{aside} (devices must be paired again)"),
+    };
+    Problem::new(
+        Class::Config,
+        format!("{} is damaged: {what}; it has not been touched", file.display()),
+    )
+    .fix(fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(file: &Path) -> u32 {
+        fs::metadata(file).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn makes_files_for_the_owner_alone_with_every_write_on_disk() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("rs");
+        let connection = open(&folder).unwrap();
+        connection
+            .execute("INSERT INTO setup_code VALUES ('a', x'00', 'node', 1, 2, NULL, NULL)", [])
+            .unwrap();
+        for file in ["state.sqlite", "state.sqlite-wal"] {
+            assert_eq!(mode(&folder.join(file)), 0o600, "{file}");
+        }
+        let text = |name| {
+            connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, String>(0))
+        };
+        let number =
+            |name| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, u32>(0));
+        assert_eq!(text("journal_mode").unwrap(), "wal");
+        assert_eq!((number("synchronous").unwrap(), number("foreign_keys").unwrap()), (2, 1));
+        assert_eq!(number("user_version").unwrap() as usize, STEPS.len());
+    }
+
+    #[test]
+    fn nobody_else_opens_it() {
+        let home = tempfile::tempdir().unwrap();
+        let _first = open(home.path()).unwrap();
+        let second = Connection::open(home.path().join(FILE)).unwrap();
+        assert!(second.query_row("SELECT count(*) FROM device", [], |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn a_file_of_a_newer_program_is_left_as_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        open_with(home.path(), &["CREATE TABLE a (b)", "CREATE TABLE c (d)"]).unwrap();
+        let before = fs::read(home.path().join(FILE)).unwrap();
+        let problem = open_with(home.path(), &["CREATE TABLE a (b)"]).unwrap_err();
+        assert_eq!(problem.class, Class::Config);
+        assert!(problem.message.contains("newer"), "{problem}");
+        assert_eq!(fs::read(home.path().join(FILE)).unwrap(), before);
+    }
+
+    #[test]
+    fn damage_is_named_with_what_to_type_and_nothing_is_overwritten() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join(FILE);
+        fs::write(&file, "this is no database, and never was one").unwrap();
+        let problem = open(home.path()).unwrap_err();
+        assert!(problem.message.contains("damaged"), "{problem}");
+        assert!(problem.fix.unwrap().starts_with("mv "));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "this is no database, and never was one");
+    }
+
+    #[test]
+    fn a_page_that_was_overwritten_is_found_at_the_start() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join(FILE);
+        drop(open(home.path()).unwrap());
+        let mut bytes = fs::read(&file).unwrap();
+        let length = bytes.len();
+        bytes[4_096..length].fill(0xA5);
+        fs::write(&file, &bytes).unwrap();
+        assert!(open(home.path()).unwrap_err().message.contains("damaged"));
+    }
+
+    #[test]
+    fn a_migration_keeps_a_copy_and_no_more_than_three() {
+        let home = tempfile::tempdir().unwrap();
+        let steps: Vec<String> = (0..6).map(|n| format!("CREATE TABLE t{n} (a)")).collect();
+        let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
+        for known in 1..=steps.len() {
+            let connection = open_with(home.path(), &steps[..known]).unwrap();
+            connection.execute(&format!("INSERT INTO t{} VALUES (1)", known - 1), []).unwrap();
+        }
+        let copies = copies(home.path());
+        assert_eq!(copies.len(), 3);
+        assert!(copies.last().unwrap().ends_with("state.sqlite.before-6"));
+        assert!(copies.iter().all(|copy| mode(copy) == 0o600));
+        let copy = Connection::open(copies.last().unwrap()).unwrap();
+        assert_eq!(version(&copy).unwrap(), 5);
+        copy.query_row("SELECT a FROM t4", [], |_| Ok(())).unwrap();
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_version_before_it() {
+        let home = tempfile::tempdir().unwrap();
+        drop(open_with(home.path(), &["CREATE TABLE a (b)"]).unwrap());
+        let broken = ["CREATE TABLE a (b)", "CREATE TABLE c (d); nonsense"];
+        open_with(home.path(), &broken).unwrap_err();
+        let connection = open_with(home.path(), &["CREATE TABLE a (b)"]).unwrap();
+        assert!(connection.query_row("SELECT count(*) FROM c", [], |_| Ok(())).is_err());
+    }
+}

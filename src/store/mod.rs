@@ -1,0 +1,14 @@
+//! What lasts: the one database, its migrations, and what the gateway keeps in it.
+//!
+//! Its interface names what is stored, a family a file, and no caller sees SQL. Nothing else opens
+//! the database, in this process or another.
+
+mod database;
+mod devices;
+mod owner;
+mod steps;
+
+pub(crate) use devices::{
+    About, Asked, Device, Devices, Filed, Grant, Minted, Pairing, Request, SetupCode,
+};
+pub(crate) use owner::{Error, Store};

@@ -1,0 +1,285 @@
+//! One thread owns the database; callers queue what they want of it and wait for the disk.
+//!
+//! What is queued at the same time shares one transaction, and so one wait for the disk: each has
+//! a savepoint of its own, and is answered only after the commit.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+#[cfg(test)]
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Devices, database};
+use crate::problem::{Class, Problem};
+
+/// What may wait for the database; more is told that it is busy.
+const QUEUE: usize = 1_024;
+/// What may share one transaction.
+const TOGETHER: usize = 64;
+
+/// Why something was not stored or not found out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    /// Too much waits already; the same may work in a moment.
+    #[error("the database is busy")]
+    Full,
+    /// The database refused: the disk is full, the file is damaged.
+    #[error("the database failed: {0}")]
+    Failed(String),
+    /// The gateway is going.
+    #[error("the database is closed")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// One piece of work; runs inside the transaction and hands back what to do after it.
+type Job = Box<dyn FnOnce(&Connection) -> Finish + Send>;
+/// Tells the caller; given why the transaction failed, if it did.
+type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// A handle to what lasts; cheap to clone. The last one to go closes the database.
+#[derive(Clone)]
+pub(crate) struct Store {
+    way: Arc<Way>,
+}
+
+/// How work reaches the database.
+enum Way {
+    Thread(Owner),
+    /// On the caller's own thread, so that a test's stopped clock stays stopped.
+    #[cfg(test)]
+    Here(Mutex<Connection>),
+}
+
+/// The queue and the thread behind it.
+struct Owner {
+    queue: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the database in `folder` and starts the thread that owns it.
+    pub(crate) fn open(folder: &Path) -> Result<Self, Problem> {
+        let connection = database::open(folder)?;
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let thread = thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || own(&connection, jobs))
+            .map_err(|error| {
+                Problem::new(Class::Internal, format!("no thread for the database: {error}"))
+            })?;
+        let owner = Owner { queue: Some(queue), thread: Some(thread) };
+        Ok(Self { way: Arc::new(Way::Thread(owner)) })
+    }
+
+    /// A store that forgets with the process, for tests.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Self {
+        Self { way: Arc::new(Way::Here(Mutex::new(database::in_memory()))) }
+    }
+
+    /// Devices: who asked, who is paired, with which tokens, and setup codes.
+    pub(crate) fn devices(&self) -> Devices<'_> {
+        Devices::new(self)
+    }
+
+    /// Runs `work` in a transaction; returns once what it wrote is on the disk.
+    pub(super) async fn run<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let outcome = apart(connection, work);
+            Box::new(move |committed| {
+                // A caller that went away needs no answer.
+                let told = answer.send(committed.and(outcome));
+                tracing::trace!(told = told.is_ok(), "stored");
+            })
+        });
+        match &*self.way {
+            Way::Thread(owner) => owner.queue(job)?,
+            #[cfg(test)]
+            Way::Here(connection) => {
+                let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                together(&connection, vec![job]);
+            }
+        }
+        answered.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Runs `work` when its turn comes, without waiting; lost if the queue is full or the process
+    /// is killed first.
+    pub(super) fn note<F>(&self, work: F)
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    {
+        let job: Job = Box::new(move |connection| {
+            let outcome = apart(connection, work);
+            Box::new(move |committed| {
+                if let Err(error) = committed.and(outcome) {
+                    tracing::warn!(%error, "a note was not kept");
+                }
+            })
+        });
+        match &*self.way {
+            Way::Thread(owner) => {
+                if let Err(error) = owner.queue(job) {
+                    tracing::debug!(%error, "a note was not kept");
+                }
+            }
+            #[cfg(test)]
+            Way::Here(connection) => {
+                let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                together(&connection, vec![job]);
+            }
+        }
+    }
+}
+
+impl Owner {
+    fn queue(&self, job: Job) -> Result<(), Error> {
+        let queue = self.queue.as_ref().ok_or(Error::Closed)?;
+        queue.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Full,
+            mpsc::error::TrySendError::Closed(_) => Error::Closed,
+        })
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.queue = None;
+        // What is queued is still written; it is bounded.
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the database's thread panicked");
+        }
+    }
+}
+
+fn own(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = jobs.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < TOGETHER
+            && let Ok(next) = jobs.try_recv()
+        {
+            batch.push(next);
+        }
+        together(connection, batch);
+    }
+}
+
+/// One transaction for every job, then every answer.
+fn together(connection: &Connection, jobs: Vec<Job>) {
+    if let Err(error) = connection.execute_batch("BEGIN") {
+        tracing::error!(%error, "no transaction");
+        let error = Error::from(error);
+        for job in jobs {
+            job(connection)(Err(error.clone()));
+        }
+        return;
+    }
+    let finishes: Vec<Finish> = jobs.into_iter().map(|job| job(connection)).collect();
+    let committed = connection.execute_batch("COMMIT").map_err(|error| {
+        tracing::error!(%error, "nothing was stored");
+        // A commit that failed may have ended the transaction already.
+        let undone = connection.execute_batch("ROLLBACK");
+        tracing::debug!(undone = undone.is_ok(), "rolled back");
+        Error::from(error)
+    });
+    for finish in finishes {
+        finish(committed.clone());
+    }
+}
+
+/// Runs `work` so that its failure undoes its own writes and nobody else's.
+fn apart<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> Result<T, Error> {
+    connection.execute_batch("SAVEPOINT job")?;
+    let outcome = work(connection);
+    if outcome.is_err() {
+        connection.execute_batch("ROLLBACK TO job")?;
+    }
+    connection.execute_batch("RELEASE job")?;
+    Ok(outcome?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc as blocking;
+
+    use super::*;
+
+    const INSERT: &str = "INSERT INTO setup_code VALUES (?1, ?2, 'node', 1, 2, NULL, NULL)";
+
+    async fn insert(store: &Store, id: u32) -> Result<(), Error> {
+        store.run(move |db| db.execute(INSERT, (id.to_string(), vec![0_u8; 4])).map(drop)).await
+    }
+
+    async fn count(store: &Store) -> u32 {
+        let count =
+            |db: &Connection| db.query_row("SELECT count(*) FROM setup_code", [], |row| row.get(0));
+        store.run(count).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_fails_beside_others_undoes_only_itself() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        // The digest of the second is that of the first.
+        let outcomes = tokio::join!(insert(&store, 1), insert(&store, 2));
+        assert!(outcomes.0.is_ok() && matches!(outcomes.1, Err(Error::Failed(_))));
+        assert_eq!(count(&store).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_says_so_and_works_again_later() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        let (go, wait) = blocking::channel::<()>();
+        let (started, running) = oneshot::channel();
+        store.note(move |_| {
+            started.send(()).unwrap();
+            wait.recv().map_err(|_| rusqlite::Error::InvalidQuery)
+        });
+        running.await.unwrap();
+        for _ in 0..QUEUE {
+            store.note(|_| Ok(()));
+        }
+        assert_eq!(insert(&store, 1).await, Err(Error::Full));
+        go.send(()).unwrap();
+        loop {
+            match insert(&store, 1).await {
+                Ok(()) => break,
+                Err(Error::Full) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_handle_writes_what_is_queued_and_closes() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        store.note(|db| db.execute(INSERT, ("1", vec![1_u8])).map(drop));
+        drop(store);
+        let store = Store::open(home.path()).unwrap();
+        assert_eq!(count(&store).await, 1);
+    }
+}
