@@ -28,6 +28,27 @@ pub(crate) struct Current {
     pub(crate) whole: Value,
 }
 
+/// The file as it stands, for whoever shows it.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    /// Its text; `None` without a file.
+    pub(crate) text: Option<String>,
+    /// Its own value; an empty object without a file, and where it cannot be read.
+    pub(crate) own: Value,
+    /// What is to be said of it.
+    pub(crate) review: Review,
+}
+
+/// Reads the file; one that is wrong is a [`Review`] with issues. Class `config` if it cannot be
+/// opened.
+pub(crate) fn reading(paths: &Paths) -> Result<Reading, Problem> {
+    let text = read(&paths.config)?;
+    let filled = text.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or("{}\n");
+    let review = Review::of_this_machine(filled, &paths.config);
+    let own = syntax::parse(filled).unwrap_or_else(|_| Value::Object(serde_json::Map::new()));
+    Ok(Reading { text, own, review })
+}
+
 /// What a change would do.
 #[derive(Debug)]
 pub(crate) struct Outcome {

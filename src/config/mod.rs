@@ -15,14 +15,16 @@ mod path;
 mod paths;
 mod redact;
 mod remotes;
+mod revise;
 mod syntax;
 
-pub(crate) use change::{Current, Outcome, Run, change, merge};
+pub(crate) use change::{Current, Outcome, Reading, Run, change, merge, reading};
 pub(crate) use configured::plain_token;
 pub(crate) use credentials::{Bound, Credential, Credentials};
 pub(crate) use edit::Edit;
 pub(crate) use forward::{Destination, Forward, Listen};
 pub(crate) use handed::Handed;
+pub(crate) use issue::Issue;
 #[cfg(test)]
 pub(crate) use openclaw::Auth;
 pub(crate) use openclaw::{
@@ -32,8 +34,9 @@ pub(crate) use openclaw::{
 pub(crate) use own_port::{DEFAULT_PORT, port_variable, profile_port};
 pub(crate) use path::KeyPath;
 pub(crate) use paths::Paths;
-pub(crate) use redact::redacted;
+pub(crate) use redact::{redacted, redacted_text};
 pub(crate) use remotes::{
     CONFIG_REMOTE, Family, Kind, Remote, Remotes, SshOptions, check_name, leads_nowhere,
 };
+pub(crate) use revise::{patched, replaced};
 pub(crate) use syntax::parse as parse_json5;

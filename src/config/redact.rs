@@ -5,6 +5,11 @@
 
 use serde_json::Value;
 
+use super::{
+    edit::{self, Edit},
+    path::KeyPath,
+};
+
 /// What stands for a secret. Nobody's value: `config set` refuses it.
 pub(crate) const PLACEHOLDER: &str = "__OPENCLAW_REDACTED__";
 
@@ -63,6 +68,39 @@ const PARAMETERS: [&str; 14] = [
     "credential",
     "authorization",
 ];
+
+/// `text`, the file whose value is `own`, with its comments and without its secrets; `None` where
+/// it is written in a way that cannot be edited, or where a secret is left in it.
+pub(crate) fn redacted_text(text: &str, own: &Value) -> Option<String> {
+    let mut hidden = Vec::new();
+    find_hidden(own, &redacted(own), &KeyPath::of(&[]), &mut hidden);
+    let edits: Vec<_> =
+        hidden.iter().map(|(path, _)| Edit::Set(path.clone(), PLACEHOLDER.into())).collect();
+    let shown = edit::apply(text, &edits).ok()?;
+    let is_left = |secret: &String| secret.len() >= 4 && shown.contains(secret.as_str());
+    (!hidden.iter().any(|(_, secret)| is_left(secret))).then_some(shown)
+}
+
+/// The places where `shown` hides what stands in `own`, with what stands there.
+fn find_hidden(own: &Value, shown: &Value, path: &KeyPath, hidden: &mut Vec<(KeyPath, String)>) {
+    match (own, shown) {
+        (Value::Object(keys), Value::Object(others)) => {
+            for (key, value) in keys {
+                if let Some(other) = others.get(key) {
+                    find_hidden(value, other, &path.below(key), hidden);
+                }
+            }
+        }
+        (Value::Array(items), Value::Array(others)) => {
+            for (at, (item, other)) in items.iter().zip(others).enumerate() {
+                find_hidden(item, other, &path.below(&at.to_string()), hidden);
+            }
+        }
+        (Value::String(secret), _) if own != shown => hidden.push((path.clone(), secret.clone())),
+        _ if own != shown => hidden.push((path.clone(), own.to_string())),
+        _ => {}
+    }
+}
 
 /// `value`, the content of the whole file, without the secrets in it.
 pub(crate) fn redacted(value: &Value) -> Value {
@@ -205,6 +243,18 @@ mod tests {
         assert!(hides("a.tokens.b", json!(["x"])) == hides("a.tokens.b", json!("x")));
         assert!(hides("a.secrets", json!(["x"])));
         assert!(hides("hooks.mappings", json!([{"sessionKey": "x"}])));
+    }
+
+    #[test]
+    fn a_text_keeps_its_comments_and_loses_its_secrets() {
+        let text = "// mine\n{ a: { token: 'longer' /* old */ }, keys: [{ apiKey: 'other' }] }\n";
+        let own = crate::config::parse_json5(text).unwrap();
+        let shown = redacted_text(text, &own).unwrap();
+        assert_eq!(crate::config::parse_json5(&shown).unwrap(), redacted(&own));
+        assert!(shown.starts_with("// mine\n") && shown.contains("/* old */"), "{shown}");
+        let twice = "{ a: { token: 'longer' } } // longer\n";
+        let own = crate::config::parse_json5(twice).unwrap();
+        assert_eq!(redacted_text(twice, &own), None);
     }
 
     #[test]

@@ -246,6 +246,8 @@ where
         let connection = uuid::Uuid::new_v4().to_string();
         let now = now_ms();
         let member = Member {
+            role: admission.role,
+            device_id: admission.device_id.clone(),
             scopes: admission.scopes.clone(),
             outbox: Arc::clone(&self.outbox),
             presence: presence(connect, &admission, now),
@@ -329,7 +331,8 @@ where
                 News::Answer(answer) => self.outbox.text(answer),
                 News::Tick => {
                     tick += every;
-                    self.outbox.event(event::TICK, json!(event::Tick { ts: now_ms() }), None);
+                    let tick = json!(event::Tick { ts: now_ms() }).to_string();
+                    self.outbox.event(event::TICK, &tick, None);
                     if pong.is_none() {
                         self.outbox.ping();
                         pong = Some(Instant::now() + PONG_WINDOW);
@@ -402,7 +405,7 @@ where
     async fn drain(&self, mut answers: FuturesUnordered<BoxFuture<'static, String>>) -> Ending {
         let shutdown =
             event::Shutdown { reason: "gateway stopping".to_owned(), restart_expected_ms: None };
-        self.outbox.event(event::SHUTDOWN, json!(shutdown), None);
+        self.outbox.event(event::SHUTDOWN, &json!(shutdown).to_string(), None);
         let rest = async {
             while let Some(answer) = answers.next().await {
                 self.outbox.text(answer);

@@ -11,7 +11,9 @@ use serde_json::{Value, value::RawValue};
 use tracing::Instrument;
 
 use super::{Shared, caller::Caller, methods, tally::UNKNOWN};
-use crate::protocol::{Asked, ErrorShape, Frame, Method, Response, Row, success_text};
+use crate::protocol::{
+    Access, Asked, ErrorShape, Frame, Method, Response, Row, success_text,
+};
 
 /// What a handler knows of its caller and of the gateway.
 #[derive(Clone)]
@@ -88,7 +90,13 @@ impl Dispatcher {
         let Some((row, handler)) = self.handlers.get(&*method) else {
             return refuse(id, ErrorShape::invalid(format!("unknown method: {method}")));
         };
-        if let Some(scope) = row.scope.filter(|scope| !call.caller.holds(*scope)) {
+        let role = call.caller.role;
+        if !row.access.is_for(role) {
+            return refuse(id, ErrorShape::invalid(format!("unauthorized role: {role}")));
+        }
+        if let Access::Holder(scope) = row.access
+            && !call.caller.holds(scope)
+        {
             return refuse(id, ErrorShape::missing_scope(scope));
         }
         let span = tracing::debug_span!("request", method = row.name, id);

@@ -1,4 +1,4 @@
-//! Who is connected: the clients, presence, and events to all of them.
+//! Who is connected: the clients, presence, and events to those who may hear of them.
 
 use std::{
     collections::BTreeMap,
@@ -6,14 +6,16 @@ use std::{
 };
 
 use serde::Serialize;
-use serde_json::Value;
 
-use super::outbox::Outbox;
-use crate::protocol::{PresenceEntry, Scope, StateVersion, event};
+use super::outbox::{Ending, Outbox};
+use crate::protocol::{PresenceEntry, Role, Scope, StateVersion, event};
 
 /// One authenticated client.
 #[derive(Debug)]
 pub(super) struct Member {
+    pub(super) role: Role,
+    /// The device whose key signed its connection, if one did.
+    pub(super) device_id: Option<String>,
     pub(super) scopes: Vec<Scope>,
     pub(super) outbox: Arc<Outbox>,
     /// Its line of presence; `None` for programs that come and go.
@@ -32,6 +34,31 @@ struct State {
     members: BTreeMap<u64, Arc<Member>>,
     latest: u64,
     version: StateVersion,
+}
+
+/// Whom an event is meant for, among those who may hear of it.
+#[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "the ways there are, whether an event takes each already or not")]
+pub(super) enum To<'a> {
+    /// Everybody.
+    All,
+    /// The members with these numbers.
+    Members(&'a [u64]),
+    /// Everybody of a role.
+    Role(Role),
+    /// Every connection of a device.
+    Device(&'a str),
+}
+
+impl To<'_> {
+    fn means(self, number: u64, member: &Member) -> bool {
+        match self {
+            Self::All => true,
+            Self::Members(numbers) => numbers.contains(&number),
+            Self::Role(role) => member.role == role,
+            Self::Device(id) => member.device_id.as_deref() == Some(id),
+        }
+    }
 }
 
 /// A place among the members; leaves when dropped.
@@ -70,11 +97,11 @@ impl Hub {
         if is_shown {
             state.version.presence += 1;
         }
-        let others: Vec<_> = state.members.values().cloned().collect();
+        let others: Vec<_> = state.members.keys().copied().collect();
         state.members.insert(number, Arc::new(member));
         welcome(state.presence(now_ms), state.version);
         if is_shown {
-            state.tell_presence(&others, now_ms);
+            state.tell_presence(To::Members(&others), now_ms);
         }
         drop(state);
         Membership { hub: Arc::clone(self), number }
@@ -94,8 +121,21 @@ impl Hub {
     pub(super) fn tell_health(&self, health: &impl Serialize) {
         let mut state = self.lock();
         state.version.health += 1;
-        let members: Vec<_> = state.members.values().cloned().collect();
-        tell(&members, event::HEALTH, health, Some(state.version));
+        state.tell(To::All, event::HEALTH, health, Some(state.version));
+    }
+
+    /// Tells those of `to` that may hear of `kind`, and says how many they are.
+    #[allow(dead_code, reason = "for the families that have events of their own")]
+    pub(super) fn tell(&self, to: To<'_>, kind: event::Kind, payload: &impl Serialize) -> usize {
+        self.lock().tell(to, kind, payload, None)
+    }
+
+    /// Ends the connections that `is_meant` picks, after what is queued for them; says how many.
+    #[allow(dead_code, reason = "for whoever takes a right away")]
+    pub(super) fn dismiss(&self, ending: &Ending, is_meant: impl Fn(&Member) -> bool) -> usize {
+        let state = self.lock();
+        let meant = state.members.values().filter(|member| is_meant(member));
+        meant.map(|member| member.outbox.end(ending.clone())).count()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -110,9 +150,24 @@ impl State {
         std::iter::once(own).chain(others).collect()
     }
 
-    fn tell_presence(&self, members: &[Arc<Member>], now_ms: u64) {
+    fn tell_presence(&self, to: To<'_>, now_ms: u64) {
         let change = event::PresenceChange { presence: self.presence(now_ms) };
-        tell(members, event::PRESENCE, &change, Some(self.version));
+        self.tell(to, event::PRESENCE, &change, Some(self.version));
+    }
+
+    /// Queues an event for those who may get it; its payload is written once for all.
+    fn tell(
+        &self,
+        to: To<'_>,
+        kind: event::Kind,
+        payload: &impl Serialize,
+        version: Option<StateVersion>,
+    ) -> usize {
+        let Ok(payload) = serde_json::to_string(payload) else { return 0 };
+        let meant = self.members.iter().filter(|(number, member)| {
+            to.means(**number, member) && kind.access.admits(member.role, &member.scopes)
+        });
+        meant.map(|(_, member)| member.outbox.event(kind, &payload, version)).count()
     }
 }
 
@@ -122,23 +177,7 @@ impl Drop for Membership {
         let gone = state.members.remove(&self.number);
         if gone.is_some_and(|member| member.presence.is_some()) {
             state.version.presence += 1;
-            let members: Vec<_> = state.members.values().cloned().collect();
-            state.tell_presence(&members, super::clock::now_ms());
-        }
-    }
-}
-
-/// Queues an event for those who may get it.
-fn tell(
-    members: &[Arc<Member>],
-    kind: event::Kind,
-    payload: &impl Serialize,
-    version: Option<StateVersion>,
-) {
-    let payload = serde_json::to_value(payload).unwrap_or(Value::Null);
-    for member in members {
-        if kind.scope.is_none_or(|scope| scope.is_within(&member.scopes)) {
-            member.outbox.event(kind, payload.clone(), version);
+            state.tell_presence(To::All, super::clock::now_ms());
         }
     }
 }
@@ -149,7 +188,8 @@ mod tests {
 
     fn member(presence: Option<PresenceEntry>) -> (Member, Arc<Outbox>) {
         let outbox = Arc::new(Outbox::new(1 << 20, Arc::new(crate::gateway::tally::Tally::new())));
-        (Member { scopes: Vec::new(), outbox: Arc::clone(&outbox), presence }, outbox)
+        let (role, scopes) = (Role::Operator, vec![Scope::Read]);
+        (Member { role, device_id: None, scopes, outbox: Arc::clone(&outbox), presence }, outbox)
     }
 
     #[test]
@@ -167,5 +207,36 @@ mod tests {
         drop(second);
         assert_eq!((hub.count(), hub.presence(1).len()), (1, 1));
         assert_eq!(hub.lock().version.presence, 3);
+    }
+    #[test]
+    fn events_reach_those_they_are_meant_for_and_who_may_hear_of_them() {
+        const PAIRED: event::Kind = event::Kind {
+            name: "test",
+            access: crate::protocol::Access::Holder(Scope::Pairing),
+            drop_if_slow: false,
+        };
+        const INVOKED: event::Kind =
+            event::Kind { access: crate::protocol::Access::Node, ..PAIRED };
+        let hub = Arc::new(Hub::new(PresenceEntry::default()));
+        let join = |change: fn(&mut Member)| {
+            let (mut joining, _) = member(None);
+            change(&mut joining);
+            hub.join(joining, 1, |_, _| {})
+        };
+        let _reader = join(|_| {});
+        let pairer = join(|member| member.scopes = vec![Scope::Pairing]);
+        let node = join(|member| {
+            member.role = Role::Node;
+            member.device_id = Some("phone".to_owned());
+        });
+        assert_eq!(hub.tell(To::All, event::TICK, &1), 3);
+        assert_eq!(hub.tell(To::All, event::PRESENCE, &1), 1);
+        assert_eq!(hub.tell(To::All, PAIRED, &1), 1);
+        assert_eq!(hub.tell(To::Members(&[node.number()]), PAIRED, &1), 0);
+        assert_eq!(hub.tell(To::Members(&[pairer.number(), node.number()]), INVOKED, &1), 1);
+        assert_eq!(hub.tell(To::Device("phone"), INVOKED, &1), 1);
+        assert_eq!(hub.tell(To::Role(Role::Node), event::TICK, &1), 1);
+        assert_eq!(hub.dismiss(&Ending::silent(), |member| member.device_id.is_some()), 1);
+        assert_eq!(hub.lock().members[&node.number()].outbox.ending(), Some(Ending::silent()));
     }
 }

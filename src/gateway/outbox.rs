@@ -40,7 +40,10 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<Item>,
+    /// Of what waits.
     bytes: usize,
+    /// Of what is being written.
+    under_way: usize,
     seq: u64,
     /// Nothing is taken after this, and it is sent last.
     ending: Option<Ending>,
@@ -96,21 +99,23 @@ impl Outbox {
         self.push(&mut self.lock(), &Frame::Event(frame));
     }
 
-    /// Queues an event with this client's next number.
-    pub(super) fn event(&self, kind: event::Kind, payload: Value, version: Option<StateVersion>) {
+    /// Queues an event, its payload being JSON already, with this client's next number. A missed
+    /// event has used its number up, so that the client sees the gap.
+    pub(super) fn event(&self, kind: event::Kind, payload: &str, version: Option<StateVersion>) {
         let mut queue = self.lock();
-        if kind.drop_if_slow && queue.bytes > SLOW {
+        queue.seq += 1;
+        if kind.drop_if_slow && queue.bytes + queue.under_way > SLOW {
             self.tally.missed(kind.name);
             return;
         }
-        queue.seq += 1;
-        let frame = Event {
-            event: kind.name.to_owned(),
-            payload: Some(payload),
-            seq: Some(queue.seq),
-            state_version: version,
-        };
-        self.push(&mut queue, &Frame::Event(frame));
+        let (name, seq) = (kind.name, queue.seq);
+        let version = version.map_or_else(String::new, |StateVersion { presence, health }| {
+            format!(r#","stateVersion":{{"presence":{presence},"health":{health}}}"#)
+        });
+        let text = format!(
+            r#"{{"type":"event","event":"{name}","payload":{payload},"seq":{seq}{version}}}"#
+        );
+        self.push_text(&mut queue, text);
     }
 
     /// Queues a ping.
@@ -162,9 +167,7 @@ impl Outbox {
             if !written(sink.flush()).await {
                 return;
             }
-            if has_ping {
-                self.lock().pinged = Some(Instant::now());
-            }
+            self.flushed(has_ping);
             if let Some(ending) = ending {
                 say_goodbye(Pin::new(&mut sink), ending).await;
                 return;
@@ -172,9 +175,17 @@ impl Outbox {
         }
     }
 
+    fn flushed(&self, has_ping: bool) {
+        let mut queue = self.lock();
+        queue.under_way = 0;
+        if has_ping {
+            queue.pinged = Some(Instant::now());
+        }
+    }
+
     fn take(&self) -> (VecDeque<Item>, Option<Ending>) {
         let mut queue = self.lock();
-        queue.bytes = 0;
+        queue.under_way = std::mem::take(&mut queue.bytes);
         (std::mem::take(&mut queue.items), queue.ending.clone())
     }
 
@@ -188,7 +199,7 @@ impl Outbox {
         if queue.ending.is_some() {
             return;
         }
-        if queue.bytes + text.len() > self.limit {
+        if queue.bytes + queue.under_way + text.len() > self.limit {
             self.tally.slow();
             queue.items.clear();
             queue.ending = Some(Ending::close(close::POLICY, "slow consumer"));
@@ -246,14 +257,14 @@ mod tests {
     #[test]
     fn numbers_events_and_leaves_out_what_a_slow_client_may_miss() {
         let outbox = Outbox::new(4 * SLOW, Arc::new(Tally::new()));
-        outbox.event(event::TICK, json!({"ts": 1}), None);
+        outbox.event(event::TICK, r#"{"ts":1}"#, None);
         outbox.response(Response::success("1", json!("x".repeat(SLOW))));
-        outbox.event(event::TICK, json!({"ts": 2}), None);
-        outbox.event(event::SHUTDOWN, json!({"reason": "r"}), None);
+        outbox.event(event::TICK, r#"{"ts":2}"#, None);
+        outbox.event(event::SHUTDOWN, r#"{"reason":"r"}"#, None);
         let texts = texts(&outbox);
         assert_eq!(texts.len(), 3);
         assert_eq!(texts[0], r#"{"type":"event","event":"tick","payload":{"ts":1},"seq":1}"#);
-        assert!(texts[2].contains(r#""seq":2"#), "{}", texts[2]);
+        assert!(texts[2].contains(r#""seq":3"#), "{}", texts[2]);
     }
 
     #[test]

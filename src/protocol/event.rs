@@ -2,33 +2,35 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Scope;
+use super::{Access, Scope};
 
 /// An event's name and who gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kind {
     /// On the wire.
     pub(crate) name: &'static str,
-    /// The scope that a client must hold; `None` for what every authenticated client gets.
-    pub(crate) scope: Option<Scope>,
+    /// Who hears of it.
+    pub(crate) access: Access,
     /// Whether a client with much unread misses it rather than being closed.
     pub(crate) drop_if_slow: bool,
 }
 
 /// The first frame of a connection, before authentication.
 pub(crate) const CHALLENGE: Kind =
-    Kind { name: "connect.challenge", scope: None, drop_if_slow: false };
+    Kind { name: "connect.challenge", access: Access::Anyone, drop_if_slow: false };
 /// A sign of life ([`Tick`]).
-pub(crate) const TICK: Kind = Kind { name: "tick", scope: None, drop_if_slow: true };
+pub(crate) const TICK: Kind = Kind { name: "tick", access: Access::Anyone, drop_if_slow: true };
 /// Who is here changed ([`PresenceChange`]).
-pub(crate) const PRESENCE: Kind = Kind { name: "presence", scope: None, drop_if_slow: true };
+pub(crate) const PRESENCE: Kind =
+    Kind { name: "presence", access: Access::Holder(Scope::Read), drop_if_slow: true };
 /// A new health summary (`Health`).
-pub(crate) const HEALTH: Kind = Kind { name: "health", scope: None, drop_if_slow: true };
+pub(crate) const HEALTH: Kind = Kind { name: "health", access: Access::Anyone, drop_if_slow: true };
 /// The gateway goes ([`Shutdown`]); the close follows.
-pub(crate) const SHUTDOWN: Kind = Kind { name: "shutdown", scope: None, drop_if_slow: false };
+pub(crate) const SHUTDOWN: Kind =
+    Kind { name: "shutdown", access: Access::Anyone, drop_if_slow: false };
 
 /// Everything that `hello-ok.features.events` lists.
-pub(crate) const EVENTS: [Kind; 5] = [CHALLENGE, TICK, PRESENCE, HEALTH, SHUTDOWN];
+pub(crate) const EVENTS: &[Kind] = &[CHALLENGE, TICK, PRESENCE, HEALTH, SHUTDOWN];
 
 /// Payload of `tick` (`TickEvent`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Scope, method::methods};
+use super::{Access, Scope, method::methods};
 
 methods! {
     /// The health summary, also the payload of the event `health`.
-    HealthMethod = "health", None, HealthParams => Health;
+    HealthMethod = "health", Access::Anyone, HealthParams => Health;
     /// Versions, sessions and resources.
-    StatusMethod = "status", Some(Scope::Read), StatusParams => Status;
+    StatusMethod = "status", Access::Holder(Scope::Read), StatusParams => Status;
 }
 
 /// Parameters of `health`.

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Scope, health, system};
+use super::{Access, catalog, config, health, logs, system};
 
 /// A method as a type, made by [`methods!`].
 pub(crate) trait Method {
@@ -19,12 +19,12 @@ pub(crate) trait Method {
 pub(crate) struct Row {
     /// `health`, `gateway.identity.get`, …
     pub(crate) name: &'static str,
-    /// The scope that a caller must hold; `None` for what every authenticated client may ask.
-    pub(crate) scope: Option<Scope>,
+    /// Who may ask.
+    pub(crate) access: Access,
 }
 
 /// The methods that we speak, a family a file.
-const FAMILIES: [&[Row]; 2] = [health::ROWS, system::ROWS];
+const FAMILIES: [&[Row]; 5] = [health::ROWS, system::ROWS, catalog::ROWS, config::ROWS, logs::ROWS];
 
 /// Every row, in the order of the families.
 pub(crate) fn rows() -> impl Iterator<Item = Row> {
@@ -33,14 +33,14 @@ pub(crate) fn rows() -> impl Iterator<Item = Row> {
 
 /// Makes a type for each row of a method family, and their table `ROWS`.
 macro_rules! methods {
-    ($($(#[$doc:meta])* $type:ident = $name:literal, $scope:expr, $params:ty => $reply:ty;)+) => {
+    ($($(#[$doc:meta])* $type:ident = $name:literal, $access:expr, $params:ty => $reply:ty;)+) => {
         $(
             $(#[$doc])*
             pub(crate) enum $type {}
 
             impl $crate::protocol::Method for $type {
                 const ROW: $crate::protocol::Row =
-                    $crate::protocol::Row { name: $name, scope: $scope };
+                    $crate::protocol::Row { name: $name, access: $access };
                 type Params = $params;
                 type Reply = $reply;
             }
@@ -60,9 +60,7 @@ mod tests {
 
     #[test]
     fn the_table_is_the_published_list() {
-        let table: String = rows()
-            .map(|row| format!("{} {}\n", row.name, row.scope.map_or("-", Scope::name)))
-            .collect();
+        let table: String = rows().map(|row| format!("{} {}\n", row.name, row.access)).collect();
         assert_eq!(table, include_str!("../../fixtures/methods.txt"));
     }
 }

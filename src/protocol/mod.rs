@@ -1,5 +1,8 @@
 //! The gateway protocol, version 4: what stands on the wire, as data.
 
+mod access;
+mod catalog;
+mod config;
 mod connect;
 pub(crate) mod device;
 mod error;
@@ -8,11 +11,24 @@ mod frame;
 #[cfg(test)]
 mod fuzz;
 mod health;
+mod logs;
 mod method;
 mod role;
 mod scope;
 mod system;
 
+pub(crate) use access::Access;
+pub(crate) use catalog::{
+    Agent, AgentIdentity, AgentIdentityGet, AgentIdentityParams, AgentIdentityResult, AgentModel,
+    AgentsList, AgentsListParams, AgentsListResult, ChannelsStatus, ChannelsStatusParams,
+    ChannelsStatusResult, CommandsList, CommandsListParams, CommandsListResult, LastHeartbeat,
+    Model, ModelsList, ModelsListParams, ModelsListResult, ToolsCatalog, ToolsCatalogParams,
+    ToolsCatalogResult,
+};
+pub(crate) use config::{
+    ConfigGet, ConfigGetParams, ConfigIssue, ConfigPatch, ConfigPatchParams, ConfigSet,
+    ConfigSetParams, ConfigSnapshot, ConfigWritten,
+};
 pub(crate) use connect::{
     Auth, Challenge, Client, Connect, Features, Granted, HelloOk, Policy, Server, Snapshot,
     StateVersion,
@@ -24,6 +40,7 @@ pub(crate) use health::{
     Health, HealthMethod, HealthParams, Heartbeat, Plugins, ProcessMemory, SessionDefaults,
     SessionSummary, Status, StatusMethod, StatusParams, StatusSessions,
 };
+pub(crate) use logs::{LogsTail, LogsTailParams, LogsTailResult};
 pub(crate) use method::{Method, Row, rows};
 pub(crate) use role::Role;
 pub(crate) use scope::Scope;

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Scope, method::methods};
+use super::{Access, Scope, method::methods};
 
 methods! {
     /// Who is connected, the gateway first.
-    SystemPresence = "system-presence", Some(Scope::Read), NoParams => Vec<PresenceEntry>;
+    SystemPresence = "system-presence", Access::Holder(Scope::Read), NoParams => Vec<PresenceEntry>;
     /// The gateway's own device key; compared by clients, never trusted alone.
-    GatewayIdentityGet = "gateway.identity.get", Some(Scope::Read), NoParams => GatewayIdentity;
+    GatewayIdentityGet = "gateway.identity.get", Access::Holder(Scope::Read), NoParams => GatewayIdentity;
 }
 
 /// A method without parameters; strangers are ignored, as the reference gateway does.

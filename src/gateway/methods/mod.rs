@@ -1,6 +1,9 @@
 //! The handlers, a family a file, as in `protocol/`.
 
+mod catalog;
+mod config;
 mod health;
+mod logs;
 mod system;
 
 pub(super) use health::summary;
@@ -11,4 +14,7 @@ use super::dispatch::Dispatcher;
 pub(super) fn register(dispatcher: &mut Dispatcher) {
     health::register(dispatcher);
     system::register(dispatcher);
+    catalog::register(dispatcher);
+    config::register(dispatcher);
+    logs::register(dispatcher);
 }

@@ -1,0 +1,254 @@
+//! Turns a configuration that a client sends back into edits of the file that stands there.
+//!
+//! What the client saw was redacted: a placeholder that comes back stands for the old value. Only
+//! what differs becomes an edit, so comments stay where nothing changes. Pure.
+
+use serde_json::{Map, Value};
+
+use super::{
+    edit::Edit,
+    path::KeyPath,
+    redact::{PLACEHOLDER, redacted},
+};
+
+/// The edits that make `own`, the file's value, into `new`, with every placeholder in `new` read as
+/// the secret that stands in its place. A placeholder that hides nothing is left for the check of
+/// the change, which refuses it.
+pub(crate) fn replaced(own: &Value, new: &Value) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    differences(&restored(own, &redacted(own), new), own, &KeyPath::of(&[]), &mut edits);
+    edits
+}
+
+/// The same for a merge patch (RFC 7396) on `own`: `null` removes. Lists of objects with an `id`
+/// merge by it unless their path is in `replace`; another list loses entries only if it is there.
+/// Says which path was not, otherwise.
+pub(crate) fn patched(own: &Value, patch: &Value, replace: &[String]) -> Result<Vec<Edit>, String> {
+    let shown = redacted(own);
+    let mut merged = own.clone();
+    merge(&mut merged, Some(&shown), patch, &KeyPath::of(&[]), replace)?;
+    let mut edits = Vec::new();
+    differences(&merged, own, &KeyPath::of(&[]), &mut edits);
+    Ok(edits)
+}
+
+/// `new` with the secrets of `own` where it holds what `shown` shows for them.
+fn restored(own: &Value, shown: &Value, new: &Value) -> Value {
+    match (own, new) {
+        (Value::Object(old), Value::Object(keys)) => {
+            let keys = keys.iter().map(|(key, value)| {
+                let value = match (old.get(key), shown.get(key)) {
+                    (Some(old), Some(shown)) => restored(old, shown, value),
+                    _ => value.clone(),
+                };
+                (key.clone(), value)
+            });
+            Value::Object(keys.collect())
+        }
+        (Value::Array(old), Value::Array(items)) => {
+            let items = items.iter().enumerate().map(|(at, item)| {
+                let at = counterpart(old, item, at);
+                match (old.get(at), shown.get(at)) {
+                    (Some(old), Some(shown)) => restored(old, shown, item),
+                    _ => item.clone(),
+                }
+            });
+            Value::Array(items.collect())
+        }
+        (old, Value::String(text)) if text == PLACEHOLDER && shown == new => old.clone(),
+        _ => new.clone(),
+    }
+}
+
+/// Where `item`, which stands at `at` in a new list, stood in the old one.
+fn counterpart(old: &[Value], item: &Value, at: usize) -> usize {
+    let Some(id) = item.get("id") else { return at };
+    old.iter().position(|known| known.get("id") == Some(id)).unwrap_or(usize::MAX)
+}
+
+fn differences(new: &Value, old: &Value, path: &KeyPath, edits: &mut Vec<Edit>) {
+    let (Value::Object(keys), Value::Object(before)) = (new, old) else {
+        if new != old {
+            edits.push(Edit::Set(path.clone(), new.clone()));
+        }
+        return;
+    };
+    for key in before.keys().filter(|key| !keys.contains_key(*key)) {
+        edits.push(Edit::Unset(path.below(key)));
+    }
+    for (key, value) in keys {
+        match before.get(key) {
+            Some(old) => differences(value, old, &path.below(key), edits),
+            None => edits.push(Edit::Set(path.below(key), value.clone())),
+        }
+    }
+}
+
+fn merge(
+    value: &mut Value,
+    shown: Option<&Value>,
+    patch: &Value,
+    path: &KeyPath,
+    replace: &[String],
+) -> Result<(), String> {
+    match patch {
+        Value::Object(keys) => {
+            if !value.is_object() {
+                *value = Value::Object(Map::new());
+            }
+            let Value::Object(inner) = value else { return Ok(()) };
+            for (key, patch) in keys {
+                if patch.is_null() {
+                    inner.shift_remove(key);
+                    continue;
+                }
+                let shown = shown.and_then(|shown| shown.get(key));
+                let child = inner.entry(key.clone()).or_insert(Value::Null);
+                merge(child, shown, patch, &path.below(key), replace)?;
+            }
+            Ok(())
+        }
+        Value::Array(items) => {
+            let old = value.as_array().cloned().unwrap_or_default();
+            let is_replaced = replace.iter().any(|known| *known == path.to_string());
+            let items = Value::Array(items.clone());
+            let mut new = restored(value, shown.unwrap_or(&Value::Null), &items);
+            if !is_replaced && has_ids(&old) && has_ids(items.as_array().map_or(&[], Vec::as_slice))
+            {
+                new = by_id(&old, value, shown, &items, path, replace)?;
+            } else if !is_replaced
+                && let Some(lost) = old.iter().find(|item| !holds(&new, item))
+                && !lost.is_null()
+            {
+                return Err(format!(
+                    "{path} would lose entries; name it in replacePaths to mean that"
+                ));
+            }
+            *value = new;
+            Ok(())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            *value = restored(value, shown.unwrap_or(&Value::Null), patch);
+            Ok(())
+        }
+    }
+}
+
+fn has_ids(items: &[Value]) -> bool {
+    !items.is_empty() && items.iter().all(|item| item.get("id").is_some_and(Value::is_string))
+}
+
+fn holds(list: &Value, item: &Value) -> bool {
+    list.as_array().is_some_and(|items| items.contains(item))
+}
+
+/// A list whose entries with a known `id` are merged, the others appended.
+fn by_id(
+    old: &[Value],
+    whole: &Value,
+    shown: Option<&Value>,
+    items: &Value,
+    path: &KeyPath,
+    replace: &[String],
+) -> Result<Value, String> {
+    let mut list = old.to_vec();
+    for item in items.as_array().map_or(&[] as &[Value], Vec::as_slice) {
+        let at = counterpart(old, item, usize::MAX);
+        match list.get_mut(at) {
+            Some(known) => {
+                let shown = shown.filter(|_| whole.is_array()).and_then(|shown| shown.get(at));
+                merge(known, shown, item, &path.below(&at.to_string()), replace)?;
+            }
+            None => list.push(item.clone()),
+        }
+    }
+    Ok(Value::Array(list))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::edit;
+
+    const FILE: &str = "// mine\n{\n  gateway: {\n    port: 1, // as ever\n    auth: { token: 'secret' },\n  },\n  \
+                        list: [{ id: 'a', apiKey: 'k' }, { id: 'b' }],\n  names: ['x', 'y'],\n}\n";
+
+    fn own() -> Value {
+        crate::config::parse_json5(FILE).unwrap()
+    }
+
+    fn read(edits: &[Edit]) -> Value {
+        crate::config::parse_json5(&edit::apply(FILE, edits).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_was_shown_comes_back_as_what_it_was() {
+        assert!(replaced(&own(), &redacted(&own())).is_empty());
+        let mut sent = redacted(&own());
+        sent["gateway"]["port"] = json!(2);
+        let edits = replaced(&own(), &sent);
+        assert_eq!(edits.len(), 1);
+        assert_eq!(edit::apply(FILE, &edits).unwrap(), FILE.replace("port: 1", "port: 2"));
+    }
+
+    #[test]
+    fn a_secret_follows_its_entry_and_not_its_place() {
+        let mut sent = redacted(&own());
+        sent["list"].as_array_mut().unwrap().reverse();
+        assert_eq!(read(&replaced(&own(), &sent))["list"][1], json!({"id": "a", "apiKey": "k"}));
+    }
+
+    #[test]
+    fn a_placeholder_that_hides_nothing_is_not_filled_in() {
+        let mut sent = redacted(&own());
+        sent["gateway"]["port"] = json!(PLACEHOLDER);
+        sent["new"] = json!({"token": PLACEHOLDER});
+        let left = format!("{:?}", replaced(&own(), &sent));
+        assert_eq!(left.matches(PLACEHOLDER).count(), 2, "{left}");
+    }
+
+    #[test]
+    fn a_patch_merges_removes_and_keeps_secrets() {
+        let patch = json!({
+            "gateway": {"port": null, "auth": {"token": PLACEHOLDER}},
+            "list": [{"id": "b", "n": 1}, {"id": "c"}],
+        });
+        let changed = read(&patched(&own(), &patch, &[]).unwrap());
+        assert_eq!(changed["gateway"], json!({"auth": {"token": "secret"}}));
+        assert_eq!(
+            changed["list"],
+            json!([{"id": "a", "apiKey": "k"}, {"id": "b", "n": 1}, {"id": "c"}])
+        );
+    }
+
+    #[test]
+    fn a_list_loses_entries_only_on_purpose() {
+        let patch = json!({"names": ["x"]});
+        patched(&own(), &patch, &[]).unwrap_err();
+        let changed = read(&patched(&own(), &patch, &["names".to_owned()]).unwrap());
+        assert_eq!(changed["names"], json!(["x"]));
+        assert_eq!(
+            read(&patched(&own(), &json!({"names": ["x", "y", "z"]}), &[]).unwrap())["names"][2],
+            "z"
+        );
+    }
+
+    #[test]
+    fn survives_whatever_a_client_sends() {
+        crate::fuzz::survives("openclaw", |bytes| {
+            let Ok(text) = std::str::from_utf8(bytes) else { return };
+            let Ok(sent) = crate::config::parse_json5(text) else { return };
+            let own = own();
+            let edits = replaced(&own, &sent);
+            if sent.is_object()
+                && let Ok(text) = edit::apply(FILE, &edits)
+            {
+                let read = crate::config::parse_json5(&text).unwrap();
+                assert_eq!(read, restored(&own, &redacted(&own), &sent));
+            }
+            drop(patched(&own, &sent, &[]));
+        });
+    }
+}

@@ -1,0 +1,220 @@
+//! What `openclaw.json` names: agents, models; and empty lists of what this gateway does not run.
+
+use serde_json::Value;
+
+use super::config::aside;
+use crate::{
+    config::{self, Paths},
+    gateway::{
+        clock::now_ms,
+        dispatch::{Call, Dispatcher, Outcome},
+    },
+    protocol::{
+        Agent, AgentIdentity, AgentIdentityGet, AgentIdentityParams, AgentIdentityResult,
+        AgentModel, AgentsList, AgentsListParams, AgentsListResult, ChannelsStatus,
+        ChannelsStatusParams, ChannelsStatusResult, CommandsList, CommandsListParams,
+        CommandsListResult, ErrorShape, LastHeartbeat, Model, ModelsList, ModelsListParams,
+        ModelsListResult, NoParams, ToolsCatalog, ToolsCatalogParams, ToolsCatalogResult,
+    },
+};
+
+/// The agent of a file that names none.
+const MAIN: &str = "main";
+/// What an agent is called that has no name.
+const NAMELESS: &str = "Assistant";
+
+pub(super) fn register(dispatcher: &mut Dispatcher) {
+    dispatcher.on::<LastHeartbeat, _>(last_heartbeat);
+    dispatcher.on::<ModelsList, _>(models);
+    dispatcher.on::<AgentsList, _>(agents);
+    dispatcher.on::<AgentIdentityGet, _>(identity);
+    dispatcher.on::<CommandsList, _>(commands);
+    dispatcher.on::<ToolsCatalog, _>(tools);
+    dispatcher.on::<ChannelsStatus, _>(channels);
+}
+
+async fn last_heartbeat(_call: Call, _params: NoParams) -> Outcome<Option<Value>> {
+    Ok(None)
+}
+
+async fn models(call: Call, params: ModelsListParams) -> Outcome<ModelsListResult> {
+    if params.prepared_only && params.refresh {
+        let message = "invalid models.list params: preparedOnly and refresh exclude each other";
+        return Err(ErrorShape::invalid(message).into());
+    }
+    let whole = configured(&call.shared.paths).await?;
+    known_agent(&roster(&whole), params.agent_id)?;
+    Ok(ModelsListResult { models: models_of(&whole) })
+}
+
+async fn agents(call: Call, _params: AgentsListParams) -> Outcome<AgentsListResult> {
+    Ok(roster(&configured(&call.shared.paths).await?))
+}
+
+async fn identity(call: Call, params: AgentIdentityParams) -> Outcome<AgentIdentityResult> {
+    let roster = roster(&configured(&call.shared.paths).await?);
+    let of_session = params.session_key.as_deref().and_then(agent_of).map(str::to_owned);
+    let agent = known_agent(&roster, params.agent_id.or(of_session))?;
+    let own = agent.identity.unwrap_or_default();
+    let named = own.name.or(agent.name);
+    let name_source = if named.is_some() { "config" } else { "default" }.to_owned();
+    let name = named.unwrap_or_else(|| NAMELESS.to_owned());
+    let letter = || name.chars().next().map(String::from).unwrap_or_default();
+    let avatar = own.avatar.or_else(|| own.emoji.clone()).unwrap_or_else(letter);
+    Ok(AgentIdentityResult { agent_id: agent.id, name, name_source, avatar, emoji: own.emoji })
+}
+
+async fn commands(call: Call, params: CommandsListParams) -> Outcome<CommandsListResult> {
+    known_agent(&roster(&configured(&call.shared.paths).await?), params.agent_id)?;
+    Ok(CommandsListResult::default())
+}
+
+async fn tools(call: Call, params: ToolsCatalogParams) -> Outcome<ToolsCatalogResult> {
+    let agent = known_agent(&roster(&configured(&call.shared.paths).await?), params.agent_id)?;
+    Ok(ToolsCatalogResult { agent_id: agent.id, ..ToolsCatalogResult::default() })
+}
+
+async fn channels(_call: Call, params: ChannelsStatusParams) -> Outcome<ChannelsStatusResult> {
+    if let Some(channel) = params.channel {
+        let message = format!("invalid channels.status channel: {channel}");
+        return Err(ErrorShape::invalid(message).into());
+    }
+    Ok(ChannelsStatusResult { ts: now_ms(), ..ChannelsStatusResult::default() })
+}
+
+/// What stands in the file and those that it includes.
+async fn configured(paths: &Paths) -> Outcome<Value> {
+    let paths = paths.clone();
+    aside(move || {
+        let reading = config::reading(&paths);
+        let reading = reading.map_err(|problem| ErrorShape::unavailable(problem.message, 1_000))?;
+        Ok(reading.review.whole)
+    })
+    .await
+}
+
+/// The agent of this id, or the default one.
+fn known_agent(roster: &AgentsListResult, id: Option<String>) -> Outcome<Agent> {
+    let id = id.unwrap_or_else(|| roster.default_id.clone());
+    let agent = roster.agents.iter().find(|agent| agent.id == id).cloned();
+    agent.ok_or_else(|| ErrorShape::invalid(format!("unknown agent id \"{id}\"")).into())
+}
+
+/// The agent in `agent:ID:…`.
+fn agent_of(session_key: &str) -> Option<&str> {
+    session_key.strip_prefix("agent:")?.split(':').next().filter(|id| !id.is_empty())
+}
+
+fn text(value: &Value, key: &str) -> Option<String> {
+    let text = value.get(key)?.as_str()?.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// The agents in `agents.entries` and in the older list `agents.list`.
+fn roster(whole: &Value) -> AgentsListResult {
+    let entries = whole.pointer("/agents/entries").and_then(Value::as_object);
+    let entries = entries.into_iter().flatten().map(|(id, value)| (id.clone(), value));
+    let list = whole.pointer("/agents/list").and_then(Value::as_array);
+    let list = list.into_iter().flatten().filter_map(|value| Some((text(value, "id")?, value)));
+    let (mut agents, mut default_id) = (Vec::<Agent>::new(), None);
+    for (id, value) in entries.chain(list) {
+        if id.is_empty() || agents.iter().any(|known| known.id == id) {
+            continue;
+        }
+        if value.get("default") == Some(&Value::Bool(true)) {
+            default_id.get_or_insert_with(|| id.clone());
+        }
+        agents.push(agent(id, value));
+    }
+    if agents.is_empty() {
+        agents.push(Agent { id: MAIN.to_owned(), ..Agent::default() });
+    }
+    let first = agents.first().map(|agent| agent.id.clone());
+    let session = whole.get("session").cloned().unwrap_or_default();
+    let is_global = text(&session, "scope").as_deref() == Some("global");
+    AgentsListResult {
+        default_id: default_id.or(first).unwrap_or_else(|| MAIN.to_owned()),
+        main_key: text(&session, "mainKey").unwrap_or_else(|| MAIN.to_owned()),
+        scope: if is_global { "global" } else { "per-sender" }.to_owned(),
+        agents,
+    }
+}
+
+fn agent(id: String, value: &Value) -> Agent {
+    let identity = value.get("identity").map(|identity| AgentIdentity {
+        name: text(identity, "name"),
+        theme: text(identity, "theme"),
+        emoji: text(identity, "emoji"),
+        avatar: text(identity, "avatar"),
+    });
+    let model = value.get("model").map(|model| AgentModel {
+        primary: model.as_str().map(str::to_owned).or_else(|| text(model, "primary")),
+        fallbacks: model.get("fallbacks").and_then(Value::as_array).map_or_else(Vec::new, |list| {
+            list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        }),
+    });
+    Agent { id, name: text(value, "name"), identity, workspace: text(value, "workspace"), model }
+}
+
+fn models_of(whole: &Value) -> Vec<Model> {
+    let providers = whole.pointer("/models/providers").and_then(Value::as_object);
+    let of_provider = |(provider, value): (&String, &Value)| {
+        let models = value.get("models").and_then(Value::as_array).cloned().unwrap_or_default();
+        let provider = provider.clone();
+        models.into_iter().filter_map(move |model| {
+            let id = text(&model, "id")?;
+            Some(Model {
+                name: text(&model, "name").unwrap_or_else(|| id.clone()),
+                id,
+                provider: provider.clone(),
+                context_window: model
+                    .get("contextWindow")
+                    .and_then(Value::as_u64)
+                    .filter(|n| *n > 0),
+                reasoning: model.get("reasoning").and_then(Value::as_bool),
+            })
+        })
+    };
+    providers.into_iter().flatten().flat_map(of_provider).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_file_has_the_one_agent_and_no_model() {
+        let roster = roster(&json!({}));
+        assert_eq!((roster.default_id.as_str(), roster.scope.as_str()), ("main", "per-sender"));
+        assert_eq!(roster.agents.len(), 1);
+        assert!(models_of(&json!({})).is_empty());
+    }
+
+    #[test]
+    fn agents_stand_in_either_form_and_one_is_the_default() {
+        let roster = roster(&json!({"agents": {
+            "entries": {"a": {"model": "x/y"}},
+            "list": [{"id": "b", "default": true, "identity": {"name": "Bee", "emoji": "🐝"}}, {"id": "a"}],
+        }, "session": {"scope": "global", "mainKey": "home"}}));
+        assert_eq!(roster.agents.len(), 2);
+        assert_eq!((roster.default_id.as_str(), roster.main_key.as_str()), ("b", "home"));
+        let bee = known_agent(&roster, agent_of("agent:b:main").map(str::to_owned)).unwrap();
+        assert_eq!(bee.identity.unwrap().name.as_deref(), Some("Bee"));
+        known_agent(&roster, Some("c".to_owned())).unwrap_err();
+    }
+
+    #[test]
+    fn models_come_from_the_providers() {
+        let models = models_of(&json!({"models": {"providers": {
+            "local": {"apiKey": "k", "models": [{"id": "m", "contextWindow": 8192}, {"name": "no id"}]},
+        }}}));
+        assert_eq!(
+            serde_json::to_value(models).unwrap(),
+            json!([
+                {"id": "m", "name": "m", "provider": "local", "contextWindow": 8192},
+            ])
+        );
+    }
+}

@@ -1,0 +1,177 @@
+//! `config.get`, `config.set` and `config.patch`.
+
+use std::sync::OnceLock;
+
+use ring::{
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    config::{self, Current, Edit, Paths, Reading, Run},
+    gateway::dispatch::{Call, Dispatcher, Outcome},
+    problem::Problem,
+    protocol::{
+        ConfigGet, ConfigGetParams, ConfigIssue, ConfigPatch, ConfigPatchParams, ConfigSet,
+        ConfigSetParams, ConfigSnapshot, ConfigWritten, ErrorShape, Scope,
+    },
+};
+
+/// The largest configuration that is taken, bytes.
+const LARGEST: usize = 1024 * 1024;
+
+pub(super) fn register(dispatcher: &mut Dispatcher) {
+    dispatcher.on::<ConfigGet, _>(snapshot);
+    dispatcher.on::<ConfigSet, _>(set);
+    dispatcher.on::<ConfigPatch, _>(patch);
+}
+
+async fn snapshot(call: Call, _params: ConfigGetParams) -> Outcome<ConfigSnapshot> {
+    let is_admin = call.caller.holds(Scope::Admin);
+    let paths = call.shared.paths.clone();
+    aside(move || {
+        let reading = config::reading(&paths).map_err(refused)?;
+        Ok(shown(&paths, reading, is_admin))
+    })
+    .await
+}
+
+async fn set(call: Call, params: ConfigSetParams) -> Outcome<ConfigWritten> {
+    let new = parsed(&params.raw, "config.set")?;
+    written(&call, params.base_hash, move |own| Ok(config::replaced(own, &new))).await
+}
+
+async fn patch(call: Call, params: ConfigPatchParams) -> Outcome<ConfigWritten> {
+    if params.replace_paths.len() > 256 || params.replace_paths.iter().any(String::is_empty) {
+        let message = "invalid config.patch params: replacePaths wants 1 to 256 paths";
+        return Err(ErrorShape::invalid(message).into());
+    }
+    let patch = parsed(&params.raw, "config.patch")?;
+    let replace = params.replace_paths;
+    written(&call, params.base_hash, move |own| config::patched(own, &patch, &replace)).await
+}
+
+/// What a client sent as a configuration; an object.
+fn parsed(raw: &str, method: &str) -> Outcome<Value> {
+    if raw.is_empty() || raw.len() > LARGEST {
+        let message = format!("invalid {method} params: raw wants 1 to {LARGEST} bytes");
+        return Err(ErrorShape::invalid(message).into());
+    }
+    match config::parse_json5(raw) {
+        Ok(value) if value.is_object() => Ok(value),
+        Ok(_) => Err(ErrorShape::invalid(format!("{method} raw must be an object")).into()),
+        Err(error) => Err(ErrorShape::invalid(format!("not valid JSON5: {error}")).into()),
+    }
+}
+
+/// Changes the file by what `decide` makes of its value, if it is still the one of `base`.
+async fn written(
+    call: &Call,
+    base: Option<String>,
+    decide: impl FnOnce(&Value) -> Result<Vec<Edit>, String> + Send + 'static,
+) -> Outcome<ConfigWritten> {
+    let paths = call.shared.paths.clone();
+    let client = call.caller.client.id.clone();
+    aside(move || {
+        let mut stale = None;
+        let outcome = config::change(&paths, Run::Real, |current: &Current| {
+            if let Err(message) = check_base(&paths, &current.own, base.as_deref()) {
+                stale = Some(message);
+                return Ok(Vec::new());
+            }
+            decide(&current.own)
+                .map_err(|why| Problem::new(crate::problem::Class::Usage, why))
+        });
+        let outcome = outcome.map_err(refused)?;
+        if let Some(message) = stale {
+            return Err(ErrorShape::invalid(message).into());
+        }
+        let reading = config::reading(&paths).map_err(refused)?;
+        if outcome.is_changed {
+            tracing::info!(client, "openclaw.json was changed; what changed counts from the next start of the gateway on");
+        }
+        Ok(ConfigWritten {
+            ok: true,
+            noop: !outcome.is_changed,
+            path: paths.config.display().to_string(),
+            hash: revision(&reading.own),
+            config: config::redacted(&reading.review.whole),
+        })
+    })
+    .await
+}
+
+/// As the reference gateway says it.
+fn check_base(paths: &Paths, own: &Value, base: Option<&str>) -> Result<(), &'static str> {
+    match base {
+        None if !paths.config.exists() => Ok(()),
+        None => Err("config base hash required; re-run config.get and retry"),
+        Some(base) if base == revision(own) => Ok(()),
+        Some(_) => Err("config changed since last load; re-run config.get and retry"),
+    }
+}
+
+/// The revision of a file's value. The key is this process's own: nobody can try out secrets on it.
+fn revision(own: &Value) -> String {
+    static KEY: OnceLock<hmac::Key> = OnceLock::new();
+    let key = KEY.get_or_init(|| {
+        let mut bytes = [0; 32];
+        // Without random numbers a key of the process's own start would be no secret; the system
+        // has them, or the gateway would not have got its token.
+        let filled = SystemRandom::new().fill(&mut bytes).is_ok();
+        tracing::trace!(filled, "a key for revisions");
+        hmac::Key::new(hmac::HMAC_SHA256, &bytes)
+    });
+    let tag = hmac::sign(key, own.to_string().as_bytes());
+    let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("hmac-sha256:v1:{hex}")
+}
+
+fn shown(paths: &Paths, reading: Reading, is_admin: bool) -> ConfigSnapshot {
+    let Reading { text, own, review } = reading;
+    let parsed = config::redacted(&own);
+    let anew = || format!("{parsed:#}\n");
+    let raw = text.map(|text| {
+        let kept = is_admin.then(|| config::redacted_text(&text, &own)).flatten();
+        kept.unwrap_or_else(anew)
+    });
+    let whole = config::redacted(&review.whole);
+    let issues = |issues: &[config::Issue]| {
+        let plain = issues.iter();
+        plain
+            .map(|issue| ConfigIssue { path: issue.path.clone(), message: issue.message.clone() })
+            .collect::<Vec<_>>()
+    };
+    ConfigSnapshot {
+        path: paths.config.display().to_string(),
+        exists: raw.is_some(),
+        raw,
+        source_config: whole.clone(),
+        resolved: whole.clone(),
+        config: whole,
+        valid: review.issues.is_empty(),
+        hash: revision(&own),
+        issues: issues(&review.issues),
+        warnings: issues(&review.warnings),
+        legacy_issues: Vec::new(),
+        parsed,
+    }
+}
+
+/// A refusal as the wire has it.
+fn refused(problem: Problem) -> Box<ErrorShape> {
+    let error = ErrorShape::invalid(problem.message);
+    match problem.fix {
+        Some(fix) => error.details(json!({ "fix": fix })).into(),
+        None => error.into(),
+    }
+}
+
+/// Runs what reads and writes files where it holds nobody up.
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(ErrorShape::unavailable("the gateway is stopping", 1_000).into()))
+}

@@ -1,0 +1,145 @@
+//! Holds frames against the published schema of the protocol, each definition compiled once.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Mutex, OnceLock},
+};
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+/// Methods whose reply has another name than the rule makes, as pointers into the schema.
+const REPLIES: [(&str, &str); 2] = [
+    ("connect", "/definitions/HelloOk"),
+    ("health", "/definitions/HelloOk/properties/snapshot/properties/health"),
+];
+/// Events whose payload has another name than the rule makes.
+const PAYLOADS: [(&str, &str); 1] =
+    [("health", "/definitions/HelloOk/properties/snapshot/properties/health")];
+/// Methods whose reply is a list of a definition.
+const LISTS: [(&str, &str); 1] = [("system-presence", "PresenceEntry")];
+
+/// The schema, and what has been compiled of it.
+pub(crate) struct Schema {
+    document: Value,
+    compiled: Mutex<HashMap<String, Option<&'static Validator>>>,
+}
+
+impl Schema {
+    /// The published one; `None` without the package, which is a failure where peers are required.
+    pub(crate) fn published() -> Option<&'static Self> {
+        static SCHEMA: OnceLock<Option<Schema>> = OnceLock::new();
+        SCHEMA.get_or_init(Self::load).as_ref()
+    }
+
+    fn load() -> Option<Self> {
+        let folder = std::env::var_os("OPENCLAW_PEERS").filter(|folder| !folder.is_empty());
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder.unwrap_or(".peers".into()));
+        let file =
+            folder.join("client/node_modules/@openclaw/gateway-protocol/protocol.schema.json");
+        let Ok(text) = std::fs::read_to_string(&file) else {
+            let is_required = std::env::var("OPENCLAW_TEST_PEERS").as_deref() == Ok("required");
+            assert!(!is_required, "{} is missing", file.display());
+            return None;
+        };
+        let document = serde_json::from_str(&text).expect("the schema is JSON");
+        Some(Self { document, compiled: Mutex::default() })
+    }
+
+    /// The published methods with their scopes.
+    pub(crate) fn methods(&self) -> HashMap<String, String> {
+        let methods = self.document.get("methods").and_then(Value::as_object);
+        let scope = |row: &Value| row.get("scope")?.as_str().map(str::to_owned);
+        let rows = methods.into_iter().flatten();
+        rows.filter_map(|(name, row)| Some((name.clone(), scope(row)?))).collect()
+    }
+
+    /// Panics unless `frame`, which a gateway sent, is as published; `method` is what it answers.
+    pub(crate) fn hold(&self, frame: &Value, method: Option<&str>) {
+        let word = |key| frame.get(key).and_then(Value::as_str);
+        let (kind, payload) = match word("type") {
+            Some("res") => ("ResponseFrame", "reply"),
+            Some("event") => ("EventFrame", "payload"),
+            Some("req") => ("RequestFrame", "params"),
+            other => panic!("a frame of type {other:?}: {frame}"),
+        };
+        self.hold_to(&format!("/definitions/{kind}"), frame, kind);
+        let event = word("event");
+        match (payload, method, event) {
+            ("reply", Some(method), _) if frame.get("ok") == Some(&Value::Bool(true)) => {
+                let reply = frame.get("payload").unwrap_or(&Value::Null);
+                if let Some((_, item)) = LISTS.iter().find(|(name, _)| *name == method) {
+                    for item_value in reply.as_array().expect("a list") {
+                        self.hold_to(&format!("/definitions/{item}"), item_value, method);
+                    }
+                } else if let Some(pointer) = self.pointer(&REPLIES, method, "Result") {
+                    self.hold_to(&pointer, reply, method);
+                }
+            }
+            ("payload", _, Some(event)) => {
+                if let Some(pointer) = self.pointer(&PAYLOADS, event, "Event") {
+                    let payload = frame.get("payload").unwrap_or(&Value::Null);
+                    self.hold_to(&pointer, payload, event);
+                }
+            }
+            ("params", ..) => {
+                let method = word("method").unwrap_or_default();
+                let known = [("connect", "/definitions/ConnectParams")];
+                if let Some(pointer) = self.pointer(&known, method, "Params") {
+                    let params = frame.get("params").cloned().unwrap_or_else(|| json!({}));
+                    self.hold_to(&pointer, &params, method);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the schema says anything of the reply of `method`.
+    pub(crate) fn knows_the_reply_of(&self, method: &str) -> bool {
+        LISTS.iter().any(|(name, _)| *name == method)
+            || self.pointer(&REPLIES, method, "Result").is_some()
+    }
+
+    /// Where the definition is: an exception, or the name in capitals with its ending, with `.get`
+    /// left out if that is how it is called.
+    fn pointer(&self, exceptions: &[(&str, &str)], name: &str, ending: &str) -> Option<String> {
+        if let Some((_, pointer)) = exceptions.iter().find(|(known, _)| *known == name) {
+            return Some((*pointer).to_owned());
+        }
+        let short = name.strip_suffix(".get").unwrap_or(name);
+        [name, short].iter().find_map(|name| {
+            let words = name.split(['.', '-']);
+            let name: String = words.map(capital).collect();
+            let pointer = format!("/definitions/{name}{ending}");
+            self.document.pointer(&pointer).map(|_| pointer)
+        })
+    }
+
+    fn hold_to(&self, pointer: &str, value: &Value, what: &str) {
+        let Some(validator) = self.validator(pointer) else { return };
+        let flaws: Vec<_> = validator
+            .iter_errors(value)
+            .map(|flaw| format!("{} at {}", flaw, flaw.instance_path()))
+            .collect();
+        assert!(flaws.is_empty(), "{what} is not as published ({pointer}): {flaws:#?}\n{value:#}");
+    }
+
+    fn validator(&self, pointer: &str) -> Option<&'static Validator> {
+        let mut compiled = self.compiled.lock().unwrap_or_else(|broken| broken.into_inner());
+        *compiled.entry(pointer.to_owned()).or_insert_with(|| {
+            let part = self.document.pointer(pointer)?;
+            let validator = jsonschema::draft7::new(part).expect("the schema compiles");
+            // One for each definition that is used, for the length of the process.
+            Some(Box::leak(Box::new(validator)))
+        })
+    }
+}
+
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    letters
+        .next()
+        .map(|first| first.to_ascii_uppercase().to_string() + letters.as_str())
+        .unwrap_or_default()
+}
