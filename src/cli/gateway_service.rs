@@ -282,7 +282,8 @@ fn checked(
         is_handed.then(|| "handed over".to_owned())
     };
     let flags = Flags { port, ..Flags::default() };
-    Settings::decide(&flags, handed, &config, place.paths.clone()).map(|settings| settings.port)
+    Settings::decide(&flags, handed, &config, place.paths.clone(), &Machine::look())
+        .map(|settings| settings.port)
 }
 
 fn credentials(arguments: &Install) -> Result<Vec<(&'static str, PathBuf)>, Problem> {

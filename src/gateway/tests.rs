@@ -495,7 +495,7 @@ async fn a_proxys_word_cancels_what_loopback_gives() {
     request.headers_mut().insert("x-forwarded-for", "127.0.0.1".parse().unwrap());
     let (stream, served) = lab.serve();
     let (socket, _) = client_async(request, stream).await.unwrap();
-    let mut client = Client { socket, served };
+    let mut client = Client { socket, served, asked: HashMap::new() };
     client.frame().await;
     client.send(&connect(&json!({}))).await;
     assert_eq!(client.frame().await["error"]["code"], "NOT_PAIRED");

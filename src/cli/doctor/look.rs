@@ -85,7 +85,13 @@ pub(super) fn configuration(context: &Context) -> (Vec<Finding>, Option<OpenClaw
     let mut findings = Vec::new();
     if config.gateway.mode != Some(crate::config::Mode::Remote) {
         let variable = |name: &str| std::env::var(name).ok();
-        if let Err(problem) = Settings::decide(&Flags::default(), variable, &config, paths.clone())
+        if let Err(problem) = Settings::decide(
+            &Flags::default(),
+            variable,
+            &config,
+            paths.clone(),
+            &Machine::look(),
+        )
         {
             findings.push(broken(problem));
         }

@@ -34,7 +34,7 @@ async fn tail(call: Call, params: LogsTailParams) -> Outcome<LogsTailResult> {
     let folder = call.shared.paths.logs();
     aside(move || {
         let file = logfile::newest(&folder, logfile::GATEWAY).unwrap_or_else(|| {
-            let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+            let today = jiff::tz::TimeZone::UTC.to_datetime(jiff::Timestamp::now()).date();
             folder.join(format!("{}{today}.log", logfile::GATEWAY))
         });
         read(&file, &params).map_err(|error| {
