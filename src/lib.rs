@@ -4,10 +4,10 @@
 
 /// How long to wait before the next attempt.
 mod backoff;
-/// The SHA-256 of a TLS certificate.
-mod fingerprint;
 /// How many files and sockets this process may have open.
 mod descriptors;
+/// The SHA-256 of a TLS certificate.
+mod fingerprint;
 /// Log files by day: bounded, without secrets, never waited for.
 mod logfile;
 /// Messages to the service manager.

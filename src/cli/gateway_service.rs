@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::{Handed, OpenClaw, port_variable},
-    gateway::{self, Flags, Settings},
+    gateway::{self, Flags, Machine, Settings},
     problem::{Class, Problem},
     secret::Secret,
     service::{self, Manager, Owner, Part, Service, Work},

@@ -11,9 +11,7 @@ use serde_json::{Value, value::RawValue};
 use tracing::Instrument;
 
 use super::{Shared, caller::Caller, methods, tally::UNKNOWN};
-use crate::protocol::{
-    Access, Asked, ErrorShape, Frame, Method, Response, Row, success_text,
-};
+use crate::protocol::{Access, Asked, ErrorShape, Frame, Method, Response, Row, success_text};
 
 /// What a handler knows of its caller and of the gateway.
 #[derive(Clone)]

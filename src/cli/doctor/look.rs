@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{Bind, OpenClaw, Remotes, SecretInput, port_variable},
     control,
-    gateway::{self, Flags, Runner, Settings},
+    gateway::{self, Flags, Machine, Runner, Settings},
     problem::Problem,
     secret::Secret,
     service::{self, Owner, Part},
@@ -85,13 +85,8 @@ pub(super) fn configuration(context: &Context) -> (Vec<Finding>, Option<OpenClaw
     let mut findings = Vec::new();
     if config.gateway.mode != Some(crate::config::Mode::Remote) {
         let variable = |name: &str| std::env::var(name).ok();
-        if let Err(problem) = Settings::decide(
-            &Flags::default(),
-            variable,
-            &config,
-            paths.clone(),
-            &Machine::look(),
-        )
+        if let Err(problem) =
+            Settings::decide(&Flags::default(), variable, &config, paths.clone(), &Machine::look())
         {
             findings.push(broken(problem));
         }
