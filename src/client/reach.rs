@@ -290,14 +290,14 @@ fn no_tls(url: &str, why: &NoTls) -> Problem {
         )
         .code("TLS_PIN_MISMATCH")
         .fix(format!(
-            "if the certificate was renewed on purpose (openclaw gateway status over there shows \
+            "if the certificate was renewed on purpose (openclaw gateway run over there prints \
              it), set the pin to {shown}"
         )),
         NoTls::Untrusted { shown, .. } => {
             Problem::new(Class::HostKey, format!("nothing was sent to {url}: {why}"))
                 .code("TLS_UNTRUSTED")
                 .fix(format!(
-                    "compare it with what openclaw gateway status shows over there, then: \
+                    "compare it with what openclaw gateway run prints over there, then: \
              --tls-fingerprint {shown}"
                 ))
         }

@@ -291,7 +291,7 @@ fn configured_pin(remote: &RemoteGateway) -> Result<Option<Fingerprint>, Problem
             Class::Config,
             format!("gateway.remote.tlsFingerprint is no SHA-256 of a certificate: {text:?}"),
         )
-        .fix("openclaw gateway status over there shows it: sha256: and 64 hex digits")),
+        .fix("openclaw gateway run prints it over there: sha256: and 64 hex digits")),
     }
 }
 
