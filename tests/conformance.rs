@@ -1,9 +1,5 @@
 //! Every fixture frame is as published, and every method asks for the published scope.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test may panic, and says what it skipped"
-)]
+#![expect(clippy::print_stderr, reason = "a test may panic, and says what it skipped")]
 
 #[path = "support/schema.rs"]
 mod schema;
