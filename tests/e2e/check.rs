@@ -431,13 +431,13 @@ fn further_forwards_are_tried_and_given_back() {
     };
     let (marked, said) = tried(&[]);
     assert!(marked.ends_with("+secret +forwards"), "{marked}");
-    assert_eq!(said[0], "answers");
-    assert!(said[1].contains("nothing answers there now"), "{said:?}");
-    assert!(said[2].contains("given back"), "{said:?}");
+    for words in ["answers", "nothing answers there now", "given back"] {
+        assert_eq!(said.iter().filter(|text| text.contains(words)).count(), 1, "{said:?}");
+    }
     assert!(!listens(there));
     let (marked, said) = tried(&["-R", &taken]);
     assert!(marked.ends_with("!forwards"), "{marked}");
-    assert!(said[3].contains("taken over there"), "{said:?}");
+    assert!(said.iter().any(|text| text.contains("taken over there")), "{said:?}");
 }
 
 #[test]
@@ -546,7 +546,7 @@ fn the_resolved_configuration_is_that_of_ssh() {
         ("User a\n", &["-o", "user c", "-l", "b", "box"]),
         (
             "LocalForward 1 a:2\n",
-            &["-L", "18789:127.0.0.1:18789", "-L", "[::1]:7:/run/x", "-R", "*:9:b:8", "box"],
+            &["-L", "18789:127.0.0.1:18789", "-L", "[::1]:7:c:8", "-R", "*:9:b:8", "box"],
         ),
         ("CanonicalizeHostname no\nRekeyLimit 1G 1h\nControlMaster auto\n", &["-4", "box"]),
     ];
