@@ -114,6 +114,12 @@ fn settings(
             ));
         }
     }
+    for key in ignored(config) {
+        context.output.note(format!(
+            "warning: {key} is set in {}, and this gateway does not act on it yet",
+            context.paths.config.display()
+        ));
+    }
     let flags = Flags {
         port: arguments.port,
         bind: arguments.bind,
@@ -136,6 +142,19 @@ fn settings(
     Settings::decide(&flags, variable, config, context.paths.clone(), &Machine::look())
 }
 
+/// Settings that change how people come in, and that we only read.
+fn ignored(config: &OpenClaw) -> Vec<&'static str> {
+    let gateway = &config.gateway;
+    [
+        ("gateway.tailscale.mode", gateway.tailscale.is_wanted()),
+        ("gateway.auth.allowTailscale", gateway.auth.allow_tailscale == Some(true)),
+        ("gateway.auth.rateLimit", gateway.auth.rate_limit != Default::default()),
+    ]
+    .into_iter()
+    .filter_map(|(key, is_set)| is_set.then_some(key))
+    .collect()
+}
+
 fn secret(text: Option<String>, file: Option<PathBuf>) -> Result<Option<Secret>, Problem> {
     let Some(file) = file else { return Ok(text.map(Secret::new)) };
     let text = std::fs::read_to_string(&file).map_err(|error| {
@@ -156,7 +175,7 @@ async fn serve(output: &Output, settings: Settings) -> anyhow::Result<()> {
     }
     announce(output, &running, &logs)?;
     let status =
-        running.addresses().first().map(|first| format!("ready on ws://{}", dialled(*first)));
+        running.addresses().first().map(|first| format!("ready on {}", url(&running, first)));
     tell(&[Message::Ready, Message::Status(status.as_deref().unwrap_or("ready"))]);
     tokio::select! {
         () = either(&mut terminate, &mut interrupt) => {}
@@ -187,10 +206,14 @@ async fn beat() -> Infallible {
     }
 }
 
+fn url(running: &Running, address: &SocketAddr) -> String {
+    let scheme = if running.fingerprint().is_some() { "wss" } else { "ws" };
+    format!("{scheme}://{}", dialled(*address))
+}
+
 fn announce(output: &Output, running: &Running, logs: &Path) -> anyhow::Result<()> {
     let Some(first) = running.addresses().first() else { return Ok(()) };
-    let scheme = if running.fingerprint().is_some() { "wss" } else { "ws" };
-    let url = format!("{scheme}://{}", dialled(*first));
+    let url = url(running, first);
     if running.addresses().iter().any(|address| !address.ip().is_loopback()) {
         output.note(format!(
             "listening on {first} too; other machines are refused until they can be paired, so \

@@ -72,7 +72,6 @@ pub(crate) struct Gateway {
     /// `gateway.tls`.
     pub(crate) tls: Tls,
     /// `gateway.tailscale`.
-    #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) tailscale: Tailscale,
     /// `gateway.trustedProxies`: addresses and ranges of proxies whose headers count.
     #[allow(dead_code, reason = "read and checked with the rest of the file")]
@@ -116,13 +115,11 @@ pub(crate) struct Auth {
     /// `gateway.auth.password`.
     pub(crate) password: Option<SecretInput>,
     /// `gateway.auth.allowTailscale`: whether verified Tailscale users need no secret.
-    #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) allow_tailscale: Option<bool>,
     /// `gateway.auth.trustedProxy`.
     #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) trusted_proxy: Option<ProxyAuth>,
     /// `gateway.auth.rateLimit`.
-    #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) rate_limit: RateLimit,
 }
 

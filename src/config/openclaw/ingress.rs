@@ -41,15 +41,20 @@ impl Default for Tls {
 }
 
 /// `gateway.tailscale`.
-#[allow(dead_code, reason = "read and checked with the rest of the file")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tailscale {
     /// `gateway.tailscale.mode`.
     pub(crate) mode: TailscaleMode,
 }
 
+impl Tailscale {
+    /// Whether something is to be published.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.mode != TailscaleMode::Off
+    }
+}
+
 /// `gateway.tailscale.mode`.
-#[allow(dead_code, reason = "read and checked with the rest of the file")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum TailscaleMode {
     /// Nothing is published.
