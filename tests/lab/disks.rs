@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::{
     mounts::{SmallDisk, of_our_own},
-    support::{Peer, Scene, answers, dialling, openclaw, present, wait_until},
+    support::{Peer, Scene, alive, answers, dialling, openclaw, present, signal, wait_until},
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -70,7 +72,14 @@ fn a_home_that_cannot_be_written_serves_what_is_saved_and_names_what_it_cannot_d
         assert!(message.ends_with("the file system is read-only"), "{failed}");
         let fix = error["fix"].as_str().unwrap_or_default();
         assert!(fix.contains("OPENCLAW_STATE_DIR"), "{failed}");
-        drop(openclaw(&scene.laptop).args(["remote", "disconnect"]).run());
+        // It could not write its process id down.
+        let there = scene.laptop.processes();
+        for (pid, _) in &there {
+            signal(*pid, Signal::SIGTERM);
+        }
+        wait_until("the end of the supervisor", LIMIT, || {
+            there.iter().all(|(pid, _)| !alive(*pid)).then_some(())
+        });
         disk.unlock();
         scene.laptop(&["remote", "connect", "vps", "--batch"]);
         scene.laptop(&["health"]);
