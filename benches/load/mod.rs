@@ -63,7 +63,9 @@ pub(crate) async fn health(
     Load { rate, latencies }
 }
 
-/// Keeps `in_flight` requests unanswered for `span`, and gives the latency of each answer.
+/// Keeps `in_flight` requests unanswered for `span`, and gives the latency of each answer. What is
+/// refused because the gateway is busy is not asked again, so that the load settles at what that
+/// gateway takes.
 async fn keep_asking(wire: Wire, in_flight: usize, span: Duration) -> io::Result<Vec<f64>> {
     let (mut sink, stream) = wire.socket.split();
     let mut stream = stream.ready_chunks(BATCH);
@@ -90,7 +92,9 @@ async fn keep_asking(wire: Wire, in_flight: usize, span: Duration) -> io::Result
         for message in batch {
             let message = message.map_err(io::Error::other)?;
             let Message::Text(text) = message else { continue };
-            if let Some(since) = answered(&text).and_then(|id| asked.remove(&id)) {
+            let Some((id, is_good)) = answered(&text) else { continue };
+            let Some(since) = asked.remove(&id) else { continue };
+            if is_good {
                 latencies.push((now - since).as_secs_f64() * 1000.0);
                 due += 1;
             }
@@ -98,16 +102,17 @@ async fn keep_asking(wire: Wire, in_flight: usize, span: Duration) -> io::Result
     }
 }
 
-/// The id of a good answer; the generator must not be slower than what it measures, so it does
-/// not read the rest.
-fn answered(text: &str) -> Option<u64> {
+/// The id of an answer and whether it is a good one, which otherwise says that the gateway is busy;
+/// the generator must not be slower than what it measures, so it does not read the rest.
+fn answered(text: &str) -> Option<(u64, bool)> {
     if !text.starts_with(r#"{"type":"res""#) {
         return None;
     }
     let rest = text.split_once(r#""id":""#)?.1;
     let (id, rest) = rest.split_once('"')?;
-    assert!(rest.starts_with(r#","ok":true"#), "a good answer: {text:.200}");
-    id.parse().ok()
+    let is_good = rest.starts_with(r#","ok":true"#);
+    assert!(is_good || rest.contains("UNAVAILABLE"), "a good answer: {text:.200}");
+    Some((id.parse().ok()?, is_good))
 }
 
 /// Logs `count` clients in at once, each trying again as the reference client does, and gives the

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 use tokio::time::Instant;
 
 use super::{
@@ -256,9 +256,10 @@ fn presence_text(entry: &Value) -> Option<String> {
 }
 
 /// The gateway's own entry among the connected.
-fn own_presence(presence: &[Value]) -> Value {
-    let own = |entry: &&Value| entry.get("mode").and_then(Value::as_str) == Some("gateway");
-    presence.iter().find(own).map_or(Value::Null, |entry| {
+fn own_presence(presence: &[Box<RawValue>]) -> Value {
+    let mut entries = presence.iter().filter_map(|entry| serde_json::from_str(entry.get()).ok());
+    let own = |entry: &Value| entry.get("mode").and_then(Value::as_str) == Some("gateway");
+    entries.find(own).map_or(Value::Null, |entry| {
         let field = |key: &str| entry.get(key).cloned().unwrap_or_default();
         json!({
             "host": field("host"), "ip": field("ip"),

@@ -29,7 +29,6 @@ use super::{
     dispatch::Call,
     gate::GateKey,
     hub::{Member, Membership},
-    methods,
     outbox::{Ending, Outbox},
     slots::Slot,
     tally::{Malformed, TurnedAway},
@@ -37,7 +36,7 @@ use super::{
 };
 use crate::protocol::{
     self, Asked, Challenge, Connect, ErrorShape, Features, Frame, Granted, HelloOk, PresenceEntry,
-    Request, Response, Server, Snapshot, close, code, detail, event, rows,
+    Request, Response, Server, Snapshot, close, code, detail, event, rows, success_text,
 };
 
 /// Requests of one client that may be under way.
@@ -238,7 +237,7 @@ where
         admission: Admission,
         entrance: Entrance,
     ) -> Welcome {
-        let Entrance { peer, mut slot, gate, .. } = entrance;
+        let Entrance { peer, slot, gate, .. } = entrance;
         slot.admitted();
         gate.lift();
         let shared = &self.shared;
@@ -272,8 +271,8 @@ where
                     capabilities: Vec::new(),
                 },
                 snapshot: Snapshot {
-                    presence: presence.iter().map(|entry| json!(entry)).collect(),
-                    health: json!(methods::summary(shared)),
+                    presence,
+                    health: shared.summary.owned(shared, now),
                     state_version,
                     uptime_ms: shared.uptime_ms(),
                 },
@@ -284,7 +283,10 @@ where
                 },
                 policy: shared.policy,
             };
-            self.outbox.response(Response::success(id, json!(hello)));
+            match serde_json::to_string(&hello) {
+                Ok(hello) => self.outbox.text(success_text(id, &hello)),
+                Err(error) => tracing::error!(%error, "hello-ok cannot be written"),
+            }
         });
         let caller = Caller {
             connection,

@@ -23,8 +23,24 @@ pub(super) struct Call {
 /// A reply, or the error frame in its place.
 pub(super) type Outcome<T> = Result<T, Box<ErrorShape>>;
 
-/// The reply as it goes out: written once, never taken apart again.
-type Answer = BoxFuture<'static, Outcome<String>>;
+/// A reply as it goes out: written once, never taken apart again.
+pub(super) enum Written {
+    /// Of one request.
+    Own(String),
+    /// Of many.
+    Shared(Arc<RawValue>),
+}
+
+impl Written {
+    fn text(&self) -> &str {
+        match self {
+            Self::Own(text) => text,
+            Self::Shared(text) => text.get(),
+        }
+    }
+}
+
+type Answer = BoxFuture<'static, Outcome<Written>>;
 /// Takes the parameters as they came.
 type Handler = Box<dyn Fn(Call, &str) -> Answer + Send + Sync>;
 
@@ -47,12 +63,28 @@ impl Dispatcher {
         M: Method + 'static,
         F: Future<Output = Outcome<M::Reply>> + Send + 'static,
     {
+        self.take_up::<M>(Box::new(move |call, params| {
+            let reply = handler(call, params);
+            Box::pin(async move { encode(&reply.await?).map(Written::Own) })
+        }));
+    }
+
+    /// The same of one whose reply may be written already.
+    pub(super) fn on_written<M, F>(&mut self, handler: fn(Call, M::Params) -> F)
+    where
+        M: Method + 'static,
+        F: Future<Output = Outcome<Written>> + Send + 'static,
+    {
+        self.take_up::<M>(Box::new(move |call, params| Box::pin(handler(call, params))));
+    }
+
+    fn take_up<M: Method + 'static>(
+        &mut self,
+        handler: Box<dyn Fn(Call, M::Params) -> Answer + Send + Sync>,
+    ) {
         let wrapped = move |call: Call, params: &str| -> Answer {
             match serde_json::from_str::<M::Params>(params) {
-                Ok(params) => {
-                    let reply = handler(call, params);
-                    Box::pin(async move { encode(&reply.await?) })
-                }
+                Ok(params) => handler(call, params),
                 Err(error) => {
                     // Places in the text mean nothing to who gave a value.
                     let error = serde_json::from_str::<Value>(params)
@@ -108,7 +140,7 @@ impl Dispatcher {
                 Ok(payload) => {
                     tally.answered(name, None, took);
                     tracing::debug!(micros, "answered");
-                    success_text(&id, &payload)
+                    success_text(&id, payload.text())
                 }
                 Err(error) => {
                     tally.answered(name, Some(&error), took);
@@ -130,11 +162,15 @@ pub(super) fn failure_text(id: impl Into<String>, error: impl Into<Box<ErrorShap
     })
 }
 
-fn encode(reply: &impl serde::Serialize) -> Outcome<String> {
-    serde_json::to_string(reply).map_err(|error| {
-        tracing::error!(%error, "a reply cannot be written");
-        ErrorShape::unavailable("the reply cannot be written", 1_000).into()
-    })
+/// Writes a reply.
+pub(super) fn encode(reply: &impl serde::Serialize) -> Outcome<String> {
+    serde_json::to_string(reply).map_err(|error| unwritten(&error))
+}
+
+/// Says that a reply cannot be written.
+pub(super) fn unwritten(error: &serde_json::Error) -> Box<ErrorShape> {
+    tracing::error!(%error, "a reply cannot be written");
+    ErrorShape::unavailable("the reply cannot be written", 1_000).into()
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -37,12 +37,10 @@ use super::{
     doors::{self, Turned},
     gate::Gate,
     scrape,
-    slots::Slot,
+    slots::{self, Slot},
     tally::{Malformed, TurnedAway},
 };
 
-/// How long a request's head, the wait for the next one, or `connect` may take.
-pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest request head.
 const MAX_HEAD: usize = 16 * 1024;
 /// Bytes that a client may send before it is authenticated.
@@ -72,8 +70,11 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let deadline = slot.since() + HEAD_TIMEOUT;
-    let Some(upgrade) = requests(&shared, TokioIo::new(stream), &peer, &stop).await else { return };
+    let deadline = slot.since() + slots::WINDOW;
+    let Some(upgrade) = requests(&shared, TokioIo::new(stream), (&peer, deadline), &stop).await
+    else {
+        return;
+    };
     let Ok(Ok(upgraded)) = timeout_at(deadline, upgrade.socket).await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else { return };
     let (gated, gate) = Gate::new(parts.io.into_inner(), MAX_UNAUTHENTICATED);
@@ -95,7 +96,7 @@ pub(super) async fn serve<S>(
 async fn requests<S>(
     shared: &Arc<Shared>,
     stream: TokioIo<S>,
-    peer: &PeerInfo,
+    (peer, deadline): (&PeerInfo, Instant),
     stop: &CancellationToken,
 ) -> Option<Upgrade>
 where
@@ -107,7 +108,9 @@ where
         std::future::ready(Ok::<_, Infallible>(reply))
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
+    // The first head must come before the deadline, each other one in as much time.
+    let head = deadline.saturating_duration_since(Instant::now());
+    http.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(MAX_HEAD);
     let served = http.serve_connection(stream, service).with_upgrades();
     let mut served = std::pin::pin!(served);
     let outcome = tokio::select! {

@@ -3,12 +3,22 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::{sync::Notify, time::sleep};
 
 use super::outbox::{Ending, Outbox};
 use crate::protocol::{PresenceEntry, Role, Scope, StateVersion, event};
+
+/// Presence goes out whole, to everybody: the least time between two rounds.
+const ROUND: Duration = Duration::from_millis(100);
+/// The longest time between two rounds, however large they are.
+const LONGEST_ROUND: Duration = Duration::from_secs(5);
+/// What rounds may come to, in bytes a second.
+const ROUND_RATE: u64 = 32 << 20;
 
 /// One authenticated client.
 #[derive(Debug)]
@@ -26,12 +36,16 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) struct Hub {
     state: Mutex<State>,
+    /// Presence is not what was told of it last.
+    changed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     own: PresenceEntry,
     members: BTreeMap<u64, Arc<Member>>,
+    /// The members' lines of presence as they are written.
+    lines: BTreeMap<u64, Box<RawValue>>,
     latest: u64,
     version: StateVersion,
 }
@@ -79,32 +93,43 @@ impl Hub {
     /// Nobody but the gateway itself.
     pub(super) fn new(own: PresenceEntry) -> Self {
         let version = StateVersion { presence: 1, health: 1 };
-        Self { state: Mutex::new(State { own, members: BTreeMap::new(), latest: 0, version }) }
+        let (members, lines) = (BTreeMap::new(), BTreeMap::new());
+        let state = Mutex::new(State { own, members, lines, latest: 0, version });
+        Self { state, changed: Notify::new() }
     }
 
-    /// Takes `member` in. `welcome` sees presence with the newcomer in it and queues its first
-    /// frame before any event can reach it.
+    /// Takes `member` in. `welcome` sees presence with the newcomer in it, each line as it is
+    /// written, and queues its first frame before any event can reach it. The others hear of it in
+    /// the next round.
     pub(super) fn join(
         self: &Arc<Self>,
         member: Member,
         now_ms: u64,
-        welcome: impl FnOnce(Vec<PresenceEntry>, StateVersion),
+        welcome: impl FnOnce(Vec<Box<RawValue>>, StateVersion),
     ) -> Membership {
-        let is_shown = member.presence.is_some();
+        let line = member.presence.as_ref().and_then(|entry| to_raw_value(entry).ok());
         let mut state = self.lock();
         state.latest += 1;
         let number = state.latest;
-        if is_shown {
-            state.version.presence += 1;
-        }
-        let others: Vec<_> = state.members.keys().copied().collect();
         state.members.insert(number, Arc::new(member));
-        welcome(state.presence(now_ms), state.version);
-        if is_shown {
-            state.tell_presence(To::Members(&others), now_ms);
+        if let Some(line) = line {
+            state.lines.insert(number, line);
+            state.version.presence += 1;
+            self.changed.notify_one();
         }
+        welcome(state.written_presence(now_ms), state.version);
         drop(state);
         Membership { hub: Arc::clone(self), number }
+    }
+
+    /// Tells everybody of presence whenever it has changed, for ever: the first change at once,
+    /// what follows it in rounds that come to a bounded rate.
+    pub(super) async fn tell_rounds(&self) {
+        loop {
+            self.changed.notified().await;
+            let bytes = self.lock().tell_presence(super::clock::now_ms());
+            sleep(pause_after(bytes)).await;
+        }
     }
 
     /// Everybody's line, the gateway's first.
@@ -150,9 +175,16 @@ impl State {
         std::iter::once(own).chain(others).collect()
     }
 
-    fn tell_presence(&self, to: To<'_>, now_ms: u64) {
-        let change = event::PresenceChange { presence: self.presence(now_ms) };
-        self.tell(to, event::PRESENCE, &change, Some(self.version));
+    fn written_presence(&self, now_ms: u64) -> Vec<Box<RawValue>> {
+        let own = to_raw_value(&PresenceEntry { ts: now_ms, ..self.own.clone() }).ok();
+        own.into_iter().chain(self.lines.values().cloned()).collect()
+    }
+
+    /// Queues presence for everybody, and says how many bytes that comes to.
+    fn tell_presence(&self, now_ms: u64) -> u64 {
+        let change = event::PresenceChange { presence: self.written_presence(now_ms) };
+        let size: usize = change.presence.iter().map(|line| line.get().len() + 1).sum();
+        (size * self.tell(To::All, event::PRESENCE, &change, Some(self.version))) as u64
     }
 
     /// Queues an event for those who may get it; its payload is written once for all.
@@ -164,22 +196,29 @@ impl State {
         version: Option<StateVersion>,
     ) -> usize {
         let Ok(payload) = serde_json::to_string(payload) else { return 0 };
+        let payload: Arc<str> = payload.into();
         let meant = self.members.iter().filter(|(number, member)| {
             to.means(**number, member) && kind.access.admits(member.role, &member.scopes)
         });
-        meant.map(|(_, member)| member.outbox.event(kind, &payload, version)).count()
+        meant.map(|(_, member)| member.outbox.shared_event(kind, &payload, version)).count()
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
         let mut state = self.hub.lock();
-        let gone = state.members.remove(&self.number);
-        if gone.is_some_and(|member| member.presence.is_some()) {
+        state.members.remove(&self.number);
+        if state.lines.remove(&self.number).is_some() {
             state.version.presence += 1;
-            state.tell_presence(To::All, super::clock::now_ms());
+            self.hub.changed.notify_one();
         }
     }
+}
+
+/// How long to wait after a round of so many bytes.
+fn pause_after(bytes: u64) -> Duration {
+    let millis = bytes.saturating_mul(1_000) / ROUND_RATE;
+    Duration::from_millis(millis).clamp(ROUND, LONGEST_ROUND)
 }
 
 #[cfg(test)]
@@ -208,6 +247,38 @@ mod tests {
         assert_eq!((hub.count(), hub.presence(1).len()), (1, 1));
         assert_eq!(hub.lock().version.presence, 3);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_newcomers_at_once_are_told_of_in_a_few_rounds() {
+        let hub = Arc::new(Hub::new(PresenceEntry::default()));
+        let rounds = tokio::spawn({
+            let hub = Arc::clone(&hub);
+            async move { hub.tell_rounds().await }
+        });
+        let (mut inside, mut outboxes) = (Vec::new(), Vec::new());
+        let tick = Duration::from_millis(1);
+        for _ in 0..1_000 {
+            let (newcomer, outbox) = member(Some(PresenceEntry::default()));
+            inside.push(hub.join(newcomer, 1, |_, _| {}));
+            outboxes.push(outbox);
+            sleep(tick).await;
+        }
+        sleep(LONGEST_ROUND).await;
+        let told: Vec<_> = outboxes.iter().map(|outbox| outbox.waiting()).collect();
+        assert!(told.iter().all(|told| (1..=11).contains(told)), "{told:?}");
+        // Who came last has heard of everybody, and nothing more is said until something changes.
+        sleep(LONGEST_ROUND).await;
+        assert_eq!(outboxes.last().unwrap().waiting(), 1);
+        rounds.abort();
+    }
+
+    #[test]
+    fn rounds_wait_for_one_another_as_long_as_they_are_large() {
+        assert_eq!(pause_after(0), ROUND);
+        assert_eq!(pause_after(ROUND_RATE), Duration::from_secs(1));
+        assert_eq!(pause_after(u64::MAX), LONGEST_ROUND);
+    }
+
     #[test]
     fn events_reach_those_they_are_meant_for_and_who_may_hear_of_them() {
         const PAIRED: event::Kind = event::Kind {

@@ -25,6 +25,8 @@ use crate::protocol::{Event, Frame, Response, StateVersion, close, event};
 const SLOW: usize = 1024 * 1024;
 /// How long one write may stand still.
 const STALL: Duration = Duration::from_secs(60);
+/// What the frame of an event adds to its payload, about.
+const FRAME: usize = 128;
 /// The longest reason that fits a close frame.
 const MAX_REASON: usize = 123;
 
@@ -53,7 +55,28 @@ struct Queue {
 #[derive(Debug)]
 enum Item {
     Text(String),
+    Event(Numbered),
     Ping,
+}
+
+/// An event of one client, written out only when its turn comes: many clients may wait for the
+/// same payload.
+#[derive(Debug)]
+struct Numbered {
+    name: &'static str,
+    payload: Arc<str>,
+    seq: u64,
+    version: Option<StateVersion>,
+}
+
+impl Numbered {
+    fn text(&self) -> String {
+        let Self { name, payload, seq, version } = self;
+        let version = version.map_or_else(String::new, |StateVersion { presence, health }| {
+            format!(r#","stateVersion":{{"presence":{presence},"health":{health}}}"#)
+        });
+        format!(r#"{{"type":"event","event":"{name}","payload":{payload},"seq":{seq}{version}}}"#)
+    }
 }
 
 /// How a connection ends.
@@ -102,20 +125,26 @@ impl Outbox {
     /// Queues an event, its payload being JSON already, with this client's next number. A missed
     /// event has used its number up, so that the client sees the gap.
     pub(super) fn event(&self, kind: event::Kind, payload: &str, version: Option<StateVersion>) {
+        self.shared_event(kind, &payload.into(), version);
+    }
+
+    /// The same of a payload that others wait for as well.
+    pub(super) fn shared_event(
+        &self,
+        kind: event::Kind,
+        payload: &Arc<str>,
+        version: Option<StateVersion>,
+    ) {
         let mut queue = self.lock();
         queue.seq += 1;
         if kind.drop_if_slow && queue.bytes + queue.under_way > SLOW {
             self.tally.missed(kind.name);
             return;
         }
-        let (name, seq) = (kind.name, queue.seq);
-        let version = version.map_or_else(String::new, |StateVersion { presence, health }| {
-            format!(r#","stateVersion":{{"presence":{presence},"health":{health}}}"#)
-        });
-        let text = format!(
-            r#"{{"type":"event","event":"{name}","payload":{payload},"seq":{seq}{version}}}"#
-        );
-        self.push_text(&mut queue, text);
+        let (payload, seq) = (Arc::clone(payload), queue.seq);
+        let length = payload.len() + FRAME;
+        let event = Numbered { name: kind.name, payload, seq, version };
+        self.push_item(&mut queue, length, Item::Event(event));
     }
 
     /// Queues a ping.
@@ -158,6 +187,7 @@ impl Outbox {
             for item in items {
                 let message = match item {
                     Item::Text(text) => Message::text(text),
+                    Item::Event(event) => Message::text(event.text()),
                     Item::Ping => Message::Ping(Default::default()),
                 };
                 if !written(sink.feed(message)).await {
@@ -196,18 +226,28 @@ impl Outbox {
     }
 
     fn push_text(&self, queue: &mut Queue, text: String) {
+        self.push_item(queue, text.len(), Item::Text(text));
+    }
+
+    fn push_item(&self, queue: &mut Queue, length: usize, item: Item) {
         if queue.ending.is_some() {
             return;
         }
-        if queue.bytes + queue.under_way + text.len() > self.limit {
+        if queue.bytes + queue.under_way + length > self.limit {
             self.tally.slow();
             queue.items.clear();
             queue.ending = Some(Ending::close(close::POLICY, "slow consumer"));
         } else {
-            queue.bytes += text.len();
-            queue.items.push_back(Item::Text(text));
+            queue.bytes += length;
+            queue.items.push_back(item);
         }
         self.changed.notify_one();
+    }
+
+    /// How many items wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().items.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -249,6 +289,7 @@ mod tests {
             .into_iter()
             .map(|item| match item {
                 Item::Text(text) => text,
+                Item::Event(event) => event.text(),
                 Item::Ping => "ping".to_owned(),
             })
             .collect()

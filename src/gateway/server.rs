@@ -10,13 +10,13 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
     time::timeout,
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
+    task::{AbortOnDropHandle, TaskTracker},
 };
 use tracing::Instrument;
 
@@ -29,7 +29,7 @@ use super::{
     private,
     scrape::Scrapes,
     settings::{Guard, Settings},
-    slots::Slot,
+    slots::{self, Slot},
     tally::{Malformed, TurnedAway},
     tls::Terminator,
 };
@@ -42,6 +42,8 @@ use crate::{
 
 /// How long everything may take to end: answers under way, farewells, close frames.
 const STOP: Duration = Duration::from_secs(8);
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: u32 = 4_096;
 /// The pause after a failed accept (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,6 +59,8 @@ pub(crate) struct Running {
     _insist: DropGuard,
     clients: Clients,
     listeners: JoinSet<()>,
+    /// Tells clients of presence.
+    _rounds: AbortOnDropHandle<()>,
     claim: Claim,
 }
 
@@ -72,7 +76,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
     let Settings { paths, port, listen, tls, guard, allowed_origins, log } = settings;
     let mut claim = Claim::take(&paths)?;
     let tls = tls.map(Terminator::new).transpose()?.map(Arc::new);
-    let listeners = bind(&listen.addresses(), port).await?;
+    let listeners = bind(&listen.addresses(), port)?;
     let (guard, made_token) = match guard {
         Guard::OwnToken => {
             let (token, made) = own_secret(&paths.gateway_token())?;
@@ -93,6 +97,8 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
     claim.announce(port)?;
     let shared = Arc::new(Shared::new(paths, guard, allowed_origins, identity, store, scrapes));
     let clients = Clients { tracker: TaskTracker::new(), abort: CancellationToken::new() };
+    let hub = Arc::clone(&shared.hub);
+    let rounds = tokio::spawn(async move { hub.tell_rounds().await });
     let mut running = Running {
         shared,
         addresses,
@@ -103,6 +109,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
         _insist: clients.abort.clone().drop_guard(),
         clients,
         listeners: JoinSet::new(),
+        _rounds: AbortOnDropHandle::new(rounds),
         claim,
     };
     for listener in listeners {
@@ -182,7 +189,7 @@ impl Clients {
         peer: PeerInfo,
         stop: &CancellationToken,
     ) {
-        let Some(slot) = shared.slots.take(peer.address) else {
+        let Some(slot) = shared.slots.enter(peer.address) else {
             tracing::debug!("no place for another connection");
             shared.tally.turned_away(TurnedAway::NoPlace);
             return;
@@ -190,12 +197,23 @@ impl Clients {
         let span = tracing::debug_span!("client", id = shared.next_client());
         let (shared, stop, abort) = (Arc::clone(shared), stop.clone(), self.abort.clone());
         let serve = async move {
-            let Some(tls) = tls else { return attend(shared, stream, peer, slot, stop).await };
-            match tls.accept(stream, slot.since() + http::HEAD_TIMEOUT).await {
-                Ok(stream) => attend(shared, stream, peer, slot, stop).await,
-                Err(error) => {
-                    tracing::debug!(%error, "no TLS");
-                    shared.tally.malformed(Malformed::Tls);
+            let placed = tokio::select! {
+                placed = slot.placed(spoken(&stream)) => placed,
+                () = stop.cancelled() => return,
+            };
+            if let Err(why) = placed {
+                tracing::debug!(?why, "no place");
+                why.into_iter().for_each(|why| shared.tally.turned_away(why));
+                return;
+            }
+            let (loss, tally) = (slot.loss(), Arc::clone(&shared.tally));
+            // What waits at the door is small: the rest is made when there is a place for it.
+            let welcome = Box::pin(welcome(shared, stream, tls, peer, slot, stop));
+            tokio::select! {
+                () = welcome => {}
+                () = loss.happens() => {
+                    tracing::debug!("gave the place up");
+                    tally.turned_away(TurnedAway::NoPlace);
                 }
             }
         };
@@ -206,6 +224,33 @@ impl Clients {
             }
         };
         self.tracker.spawn(task.instrument(span));
+    }
+}
+
+/// Waits for the first byte of a stream, and leaves it there.
+async fn spoken(stream: &TcpStream) -> io::Result<()> {
+    match stream.peek(&mut [0]).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Serves a stream that has a place, after its TLS if it is to speak it.
+async fn welcome(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    tls: Option<Arc<Terminator>>,
+    peer: PeerInfo,
+    slot: Slot,
+    stop: CancellationToken,
+) {
+    let Some(tls) = tls else { return attend(shared, stream, peer, slot, stop).await };
+    match tls.accept(stream, slot.since() + slots::WINDOW).await {
+        Ok(stream) => attend(shared, stream, peer, slot, stop).await,
+        Err(error) => {
+            tracing::debug!(%error, "no TLS");
+            shared.tally.malformed(Malformed::Tls);
+        }
     }
 }
 
@@ -223,15 +268,24 @@ async fn attend<S>(
     http::serve(shared, stream, peer, slot, stop).await;
 }
 
+/// A socket that listens. A thousand clients that come back at once wait in its queue: whoever does
+/// not fit in there tries again only after a second.
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Binds each address on one port.
-async fn bind(addresses: &[(IpAddr, bool)], port: u16) -> Result<Vec<TcpListener>, Problem> {
+fn bind(addresses: &[(IpAddr, bool)], port: u16) -> Result<Vec<TcpListener>, Problem> {
     let mut listeners: Vec<TcpListener> = Vec::new();
     for (address, may_be_missing) in addresses {
         let port = match listeners.first().and_then(|first| first.local_addr().ok()) {
             Some(first) => first.port(),
             None => port,
         };
-        match TcpListener::bind((*address, port)).await {
+        match listener((*address, port).into()) {
             Ok(listener) => listeners.push(listener),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 return Err(claim::port_taken(port));

@@ -13,6 +13,7 @@ use super::{
     clock::now_ms,
     dispatch::Dispatcher,
     hub::Hub,
+    methods::Summary,
     scrape::Scrapes,
     settings::Guard,
     slots::Slots,
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) hub: Arc<Hub>,
     pub(super) slots: Arc<Slots>,
     pub(super) dispatcher: Dispatcher,
+    pub(super) summary: Summary,
     /// Everything that is counted.
     pub(super) tally: Arc<Tally>,
     pub(super) scrapes: Scrapes,
@@ -76,6 +78,7 @@ impl Shared {
             hub: Arc::new(Hub::new(own)),
             slots: Arc::new(Slots::default()),
             dispatcher: Dispatcher::new(),
+            summary: Summary::default(),
             tally: Arc::new(Tally::new()),
             scrapes,
             throttle: Mutex::new(Throttle::new()),

@@ -1,80 +1,195 @@
-//! How many sockets may wait unauthenticated, per address and in all, and how many clients there are.
+//! The door: how many sockets may stand there unauthenticated, and how the others wait.
+//!
+//! A socket comes into the lobby and needs a place once its first byte is there. The places are
+//! few (64 an address, 256 in all), because only who has one costs memory; behind a tunnel all
+//! clients share an address, so the next ones wait for a place. Nobody who is silent has one, and
+//! who makes a long business of his handshake gives his up to those who wait.
+
+mod book;
 
 use std::{
     collections::HashMap,
+    io,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout_at},
+};
 
-/// Unauthenticated sockets of one address.
+use book::{Book, Entered, Pressed};
+
+use super::tally::TurnedAway;
+
+/// Places of one address.
 const PER_ADDRESS: usize = 64;
-/// Unauthenticated sockets in all.
+/// Places in all.
 const IN_ALL: usize = 256;
-/// Sockets in all, authenticated ones included.
+/// Sockets with a place and clients together.
 const SOCKETS: usize = 4_096;
+/// Sockets without a place; who was silent for longest goes when another one comes.
+const LOBBY: usize = 2_048;
+/// From the accept on, how long a socket may say nothing, or take until it is authenticated.
+pub(super) const WINDOW: Duration = Duration::from_secs(15);
+/// From the accept on, how long a socket may wait for a place; what is left of [`WINDOW`] is for
+/// its handshake.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a place is safe while others wait for one.
+const GRACE: Duration = Duration::from_secs(3);
 
-/// The places that are taken.
+/// Who is at the door.
 #[derive(Debug, Default)]
-pub(super) struct Slots(Mutex<Taken>);
+pub(super) struct Slots(Mutex<Door>);
 
 #[derive(Debug, Default)]
-struct Taken {
-    waiting: HashMap<IpAddr, usize>,
-    waiting_in_all: usize,
-    sockets: usize,
+struct Door {
+    book: Book,
+    /// How each of those at the door is told that its standing changed.
+    bells: HashMap<u64, Arc<Notify>>,
 }
 
-/// One socket's place; freed when dropped.
+/// One socket's standing; it leaves when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Arc<Slots>,
-    address: IpAddr,
-    is_waiting: bool,
+    number: u64,
+    bell: Arc<Notify>,
     since: Instant,
 }
 
+/// Tells that a place was taken away.
+#[derive(Debug)]
+pub(super) struct Loss {
+    slots: Arc<Slots>,
+    number: u64,
+    bell: Arc<Notify>,
+}
+
 impl Slots {
-    /// A place for a socket from `address`; `None` when there is none left.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Slot> {
-        let address = address.to_canonical();
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = taken.waiting.get(&address).copied().unwrap_or_default();
-        if here >= PER_ADDRESS || taken.waiting_in_all >= IN_ALL || taken.sockets >= SOCKETS {
+    /// Takes a socket from `address` into the lobby; `None` when there is no room.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Slot> {
+        let mut door = self.lock();
+        let Entered::Lobby(number, gone) = door.book.enter(address.to_canonical()) else {
             return None;
+        };
+        if let Some(gone) = gone {
+            door.ring(gone);
         }
-        taken.waiting.insert(address, here + 1);
-        taken.waiting_in_all += 1;
-        taken.sockets += 1;
-        drop(taken);
+        let bell = Arc::new(Notify::new());
+        door.bells.insert(number, Arc::clone(&bell));
+        drop(door);
         let slots = Arc::clone(self);
-        Some(Slot { slots, address, is_waiting: true, since: Instant::now() })
+        Some(Slot { slots, number, bell, since: Instant::now() })
     }
 
-    /// How many sockets there are, and how many of them wait unauthenticated.
+    /// How many sockets there are, and how many of them are not authenticated.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (taken.sockets, taken.waiting_in_all)
+        self.lock().book.counts()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Door> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Door {
+    fn ring(&self, number: u64) {
+        if let Some(bell) = self.bells.get(&number) {
+            bell.notify_one();
+        }
+    }
+
+    /// Tells those who have a place now.
+    fn seat(&mut self) {
+        for number in self.book.seat(Instant::now()) {
+            self.ring(number);
+        }
     }
 }
 
 impl Slot {
-    /// When the place was taken.
+    /// When the socket came.
     pub(super) fn since(&self) -> Instant {
         self.since
     }
 
-    /// Frees the place among the waiting: the client is authenticated.
-    pub(super) fn admitted(&mut self) {
-        if std::mem::take(&mut self.is_waiting) {
-            let mut taken = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
-            taken.waiting_in_all -= 1;
-            if let Some(here) = taken.waiting.get_mut(&self.address) {
-                *here -= 1;
-                if *here == 0 {
-                    taken.waiting.remove(&self.address);
-                }
+    /// Waits until the first byte is there (`spoken`) and then for a place; an error says why the
+    /// socket gets none, if anybody has to be told.
+    pub(super) async fn placed(
+        &self,
+        spoken: impl Future<Output = io::Result<()>>,
+    ) -> Result<(), Option<TurnedAway>> {
+        let spoken = async {
+            tokio::select! {
+                spoken = spoken => spoken.map_err(|_| None),
+                () = self.dismissed() => Err(Some(TurnedAway::NoPlace)),
+            }
+        };
+        let limit = self.since + WINDOW;
+        timeout_at(limit, spoken).await.unwrap_or(Err(Some(TurnedAway::TooLate)))?;
+        {
+            let mut door = self.slots.lock();
+            door.book.spoke(self.number);
+            door.seat();
+        }
+        let limit = self.since + PATIENCE;
+        timeout_at(limit, self.seated()).await.map_err(|_| Some(TurnedAway::NoPlace))
+    }
+
+    /// Tells of the loss of the place.
+    pub(super) fn loss(&self) -> Loss {
+        let (slots, bell) = (Arc::clone(&self.slots), Arc::clone(&self.bell));
+        Loss { slots, number: self.number, bell }
+    }
+
+    /// Frees the place: the client is authenticated. What is in never loses its standing.
+    pub(super) fn admitted(&self) {
+        let mut door = self.slots.lock();
+        door.book.admitted(self.number);
+        door.bells.remove(&self.number);
+        door.seat();
+    }
+
+    async fn seated(&self) {
+        let mut press = Instant::now() + GRACE;
+        while !self.slots.lock().book.is_seated(self.number) {
+            tokio::select! {
+                () = self.bell.notified() => {}
+                () = sleep_until(press) => press = self.press(),
+            }
+        }
+    }
+
+    /// Asks for the place of somebody who has had his for long; says when to ask again.
+    fn press(&self) -> Instant {
+        let mut door = self.slots.lock();
+        match door.book.press(self.number, Instant::now()) {
+            Pressed::Freed(gone) => {
+                door.ring(gone);
+                door.seat();
+                Instant::now() + GRACE
+            }
+            Pressed::NotBefore(time) => time,
+        }
+    }
+
+    async fn dismissed(&self) {
+        while self.slots.lock().book.is_here(self.number) {
+            self.bell.notified().await;
+        }
+    }
+}
+
+impl Loss {
+    /// Waits until the place is taken away; for ever, once the client is authenticated.
+    pub(super) async fn happens(self) {
+        loop {
+            self.bell.notified().await;
+            if !self.slots.lock().book.is_here(self.number) {
+                return;
             }
         }
     }
@@ -82,26 +197,114 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.admitted();
-        self.slots.0.lock().unwrap_or_else(PoisonError::into_inner).sockets -= 1;
+        let mut door = self.slots.lock();
+        door.book.leave(self.number);
+        door.bells.remove(&self.number);
+        door.seat();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
     use super::*;
 
-    #[test]
-    fn an_address_runs_out_before_its_neighbours_do() {
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    async fn placed(slots: &Arc<Slots>) -> Result<Slot, Option<TurnedAway>> {
+        let slot = slots.enter(HERE).unwrap();
+        slot.placed(ready(Ok(()))).await?;
+        Ok(slot)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_behind_one_address_is_seated_one_after_another() {
         let slots = Arc::new(Slots::default());
-        let here = IpAddr::from([127, 0, 0, 1]);
-        let mut held: Vec<_> = (0..PER_ADDRESS).map(|_| slots.take(here).unwrap()).collect();
-        assert!(slots.take(here).is_none());
-        assert!(slots.take(IpAddr::from([192, 0, 2, 1])).is_some());
-        held[0].admitted();
-        assert!(slots.take(here).is_some());
-        drop(held);
-        let taken = slots.0.lock().unwrap();
-        assert_eq!((taken.waiting.len(), taken.waiting_in_all, taken.sockets), (0, 0, 0));
+        let crowd: Vec<_> = (0..1_000)
+            .map(|_| {
+                let slots = Arc::clone(&slots);
+                tokio::spawn(async move {
+                    let slot = placed(&slots).await?;
+                    tokio::task::yield_now().await;
+                    slot.admitted();
+                    Ok::<_, Option<TurnedAway>>(slot)
+                })
+            })
+            .collect();
+        let mut inside = Vec::new();
+        for visitor in crowd {
+            inside.push(visitor.await.unwrap().unwrap());
+        }
+        assert_eq!(slots.counts(), (1_000, 0));
+        drop(inside);
+        assert_eq!(slots.counts(), (0, 0));
+        assert!(slots.lock().bells.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_is_hung_up_on_after_the_window_or_when_the_lobby_is_full() {
+        let slots = Arc::new(Slots::default());
+        let (start, silent) = (Instant::now(), slots.enter(HERE).unwrap());
+        assert_eq!(silent.placed(pending()).await, Err(Some(TurnedAway::TooLate)));
+        assert_eq!(start.elapsed(), WINDOW);
+        drop(silent);
+        let oldest = slots.enter(HERE).unwrap();
+        let lobby: Vec<_> = (0..LOBBY).map(|_| slots.enter(HERE).unwrap()).collect();
+        assert_eq!(oldest.placed(pending()).await, Err(Some(TurnedAway::NoPlace)));
+        assert!(placed(&slots).await.is_ok());
+        drop(lobby);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_handshakes_hold_a_newcomer_up_for_three_seconds_and_lose_their_place() {
+        let slots = Arc::new(Slots::default());
+        let mut slow = Vec::new();
+        for _ in 0..PER_ADDRESS {
+            slow.push(placed(&slots).await.unwrap());
+        }
+        let start = Instant::now();
+        let honest = placed(&slots).await.unwrap();
+        assert_eq!(start.elapsed(), GRACE);
+        slow[0].loss().happens().await;
+        assert!(slots.lock().book.is_seated(honest.number));
+        assert!(slots.lock().book.is_seated(slow[1].number));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_in_loses_nothing() {
+        let slots = Arc::new(Slots::default());
+        let inside = placed(&slots).await.unwrap();
+        let loss = inside.loss();
+        inside.admitted();
+        for _ in 0..PER_ADDRESS {
+            placed(&slots).await.unwrap();
+        }
+        let lost = tokio::time::timeout(Duration::from_secs(3_600), loss.happens());
+        assert!(lost.await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gets_no_place_in_time_is_turned_away() {
+        let slots = Arc::new(Slots::default());
+        // More than can be seated in the time, each of whom keeps his place as long as he can.
+        let crowd: Vec<_> = (0..PER_ADDRESS * 5)
+            .map(|_| {
+                let slot = slots.enter(HERE).unwrap();
+                tokio::spawn(async move {
+                    if slot.placed(ready(Ok(()))).await.is_ok() {
+                        slot.loss().happens().await;
+                    }
+                })
+            })
+            .collect();
+        for _ in &crowd {
+            tokio::task::yield_now().await;
+        }
+        let start = Instant::now();
+        let last = placed(&slots).await;
+        assert_eq!(last.err(), Some(Some(TurnedAway::NoPlace)));
+        assert_eq!(start.elapsed(), PATIENCE);
+        drop(crowd);
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     Shared,
@@ -48,6 +48,7 @@ pub(super) fn paths(state: &Path) -> Paths {
 struct Lab {
     shared: Arc<Shared>,
     stop: CancellationToken,
+    _rounds: AbortOnDropHandle<()>,
 }
 
 /// A client of the lab, with the task that serves it.
@@ -80,13 +81,15 @@ impl Lab {
         let mut shared =
             Shared::new(paths, guard, Vec::new(), identity, Store::in_memory(), scrapes);
         shared.dispatcher.on::<Never, _>(never);
-        Self { shared: Arc::new(shared), stop: CancellationToken::new() }
+        let hub = Arc::clone(&shared.hub);
+        let rounds = AbortOnDropHandle::new(tokio::spawn(async move { hub.tell_rounds().await }));
+        Self { shared: Arc::new(shared), stop: CancellationToken::new(), _rounds: rounds }
     }
 
     fn serve(&self) -> (DuplexStream, JoinHandle<()>) {
         let (ours, theirs) = duplex(256 * 1024);
         let peer = PeerInfo::loopback();
-        let slot = self.shared.slots.take(peer.address).unwrap();
+        let slot = self.shared.slots.enter(peer.address).unwrap();
         let stop = self.stop.clone();
         let serve = http::serve(Arc::clone(&self.shared), theirs, peer, slot, stop);
         (ours, tokio::spawn(serve))

@@ -1,7 +1,7 @@
 //! The handshake: challenge, `connect`, `hello-ok` (`ConnectParams`, `HelloOk`).
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use super::Device;
 use crate::secret::Secret;
@@ -163,13 +163,13 @@ pub(crate) struct Features {
 }
 
 /// How things stand at the moment of the answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Snapshot {
-    /// Who is connected (`PresenceEntry`).
-    pub(crate) presence: Vec<Value>,
-    /// The `health` summary.
-    pub(crate) health: Value,
+    /// Who is connected (`PresenceEntry`), as they are written.
+    pub(crate) presence: Vec<Box<RawValue>>,
+    /// The `health` summary, as it is written; null where it cannot be.
+    pub(crate) health: Box<RawValue>,
     /// Versions of the two.
     pub(crate) state_version: StateVersion,
     /// Since the gateway's start, milliseconds.

@@ -1,6 +1,7 @@
 //! The events that we send, with the scope that a client must hold to get them.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{Access, Scope};
 
@@ -40,10 +41,10 @@ pub(crate) struct Tick {
 }
 
 /// Payload of `presence`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PresenceChange {
-    /// Everybody.
-    pub(crate) presence: Vec<super::PresenceEntry>,
+    /// Everybody (`PresenceEntry`), as they are written.
+    pub(crate) presence: Vec<Box<RawValue>>,
 }
 
 /// Payload of `shutdown` (`ShutdownEvent`).

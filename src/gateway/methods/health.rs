@@ -1,12 +1,17 @@
 //! `health` and `status`.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
     gateway::{
         Shared, VERSION,
         clock::now_ms,
-        dispatch::{Call, Dispatcher, Outcome},
+        dispatch::{Call, Dispatcher, Outcome, Written, encode, unwritten},
     },
     protocol::{
         Health, HealthMethod, HealthParams, Heartbeat, Plugins, ProcessMemory, SessionDefaults,
@@ -17,17 +22,49 @@ use crate::{
 /// The agent that answers where none is named.
 const DEFAULT_AGENT: &str = "main";
 
+/// How long a summary may be given out before it is taken anew, milliseconds.
+const FRESH_MS: u64 = 1_000;
+
+/// The latest health summary as it is written: it is asked for far more often than it changes.
+#[derive(Debug, Default)]
+pub(in crate::gateway) struct Summary(Mutex<Option<(u64, Arc<RawValue>)>>);
+
+impl Summary {
+    /// The summary, at most a second old, for a frame of its own.
+    pub(in crate::gateway) fn owned(&self, shared: &Shared, now_ms: u64) -> Box<RawValue> {
+        let text = self.written(shared, now_ms);
+        text.map_or_else(|_| RawValue::NULL.to_owned(), |text| (*text).to_owned())
+    }
+
+    fn written(&self, shared: &Shared, now_ms: u64) -> serde_json::Result<Arc<RawValue>> {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((since, text)) = &*latest
+            && (*since..since + FRESH_MS).contains(&now_ms)
+        {
+            return Ok(Arc::clone(text));
+        }
+        let text: Arc<RawValue> = to_raw_value(&summary(shared, now_ms))?.into();
+        *latest = Some((now_ms, Arc::clone(&text)));
+        Ok(text)
+    }
+}
+
 pub(super) fn register(dispatcher: &mut Dispatcher) {
-    dispatcher.on::<HealthMethod, _>(health);
+    dispatcher.on_written::<HealthMethod, _>(health);
     dispatcher.on::<StatusMethod, _>(status);
 }
 
-async fn health(call: Call, params: HealthParams) -> Outcome<Health> {
-    let health = summary(&call.shared);
+async fn health(call: Call, params: HealthParams) -> Outcome<Written> {
+    let Call { shared, .. } = call;
     if params.probe {
-        call.shared.hub.tell_health(&health);
+        let health = summary(&shared, now_ms());
+        shared.hub.tell_health(&health);
+        return encode(&health).map(Written::Own);
     }
-    Ok(health)
+    match shared.summary.written(&shared, now_ms()) {
+        Ok(text) => Ok(Written::Shared(text)),
+        Err(error) => Err(unwritten(&error)),
+    }
 }
 
 async fn status(call: Call, _params: StatusParams) -> Outcome<Status> {
@@ -52,11 +89,11 @@ async fn status(call: Call, _params: StatusParams) -> Outcome<Status> {
     })
 }
 
-/// How the gateway is, now.
-pub(in crate::gateway) fn summary(shared: &Shared) -> Health {
+/// How the gateway is.
+fn summary(shared: &Shared, now_ms: u64) -> Health {
     Health {
         ok: true,
-        ts: now_ms(),
+        ts: now_ms,
         duration_ms: 0,
         plugins: Plugins::default(),
         channels: BTreeMap::new(),

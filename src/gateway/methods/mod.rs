@@ -6,7 +6,7 @@ mod health;
 mod logs;
 mod system;
 
-pub(super) use health::summary;
+pub(super) use health::Summary;
 
 use super::dispatch::Dispatcher;
 
