@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod connect;
 mod demo;
+mod devices;
 mod doctor;
 mod expose;
 mod foreground;
@@ -88,6 +89,8 @@ enum Command {
     Gateway(gateway::Arguments),
     /// Look at openclaw.json, change it, check it
     Config(config::Arguments),
+    /// See who is paired with the gateway, and let devices in
+    Devices(devices::Arguments),
     /// Ask the gateway whether it is well
     Health(health::Arguments),
     /// Show which gateway is meant, and how it is
@@ -142,6 +145,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Remote(arguments) => remote::run(context, arguments),
         Command::Gateway(arguments) => gateway::run(context, arguments),
         Command::Config(arguments) => config::run(context, arguments),
+        Command::Devices(arguments) => devices::run(context, &arguments),
         Command::Health(arguments) => health::run(context, &arguments),
         Command::Status(arguments) => status::run(context, &arguments),
         Command::Doctor(arguments) => doctor::run(context, &arguments),

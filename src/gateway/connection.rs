@@ -3,7 +3,10 @@
 //! Two futures in one task: one reads and decides, one writes what the outbox holds. Neither is
 //! ever raced against the other's half-done work.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::{
     FutureExt, StreamExt,
@@ -23,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared, VERSION as GATEWAY_VERSION,
-    admission::{Admission, PeerInfo, Refusal, admit},
+    admission::{PeerInfo, Refusal},
     caller::Caller,
     clock::now_ms,
     dispatch::Call,
@@ -31,6 +34,7 @@ use super::{
     hub::{Member, Membership},
     methods,
     outbox::{Ending, Outbox},
+    pairing::{Admission, admit},
     slots::Slot,
     tally::{Malformed, TurnedAway},
     throttle::Verdict,
@@ -147,7 +151,7 @@ where
                 return Err(self.refuse(&request.id, refusal));
             }
         };
-        match admit(&connect, &self.shared.guard, &entrance.peer, &nonce, now_ms()) {
+        match admit(&self.shared, &connect, &entrance.peer, &nonce, now_ms()).await {
             Ok(admission) => Ok(self.welcome(&request.id, &connect, admission, entrance)),
             Err(refusal) => {
                 let refusal = self.slowed(&connect, refusal, &entrance.peer).await;
@@ -204,7 +208,11 @@ where
             return refusal;
         }
         let auth = connect.auth.as_ref();
-        let secret = auth.and_then(|auth| auth.token.as_ref().or(auth.password.as_ref()));
+        let secret = auth.and_then(|auth| {
+            let shared = auth.token.as_ref().or(auth.password.as_ref());
+            let own = auth.device_token.as_ref().or(auth.bootstrap_token.as_ref());
+            shared.or(own)
+        });
         let secret = secret.map(|secret| secret.expose()).unwrap_or_default();
         match self.shared.failed(peer.address, secret) {
             Verdict::Answer => refusal,
@@ -280,20 +288,27 @@ where
                 auth: Granted {
                     role: admission.role.to_string(),
                     scopes: admission.scopes.iter().map(ToString::to_string).collect(),
-                    device_token: None,
+                    device_token: admission.device_token.clone(),
                 },
                 policy: shared.policy,
             };
             self.outbox.response(Response::success(id, json!(hello)));
         });
+        // A right that was taken away after the store was asked, and before there was a member to cut.
+        let withdrawals = shared.withdrawals.load(Ordering::SeqCst);
+        if admission.device_id.is_some() && withdrawals != admission.withdrawals {
+            self.outbox.end(Ending::close(close::RESTART, "pairing changed; connect again"));
+        }
         let caller = Caller {
             connection,
             member: membership.number(),
             role: admission.role,
             client: connect.client.clone(),
             device_id: admission.device_id,
+            by_device_token: admission.by_device_token,
             scopes: admission.scopes,
             is_local: peer.is_direct_loopback(),
+            farewell: OnceLock::new(),
         };
         Welcome {
             call: Call { shared: Arc::clone(shared), caller: Arc::new(caller) },
@@ -316,6 +331,10 @@ where
                 () = sleep_until(pong.unwrap_or(tick)), if pong.is_some() => News::PongDue,
                 () = self.stop.cancelled() => News::Stop,
             };
+            // Who was sent away is heard no more, however slowly it takes what was queued before.
+            if let Some(ending) = self.outbox.ending() {
+                return ending;
+            }
             match news {
                 News::Message(Some(Ok(message))) => {
                     if matches!(message, Message::Pong(_)) {
@@ -328,7 +347,7 @@ where
                 }
                 News::Message(Some(Err(error))) => return self.broken(&error),
                 News::Message(None) => return Ending::silent(),
-                News::Answer(answer) => self.outbox.text(answer),
+                News::Answer(answer) => self.answered(answer, &welcome.call),
                 News::Tick => {
                     tick += every;
                     let tick = json!(event::Tick { ts: now_ms() }).to_string();
@@ -395,10 +414,18 @@ where
         // Most methods answer at once and never take a place among those under way.
         let mut answer = self.shared.dispatcher.answer(call.clone(), asked);
         match (&mut answer).now_or_never() {
-            Some(text) => self.outbox.text(text),
+            Some(text) => self.answered(text, call),
             None => answers.push(answer),
         }
         None
+    }
+
+    /// Queues an answer, and the end where that was the last.
+    fn answered(&self, text: String, call: &Call) {
+        self.outbox.text(text);
+        if let Some(ending) = call.caller.farewell.get() {
+            self.outbox.end(ending.clone());
+        }
     }
 
     /// Says that the gateway goes and waits a moment for what is under way.

@@ -42,6 +42,9 @@ pub(crate) struct Settings {
     pub(crate) guard: Guard,
     /// Origins of web pages that may connect beside its own.
     pub(crate) allowed_origins: Vec<String>,
+    /// Whether an operator (and, said outright, a node) on this machine is paired without asking:
+    /// `gateway.nodes.pairing.autoApproveLocal`.
+    pub(crate) pair_local: Option<bool>,
     /// Its log.
     pub(crate) log: logfile::Handle,
 }
@@ -101,8 +104,9 @@ impl Settings {
             refuse_unguarded(&guard, config)?;
         }
         let allowed_origins = gateway.control_ui.allowed_origins.clone();
+        let pair_local = gateway.nodes.pair_local;
         let log = logfile::Handle::default();
-        Ok(Self { paths, port, listen, tls, guard, allowed_origins, log })
+        Ok(Self { paths, port, listen, tls, guard, allowed_origins, pair_local, log })
     }
 }
 

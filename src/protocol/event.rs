@@ -29,8 +29,22 @@ pub(crate) const HEALTH: Kind = Kind { name: "health", access: Access::Anyone, d
 pub(crate) const SHUTDOWN: Kind =
     Kind { name: "shutdown", access: Access::Anyone, drop_if_slow: false };
 
+/// A device asks to be paired (`DevicePairRequestedEvent`).
+pub(crate) const DEVICE_PAIR_REQUESTED: Kind = Kind {
+    name: "device.pair.requested",
+    access: Access::Holder(Scope::Pairing),
+    drop_if_slow: true,
+};
+/// Such a request is over (`DevicePairResolvedEvent`).
+pub(crate) const DEVICE_PAIR_RESOLVED: Kind = Kind {
+    name: "device.pair.resolved",
+    access: Access::Holder(Scope::Pairing),
+    drop_if_slow: true,
+};
+
 /// Everything that `hello-ok.features.events` lists.
-pub(crate) const EVENTS: &[Kind] = &[CHALLENGE, TICK, PRESENCE, HEALTH, SHUTDOWN];
+pub(crate) const EVENTS: &[Kind] =
+    &[CHALLENGE, TICK, PRESENCE, HEALTH, SHUTDOWN, DEVICE_PAIR_REQUESTED, DEVICE_PAIR_RESOLVED];
 
 /// Payload of `tick` (`TickEvent`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

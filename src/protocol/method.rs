@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Access, catalog, config, health, logs, system};
+use super::{Access, catalog, config, device_pair, health, logs, system};
 
 /// A method as a type, made by [`methods!`].
 pub(crate) trait Method {
@@ -24,7 +24,8 @@ pub(crate) struct Row {
 }
 
 /// The methods that we speak, a family a file.
-const FAMILIES: [&[Row]; 5] = [health::ROWS, system::ROWS, catalog::ROWS, config::ROWS, logs::ROWS];
+const FAMILIES: [&[Row]; 6] =
+    [health::ROWS, system::ROWS, catalog::ROWS, config::ROWS, logs::ROWS, device_pair::ROWS];
 
 /// Every row, in the order of the families.
 pub(crate) fn rows() -> impl Iterator<Item = Row> {

@@ -5,6 +5,7 @@ mod catalog;
 mod config;
 mod connect;
 pub(crate) mod device;
+mod device_pair;
 mod error;
 pub(crate) mod event;
 mod frame;
@@ -34,6 +35,15 @@ pub(crate) use connect::{
     StateVersion,
 };
 pub(crate) use device::Device;
+pub(crate) use device_pair::{
+    ApprovedDevice, DeviceAbout, DeviceId, DeviceLabel, DevicePairApprove, DevicePairList,
+    DevicePairListParams, DevicePairReject, DevicePairRemove, DevicePairRename,
+    DevicePairSetupCode, DevicePairSetupCodeParams, DevicePairSetupStatus,
+    DevicePairSetupStatusParams, DevicePairing, DeviceRequest, DeviceRequestId, DeviceResolved,
+    DeviceToken, DeviceTokenRevoke, DeviceTokenRevokeParams, DeviceTokenRotate,
+    DeviceTokenRotateParams, IssuedSetupCode, PairedDevice, RejectedDevice, RevokedToken,
+    RotatedToken, SetupCompletion, SetupPayload, SetupStatus,
+};
 pub(crate) use error::{close, code, detail};
 pub(crate) use frame::{Asked, ErrorShape, Event, Frame, Request, Response, success_text};
 pub(crate) use health::{

@@ -8,7 +8,5 @@ mod devices;
 mod owner;
 mod steps;
 
-pub(crate) use devices::{
-    About, Asked, Device, Devices, Filed, Grant, Minted, Pairing, Request, SetupCode,
-};
+pub(crate) use devices::{About, Asked, Device, Devices, Filed, Grant, Minted, Request, SetupCode};
 pub(crate) use owner::{Error, Store};

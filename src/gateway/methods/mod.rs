@@ -2,6 +2,7 @@
 
 mod catalog;
 mod config;
+pub(in crate::gateway) mod device;
 mod health;
 mod logs;
 mod system;
@@ -12,6 +13,7 @@ use super::dispatch::Dispatcher;
 
 /// Takes up every handler.
 pub(super) fn register(dispatcher: &mut Dispatcher) {
+    device::register(dispatcher);
     health::register(dispatcher);
     system::register(dispatcher);
     catalog::register(dispatcher);
