@@ -13,7 +13,7 @@ use serde_json::Value;
 /// `health` is answered to every client, whatever its role and scopes.
 const SCOPES: [(&str, &str); 1] = [("health", "-")];
 /// Methods of which the schema describes no reply.
-const UNDESCRIBED: [&str; 12] = [
+const UNDESCRIBED: [&str; 29] = [
     "status",
     "gateway.identity.get",
     "last-heartbeat",
@@ -26,6 +26,23 @@ const UNDESCRIBED: [&str; 12] = [
     "device.pair.remove",
     "device.pair.rename",
     "device.token.revoke",
+    "node.list",
+    "node.describe",
+    "node.rename",
+    "node.pair.list",
+    "node.pair.approve",
+    "node.pair.reject",
+    "node.pair.remove",
+    "node.invoke",
+    "node.invoke.result",
+    "node.invoke.progress",
+    "node.pending.pull",
+    "node.pending.ack",
+    "exec.approval.request",
+    "exec.approval.get",
+    "exec.approval.list",
+    "exec.approval.waitDecision",
+    "exec.approval.resolve",
 ];
 
 fn schema() -> Option<&'static Schema> {

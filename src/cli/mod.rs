@@ -24,6 +24,7 @@ mod installed;
 mod launchd;
 mod logs;
 mod metrics;
+mod nodes;
 mod order;
 mod output;
 mod phrases;
@@ -93,6 +94,8 @@ enum Command {
     Devices(devices::Arguments),
     /// Ask the gateway whether it is well
     Health(health::Arguments),
+    /// Show the nodes of a gateway, approve what they offer, run commands on them
+    Nodes(nodes::Arguments),
     /// Show which gateway is meant, and how it is
     Status(status::Arguments),
     /// Say what is unsafe or broken here, and what to type
@@ -147,6 +150,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(arguments) => config::run(context, arguments),
         Command::Devices(arguments) => devices::run(context, &arguments),
         Command::Health(arguments) => health::run(context, &arguments),
+        Command::Nodes(arguments) => nodes::run(context, &arguments),
         Command::Status(arguments) => status::run(context, &arguments),
         Command::Doctor(arguments) => doctor::run(context, &arguments),
         Command::Supervisor { foreground: true } => foreground::all(context),

@@ -191,6 +191,10 @@ pub(crate) struct ControlUi {
 pub(crate) struct Nodes {
     /// `gateway.nodes.pairing.autoApproveLocal`.
     pub(crate) pair_local: Option<bool>,
+    /// `gateway.nodes.commands.allow`, or the older `gateway.nodes.allowCommands`.
+    pub(crate) allow: Vec<String>,
+    /// `gateway.nodes.commands.deny`, or the older `gateway.nodes.denyCommands`.
+    pub(crate) deny: Vec<String>,
 }
 
 /// A secret as the file has it: known, or named but out of our reach.
@@ -399,9 +403,18 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
 }
 
 fn nodes(walk: &mut Walk<'_>, section: &mut Section) -> Nodes {
-    let pair_local =
-        walk.within(section, "pairing", |walk, section| walk.flag(section, "autoApproveLocal"));
-    Nodes { pair_local }
+    let mut nodes = Nodes {
+        pair_local: walk
+            .within(section, "pairing", |walk, section| walk.flag(section, "autoApproveLocal")),
+        allow: walk.texts(section, "allowCommands"),
+        deny: walk.texts(section, "denyCommands"),
+    };
+    let (allow, deny) = walk.within(section, "commands", |walk, section| {
+        (walk.texts(section, "allow"), walk.texts(section, "deny"))
+    });
+    nodes.allow.extend(allow);
+    nodes.deny.extend(deny);
+    nodes
 }
 
 fn logging(walk: &mut Walk<'_>, section: &mut Section) -> Logging {

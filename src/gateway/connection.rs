@@ -33,6 +33,7 @@ use super::{
     gate::GateKey,
     hub::{Member, Membership},
     methods,
+    nodes::{Arriving, Seat},
     outbox::{Ending, Outbox},
     pairing::{Admission, admit},
     slots::Slot,
@@ -41,7 +42,7 @@ use super::{
 };
 use crate::protocol::{
     self, Asked, Challenge, Connect, ErrorShape, Features, Frame, Granted, HelloOk, PresenceEntry,
-    Request, Response, Server, Snapshot, close, code, detail, event, rows,
+    Request, Response, Role, Server, Snapshot, close, code, detail, event, rows,
 };
 
 /// Requests of one client that may be under way.
@@ -152,13 +153,45 @@ where
             }
         };
         match admit(&self.shared, &connect, &entrance.peer, &nonce, now_ms()).await {
-            Ok(admission) => Ok(self.welcome(&request.id, &connect, admission, entrance)),
+            Ok(admission) => {
+                let arriving = self.arriving(&connect, &admission, &entrance.peer).await;
+                let arriving =
+                    arriving.map_err(|error| self.refuse(&request.id, Refusal::new(error)))?;
+                Ok(self.welcome(&request.id, &connect, admission, entrance, arriving))
+            }
             Err(refusal) => {
                 let refusal = self.slowed(&connect, refusal, &entrance.peer).await;
                 tracing::info!(reason = refusal.error.message, "refused a client");
                 Err(self.refuse(&request.id, refusal))
             }
         }
+    }
+
+    /// What a node declares is compared with what is approved before it hears that it is in.
+    async fn arriving(
+        &self,
+        connect: &Connect,
+        admission: &Admission,
+        peer: &PeerInfo,
+    ) -> Result<Option<Arriving>, Box<ErrorShape>> {
+        let Some(device) = admission.device_id.as_deref().filter(|_| admission.role == Role::Node)
+        else {
+            return Ok(None);
+        };
+        let remote_ip = (!peer.is_direct_loopback()).then(|| peer.address.to_string());
+        let Shared { nodes, hub, store, withdrawals, .. } = &*self.shared;
+        let arriving = nodes.arrived(hub, device, connect, remote_ip).await?;
+        if withdrawals.load(Ordering::SeqCst) == admission.withdrawals {
+            return Ok(Some(arriving));
+        }
+        // Some right was taken away meanwhile. If it was this one, nothing of the node may stay.
+        let paired = store.devices().find(device).await;
+        let paired = paired.map_err(|error| ErrorShape::unavailable(error.to_string(), 500))?;
+        let grant = paired.as_ref().and_then(|paired| paired.grant(Role::Node));
+        if grant.is_none_or(|grant| grant.revoked_at.is_some()) {
+            nodes.forget(hub, device).await?;
+        }
+        Err(ErrorShape::unavailable("pairing changed; connect again", 500).into())
     }
 
     async fn first_request(&mut self) -> Result<Request, Ending> {
@@ -245,6 +278,7 @@ where
         connect: &Connect,
         admission: Admission,
         entrance: Entrance,
+        arriving: Option<Arriving>,
     ) -> Welcome {
         let Entrance { peer, mut slot, gate, .. } = entrance;
         slot.admitted();
@@ -294,6 +328,9 @@ where
             };
             self.outbox.response(Response::success(id, json!(hello)));
         });
+        let seat = arriving.map(|arriving| {
+            shared.nodes.seat(arriving, membership.number(), Arc::clone(&self.outbox))
+        });
         // A right that was taken away after the store was asked, and before there was a member to cut.
         let withdrawals = shared.withdrawals.load(Ordering::SeqCst);
         if admission.device_id.is_some() && withdrawals != admission.withdrawals {
@@ -314,6 +351,7 @@ where
             call: Call { shared: Arc::clone(shared), caller: Arc::new(caller) },
             _slot: slot,
             _membership: membership,
+            _seat: seat,
         }
     }
 
@@ -450,6 +488,7 @@ struct Welcome {
     call: Call,
     _slot: Slot,
     _membership: Membership,
+    _seat: Option<Seat>,
 }
 
 fn is_well_formed(request: &Request) -> bool {

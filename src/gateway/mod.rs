@@ -15,6 +15,7 @@ mod identity;
 mod joining;
 mod metered;
 mod methods;
+mod nodes;
 mod outbox;
 mod pairing;
 mod private;

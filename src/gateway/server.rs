@@ -70,7 +70,8 @@ struct Clients {
 
 /// Starts a gateway; returns once it accepts connections.
 pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
-    let Settings { paths, port, listen, tls, guard, allowed_origins, pair_local, log } = settings;
+    let Settings { paths, port, listen, tls, guard, allowed_origins, node_rules, pair_local, log } =
+        settings;
     let mut claim = Claim::take(&paths)?;
     let tls = tls.map(Terminator::new).transpose()?.map(Arc::new);
     let listeners = bind(&listen.addresses(), port).await?;
@@ -96,6 +97,8 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
     let mut shared = Shared::new(paths, guard, allowed_origins, identity, (store, mint), scrapes);
     shared.pair_local = pair_local;
     let shared = Arc::new(shared);
+    shared.nodes.obey(node_rules);
+    shared.nodes.load().await?;
     let clients = Clients { tracker: TaskTracker::new(), abort: CancellationToken::new() };
     let mut running = Running {
         shared,
@@ -136,6 +139,7 @@ impl Running {
     pub(crate) async fn stop(mut self) {
         self.accepting.cancel();
         while self.listeners.join_next().await.is_some() {}
+        self.shared.nodes.stop();
         self.stop.cancel();
         self.clients.tracker.close();
         if timeout(STOP, self.clients.tracker.wait()).await.is_err() {

@@ -15,6 +15,7 @@ use super::{
     dispatch::Dispatcher,
     hub::Hub,
     joining::Joining,
+    nodes::Nodes,
     scrape::Scrapes,
     settings::Guard,
     slots::Slots,
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     /// How many rights were taken away from devices since the start.
     pub(super) withdrawals: AtomicU64,
     pub(super) hub: Arc<Hub>,
+    pub(super) nodes: Arc<Nodes>,
     pub(super) slots: Arc<Slots>,
     pub(super) dispatcher: Dispatcher,
     /// Everything that is counted.
@@ -79,6 +81,7 @@ impl Shared {
                 tick_interval_ms: 30_000,
             },
             boot_id,
+            nodes: Arc::new(Nodes::new(store.clone())),
             store,
             mint,
             joining: Joining::default(),

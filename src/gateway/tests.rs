@@ -224,7 +224,7 @@ async fn says_hello_and_answers_what_it_lists() {
     for method in methods {
         let method = method.as_str().unwrap();
         // Others have stories of their own, and want something to speak of.
-        let mut families = ["config.", "device."].into_iter();
+        let mut families = ["config.", "device.", "node.", "exec."].into_iter();
         if families.any(|family| method.starts_with(family)) && method != "config.get" {
             continue;
         }
@@ -238,7 +238,7 @@ async fn says_hello_and_answers_what_it_lists() {
 async fn shows_an_administrator_who_is_paired_and_what_waits() {
     let lab = Lab::new();
     let (mut client, _) = lab.connected(&json!({"scopes": ["operator.admin"]})).await;
-    for method in ["device.pair.list"] {
+    for method in ["device.pair.list", "node.list", "node.pair.list", "exec.approval.list"] {
         golden(method, client.call(method, json!({})).await);
     }
 }

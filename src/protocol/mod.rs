@@ -8,12 +8,15 @@ pub(crate) mod device;
 mod device_pair;
 mod error;
 pub(crate) mod event;
+mod exec_approval;
 mod frame;
 #[cfg(test)]
 mod fuzz;
 mod health;
 mod logs;
 mod method;
+mod node;
+mod node_side;
 mod role;
 mod scope;
 mod system;
@@ -45,6 +48,12 @@ pub(crate) use device_pair::{
     RotatedToken, SetupCompletion, SetupPayload, SetupStatus,
 };
 pub(crate) use error::{close, code, detail};
+pub(crate) use exec_approval::{
+    ASK_FIELDS, Decision, Done, ExecApprovalAnswer, ExecApprovalAsk, ExecApprovalDecide,
+    ExecApprovalGet, ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
+    ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown, ExecApprovalWait,
+    ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, RunPlan,
+};
 pub(crate) use frame::{Asked, ErrorShape, Event, Frame, Request, Response, success_text};
 pub(crate) use health::{
     Health, HealthMethod, HealthParams, Heartbeat, Plugins, ProcessMemory, SessionDefaults,
@@ -52,6 +61,20 @@ pub(crate) use health::{
 };
 pub(crate) use logs::{LogsTail, LogsTailParams, LogsTailResult};
 pub(crate) use method::{Method, Row, rows};
+pub(crate) use node::{
+    NodeDescribe, NodeDescribeReply, NodeEntry, NodeId, NodeInvoke, NodeInvokeParams,
+    NodeInvokeRequest, NodeInvoked, NodeList, NodeListReply, NodePairApprove, NodePairApproved,
+    NodePairList, NodePairListReply, NodePairReject, NodePairRejected, NodePairRemove,
+    NodePairRequest, NodePairResolved, NodePairing, NodePendingEnqueue, NodePendingEnqueueParams,
+    NodePendingEnqueued, NodeRemoved, NodeRename, NodeRenameParams, NodeRenamed, Nothing, Priority,
+    RequestId, Work, WorkKind,
+};
+pub(crate) use node_side::{
+    Heard, NodeError, NodeEvent, NodeEventParams, NodeEventReply, NodeInvokeProgress,
+    NodeInvokeProgressParams, NodeInvokeResult, NodeInvokeResultParams, NodePendingAck,
+    NodePendingAckParams, NodePendingAcked, NodePendingActions, NodePendingDrain,
+    NodePendingDrainParams, NodePendingDrained, NodePendingPull, PendingAction,
+};
 pub(crate) use role::Role;
 pub(crate) use scope::Scope;
 pub(crate) use system::{

@@ -3,8 +3,11 @@
 mod catalog;
 mod config;
 pub(in crate::gateway) mod device;
+mod exec_approvals;
 mod health;
 mod logs;
+mod node_side;
+mod nodes;
 mod system;
 
 pub(super) use health::summary;
@@ -14,7 +17,10 @@ use super::dispatch::Dispatcher;
 /// Takes up every handler.
 pub(super) fn register(dispatcher: &mut Dispatcher) {
     device::register(dispatcher);
+    exec_approvals::register(dispatcher);
     health::register(dispatcher);
+    node_side::register(dispatcher);
+    nodes::register(dispatcher);
     system::register(dispatcher);
     catalog::register(dispatcher);
     config::register(dispatcher);

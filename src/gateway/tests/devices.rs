@@ -243,6 +243,7 @@ async fn a_setup_code_pairs_one_node_and_no_other() {
     assert_eq!(other.is_refused(&lab, &node(&auth)).await.0, "AUTH_BOOTSTRAP_TOKEN_INVALID");
     machine.enters(&lab, &node(&json!({"deviceToken": token}))).await;
     assert_eq!(admin.frame().await["event"], "device.pair.resolved");
+    assert_eq!(admin.frame().await["event"], "node.pair.requested");
     let status = json!({"setupId": issued["setupId"]});
     let mut status = admin.call("device.pair.setupStatus", status).await;
     while status["type"] == "event" {
