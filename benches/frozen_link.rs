@@ -25,7 +25,7 @@ use support::{
 
 /// How much longer each round leaves the path alone: so it freezes at any point between two pings.
 const STEP: Duration = Duration::from_millis(1500);
-/// After so many it is the shortest again: pings are 7 s apart.
+/// After so many it is the shortest again: two pings take 9.6 s.
 const CALMS: u32 = 6;
 const LIMIT: Duration = Duration::from_secs(120);
 

@@ -46,7 +46,6 @@ mod service;
 /// One SSH connection: resolve, dial, host key, authenticate, jump; the demo's server.
 mod ssh;
 /// What lasts: the one database, its migrations, and what the gateway keeps in it.
-#[allow(dead_code, unused_imports, reason = "the methods that use it come next")]
 mod store;
 /// Runs the tunnels: listeners, sessions, the control socket's server end.
 mod supervisor;

@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod connect;
 mod demo;
+mod devices;
 mod doctor;
 mod expose;
 mod foreground;
@@ -23,6 +24,7 @@ mod installed;
 mod launchd;
 mod logs;
 mod metrics;
+mod nodes;
 mod order;
 mod output;
 mod phrases;
@@ -88,8 +90,12 @@ enum Command {
     Gateway(gateway::Arguments),
     /// Look at openclaw.json, change it, check it
     Config(config::Arguments),
+    /// See who is paired with the gateway, and let devices in
+    Devices(devices::Arguments),
     /// Ask the gateway whether it is well
     Health(health::Arguments),
+    /// Show the nodes of a gateway, approve what they offer, run commands on them
+    Nodes(nodes::Arguments),
     /// Show which gateway is meant, and how it is
     Status(status::Arguments),
     /// Say what is unsafe or broken here, and what to type
@@ -142,7 +148,9 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Remote(arguments) => remote::run(context, arguments),
         Command::Gateway(arguments) => gateway::run(context, arguments),
         Command::Config(arguments) => config::run(context, arguments),
+        Command::Devices(arguments) => devices::run(context, &arguments),
         Command::Health(arguments) => health::run(context, &arguments),
+        Command::Nodes(arguments) => nodes::run(context, &arguments),
         Command::Status(arguments) => status::run(context, &arguments),
         Command::Doctor(arguments) => doctor::run(context, &arguments),
         Command::Supervisor { foreground: true } => foreground::all(context),

@@ -28,7 +28,7 @@ pub(crate) use issue::Issue;
 #[cfg(test)]
 pub(crate) use openclaw::Auth;
 pub(crate) use openclaw::{
-    AuthMode, Bind, Gateway, HostKeyPolicy, Logging, Mode, OpenClaw, RemoteGateway, Review,
+    AuthMode, Bind, Gateway, HostKeyPolicy, Logging, Mode, Nodes, OpenClaw, RemoteGateway, Review,
     SecretInput, Tls, Transport,
 };
 pub(crate) use own_port::{DEFAULT_PORT, port_variable, profile_port};

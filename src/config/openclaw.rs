@@ -69,6 +69,8 @@ pub(crate) struct Gateway {
     pub(crate) remote: RemoteGateway,
     /// `gateway.controlUi`.
     pub(crate) control_ui: ControlUi,
+    /// `gateway.nodes`.
+    pub(crate) nodes: Nodes,
     /// `gateway.tls`.
     pub(crate) tls: Tls,
     /// `gateway.tailscale`.
@@ -182,6 +184,17 @@ pub(crate) enum HostKeyPolicy {
 pub(crate) struct ControlUi {
     /// `gateway.controlUi.allowedOrigins`.
     pub(crate) allowed_origins: Vec<String>,
+}
+
+/// `gateway.nodes`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Nodes {
+    /// `gateway.nodes.pairing.autoApproveLocal`.
+    pub(crate) pair_local: Option<bool>,
+    /// `gateway.nodes.commands.allow`, or the older `gateway.nodes.allowCommands`.
+    pub(crate) allow: Vec<String>,
+    /// `gateway.nodes.commands.deny`, or the older `gateway.nodes.denyCommands`.
+    pub(crate) deny: Vec<String>,
 }
 
 /// A secret as the file has it: known, or named but out of our reach.
@@ -381,11 +394,27 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
         control_ui: walk.within(section, "controlUi", |walk, section| ControlUi {
             allowed_origins: walk.texts(section, "allowedOrigins"),
         }),
+        nodes: walk.within(section, "nodes", nodes),
         tls: walk.within(section, "tls", ingress::tls),
         tailscale: walk.within(section, "tailscale", ingress::tailscale),
         trusted_proxies: walk.networks(section, "trustedProxies"),
         allow_real_ip: walk.flag(section, "allowRealIpFallback").unwrap_or(false),
     }
+}
+
+fn nodes(walk: &mut Walk<'_>, section: &mut Section) -> Nodes {
+    let mut nodes = Nodes {
+        pair_local: walk
+            .within(section, "pairing", |walk, section| walk.flag(section, "autoApproveLocal")),
+        allow: walk.texts(section, "allowCommands"),
+        deny: walk.texts(section, "denyCommands"),
+    };
+    let (allow, deny) = walk.within(section, "commands", |walk, section| {
+        (walk.texts(section, "allow"), walk.texts(section, "deny"))
+    });
+    nodes.allow.extend(allow);
+    nodes.deny.extend(deny);
+    nodes
 }
 
 fn logging(walk: &mut Walk<'_>, section: &mut Section) -> Logging {

@@ -1,6 +1,7 @@
-//! Who may come in: one decision over `connect`, the guard, the challenge and the peer. Pure.
+//! Who may come in: decisions over `connect`, the guard, the challenge, the peer and the record of
+//! the device. Pure.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::json;
 
@@ -11,6 +12,7 @@ use crate::{
         device::{self, Flaw},
     },
     secret::Secret,
+    store::{Device, Request},
 };
 
 /// Client ids of the protocol (`ConnectParams.client.id`).
@@ -63,13 +65,63 @@ impl PeerInfo {
     }
 }
 
-/// What a client is let in with.
+/// What a `connect` claims that its own text and signature bear out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Admission {
+pub(super) struct Claim {
     pub(super) role: Role,
-    pub(super) scopes: Vec<Scope>,
-    /// The verified device, if one was offered.
-    pub(super) device_id: Option<String>,
+    pub(super) is_probe: bool,
+    /// The scopes asked for that there are, each once.
+    scopes: Vec<Scope>,
+    /// The device whose key signed this very connection.
+    pub(super) device: Option<SignedDevice>,
+}
+
+/// A device that holds its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SignedDevice {
+    pub(super) id: String,
+    /// Base64url.
+    pub(super) public_key: String,
+}
+
+/// What a client proved beside the key of its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// That it knows the gateway's secret.
+    Secret,
+    /// That it holds the device's own token.
+    Token,
+    /// That it was given a setup code, good for this role and these scopes.
+    Code,
+}
+
+/// What to do with a client that proved something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Let it in with these scopes.
+    Enter(Vec<Scope>),
+    /// Pair its device as it asks, and let it in.
+    Pair,
+    /// Have somebody approve it first.
+    Ask(Reason),
+}
+
+/// Why somebody must approve (`details.reason`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The device is unknown.
+    NotPaired,
+    /// It is known in another role.
+    RoleUpgrade,
+    /// It wants to do more than before.
+    ScopeUpgrade,
+}
+
+impl Claim {
+    /// What it asks for; a probe never gets anything.
+    pub(super) fn wanted(&self) -> &[Scope] {
+        if self.is_probe || self.role == Role::Node { &[] } else { &self.scopes }
+    }
 }
 
 /// Why a client is not let in.
@@ -84,19 +136,13 @@ pub(super) struct Refusal {
 
 impl Refusal {
     /// A refusal that counts against nobody.
-    pub(super) fn new(error: ErrorShape) -> Self {
-        Self { error: Box::new(error), close: close::POLICY, is_wrong_secret: false }
+    pub(super) fn new(error: impl Into<Box<ErrorShape>>) -> Self {
+        Self { error: error.into(), close: close::POLICY, is_wrong_secret: false }
     }
 }
 
-/// Decides about one `connect` that answers a challenge of `nonce`.
-pub(super) fn admit(
-    connect: &Connect,
-    guard: &Guard,
-    peer: &PeerInfo,
-    nonce: &str,
-    now_ms: u64,
-) -> Result<Admission, Refusal> {
+/// Reads a `connect` that answers a challenge of `nonce`; believes its device only if that signed.
+pub(super) fn examine(connect: &Connect, nonce: &str, now_ms: u64) -> Result<Claim, Refusal> {
     check_form(connect)?;
     let Some(role) = connect.role.as_deref().map_or(Some(Role::Operator), Role::parse) else {
         return Err(Refusal::new(ErrorShape::invalid("invalid role")));
@@ -107,22 +153,62 @@ pub(super) fn admit(
     if let Some(device) = &connect.device {
         device::verify(device, connect, nonce, now_ms).map_err(untrusted)?;
     }
-    check_secret(connect, guard)?;
-    let device_id = connect.device.as_ref().map(|device| device.id.clone());
-    if is_node {
-        return Err(unpaired(
-            device_id.as_deref(),
-            "nodes need pairing, which this gateway cannot do yet",
-        ));
+    let device = connect.device.as_ref().map(|device| SignedDevice {
+        id: device.id.clone(),
+        public_key: device.public_key.clone(),
+    });
+    Ok(Claim { role, is_probe, scopes: scopes(connect), device })
+}
+
+/// Decides about a client that proved something, given what is known of its device.
+///
+/// `pair_local` is `gateway.nodes.pairing.autoApproveLocal`. Scopes come from the record; what goes
+/// beyond it waits for somebody, unless the gateway's own secret comes from this very machine.
+pub(super) fn judge(
+    claim: &Claim,
+    proof: Proof,
+    paired: Option<&Device>,
+    peer: &PeerInfo,
+    pair_local: Option<bool>,
+) -> Result<Verdict, Refusal> {
+    let is_here = peer.is_direct_loopback() && proof == Proof::Secret;
+    let wanted = claim.wanted();
+    if claim.role == Role::Operator && is_here && (claim.device.is_none() || claim.is_probe) {
+        return Ok(Verdict::Enter(wanted.to_vec()));
     }
-    if !peer.is_direct_loopback() {
-        return Err(unpaired(
-            device_id.as_deref(),
-            "a connection from another machine needs pairing, which this gateway cannot do yet; come in through: openclaw remote connect user@host",
-        ));
+    if claim.device.is_none() {
+        return Err(deviceless(claim.role));
     }
-    let scopes = if is_probe { Vec::new() } else { scopes(connect) };
-    Ok(Admission { role, scopes, device_id })
+    if proof == Proof::Code {
+        // Redeemed even by a device that is paired: nobody else may use the code any more.
+        return Ok(Verdict::Pair);
+    }
+    let is_within = |held: &[Scope]| wanted.iter().all(|scope| scope.is_within(held));
+    let known = paired.and_then(|device| device.grant(claim.role));
+    let grant = known.filter(|grant| grant.revoked_at.is_none());
+    let reason = match (grant, proof) {
+        (Some(grant), Proof::Token) if is_within(&grant.scopes) => {
+            return Ok(Verdict::Enter(wanted.to_vec()));
+        }
+        // A narrowed token stays narrow, whatever its device was approved for.
+        (Some(grant), Proof::Token) if is_within(&grant.approved) => return Err(wrong_scopes()),
+        (Some(grant), Proof::Secret) if is_within(&grant.approved) => {
+            return Ok(Verdict::Enter(wanted.to_vec()));
+        }
+        (Some(_), _) => Reason::ScopeUpgrade,
+        (None, _) if paired.is_some() => Reason::RoleUpgrade,
+        (None, _) => Reason::NotPaired,
+    };
+    if known.is_some() && grant.is_none() {
+        // Somebody took this right back, so it is for somebody to give it again.
+        return Ok(Verdict::Ask(reason));
+    }
+    let is_silent = match claim.role {
+        Role::Operator => is_here && pair_local != Some(false),
+        // Nodes are paired deliberately, unless the owner says otherwise in so many words.
+        Role::Node => is_here && pair_local == Some(true),
+    };
+    Ok(if is_silent { Verdict::Pair } else { Verdict::Ask(reason) })
 }
 
 /// What the schema asks of `connect` beyond its types.
@@ -179,7 +265,7 @@ fn untrusted(flaw: Flaw) -> Refusal {
 }
 
 /// Compares the secret that came with the gateway's; the mode picks the field to read first.
-fn check_secret(connect: &Connect, guard: &Guard) -> Result<(), Refusal> {
+pub(super) fn check_secret(connect: &Connect, guard: &Guard) -> Result<(), Refusal> {
     let auth = connect.auth.as_ref();
     let token = auth.and_then(|auth| auth.token.as_ref());
     let password = auth.and_then(|auth| auth.password.as_ref());
@@ -190,9 +276,14 @@ fn check_secret(connect: &Connect, guard: &Guard) -> Result<(), Refusal> {
         // Resolved to a token before the first client; without one nobody comes in.
         Guard::OwnToken => ("token", None, token.or(password)),
     };
+    let has_own = auth.is_some_and(|auth| auth.device_token.is_some());
     let is_same = |expected: &Secret, offered: &Secret| expected.matches(offered.expose());
     match (expected, offered) {
         (Some(expected), Some(offered)) if is_same(expected, offered) => Ok(()),
+        // A device may have a token of its own, as long as it has not tried that as well.
+        (_, Some(_)) if connect.device.is_some() && word == "token" && !has_own => {
+            Err(unauthorized(word, "mismatch", "retry_with_device_token"))
+        }
         (_, Some(_)) => Err(unauthorized(word, "mismatch", "update_auth_credentials")),
         (_, None) => Err(unauthorized(word, "missing", "update_auth_configuration")),
     }
@@ -208,22 +299,98 @@ fn unauthorized(word: &str, flaw: &str, next: &str) -> Refusal {
     let error =
         ErrorShape::invalid(format!("unauthorized: gateway {word} {flaw}")).details(json!({
             "code": code, "authReason": format!("{word}_{flaw}"),
-            "canRetryWithDeviceToken": false, "recommendedNextStep": next,
+            "canRetryWithDeviceToken": next == "retry_with_device_token",
+            "recommendedNextStep": next,
         }));
     Refusal { is_wrong_secret: flaw == "mismatch", ..Refusal::new(error) }
 }
 
-fn unpaired(device_id: Option<&str>, why: &str) -> Refusal {
-    let error = ErrorShape::new(code::NOT_PAIRED, format!("pairing required: {why}"));
-    Refusal::new(error.details(match device_id {
-        Some(id) => json!({
-            "code": detail::PAIRING_REQUIRED, "reason": "not-paired", "deviceId": id,
-            "recommendedNextStep": "review_auth_configuration",
-        }),
-        None => json!({
-            "code": detail::DEVICE_REQUIRED, "recommendedNextStep": "review_auth_configuration",
-        }),
-    }))
+/// Somebody must approve; says who asks, for what, and under which id.
+pub(super) fn pairing_required(
+    request: &Request,
+    reason: Reason,
+    paired: Option<&Device>,
+) -> Refusal {
+    let (word, requirement, hint) = match reason {
+        Reason::NotPaired => (
+            "not-paired",
+            "device is not approved yet",
+            "have this device approved on the gateway's machine",
+        ),
+        Reason::RoleUpgrade => (
+            "role-upgrade",
+            "device is asking for a higher role than currently approved",
+            "have the new role of this device approved on the gateway's machine",
+        ),
+        Reason::ScopeUpgrade => (
+            "scope-upgrade",
+            "device is asking for more scopes than currently approved",
+            "have the new scopes of this device approved on the gateway's machine",
+        ),
+    };
+    let asked = &request.asked;
+    let mut details = json!({
+        "code": detail::PAIRING_REQUIRED, "reason": word, "requestId": request.id,
+        "remediationHint": format!("{hint}: openclaw devices approve {}", request.id),
+        "deviceId": asked.device_id, "requestedRole": asked.role, "requestedScopes": asked.scopes,
+    });
+    let grants = paired.map(|device| device.grants.as_slice()).unwrap_or_default();
+    if let (Some(fields), false) = (details.as_object_mut(), grants.is_empty()) {
+        let roles: Vec<Role> = grants.iter().map(|grant| grant.role).collect();
+        let scopes: BTreeSet<Scope> =
+            grants.iter().flat_map(|grant| grant.approved.iter().copied()).collect();
+        fields.insert("approvedRoles".to_owned(), json!(roles));
+        if !scopes.is_empty() {
+            fields.insert("approvedScopes".to_owned(), json!(scopes));
+        }
+    }
+    // OpenClaw's programs read the reason and the id out of these very words.
+    let error = ErrorShape::new(code::NOT_PAIRED, format!("pairing required: {requirement}"));
+    Refusal::new(error.details(details))
+}
+
+/// A device must sign first.
+pub(super) fn deviceless(role: Role) -> Refusal {
+    let message = match role {
+        Role::Node => "device identity required: nodes are paired, and so need a key of their own",
+        Role::Operator => {
+            "device identity required: a connection from another machine needs a paired device; come in through: openclaw remote connect user@host"
+        }
+    };
+    Refusal::new(ErrorShape::new(code::NOT_PAIRED, message).details(json!({
+        "code": detail::DEVICE_REQUIRED, "recommendedNextStep": "review_auth_configuration",
+    })))
+}
+
+/// The token is not the one of this device in this role.
+pub(super) fn wrong_device_token() -> Refusal {
+    let error = ErrorShape::invalid("unauthorized: device token mismatch");
+    let error = error.details(json!({
+        "code": detail::DEVICE_TOKEN_MISMATCH, "authReason": "device_token_mismatch",
+        "canRetryWithDeviceToken": false, "recommendedNextStep": "update_auth_credentials",
+    }));
+    Refusal { is_wrong_secret: true, ..Refusal::new(error) }
+}
+
+/// The token is right and holds less than what is asked for.
+fn wrong_scopes() -> Refusal {
+    let error = ErrorShape::invalid("unauthorized: the device token does not hold these scopes");
+    Refusal::new(error.details(json!({
+        "code": detail::SCOPE_MISMATCH, "authReason": "scope_mismatch",
+        "canRetryWithDeviceToken": false, "recommendedNextStep": "review_auth_configuration",
+    })))
+}
+
+/// No setup code has this token, or it is used up or too old, or is for something else.
+pub(super) fn wrong_setup_code() -> Refusal {
+    let error = ErrorShape::invalid(
+        "unauthorized: the setup code is unknown, used or expired; on the gateway's machine: openclaw devices join-code",
+    );
+    let error = error.details(json!({
+        "code": detail::SETUP_CODE_INVALID, "authReason": "bootstrap_token_invalid",
+        "canRetryWithDeviceToken": false, "recommendedNextStep": "review_auth_configuration",
+    }));
+    Refusal { is_wrong_secret: true, ..Refusal::new(error) }
 }
 
 /// The shared secret stands for every scope; a client gets those of them that it asks for.
@@ -256,26 +423,29 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn decide(changes: &Value, guard: &Guard, peer: &PeerInfo) -> Result<Admission, Refusal> {
-        admit(&connect(changes), guard, peer, "nonce", 1)
+    /// Everything that is decided about a client whose device the store does not know.
+    fn decide(changes: &Value, guard: &Guard, peer: &PeerInfo) -> Result<Verdict, Refusal> {
+        let connect = connect(changes);
+        let claim = examine(&connect, "nonce", 1)?;
+        check_secret(&connect, guard)?;
+        judge(&claim, Proof::Secret, None, peer, None)
     }
 
     fn token() -> Guard {
         Guard::Token(Secret::new("secret"))
     }
 
-    fn code_of(outcome: Result<Admission, Refusal>) -> String {
+    fn code_of(outcome: Result<Verdict, Refusal>) -> String {
         let details = outcome.unwrap_err().error.details.unwrap();
         details["code"].as_str().unwrap().to_owned()
     }
 
     #[test]
     fn lets_an_operator_in_with_the_known_scopes_that_it_asks_for() {
-        let admission = decide(&json!({}), &token(), &PeerInfo::loopback()).unwrap();
-        let role = Role::Operator;
-        assert_eq!(admission, Admission { role, scopes: vec![Scope::Read], device_id: None });
+        let verdict = decide(&json!({}), &token(), &PeerInfo::loopback()).unwrap();
+        assert_eq!(verdict, Verdict::Enter(vec![Scope::Read]));
         let none = decide(&json!({"scopes": null}), &token(), &PeerInfo::loopback()).unwrap();
-        assert_eq!(none.scopes, []);
+        assert_eq!(none, Verdict::Enter(Vec::new()));
     }
 
     #[test]
@@ -346,8 +516,8 @@ mod tests {
     fn a_probe_gets_no_scopes() {
         let client =
             json!({"id": "openclaw-probe", "version": "1", "platform": "l", "mode": "probe"});
-        let admission = decide(&json!({"client": client}), &token(), &PeerInfo::loopback());
-        assert_eq!(admission.unwrap().scopes, []);
+        let verdict = decide(&json!({"client": client}), &token(), &PeerInfo::loopback());
+        assert_eq!(verdict.unwrap(), Verdict::Enter(Vec::new()));
     }
 
     #[test]
@@ -362,6 +532,117 @@ mod tests {
         for peer in [elsewhere, forwarded] {
             let refusal = decide(&json!({}), &token(), &peer).unwrap_err();
             assert_eq!(refusal.error.code, "NOT_PAIRED");
+        }
+    }
+
+    fn claim(role: Role, scopes: &[Scope]) -> Claim {
+        let device = SignedDevice { id: "a".to_owned(), public_key: "key".to_owned() };
+        Claim { role, is_probe: false, scopes: scopes.to_vec(), device: Some(device) }
+    }
+
+    /// A device approved for `approved` whose token holds `held`.
+    fn paired(approved: &[Scope], held: &[Scope]) -> Device {
+        let grant = crate::store::Grant {
+            role: Role::Operator,
+            approved: approved.to_vec(),
+            scopes: held.to_vec(),
+            serial: String::new(),
+            token_digest: Vec::new(),
+            issued_at: 1,
+            rotated_at: None,
+            revoked_at: None,
+            used_at: None,
+        };
+        Device {
+            id: "a".to_owned(),
+            public_key: "key".to_owned(),
+            about: crate::store::About::default(),
+            label: None,
+            approved_via: "owner".to_owned(),
+            created_at: 1,
+            approved_at: 1,
+            seen_at: None,
+            grants: vec![grant],
+        }
+    }
+
+    #[test]
+    fn an_operator_on_this_machine_is_paired_silently_while_its_owner_lets_it() {
+        let here = PeerInfo::loopback();
+        let tunnelled = PeerInfo { is_forwarded: true, ..PeerInfo::loopback() };
+        let far = PeerInfo { address: "192.0.2.7".parse().unwrap(), ..PeerInfo::loopback() };
+        let (operator, node) = (claim(Role::Operator, &[Scope::Admin]), claim(Role::Node, &[]));
+        let ask = Verdict::Ask(Reason::NotPaired);
+        for (claim, peer, pair_local, verdict) in [
+            (&operator, &here, None, Verdict::Pair),
+            (&operator, &here, Some(true), Verdict::Pair),
+            (&operator, &here, Some(false), ask.clone()),
+            (&operator, &tunnelled, None, ask.clone()),
+            (&operator, &far, Some(true), ask.clone()),
+            (&node, &here, None, ask.clone()),
+            (&node, &here, Some(false), ask.clone()),
+            (&node, &here, Some(true), Verdict::Pair),
+            (&node, &tunnelled, Some(true), ask),
+        ] {
+            let judged = judge(claim, Proof::Secret, None, peer, pair_local);
+            assert_eq!(judged.unwrap(), verdict, "{claim:?} {peer:?} {pair_local:?}");
+        }
+    }
+
+    #[test]
+    fn scopes_come_from_the_record_and_an_upgrade_asks() {
+        let far = PeerInfo { address: "192.0.2.7".parse().unwrap(), ..PeerInfo::loopback() };
+        let device = paired(&[Scope::Write, Scope::Pairing], &[Scope::Read]);
+        let judge = |role, scopes: &[Scope], proof| {
+            judge(&claim(role, scopes), proof, Some(&device), &far, None)
+        };
+        let read = vec![Scope::Read];
+        for proof in [Proof::Secret, Proof::Token] {
+            let entered = judge(Role::Operator, &read, proof).unwrap();
+            assert_eq!(entered, Verdict::Enter(read.clone()));
+            let more = judge(Role::Operator, &[Scope::Admin], proof).unwrap();
+            assert_eq!(more, Verdict::Ask(Reason::ScopeUpgrade));
+            let node = judge(Role::Node, &[], proof).unwrap();
+            assert_eq!(node, Verdict::Ask(Reason::RoleUpgrade));
+        }
+        let write = judge(Role::Operator, &[Scope::Write], Proof::Secret).unwrap();
+        assert_eq!(write, Verdict::Enter(vec![Scope::Write]));
+        let narrow = judge(Role::Operator, &[Scope::Write], Proof::Token).unwrap_err();
+        assert_eq!(narrow.error.details.unwrap()["code"], "AUTH_SCOPE_MISMATCH");
+    }
+
+    #[test]
+    fn a_token_that_was_taken_back_and_its_role_with_it_must_be_asked_for() {
+        let far = PeerInfo { address: "192.0.2.7".parse().unwrap(), ..PeerInfo::loopback() };
+        let mut device = paired(&[Scope::Read], &[Scope::Read]);
+        device.grants[0].revoked_at = Some(2);
+        let claim = claim(Role::Operator, &[Scope::Read]);
+        for peer in [far, PeerInfo::loopback()] {
+            let judged = judge(&claim, Proof::Secret, Some(&device), &peer, Some(true)).unwrap();
+            assert_eq!(judged, Verdict::Ask(Reason::RoleUpgrade));
+        }
+    }
+
+    #[test]
+    fn a_setup_code_is_used_up_by_a_device_that_is_paired_already() {
+        let far = PeerInfo { address: "192.0.2.7".parse().unwrap(), ..PeerInfo::loopback() };
+        let mut device = paired(&[], &[]);
+        device.grants[0].role = Role::Node;
+        let node = claim(Role::Node, &[]);
+        let judged = judge(&node, Proof::Code, Some(&device), &far, None).unwrap();
+        assert_eq!(judged, Verdict::Pair);
+    }
+
+    #[test]
+    fn a_device_that_was_not_proved_to_be_anybody_may_try_its_own_token() {
+        let device =
+            json!({"id": "a", "publicKey": "k", "signature": "s", "signedAt": 1, "nonce": "n"});
+        for (auth, may_retry) in
+            [(json!({"token": "no"}), true), (json!({"token": "no", "deviceToken": "no"}), false)]
+        {
+            let connect = connect(&json!({"auth": auth, "device": device}));
+            let details = check_secret(&connect, &token()).unwrap_err().error.details.unwrap();
+            assert_eq!(details["canRetryWithDeviceToken"], may_retry);
         }
     }
 

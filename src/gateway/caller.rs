@@ -1,5 +1,8 @@
 //! Who stands at the other end of a connection that has been let in.
 
+use std::sync::OnceLock;
+
+use super::outbox::Ending;
 use crate::protocol::{Client, Role, Scope};
 
 /// One authenticated client, as methods may see it.
@@ -16,10 +19,14 @@ pub(super) struct Caller {
     pub(super) client: Client,
     /// The device whose key signed this connection, if one did.
     pub(super) device_id: Option<String>,
+    /// Whether a token of its device let it in, and not the gateway's secret.
+    pub(super) by_device_token: bool,
     /// What it was granted.
     pub(super) scopes: Vec<Scope>,
     /// Whether it is on this machine's loopback and speaks for itself.
     pub(super) is_local: bool,
+    /// How the connection ends once the request that took its own right away is answered.
+    pub(super) farewell: OnceLock<Ending>,
 }
 
 impl Caller {

@@ -3,7 +3,10 @@
 //! Two futures in one task: one reads and decides, one writes what the outbox holds. Neither is
 //! ever raced against the other's half-done work.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::{
     FutureExt, StreamExt,
@@ -23,20 +26,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared, VERSION as GATEWAY_VERSION,
-    admission::{Admission, PeerInfo, Refusal, admit},
+    admission::{PeerInfo, Refusal},
     caller::Caller,
     clock::now_ms,
     dispatch::Call,
     gate::GateKey,
     hub::{Member, Membership},
+    nodes::{Arriving, Seat},
     outbox::{Ending, Outbox},
+    pairing::{Admission, admit},
     slots::Slot,
     tally::{Malformed, TurnedAway},
     throttle::Verdict,
 };
 use crate::protocol::{
     self, Asked, Challenge, Connect, ErrorShape, Features, Frame, Granted, HelloOk, PresenceEntry,
-    Request, Response, Server, Snapshot, close, code, detail, event, rows, success_text,
+    Request, Response, Role, Server, Snapshot, close, code, detail, event, rows, success_text,
 };
 
 /// Requests of one client that may be under way.
@@ -146,14 +151,46 @@ where
                 return Err(self.refuse(&request.id, refusal));
             }
         };
-        match admit(&connect, &self.shared.guard, &entrance.peer, &nonce, now_ms()) {
-            Ok(admission) => Ok(self.welcome(&request.id, &connect, admission, entrance)),
+        match admit(&self.shared, &connect, &entrance.peer, &nonce, now_ms()).await {
+            Ok(admission) => {
+                let arriving = self.arriving(&connect, &admission, &entrance.peer).await;
+                let arriving =
+                    arriving.map_err(|error| self.refuse(&request.id, Refusal::new(error)))?;
+                Ok(self.welcome(&request.id, &connect, admission, entrance, arriving))
+            }
             Err(refusal) => {
                 let refusal = self.slowed(&connect, refusal, &entrance.peer).await;
                 tracing::info!(reason = refusal.error.message, "refused a client");
                 Err(self.refuse(&request.id, refusal))
             }
         }
+    }
+
+    /// What a node declares is compared with what is approved before it hears that it is in.
+    async fn arriving(
+        &self,
+        connect: &Connect,
+        admission: &Admission,
+        peer: &PeerInfo,
+    ) -> Result<Option<Arriving>, Box<ErrorShape>> {
+        let Some(device) = admission.device_id.as_deref().filter(|_| admission.role == Role::Node)
+        else {
+            return Ok(None);
+        };
+        let remote_ip = (!peer.is_direct_loopback()).then(|| peer.address.to_string());
+        let Shared { nodes, hub, store, withdrawals, .. } = &*self.shared;
+        let arriving = nodes.arrived(hub, device, connect, remote_ip).await?;
+        if withdrawals.load(Ordering::SeqCst) == admission.withdrawals {
+            return Ok(Some(arriving));
+        }
+        // Some right was taken away meanwhile. If it was this one, nothing of the node may stay.
+        let paired = store.devices().find(device).await;
+        let paired = paired.map_err(|error| ErrorShape::unavailable(error.to_string(), 500))?;
+        let grant = paired.as_ref().and_then(|paired| paired.grant(Role::Node));
+        if grant.is_none_or(|grant| grant.revoked_at.is_some()) {
+            nodes.forget(hub, device).await?;
+        }
+        Err(ErrorShape::unavailable("pairing changed; connect again", 500).into())
     }
 
     async fn first_request(&mut self) -> Result<Request, Ending> {
@@ -203,7 +240,11 @@ where
             return refusal;
         }
         let auth = connect.auth.as_ref();
-        let secret = auth.and_then(|auth| auth.token.as_ref().or(auth.password.as_ref()));
+        let secret = auth.and_then(|auth| {
+            let shared = auth.token.as_ref().or(auth.password.as_ref());
+            let own = auth.device_token.as_ref().or(auth.bootstrap_token.as_ref());
+            shared.or(own)
+        });
         let secret = secret.map(|secret| secret.expose()).unwrap_or_default();
         match self.shared.failed(peer.address, secret) {
             Verdict::Answer => refusal,
@@ -236,6 +277,7 @@ where
         connect: &Connect,
         admission: Admission,
         entrance: Entrance,
+        arriving: Option<Arriving>,
     ) -> Welcome {
         let Entrance { peer, slot, gate, .. } = entrance;
         slot.admitted();
@@ -279,7 +321,7 @@ where
                 auth: Granted {
                     role: admission.role.to_string(),
                     scopes: admission.scopes.iter().map(ToString::to_string).collect(),
-                    device_token: None,
+                    device_token: admission.device_token.clone(),
                 },
                 policy: shared.policy,
             };
@@ -288,19 +330,30 @@ where
                 Err(error) => tracing::error!(%error, "hello-ok cannot be written"),
             }
         });
+        let seat = arriving.map(|arriving| {
+            shared.nodes.seat(arriving, membership.number(), Arc::clone(&self.outbox))
+        });
+        // A right that was taken away after the store was asked, and before there was a member to cut.
+        let withdrawals = shared.withdrawals.load(Ordering::SeqCst);
+        if admission.device_id.is_some() && withdrawals != admission.withdrawals {
+            self.outbox.end(Ending::close(close::RESTART, "pairing changed; connect again"));
+        }
         let caller = Caller {
             connection,
             member: membership.number(),
             role: admission.role,
             client: connect.client.clone(),
             device_id: admission.device_id,
+            by_device_token: admission.by_device_token,
             scopes: admission.scopes,
             is_local: peer.is_direct_loopback(),
+            farewell: OnceLock::new(),
         };
         Welcome {
             call: Call { shared: Arc::clone(shared), caller: Arc::new(caller) },
             _slot: slot,
             _membership: membership,
+            _seat: seat,
         }
     }
 
@@ -318,6 +371,10 @@ where
                 () = sleep_until(pong.unwrap_or(tick)), if pong.is_some() => News::PongDue,
                 () = self.stop.cancelled() => News::Stop,
             };
+            // Who was sent away is heard no more, however slowly it takes what was queued before.
+            if let Some(ending) = self.outbox.ending() {
+                return ending;
+            }
             match news {
                 News::Message(Some(Ok(message))) => {
                     if matches!(message, Message::Pong(_)) {
@@ -330,7 +387,7 @@ where
                 }
                 News::Message(Some(Err(error))) => return self.broken(&error),
                 News::Message(None) => return Ending::silent(),
-                News::Answer(answer) => self.outbox.text(answer),
+                News::Answer(answer) => self.answered(answer, &welcome.call),
                 News::Tick => {
                     tick += every;
                     let tick = json!(event::Tick { ts: now_ms() }).to_string();
@@ -397,10 +454,18 @@ where
         // Most methods answer at once and never take a place among those under way.
         let mut answer = self.shared.dispatcher.answer(call.clone(), asked);
         match (&mut answer).now_or_never() {
-            Some(text) => self.outbox.text(text),
+            Some(text) => self.answered(text, call),
             None => answers.push(answer),
         }
         None
+    }
+
+    /// Queues an answer, and the end where that was the last.
+    fn answered(&self, text: String, call: &Call) {
+        self.outbox.text(text);
+        if let Some(ending) = call.caller.farewell.get() {
+            self.outbox.end(ending.clone());
+        }
     }
 
     /// Says that the gateway goes and waits a moment for what is under way.
@@ -425,6 +490,7 @@ struct Welcome {
     call: Call,
     _slot: Slot,
     _membership: Membership,
+    _seat: Option<Seat>,
 }
 
 fn is_well_formed(request: &Request) -> bool {

@@ -6,17 +6,10 @@ use hyper::{HeaderMap, header};
 use url::{Host, Url};
 
 /// Headers that a proxy adds when it speaks for somebody else.
-const FORWARDING: [&str; 9] = [
-    "forwarded",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "cf-connecting-ip",
-    "true-client-ip",
-    "tailscale-user-login",
-];
+const FORWARDING: [&str; 5] =
+    ["forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip"];
+/// How further such headers begin.
+const FORWARDING_FAMILIES: [&str; 2] = ["x-forwarded-", "tailscale-"];
 
 /// Why a request is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +45,16 @@ pub(super) fn check(
     if is_allowed || is_same(&origin, &host) { Ok(()) } else { Err(Turned::Origin) }
 }
 
-/// Whether a proxy says that it speaks for somebody else.
+/// Whether something in between speaks for somebody else: it says so, or it was asked under a name
+/// that nobody on this machine has to use.
 pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
-    FORWARDING.iter().any(|name| headers.contains_key(*name))
+    let is_told = FORWARDING.iter().any(|name| headers.contains_key(*name));
+    let is_of_family = |name: &header::HeaderName| {
+        FORWARDING_FAMILIES.iter().any(|family| name.as_str().starts_with(family))
+    };
+    let host = single(headers, header::HOST.as_str()).and_then(|text| authority(&text));
+    let is_here = host.is_some_and(|(host, _)| is_loopback(&host));
+    is_told || headers.keys().any(is_of_family) || !is_here
 }
 
 /// A host as a header names it, without the leniency of URLs (`0x7f.1` is a name here).
@@ -205,7 +205,14 @@ mod tests {
 
     #[test]
     fn a_proxy_gives_itself_away() {
-        assert!(is_forwarded(&headers(&[("X-Forwarded-For", "192.0.2.1")])));
-        assert!(!is_forwarded(&headers(&[("host", "localhost")])));
+        for host in ["localhost", "127.0.0.1:18789", "[::1]:1"] {
+            assert!(!is_forwarded(&headers(&[("host", host)])), "{host}");
+            for name in ["X-Forwarded-For", "X-Forwarded-Anything", "Via", "Tailscale-User-Name"] {
+                assert!(is_forwarded(&headers(&[("host", host), (name, "x")])), "{name}");
+            }
+        }
+        for host in ["control.example.com", "192.0.2.7:18789", "127.evil.com"] {
+            assert!(is_forwarded(&headers(&[("host", host)])), "{host}");
+        }
     }
 }

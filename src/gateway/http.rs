@@ -179,6 +179,10 @@ fn answer(
             StatusCode::OK,
             "An OpenClaw gateway. Programs connect to this address with a WebSocket.\n",
         ),
+        // A look at its head must not use a code up.
+        path if request.method() == Method::GET && path.starts_with("/j/") => {
+            join(shared, peer, path.trim_start_matches("/j/"))
+        }
         _ => plain(StatusCode::NOT_FOUND, "Not Found\n"),
     }
 }
@@ -202,6 +206,24 @@ fn metrics(shared: &Shared, headers: &HeaderMap) -> Reply {
             plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error\n")
         }
     }
+}
+
+/// The setup payload behind a join URL, for the first who fetches it.
+fn join(shared: &Shared, peer: &PeerInfo, name: &str) -> Reply {
+    let now = super::clock::now_ms();
+    if let Some(payload) = shared.joining.take(name, now) {
+        tracing::info!("a join code was fetched");
+        return reply(
+            StatusCode::OK,
+            "application/json; charset=utf-8",
+            payload.expose().to_owned(),
+        );
+    }
+    // The names hold 128 random bits; guessing is only counted.
+    shared.failed(peer.address, name);
+    let error = json!({"error": {"type": "not_found", "message":
+        "this join code is unknown, used or expired; make another with: openclaw devices join-code"}});
+    value(StatusCode::NOT_FOUND, &error)
 }
 
 fn wants_websocket(headers: &HeaderMap) -> bool {

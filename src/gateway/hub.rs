@@ -1,7 +1,7 @@
 //! Who is connected: the clients, presence, and events to those who may hear of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -150,17 +150,25 @@ impl Hub {
     }
 
     /// Tells those of `to` that may hear of `kind`, and says how many they are.
-    #[allow(dead_code, reason = "for the families that have events of their own")]
     pub(super) fn tell(&self, to: To<'_>, kind: event::Kind, payload: &impl Serialize) -> usize {
         self.lock().tell(to, kind, payload, None)
     }
 
-    /// Ends the connections that `is_meant` picks, after what is queued for them; says how many.
-    #[allow(dead_code, reason = "for whoever takes a right away")]
-    pub(super) fn dismiss(&self, ending: &Ending, is_meant: impl Fn(&Member) -> bool) -> usize {
+    /// Ends the connections that `is_meant` picks by number and member, after what is queued for
+    /// them; says how many.
+    pub(super) fn dismiss(
+        &self,
+        ending: &Ending,
+        is_meant: impl Fn(u64, &Member) -> bool,
+    ) -> usize {
         let state = self.lock();
-        let meant = state.members.values().filter(|member| is_meant(member));
-        meant.map(|member| member.outbox.end(ending.clone())).count()
+        let meant = state.members.iter().filter(|(number, member)| is_meant(**number, member));
+        meant.map(|(_, member)| member.outbox.end(ending.clone())).count()
+    }
+
+    /// The devices that are here.
+    pub(super) fn devices(&self) -> BTreeSet<String> {
+        self.lock().members.values().filter_map(|member| member.device_id.clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -307,7 +315,7 @@ mod tests {
         assert_eq!(hub.tell(To::Members(&[pairer.number(), node.number()]), INVOKED, &1), 1);
         assert_eq!(hub.tell(To::Device("phone"), INVOKED, &1), 1);
         assert_eq!(hub.tell(To::Role(Role::Node), event::TICK, &1), 1);
-        assert_eq!(hub.dismiss(&Ending::silent(), |member| member.device_id.is_some()), 1);
+        assert_eq!(hub.dismiss(&Ending::silent(), |_, member| member.device_id.is_some()), 1);
         assert_eq!(hub.lock().members[&node.number()].outbox.ending(), Some(Ending::silent()));
     }
 }

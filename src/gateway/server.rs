@@ -24,6 +24,7 @@ use super::{
     Shared, VERSION,
     admission::PeerInfo,
     claim::{self, Claim},
+    device_token::Mint,
     http, identity,
     metered::Metered,
     private,
@@ -73,7 +74,8 @@ struct Clients {
 
 /// Starts a gateway; returns once it accepts connections.
 pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
-    let Settings { paths, port, listen, tls, guard, allowed_origins, log } = settings;
+    let Settings { paths, port, listen, tls, guard, allowed_origins, node_rules, pair_local, log } =
+        settings;
     let mut claim = Claim::take(&paths)?;
     let tls = tls.map(Terminator::new).transpose()?.map(Arc::new);
     let listeners = bind(&listen.addresses(), port)?;
@@ -86,6 +88,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
     };
     let identity = identity::load_or_make(&paths)?;
     let store = Store::open(&paths.own())?;
+    let mint = Mint::new(&own_secret(&paths.own().join("identity").join("device-tokens.key"))?.0);
     let scrapes = own_secret(&paths.metrics_token())?.0;
     for secret in guard.secret().into_iter().chain([&scrapes]) {
         log.conceal(secret);
@@ -95,7 +98,11 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let port = addresses.first().map_or(port, SocketAddr::port);
     claim.announce(port)?;
-    let shared = Arc::new(Shared::new(paths, guard, allowed_origins, identity, store, scrapes));
+    let mut shared = Shared::new(paths, guard, allowed_origins, identity, (store, mint), scrapes);
+    shared.pair_local = pair_local;
+    let shared = Arc::new(shared);
+    shared.nodes.obey(node_rules);
+    shared.nodes.load().await?;
     let clients = Clients { tracker: TaskTracker::new(), abort: CancellationToken::new() };
     let hub = Arc::clone(&shared.hub);
     let rounds = tokio::spawn(async move { hub.tell_rounds().await });
@@ -139,6 +146,7 @@ impl Running {
     pub(crate) async fn stop(mut self) {
         self.accepting.cancel();
         while self.listeners.join_next().await.is_some() {}
+        self.shared.nodes.stop();
         self.stop.cancel();
         self.clients.tracker.close();
         if timeout(STOP, self.clients.tracker.wait()).await.is_err() {

@@ -4,7 +4,7 @@ mod bind;
 
 pub(crate) use bind::{Listen, Machine};
 
-use super::tls::Files;
+use super::{nodes::Rules, tls::Files};
 use crate::{
     config::{AuthMode, Mode, OpenClaw, Paths, SecretInput, port_variable},
     logfile,
@@ -42,6 +42,11 @@ pub(crate) struct Settings {
     pub(crate) guard: Guard,
     /// Origins of web pages that may connect beside its own.
     pub(crate) allowed_origins: Vec<String>,
+    /// Which commands of nodes may run.
+    pub(crate) node_rules: Rules,
+    /// Whether an operator (and, said outright, a node) on this machine is paired without asking:
+    /// `gateway.nodes.pairing.autoApproveLocal`.
+    pub(crate) pair_local: Option<bool>,
     /// Its log.
     pub(crate) log: logfile::Handle,
 }
@@ -101,8 +106,10 @@ impl Settings {
             refuse_unguarded(&guard, config)?;
         }
         let allowed_origins = gateway.control_ui.allowed_origins.clone();
+        let node_rules = Rules::of(&gateway.nodes);
+        let pair_local = gateway.nodes.pair_local;
         let log = logfile::Handle::default();
-        Ok(Self { paths, port, listen, tls, guard, allowed_origins, log })
+        Ok(Self { paths, port, listen, tls, guard, allowed_origins, node_rules, pair_local, log })
     }
 }
 

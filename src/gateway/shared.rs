@@ -11,9 +11,12 @@ use std::{
 
 use super::{
     clock::now_ms,
+    device_token::Mint,
     dispatch::Dispatcher,
     hub::Hub,
+    joining::Joining,
     methods::Summary,
+    nodes::Nodes,
     scrape::Scrapes,
     settings::Guard,
     slots::Slots,
@@ -37,9 +40,15 @@ pub(super) struct Shared {
     pub(super) identity: GatewayIdentity,
     pub(super) policy: Policy,
     pub(super) boot_id: String,
-    #[allow(dead_code, reason = "the methods that use it come next")]
     pub(super) store: Store,
+    pub(super) mint: Mint,
+    pub(super) joining: Joining,
+    /// `gateway.nodes.pairing.autoApproveLocal`.
+    pub(super) pair_local: Option<bool>,
+    /// How many rights were taken away from devices since the start.
+    pub(super) withdrawals: AtomicU64,
     pub(super) hub: Arc<Hub>,
+    pub(super) nodes: Arc<Nodes>,
     pub(super) slots: Arc<Slots>,
     pub(super) dispatcher: Dispatcher,
     pub(super) summary: Summary,
@@ -58,7 +67,7 @@ impl Shared {
         guard: Guard,
         allowed_origins: Vec<String>,
         identity: GatewayIdentity,
-        store: Store,
+        (store, mint): (Store, Mint),
         scrapes: Scrapes,
     ) -> Self {
         let boot_id = uuid::Uuid::new_v4().to_string();
@@ -74,7 +83,12 @@ impl Shared {
                 tick_interval_ms: 30_000,
             },
             boot_id,
+            nodes: Arc::new(Nodes::new(store.clone())),
             store,
+            mint,
+            joining: Joining::default(),
+            pair_local: None,
+            withdrawals: AtomicU64::new(0),
             hub: Arc::new(Hub::new(own)),
             slots: Arc::new(Slots::default()),
             dispatcher: Dispatcher::new(),

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     Shared,
     admission::PeerInfo,
+    device_token::Mint,
     dispatch::{Call, Outcome},
     http,
     scrape::Scrapes,
@@ -30,6 +31,8 @@ use crate::{
     secret::Secret,
     store::Store,
 };
+
+mod devices;
 
 const TOKEN: &str = "the token";
 const SCRAPES: &str = "opens the metrics";
@@ -78,8 +81,14 @@ impl Lab {
         let identity = GatewayIdentity { device_id: "id".to_owned(), public_key: "key".to_owned() };
         let guard = Guard::Token(Secret::new(TOKEN));
         let scrapes = Scrapes::new(Secret::new(SCRAPES), crate::logfile::Handle::default());
-        let mut shared =
-            Shared::new(paths, guard, Vec::new(), identity, Store::in_memory(), scrapes);
+        let mut shared = Shared::new(
+            paths,
+            guard,
+            Vec::new(),
+            identity,
+            (Store::in_memory(), Mint::new(&Secret::new("mint"))),
+            scrapes,
+        );
         shared.dispatcher.on::<Never, _>(never);
         let hub = Arc::clone(&shared.hub);
         let rounds = AbortOnDropHandle::new(tokio::spawn(async move { hub.tell_rounds().await }));
@@ -217,12 +226,23 @@ async fn says_hello_and_answers_what_it_lists() {
     golden("hello-ok", hello);
     for method in methods {
         let method = method.as_str().unwrap();
-        if method.starts_with("config.") && method != "config.get" {
+        // Others have stories of their own, and want something to speak of.
+        let mut families = ["config.", "device.", "node.", "exec."].into_iter();
+        if families.any(|family| method.starts_with(family)) && method != "config.get" {
             continue;
         }
         let answer = client.call(method, json!({})).await;
         assert_eq!(answer["ok"], true, "{answer}");
         golden(method, answer);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shows_an_administrator_who_is_paired_and_what_waits() {
+    let lab = Lab::new();
+    let (mut client, _) = lab.connected(&json!({"scopes": ["operator.admin"]})).await;
+    for method in ["device.pair.list", "node.list", "node.pair.list", "exec.approval.list"] {
+        golden(method, client.call(method, json!({})).await);
     }
 }
 

@@ -26,6 +26,12 @@ pub(crate) mod detail {
     pub(crate) const PASSWORD_MISMATCH: &str = "AUTH_PASSWORD_MISMATCH";
     /// No password came.
     pub(crate) const PASSWORD_MISSING: &str = "AUTH_PASSWORD_MISSING";
+    /// The token is not this device's.
+    pub(crate) const DEVICE_TOKEN_MISMATCH: &str = "AUTH_DEVICE_TOKEN_MISMATCH";
+    /// The token holds less than what is asked for.
+    pub(crate) const SCOPE_MISMATCH: &str = "AUTH_SCOPE_MISMATCH";
+    /// The setup code is unknown, used or expired.
+    pub(crate) const SETUP_CODE_INVALID: &str = "AUTH_BOOTSTRAP_TOKEN_INVALID";
     /// Too many wrong attempts.
     pub(crate) const RATE_LIMITED: &str = "AUTH_RATE_LIMITED";
     /// No version in common.

@@ -30,8 +30,58 @@ pub(crate) const HEALTH: Kind = Kind { name: "health", access: Access::Anyone, d
 pub(crate) const SHUTDOWN: Kind =
     Kind { name: "shutdown", access: Access::Anyone, drop_if_slow: false };
 
+/// A device asks to be paired (`DevicePairRequestedEvent`).
+pub(crate) const DEVICE_PAIR_REQUESTED: Kind = Kind {
+    name: "device.pair.requested",
+    access: Access::Holder(Scope::Pairing),
+    drop_if_slow: true,
+};
+/// Such a request is over (`DevicePairResolvedEvent`).
+pub(crate) const DEVICE_PAIR_RESOLVED: Kind = Kind {
+    name: "device.pair.resolved",
+    access: Access::Holder(Scope::Pairing),
+    drop_if_slow: true,
+};
+/// A node asks to offer something (`NodePairRequest`).
+pub(crate) const NODE_PAIR_REQUESTED: Kind = Kind {
+    name: "node.pair.requested",
+    access: Access::Holder(Scope::Pairing),
+    drop_if_slow: true,
+};
+/// Such a request is over (`NodePairResolved`); its node is told as well.
+pub(crate) const NODE_PAIR_RESOLVED: Kind =
+    Kind { name: "node.pair.resolved", access: Access::Holder(Scope::Pairing), drop_if_slow: true };
+/// A command for the one node that gets it (`NodeInvokeRequest`).
+pub(crate) const NODE_INVOKE_REQUEST: Kind =
+    Kind { name: "node.invoke.request", access: Access::Node, drop_if_slow: false };
+/// A command waits for a decision (`ExecApprovalPending`).
+pub(crate) const EXEC_APPROVAL_REQUESTED: Kind = Kind {
+    name: "exec.approval.requested",
+    access: Access::Holder(Scope::Approvals),
+    drop_if_slow: true,
+};
+/// It waits no longer (`ExecApprovalResolved`).
+pub(crate) const EXEC_APPROVAL_RESOLVED: Kind = Kind {
+    name: "exec.approval.resolved",
+    access: Access::Holder(Scope::Approvals),
+    drop_if_slow: true,
+};
+
 /// Everything that `hello-ok.features.events` lists.
-pub(crate) const EVENTS: &[Kind] = &[CHALLENGE, TICK, PRESENCE, HEALTH, SHUTDOWN];
+pub(crate) const EVENTS: &[Kind] = &[
+    CHALLENGE,
+    TICK,
+    PRESENCE,
+    HEALTH,
+    SHUTDOWN,
+    DEVICE_PAIR_REQUESTED,
+    DEVICE_PAIR_RESOLVED,
+    NODE_PAIR_REQUESTED,
+    NODE_PAIR_RESOLVED,
+    NODE_INVOKE_REQUEST,
+    EXEC_APPROVAL_REQUESTED,
+    EXEC_APPROVAL_RESOLVED,
+];
 
 /// Payload of `tick` (`TickEvent`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

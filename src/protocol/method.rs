@@ -2,7 +2,9 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Access, catalog, config, health, logs, system};
+use super::{
+    Access, catalog, config, device_pair, exec_approval, health, logs, node, node_side, system,
+};
 
 /// A method as a type, made by [`methods!`].
 pub(crate) trait Method {
@@ -24,7 +26,17 @@ pub(crate) struct Row {
 }
 
 /// The methods that we speak, a family a file.
-const FAMILIES: [&[Row]; 5] = [health::ROWS, system::ROWS, catalog::ROWS, config::ROWS, logs::ROWS];
+const FAMILIES: [&[Row]; 9] = [
+    health::ROWS,
+    system::ROWS,
+    catalog::ROWS,
+    config::ROWS,
+    logs::ROWS,
+    device_pair::ROWS,
+    node::ROWS,
+    node_side::ROWS,
+    exec_approval::ROWS,
+];
 
 /// Every row, in the order of the families.
 pub(crate) fn rows() -> impl Iterator<Item = Row> {

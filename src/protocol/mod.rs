@@ -5,14 +5,18 @@ mod catalog;
 mod config;
 mod connect;
 pub(crate) mod device;
+mod device_pair;
 mod error;
 pub(crate) mod event;
+mod exec_approval;
 mod frame;
 #[cfg(test)]
 mod fuzz;
 mod health;
 mod logs;
 mod method;
+mod node;
+mod node_side;
 mod role;
 mod scope;
 mod system;
@@ -34,7 +38,22 @@ pub(crate) use connect::{
     StateVersion,
 };
 pub(crate) use device::Device;
+pub(crate) use device_pair::{
+    ApprovedDevice, DeviceAbout, DeviceId, DeviceLabel, DevicePairApprove, DevicePairList,
+    DevicePairListParams, DevicePairReject, DevicePairRemove, DevicePairRename,
+    DevicePairSetupCode, DevicePairSetupCodeParams, DevicePairSetupStatus,
+    DevicePairSetupStatusParams, DevicePairing, DeviceRequest, DeviceRequestId, DeviceResolved,
+    DeviceToken, DeviceTokenRevoke, DeviceTokenRevokeParams, DeviceTokenRotate,
+    DeviceTokenRotateParams, IssuedSetupCode, PairedDevice, RejectedDevice, RevokedToken,
+    RotatedToken, SetupCompletion, SetupPayload, SetupStatus,
+};
 pub(crate) use error::{close, code, detail};
+pub(crate) use exec_approval::{
+    ASK_FIELDS, Decision, Done, ExecApprovalAnswer, ExecApprovalAsk, ExecApprovalDecide,
+    ExecApprovalGet, ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
+    ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown, ExecApprovalWait,
+    ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, RunPlan,
+};
 pub(crate) use frame::{Asked, ErrorShape, Event, Frame, Request, Response, success_text};
 pub(crate) use health::{
     Health, HealthMethod, HealthParams, Heartbeat, Plugins, ProcessMemory, SessionDefaults,
@@ -42,6 +61,20 @@ pub(crate) use health::{
 };
 pub(crate) use logs::{LogsTail, LogsTailParams, LogsTailResult};
 pub(crate) use method::{Method, Row, rows};
+pub(crate) use node::{
+    NodeDescribe, NodeDescribeReply, NodeEntry, NodeId, NodeInvoke, NodeInvokeParams,
+    NodeInvokeRequest, NodeInvoked, NodeList, NodeListReply, NodePairApprove, NodePairApproved,
+    NodePairList, NodePairListReply, NodePairReject, NodePairRejected, NodePairRemove,
+    NodePairRequest, NodePairResolved, NodePairing, NodePendingEnqueue, NodePendingEnqueueParams,
+    NodePendingEnqueued, NodeRemoved, NodeRename, NodeRenameParams, NodeRenamed, Nothing, Priority,
+    RequestId, Work, WorkKind,
+};
+pub(crate) use node_side::{
+    Heard, NodeError, NodeEvent, NodeEventParams, NodeEventReply, NodeInvokeProgress,
+    NodeInvokeProgressParams, NodeInvokeResult, NodeInvokeResultParams, NodePendingAck,
+    NodePendingAckParams, NodePendingAcked, NodePendingActions, NodePendingDrain,
+    NodePendingDrainParams, NodePendingDrained, NodePendingPull, PendingAction,
+};
 pub(crate) use role::Role;
 pub(crate) use scope::Scope;
 pub(crate) use system::{

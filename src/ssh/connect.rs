@@ -3,7 +3,10 @@
 use std::{
     borrow::Cow,
     net::IpAddr,
-    sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -33,7 +36,7 @@ use super::{
     session::{End, Facts, Inner, OpenFailure, Session},
     stream::Taps,
     watcher::{Offer, Watcher},
-    wire::Wire,
+    wire::{Ear, Wire},
 };
 use crate::tunnel::{Cause, Failure};
 
@@ -83,7 +86,7 @@ pub(crate) async fn connect(
                 };
                 let took = started.elapsed();
                 observer.fact(Fact::Through { took });
-                making.session(stream, took, Ends::default(), Some(jump)).await
+                making.session(stream, took, Below::Jump(jump)).await
             }
         };
         let is_jump = number + 1 < plan.hops().len();
@@ -135,6 +138,16 @@ async fn not_through(jump: &Session, hop: &Hop, why: OpenFailure) -> Failure {
     }
 }
 
+/// What carries a session's bytes.
+enum Below {
+    /// A TCP connection.
+    Wire(Arc<Ear>, Ends),
+    /// What stands in for it (`ProxyCommand`).
+    Command,
+    /// The session with the hop before.
+    Jump(Session),
+}
+
 /// One hop that is being made.
 struct Making<'a> {
     hop: &'a Hop,
@@ -173,29 +186,29 @@ impl Making<'_> {
             let (stream, took) = dial(self.hop, self.observer).await?;
             let far = stream.peer_addr().ok().map(|address| address.ip());
             let near = stream.local_addr().ok().map(|address| address.ip());
-            return self.session(Wire::new(stream), took, Ends { near, far }, None).await;
+            let (wire, ear) = Wire::new(stream);
+            return self.session(wire, took, Below::Wire(ear, Ends { near, far })).await;
         };
         let (host, port) = (self.hop.host.clone(), self.hop.port);
         self.observer.stage(Stage::Connecting { host, port });
         self.observer.fact(Fact::Proxied { command: command.to_string() });
         let (proxy, witness) = Proxy::start(command)?;
-        match self.session(proxy, Duration::ZERO, Ends::default(), None).await {
+        match self.session(proxy, Duration::ZERO, Below::Command).await {
             Err(failure) => Err(witness.explain(self.hop, failure).await),
             made => made,
         }
     }
 
     /// Handshake and login over an open byte stream.
-    async fn session<S>(
-        &self,
-        stream: S,
-        took: Duration,
-        ends: Ends,
-        below: Option<Session>,
-    ) -> Result<Session, Failure>
+    async fn session<S>(&self, stream: S, took: Duration, below: Below) -> Result<Session, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let (ear, ends, below) = match below {
+            Below::Wire(ear, ends) => (Some(ear), ends, None),
+            Below::Command => (None, Ends::default(), None),
+            Below::Jump(jump) => (None, Ends::default(), Some(jump)),
+        };
         let remembered = self.keyring.server(self.route);
         let files = Files::read(self.hop, ends.far).await?;
         let config = config(self.hop, &files, took.max(remembered.rtt.unwrap_or_default()));
@@ -265,6 +278,8 @@ impl Making<'_> {
             taps,
             inbound,
             end,
+            ear,
+            answer: AtomicU64::new(u64::MAX),
             facts,
             below,
             chores: Mutex::new(chores),

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,6 +23,7 @@ use super::{
     link::Switch,
     stream::{Stream, Taps},
     watcher::Watcher,
+    wire::Ear,
 };
 use crate::{
     config::Listen,
@@ -37,6 +38,8 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(30);
 const STDERR_LIMIT: usize = 4 * 1024;
 /// How long a session may leave the link alone before it counts as parked.
 const PARKED: Duration = Duration::from_millis(200);
+/// A ping's answer is shorter than this, bytes on the wire; what is longer has come in beside one.
+const ANSWER_MOST: u64 = 512;
 /// How long a polite end may take before the link is cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -129,6 +132,10 @@ pub(super) struct Inner {
     pub(super) taps: Arc<Taps>,
     pub(super) inbound: Arc<Inbound>,
     pub(super) end: Arc<End>,
+    /// Of the TCP connection below, where it is ours.
+    pub(super) ear: Option<Arc<Ear>>,
+    /// The fewest bytes that came in with a ping's answer.
+    pub(super) answer: AtomicU64,
     pub(super) facts: Facts,
     /// The session of the jump host that carries this one and nothing else.
     pub(super) below: Option<Session>,
@@ -244,13 +251,39 @@ impl Session {
     /// The time that the server takes to answer (`keepalive@openssh.com`); waits as long as the
     /// session lives, so the caller sets the limit.
     pub(crate) async fn ping(&self) -> Result<Duration, Failure> {
-        let started = Instant::now();
+        let (started, ear) = (Instant::now(), self.ear());
+        let before = ear.map(Ear::received);
         let sent = self.0.handle.send_ping().await;
         // The library answers a ping with success when the session dies under it.
         if sent.is_err() || self.is_closed() {
             return Err(self.closed().await);
         }
+        if let (Some(ear), Some(before)) = (ear, before) {
+            // The shortest seen is an answer without anything beside it.
+            let length = ear.received().saturating_sub(before).max(1);
+            self.0.answer.fetch_min(length, Ordering::Relaxed);
+        }
         Ok(started.elapsed())
+    }
+
+    /// Lets the answer to the next ping wake nobody until [`attend`](Self::attend), or until more
+    /// than that comes in; `false` if that cannot be had, or if it is not known yet how long an
+    /// answer is on the wire.
+    pub(crate) fn hush(&self) -> bool {
+        let answer = self.0.answer.load(Ordering::Relaxed);
+        answer <= ANSWER_MOST && self.ear().is_some_and(|ear| ear.hush(answer))
+    }
+
+    /// Has the session read what has come in, and wake for whatever comes.
+    pub(crate) fn attend(&self) {
+        if let Some(ear) = self.ear() {
+            ear.attend();
+        }
+    }
+
+    /// The ear of the TCP connection that carries the whole chain of hops.
+    fn ear(&self) -> Option<&Ear> {
+        self.0.below.as_ref().map_or(self.0.ear.as_deref(), Self::ear)
     }
 
     /// Runs `command` in the login shell over there; an output over `limit` bytes is an error.

@@ -1,39 +1,136 @@
-//! The TCP connection under a session, acknowledging at once.
+//! The TCP connection under a session: it acknowledges at once, and can let one answer wake nobody.
 //!
 //! OpenSSH's server leaves Nagle's algorithm on for connections without a terminal: its second
 //! small packet waits for the acknowledgement of the first. A kernel that delays that by 40 ms
 //! makes every short answer through a forward 40 ms late. Linux's `TCP_QUICKACK` does not last,
 //! so it is asked for after each read.
+//!
+//! A ping of an idle session is worth one wake-up, its answer is not: Linux calls a socket readable
+//! once `SO_RCVLOWAT` bytes are there (socket(7)), so with one more than the answer is long it says
+//! nothing until something else comes as well, or the end.
 
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
+use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
+/// Any byte wakes.
+const ANY: u64 = 1;
+
+/// The outside end of a [`Wire`]: for how little it wakes, and what it has heard.
+#[derive(Debug)]
+pub(super) struct Ear {
+    /// So many bytes are to wake the reader.
+    wanted: AtomicU64,
+    received: AtomicU64,
+    reader: AtomicWaker,
+}
+
+impl Ear {
+    /// From the next write on `length` bytes wake nobody, until [`attend`](Self::attend) or until
+    /// more has come in; `false` on a system that cannot do that.
+    pub(super) fn hush(&self, length: u64) -> bool {
+        if cfg!(target_os = "linux") {
+            self.wanted.store(length.saturating_add(1), Relaxed);
+        }
+        cfg!(target_os = "linux")
+    }
+
+    /// Has the reader take in what is there, and wakes for every byte from now on.
+    pub(super) fn attend(&self) {
+        if self.wanted.swap(ANY, Relaxed) != ANY {
+            self.reader.wake();
+        }
+    }
+
+    /// Bytes that came in.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+}
+
 /// A TCP connection that acknowledges what it reads without delay.
 #[derive(Debug)]
-pub(super) struct Wire(TcpStream);
+pub(super) struct Wire {
+    stream: TcpStream,
+    ear: Arc<Ear>,
+    /// How many bytes the kernel waits for.
+    set: u64,
+}
 
 impl Wire {
     /// Takes the connection over.
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self(stream)
+    pub(super) fn new(stream: TcpStream) -> (Self, Arc<Ear>) {
+        let ear = Arc::new(Ear {
+            wanted: AtomicU64::new(ANY),
+            received: AtomicU64::new(0),
+            reader: AtomicWaker::new(),
+        });
+        (Self { stream, ear: Arc::clone(&ear), set: ANY }, ear)
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn acknowledge(&self) {
         // A kernel that will not is only slower.
-        let _slower = self.0.set_quickack(true);
+        let _slower = self.stream.set_quickack(true);
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     fn acknowledge(&self) {}
+
+    /// Tells the kernel how many bytes are worth waking for, if that has changed. It looks at once
+    /// whether so many are there.
+    fn tune(&mut self) {
+        let wanted = self.ear.wanted.load(Relaxed);
+        // A kernel that will not wakes us for nothing.
+        if wanted != self.set && low_water::set(&self.stream, wanted).is_ok() {
+            self.set = wanted;
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod low_water {
+    //! `SO_RCVLOWAT`.
+
+    use nix::{libc, setsockopt_impl, sockopt_impl, sys::socket::SetSockOpt};
+    use tokio::net::TcpStream;
+
+    sockopt_impl!(
+        /// The bytes from which on a socket is readable.
+        LowWater,
+        SetOnly,
+        libc::SOL_SOCKET,
+        libc::SO_RCVLOWAT,
+        libc::c_int
+    );
+
+    /// Has the kernel call `stream` readable from so many bytes on.
+    pub(super) fn set(stream: &TcpStream, bytes: u64) -> nix::Result<()> {
+        let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+        LowWater.set(stream, &bytes)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod low_water {
+    //! Not on this system.
+
+    /// Does nothing: there every byte wakes.
+    pub(super) fn set(_: &tokio::net::TcpStream, _: u64) -> nix::Result<()> {
+        Ok(())
+    }
 }
 
 impl AsyncRead for Wire {
@@ -42,9 +139,23 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.0).poll_read(context, buffer);
+        let this = &mut *self;
+        // Before the look at what is wanted, so that a change in between wakes this task.
+        this.ear.reader.register(context.waker());
+        if this.ear.wanted.load(Relaxed) == ANY {
+            this.tune();
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
         if read.is_ready() {
-            self.acknowledge();
+            this.acknowledge();
+            let count = buffer.filled().len().saturating_sub(before);
+            this.ear.received.fetch_add(count as u64, Relaxed);
+            if this.set != ANY {
+                // More than the answer, or the end: from here on everything counts again.
+                this.ear.wanted.store(ANY, Relaxed);
+                this.tune();
+            }
         }
         read
     }
@@ -56,14 +167,103 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        self.tune();
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::{net::Ipv4Addr, time::Duration};
+
+    use futures_util::poll;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        time::timeout,
+    };
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    async fn pair() -> (Wire, Arc<Ear>, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        far.set_nodelay(true).unwrap();
+        let (wire, ear) = Wire::new(near);
+        (wire, ear, far)
+    }
+
+    /// Waits until `count` bytes from `far` have come in, without reading them.
+    async fn arrived(wire: &Wire, count: usize) {
+        let mut buffer = [0; 64];
+        let looking = async {
+            while wire.stream.peek(&mut buffer[..]).await.unwrap() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, looking).await.expect("the bytes come");
+    }
+
+    #[tokio::test]
+    async fn an_answer_wakes_nobody_until_it_is_looked_for() {
+        let (mut wire, ear, mut far) = pair().await;
+        assert!(ear.hush(4));
+        wire.write_all(b"ping").await.unwrap();
+        far.read_exact(&mut [0; 4]).await.unwrap();
+        far.write_all(b"pong").await.unwrap();
+        let mut buffer = [0; 16];
+        {
+            let mut reading = Box::pin(wire.read(&mut buffer));
+            assert!(poll!(&mut reading).is_pending());
+            // Long enough on loopback for what wakes to have woken.
+            assert!(timeout(Duration::from_millis(100), &mut reading).await.is_err(), "it slept");
+            ear.attend();
+            assert_eq!(timeout(LIMIT, reading).await.expect("it looks").unwrap(), 4);
+        }
+        assert_eq!(ear.received(), 4);
+    }
+
+    #[tokio::test]
+    async fn one_byte_more_wakes_and_so_does_the_end() {
+        let (mut wire, ear, mut far) = pair().await;
+        let mut buffer = [0; 16];
+        assert!(ear.hush(4));
+        wire.write_all(b"ping").await.unwrap();
+        far.write_all(b"pong!").await.unwrap();
+        let count = timeout(LIMIT, wire.read(&mut buffer)).await.expect("it wakes").unwrap();
+        assert_eq!(count, 5);
+        far.write_all(b"x").await.unwrap();
+        let count = timeout(LIMIT, wire.read(&mut buffer)).await.expect("it wakes").unwrap();
+        assert_eq!(count, 1, "after that every byte counts again");
+        assert!(ear.hush(4));
+        wire.write_all(b"ping").await.unwrap();
+        drop(far);
+        let end = timeout(LIMIT, wire.read(&mut buffer)).await.expect("the end wakes");
+        assert!(matches!(end, Ok(0) | Err(_)), "not {end:?}");
+    }
+
+    #[tokio::test]
+    async fn what_had_come_before_the_hush_is_not_lost() {
+        let (mut wire, ear, mut far) = pair().await;
+        far.write_all(b"abc").await.unwrap();
+        arrived(&wire, 3).await;
+        ear.hush(4);
+        wire.write_all(b"ping").await.unwrap();
+        ear.attend();
+        let mut buffer = [0; 16];
+        let count = timeout(LIMIT, wire.read(&mut buffer)).await.expect("it is there").unwrap();
+        assert_eq!(count, 3);
     }
 }

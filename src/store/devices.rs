@@ -268,7 +268,7 @@ impl<'a> Devices<'a> {
     }
 
     /// Replaces a token, and its scopes if `scopes` says so; the old one is worth nothing from
-    /// then on. `None` without an approved role.
+    /// then on. `None` without an approved role, or if that was taken back.
     pub(crate) async fn rotate(
         &self,
         id: &str,
@@ -280,11 +280,12 @@ impl<'a> Devices<'a> {
         let id = id.to_owned();
         self.store
             .run(move |db| {
-                let Some(grant) = grant(db, &id, role)? else { return Ok(None) };
+                let held = grant(db, &id, role)?.filter(|grant| grant.revoked_at.is_none());
+                let Some(grant) = held else { return Ok(None) };
                 let scopes = scopes.unwrap_or(grant.scopes);
                 db.execute(
                     "UPDATE device_grant SET scopes = ?3, serial = ?4, token_digest = ?5,
-                     rotated_at = ?6, revoked_at = NULL WHERE device_id = ?1 AND role = ?2",
+                     rotated_at = ?6 WHERE device_id = ?1 AND role = ?2",
                     params![id, role.name(), names(&scopes), minted.serial, minted.digest, now],
                 )?;
                 self::grant(db, &id, role)
@@ -442,18 +443,17 @@ fn admit(
     )?;
     let (mut approved, mut scopes) = (asked.scopes.clone(), asked.scopes.clone());
     let before = grant(db, &asked.device_id, asked.role)?;
-    if let Some(before) = before {
+    // What was taken back is no part of what is approved now.
+    if let Some(before) = before.filter(|before| before.revoked_at.is_none()) {
+        // The token that the device has goes on, with more in it.
         add(&mut approved, &before.approved);
-        if before.revoked_at.is_none() {
-            // The token that the device has goes on, with more in it.
-            add(&mut scopes, &before.scopes);
-            db.execute(
-                "UPDATE device_grant SET approved = ?3, scopes = ?4
-                 WHERE device_id = ?1 AND role = ?2",
-                params![asked.device_id, asked.role.name(), names(&approved), names(&scopes)],
-            )?;
-            return Ok(());
-        }
+        add(&mut scopes, &before.scopes);
+        db.execute(
+            "UPDATE device_grant SET approved = ?3, scopes = ?4
+             WHERE device_id = ?1 AND role = ?2",
+            params![asked.device_id, asked.role.name(), names(&approved), names(&scopes)],
+        )?;
+        return Ok(());
     }
     db.execute(
         "INSERT OR REPLACE INTO device_grant
@@ -737,10 +737,14 @@ mod tests {
         assert_eq!((grant.approved.len(), grant.scopes.as_slice()), (2, &[Scope::Read][..]));
         let grant = devices.revoke("a", Role::Operator, NOW + 2).await.unwrap().unwrap();
         assert_eq!(grant.revoked_at, Some(NOW + 2));
-        assert_eq!(devices.rotate("a", Role::Node, None, minted("t3"), NOW).await.unwrap(), None);
-        // Approved again, it gets a new token.
+        for role in [Role::Node, Role::Operator] {
+            assert_eq!(devices.rotate("a", role, None, minted("t3"), NOW).await.unwrap(), None);
+        }
+        // Approved again, it gets a new token, and of what it held before only what it asks for.
         let device = devices.pair(asked("a", &[Scope::Read]), "owner", minted("t4"), NOW + 3).await;
-        assert_eq!(device.unwrap().unwrap().grants[0].serial, "t4");
+        let grant = device.unwrap().unwrap().grants[0].clone();
+        assert_eq!((grant.serial.as_str(), grant.revoked_at), ("t4", None));
+        assert_eq!((grant.approved, grant.scopes), (vec![Scope::Read], vec![Scope::Read]));
     }
 
     #[tokio::test]

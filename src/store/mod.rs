@@ -5,10 +5,10 @@
 
 mod database;
 mod devices;
+mod nodes;
 mod owner;
 mod steps;
 
-pub(crate) use devices::{
-    About, Asked, Device, Devices, Filed, Grant, Minted, Pairing, Request, SetupCode,
-};
+pub(crate) use devices::{About, Asked, Device, Devices, Filed, Grant, Minted, Request, SetupCode};
+pub(crate) use nodes::Kept;
 pub(crate) use owner::{Error, Store};

@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Devices, database};
+use super::{Devices, database, nodes::Nodes};
 use crate::problem::{Class, Problem};
 
 /// What may wait for the database; more is told that it is busy.
@@ -92,6 +92,11 @@ impl Store {
     /// Devices: who asked, who is paired, with which tokens, and setup codes.
     pub(crate) fn devices(&self) -> Devices<'_> {
         Devices::new(self)
+    }
+
+    /// Nodes: what each offers, and what of it is approved.
+    pub(crate) fn nodes(&self) -> Nodes<'_> {
+        Nodes::new(self)
     }
 
     /// Runs `work` in a transaction; returns once what it wrote is on the disk.

@@ -1,7 +1,7 @@
 //! Those who watch: the status of the remotes goes to each of them when it changes, and nothing
 //! happens here while nobody watches.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use futures_util::future::{FutureExt, select_all};
 use serde_json::Value;
@@ -39,7 +39,7 @@ struct Seat<'a>(&'a Supervisor);
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        *locked(&self.0.watchers) -= 1;
+        self.0.limits.watchers.fetch_sub(1, Relaxed);
     }
 }
 
@@ -80,12 +80,9 @@ impl Supervisor {
     }
 
     fn seat(&self) -> Option<Seat<'_>> {
-        let mut watchers = locked(&self.watchers);
-        if *watchers >= WATCHERS_MOST {
-            return None;
-        }
-        *watchers += 1;
-        Some(Seat(self))
+        let one_more = |watchers: usize| (watchers < WATCHERS_MOST).then_some(watchers + 1);
+        let seated = self.limits.watchers.fetch_update(Relaxed, Relaxed, one_more);
+        seated.is_ok().then_some(Seat(self))
     }
 
     /// Ends at the next change of a remote at work, or the next entry of the history.

@@ -300,6 +300,14 @@ impl Link for SshLink {
         Box::pin(self.0.ping())
     }
 
+    fn hush(&self) -> bool {
+        self.0.hush()
+    }
+
+    fn attend(&self) {
+        self.0.attend();
+    }
+
     fn closed(&self) -> Later<'_, Failure> {
         Box::pin(self.0.closed())
     }

@@ -5,19 +5,22 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
-    time::sleep_until,
 };
 use tracing::{debug, info, warn};
 
 use super::{
     account::{Account, Scribe, Turn},
+    alarm::Alarm,
     incoming::{Incoming, Local},
     link::{Dial, Link, Progress},
     path::{Path, Report, Totals, clock},
@@ -44,6 +47,8 @@ pub(super) use state::{Outage, State, hopeless, serves, word};
 
 use outpost::{Outpost, Outside};
 
+/// How long a connection waits for a path.
+const HOLD: Duration = Duration::from_secs(30);
 /// Connections that may wait for a path.
 const HELD_MOST: usize = 256;
 /// Streams that may run at once; an SSH server of the usual kind has room for twice as many.
@@ -79,6 +84,14 @@ pub(super) struct Limits {
     pub(super) hold: Duration,
     /// What readers have left unread, over all lanes.
     pub(super) unread: Arc<Unread>,
+    /// How many commands watch how the remotes are.
+    pub(super) watchers: Arc<AtomicUsize>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { hold: HOLD, unread: Arc::default(), watchers: Arc::default() }
+    }
 }
 
 /// What a lane is told from outside.
@@ -145,7 +158,7 @@ impl Lane {
             port: None,
         });
         let unread = Arc::clone(&limits.unread);
-        let totals = Arc::new(Totals::new(unread));
+        let totals = Arc::new(Totals::new(unread, Arc::clone(&limits.watchers)));
         let (news, reports) = mpsc::channel(REPORTS);
         let (inner, messages) = mpsc::channel(REPORTS);
         let (destination, outpost) = match purpose {
@@ -217,6 +230,13 @@ enum Message {
     Outside(Outside),
 }
 
+/// Whether the answer to a ping is worth waking for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Voice {
+    Loud,
+    Quiet,
+}
+
 enum Session {
     Dialling { task: AbortHandle, draining: bool },
     Up(Arc<Path>, AbortHandle),
@@ -265,6 +285,7 @@ impl Actor {
         mut reports: mpsc::Receiver<Report>,
         mut messages: mpsc::Receiver<Message>,
     ) {
+        let mut alarm = Alarm::new();
         loop {
             let deadline = self.deadline();
             tokio::select! {
@@ -289,7 +310,7 @@ impl Actor {
                     self.serve_held();
                     self.report_held();
                 }
-                () = sleep_until(deadline.into()) => self.on_deadline(),
+                () = alarm.ring_at(deadline) => self.on_deadline(),
             }
         }
     }
@@ -303,6 +324,9 @@ impl Actor {
     }
 
     fn on_deadline(&mut self) {
+        for (number, news, at) in self.late_news() {
+            self.step_at(Event::News(number, news), at);
+        }
         // Bytes that the machine was not told of count as a sign of life before it judges.
         for (number, heard) in self.signs_of_life() {
             if heard {
@@ -400,12 +424,17 @@ impl Actor {
     }
 
     fn step(&mut self, event: Event) {
+        self.step_at(event, clock());
+    }
+
+    /// The same with news of `now`, which may be a while ago.
+    fn step_at(&mut self, event: Event, now: Instant) {
         let mut is_dialling = false;
         self.change(|lane| {
             if let Event::News(number, News::Ended(_)) = &event {
                 lane.claim(ClaimEvent::Gone(*number));
             }
-            for action in lane.tunnel.step(event, clock()) {
+            for action in lane.tunnel.step(event, now) {
                 is_dialling |= matches!(action, Action::Dial(_));
                 lane.perform(action);
             }
@@ -507,25 +536,39 @@ impl Actor {
     }
 
     fn publish(&self) {
-        let (tunnel, held) = (&self.tunnel, self.held.len());
         let (phase, failure) = (self.phase(), self.failure());
-        self.state.send_modify(|state| {
+        let (attempts, held) = (self.tunnel.attempts(), self.held.len());
+        let outpost = self.outpost.as_ref();
+        let proof = outpost.and_then(Outpost::proof).or(self.tunnel.proof());
+        let port = outpost.map(Outpost::port);
+        self.state.send_if_modified(|state| {
+            let port = port.unwrap_or(state.port);
+            // That the SSH server goes on answering is no news worth waking for.
+            let is_proof_news =
+                state.proof != proof && state.proof.map(|it| it.kind) != Some(ProofKind::Ssh);
+            let is_news = is_proof_news
+                || (state.phase, state.attempts, state.held) != (phase, attempts, held)
+                || (state.port, &state.failure) != (port, &failure);
             state.phase = phase;
             state.failure = failure;
-            state.proof = tunnel.proof();
-            if let Some(outpost) = &self.outpost {
-                state.proof = outpost.proof().or(state.proof);
-                state.port = outpost.port();
-            }
-            state.attempts = tunnel.attempts();
+            state.proof = proof;
+            state.port = port;
+            state.attempts = attempts;
             state.held = held;
+            is_news
         });
     }
 
     fn perform(&mut self, action: Action) {
         match action {
             Action::Dial(number) => self.dial(number),
-            Action::Ping(number) => self.ping(number),
+            Action::Ping(number) => self.ping(number, Voice::Loud),
+            Action::PingQuietly(number) => self.ping(number, Voice::Quiet),
+            Action::Look(number) => {
+                if let Some(Session::Up(path, _)) = self.sessions.get(&number) {
+                    path.link.attend();
+                }
+            }
             Action::Prove(number, probe) => self.prove(number, probe),
             Action::Serve(number) => {
                 self.serving = Some(number);

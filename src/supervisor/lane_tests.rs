@@ -97,6 +97,12 @@ impl Link for Script {
         Box::pin(async {})
     }
 
+    fn hush(&self) -> bool {
+        false
+    }
+
+    fn attend(&self) {}
+
     fn ping(&self) -> Later<'_, Result<Duration, Failure>> {
         Box::pin(async {
             if !self.answers.load(SeqCst) {
@@ -199,7 +205,7 @@ impl Bench {
         let (opens, opened) = mpsc::channel(8);
         let options = Options { proof: ProofKind::Gateway, alive: None, seed: 1 };
         let purpose = Purpose::Forward(Destination::loopback(18789));
-        let limits = Limits { hold: Duration::from_secs(30), unread: Arc::default() };
+        let limits = Limits::default();
         let (span, dialer) = (tracing::Span::none(), Arc::new(Dials(dial)));
         let lane = Lane::start(span, options, purpose, &limits, dialer, scribe());
         lane.tell(Command::Wish(Wish::Up)).await;
@@ -282,7 +288,7 @@ async fn a_connection_not_yet_confirmed_waits_again_when_its_path_is_doubted() {
     let mut bench = Bench::new().await;
     let first = bench.session().await;
     bench.phase(Phase::Live).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     first.answers.store(false, SeqCst);
     let begun = clock();
     let mut local = bench.command(LONG).await;
@@ -555,7 +561,7 @@ async fn a_login_that_needed_a_code_is_not_repeated_without_a_person() {
     let (desk, dialer) = (way.desk, way.dialer);
     let options = Options { proof: ProofKind::Ssh, alive: None, seed: 1 };
     let purpose = Purpose::Forward(Destination::loopback(18789));
-    let limits = Limits { hold: LONG, unread: Arc::default() };
+    let limits = Limits { hold: LONG, ..Limits::default() };
     let span = tracing::Span::none();
     let mut lane = Lane::start(span, options, purpose, &limits, dialer, scribe());
     let mut person = desk.sit();

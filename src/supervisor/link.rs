@@ -87,6 +87,13 @@ pub(super) trait Link: Send + Sync {
     /// Waits for a sign of life; the caller bounds it.
     fn ping(&self) -> Later<'_, Result<Duration, Failure>>;
 
+    /// From now on the answer to the next ping wakes nobody until [`attend`](Self::attend), or until
+    /// more than that answer comes in; `false` where that cannot be had.
+    fn hush(&self) -> bool;
+
+    /// Takes in whatever has come in, and hears again what comes.
+    fn attend(&self);
+
     /// Waits for the session's end.
     fn closed(&self) -> Later<'_, Failure>;
 

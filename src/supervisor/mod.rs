@@ -9,6 +9,7 @@
 //! ```
 
 mod account;
+mod alarm;
 mod audience;
 mod connecting;
 mod desk;

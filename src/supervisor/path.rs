@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::{link::Link, unread::Unread};
 use crate::tunnel::{News, Number};
 
-/// Round trips that are kept for who watches: seven minutes of an idle path.
+/// Round trips that are kept for who watches: five minutes of an idle path.
 const ROUND_TRIPS: usize = 60;
 /// Inbound bytes are news at most this often.
-const HEARD_INTERVAL: Duration = Duration::from_millis(250);
+pub(super) const HEARD_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The clock of lanes: tokio's, so that tests can stop it.
 pub(super) fn clock() -> Instant {
@@ -42,13 +42,20 @@ pub(super) struct Totals {
     pub(super) bytes_out: AtomicU64,
     /// Of all lanes of the supervisor.
     pub(super) unread: Arc<Unread>,
+    /// Of the supervisor: who watches its remotes.
+    watchers: Arc<AtomicUsize>,
     round_trips: Mutex<VecDeque<Duration>>,
 }
 
 impl Totals {
     /// Of a lane whose readers' unread bytes count in `unread`.
-    pub(super) fn new(unread: Arc<Unread>) -> Self {
-        Self { unread, ..Self::default() }
+    pub(super) fn new(unread: Arc<Unread>, watchers: Arc<AtomicUsize>) -> Self {
+        Self { unread, watchers, ..Self::default() }
+    }
+
+    /// Whether anybody watches how the remotes are.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watchers.load(Relaxed) > 0
     }
 
     /// The SSH server answered a ping.
@@ -85,6 +92,10 @@ pub(super) struct Path {
     /// Streams whose local reader is far behind.
     clogged: AtomicUsize,
     awaited: AtomicBool,
+    /// Whether the lane believes so.
+    told_awaited: AtomicBool,
+    /// Milliseconds from `born` to inbound bytes that the lane does not know of; 0 if it knows all.
+    untold: AtomicU64,
     /// Whether the lane was too far behind for news that is said once.
     missed: AtomicBool,
     /// Milliseconds from `born` to the last time inbound bytes were news.
@@ -114,6 +125,8 @@ impl Path {
             company: Notify::new(),
             clogged: AtomicUsize::new(0),
             awaited: AtomicBool::new(false),
+            told_awaited: AtomicBool::new(false),
+            untold: AtomicU64::new(0),
             missed: AtomicBool::new(false),
             told: AtomicU64::new(0),
             born: clock(),
@@ -156,20 +169,26 @@ impl Path {
         self.totals.bytes_in.fetch_add(count as u64, Relaxed);
         let now = u64::try_from((clock() - self.born).as_millis()).unwrap_or(u64::MAX);
         let interval = u64::try_from(HEARD_INTERVAL.as_millis()).unwrap_or(u64::MAX);
-        let relieved = self.awaited.swap(false, Relaxed);
-        if relieved || now >= self.told.load(Relaxed) + interval {
+        self.awaited.store(false, Relaxed);
+        if now < self.told.load(Relaxed) + interval {
+            // News for each answer would cost more than the answer: the lane asks before it judges.
+            self.untold.store(now.max(1), Relaxed);
+        } else {
             self.told.store(now, Relaxed);
+            self.untold.store(0, Relaxed);
+            self.told_awaited.store(false, Relaxed);
             self.tell(News::Heard);
-            if self.link.is_stalled() {
-                // What comes in says nothing of the way out.
-                self.asked();
-            }
+        }
+        if self.link.is_stalled() {
+            // What comes in says nothing of the way out.
+            self.asked();
         }
     }
 
     /// The server answered the wish for a stream.
     pub(super) fn answered(&self) {
         if self.awaited.swap(false, Relaxed) {
+            self.told_awaited.store(false, Relaxed);
             self.tell(News::Answered);
         }
     }
@@ -182,9 +201,25 @@ impl Path {
 
     /// Something went out that wants an answer.
     pub(super) fn asked(&self) {
-        if !self.awaited.swap(true, Relaxed) {
+        self.awaited.store(true, Relaxed);
+        if !self.told_awaited.swap(true, Relaxed) {
             self.tell(News::Awaited);
         }
+    }
+
+    /// When bytes last came in that the lane was not told of, and whether more are awaited since.
+    pub(super) fn late_news(&self) -> Option<(Instant, bool)> {
+        let heard = self.untold.swap(0, Relaxed);
+        if heard == 0 {
+            return None;
+        }
+        // Before the look: whoever asks from here on tells.
+        self.told_awaited.store(false, Relaxed);
+        let is_awaited = self.awaited.load(Relaxed);
+        if is_awaited {
+            self.told_awaited.store(true, Relaxed);
+        }
+        Some((self.born + Duration::from_millis(heard), is_awaited))
     }
 
     /// A stream's local reader fell far behind, or caught up.

@@ -26,7 +26,6 @@ use super::{
     metrics::{Carried, Reading},
     path::clock,
     port::Port,
-    unread::Unread,
     unstarted::Unstarted,
 };
 use crate::{
@@ -37,8 +36,6 @@ use crate::{
     tunnel::{Failure, Options, Phase, ProofKind, Wish},
 };
 
-/// How long a connection waits for a path.
-const HOLD: Duration = Duration::from_secs(30);
 /// How long the streams of a remote that was replaced may live on.
 const RETIRE: Duration = Duration::from_secs(600);
 /// Between two looks at whether they have ended.
@@ -91,7 +88,7 @@ impl Remote {
         name: &str,
         mut definition: config::Remote,
         way: Way,
-        unread: &Arc<Unread>,
+        limits: &Limits,
         scribe: Scribe,
     ) -> Self {
         let Way { label, dialer, desk, keyring, plan, forwards: configured, is_near, alive, port } =
@@ -116,12 +113,11 @@ impl Remote {
         };
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let options = Options { proof, alive, seed };
-        let limits = Limits { hold: HOLD, unread: Arc::clone(unread) };
         let gateway = Lane::start(
             span.clone(),
             options,
             purpose,
-            &limits,
+            limits,
             Arc::clone(&dialer),
             scribe.clone(),
         );
@@ -131,7 +127,7 @@ impl Remote {
             let seed = seeds.next().unwrap_or(seed);
             let options = Options { proof: ProofKind::Ssh, alive, seed };
             let scribe = scribe.of_forward(forward.listen.to_string());
-            let lane = Lane::start(span, options, purpose, &limits, Arc::clone(&dialer), scribe);
+            let lane = Lane::start(span, options, purpose, limits, Arc::clone(&dialer), scribe);
             (forward.clone(), lane)
         };
         let companion = definition.companion();

@@ -26,14 +26,13 @@ use super::{
     door::Doors,
     handover::{self, Estate, Pool, Word},
     incoming::{Incoming, Local},
-    lane::{Command, hopeless},
+    lane::{Command, Limits, hopeless},
     lock::locked,
     metrics::Exporter,
     place::Lock,
     program::Program,
     remote::{self, Remote},
     token,
-    unread::Unread,
     unstarted::Unstarted,
     watch::{Wake, Watch},
 };
@@ -59,8 +58,8 @@ pub(super) struct Supervisor {
     pub(super) paths: Paths,
     /// The last command's agent.
     pub(super) agent: Arc<Mutex<Option<PathBuf>>>,
-    /// What local readers have not taken yet, of all streams.
-    unread: Arc<Unread>,
+    /// The bounds of all lanes, and what counts against them.
+    pub(super) limits: Limits,
     /// Those at work. Whoever needs two of these locks at once takes them in the order in which they
     /// stand here: `remotes`, `trials`, `unstarted`.
     pub(super) remotes: Mutex<HashMap<String, Arc<Remote>>>,
@@ -73,8 +72,6 @@ pub(super) struct Supervisor {
     pub(super) retiring: tokio::sync::Mutex<JoinSet<()>>,
     /// What has happened.
     pub(super) book: Arc<Book>,
-    /// How many commands watch.
-    pub(super) watchers: Mutex<usize>,
     /// Who answers scrapes, if somebody shall.
     pub(super) exporter: Mutex<Option<Exporter>>,
     /// When it began.
@@ -134,13 +131,12 @@ impl Supervisor {
         Arc::new(Self {
             paths,
             agent: Arc::new(Mutex::new(estate.agent)),
-            unread: Arc::default(),
+            limits: Limits::default(),
             remotes: Mutex::new(HashMap::new()),
             trials: Mutex::new(HashMap::new()),
             unstarted: Mutex::default(),
             retiring: tokio::sync::Mutex::default(),
             book,
-            watchers: Mutex::new(0),
             exporter: Mutex::new(None),
             started: SystemTime::now(),
             connects: Mutex::default(),
@@ -197,7 +193,7 @@ impl Supervisor {
             debug!(remote = name, left_out, "a forward of the ssh configuration is not made");
         }
         let scribe = Scribe::new(Arc::clone(&self.book), name);
-        Arc::new(Remote::new(name, definition, way, &self.unread, scribe))
+        Arc::new(Remote::new(name, definition, way, &self.limits, scribe))
     }
 
     /// Whether a saved remote other than `name` claims a local port.

@@ -3,7 +3,7 @@
 //! On Linux nothing is asked again and again: a timer on the boot clock fires at resume, one on the
 //! wall clock is cancelled by every step of it (timerfd_create(2)), a stopped process is told when
 //! it goes on, and the kernel sends news of addresses and routes (rtnetlink(7)). A look at the
-//! clocks every half minute stands behind them. Where there is a logind, it says beforehand that the
+//! clocks every other minute stands behind them. Where there is a logind, it says beforehand that the
 //! machine goes to sleep, and afterwards that it woke. Elsewhere it is one look a second.
 
 use std::{
@@ -71,7 +71,7 @@ use kernel::Kernel;
 use logind::{Logind, Word};
 
 /// Between two looks at the clocks where the kernel tells what happens in between.
-const LOOK_BEHIND: Duration = Duration::from_secs(30);
+const LOOK_BEHIND: Duration = Duration::from_secs(120);
 /// Between two looks where it does not.
 const LOOK_ALONE: Duration = Duration::from_secs(1);
 /// Within which two sources tell of the same wake: services start again before logind speaks.

@@ -31,14 +31,30 @@ pub(crate) struct Proof {
     pub(crate) rtt: Duration,
 }
 
-/// Between two pings of a path on which nobody waits.
-pub(super) const PING_IDLE: Duration = Duration::from_secs(7);
+/// Between two pings of a path on which nobody waits. A link that falls silent right after an answer
+/// is asked once more after this time, and found silent after the same time again: within ten
+/// seconds.
+pub(super) const PING_IDLE: Duration = Duration::from_millis(4800);
 /// Between two pings while somebody waits for an answer.
 pub(super) const PING_AWAITED: Duration = Duration::from_secs(1);
 /// The shortest time a ping may stay unanswered.
 const PING_PATIENCE: Duration = Duration::from_millis(1500);
 /// The longest, however long the round trip.
 const PING_PATIENCE_MOST: Duration = Duration::from_secs(5);
+
+/// How long this machine may take to read an answer that has arrived.
+const LOOK_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How the answer to the ping under way is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ear {
+    /// It is heard as it comes.
+    Open,
+    /// It wakes nobody: it is looked for when the next ping is due.
+    Closed,
+    /// It is looked for since then.
+    Looking(Instant),
+}
 
 /// How long a dial that was under way at a wake or a change of route may still take before another
 /// one begins beside it.
@@ -81,6 +97,8 @@ pub(super) struct Attempt {
     pub(super) awaited: bool,
     /// When the ping that is under way was sent.
     pub(super) pinged: Option<Instant>,
+    /// How its answer is waited for.
+    pub(super) ear: Ear,
     /// Since when the session is silent though asked; new connections do not go there.
     pub(super) suspect: Option<Instant>,
     /// Since when the network may have left a dial hanging, or a session dead: what a machine had
@@ -111,6 +129,7 @@ impl Attempt {
             heard: now,
             awaited: false,
             pinged: None,
+            ear: Ear::Open,
             suspect: None,
             doubted: None,
             shaking: None,
@@ -143,7 +162,7 @@ impl Attempt {
             News::Pong { rtt } | News::Proved { rtt } => {
                 *rtt > now.saturating_duration_since(doubt)
             }
-            News::Heard | News::Alive | News::Answered | News::NotProved(_) => true,
+            News::Heard | News::Alive | News::Found | News::Answered | News::NotProved(_) => true,
             News::SessionUp { .. }
             | News::Shaking(_)
             | News::Stranded(_)
@@ -172,11 +191,35 @@ impl Attempt {
         if !self.has_session() || self.suspect.is_some() {
             return None;
         }
-        let is_asked = self.proof_asked.is_some() || matches!(self.stage, Stage::Proving { .. });
-        let interval = if self.awaited || is_asked { PING_AWAITED } else { idle };
-        Some(match self.pinged {
-            Some(sent) => sent.max(self.heard) + self.patience(),
-            None => self.heard + interval,
+        let interval = if self.is_awaited() { PING_AWAITED } else { idle };
+        // A proof that was just asked for asks the session as well.
+        let asked = self.proof_asked.filter(|_| !self.awaited).unwrap_or(self.heard);
+        let since = self.heard.max(asked);
+        Some(match (self.pinged, self.ear) {
+            (Some(sent), Ear::Open) => sent.max(self.heard) + self.patience(),
+            (Some(_), Ear::Looking(since)) => since.max(self.heard) + LOOK_PATIENCE,
+            // Nobody has listened for the answer, so its absence says nothing: asked anew.
+            (Some(_), Ear::Closed) if self.is_awaited() => since + interval,
+            (Some(sent), Ear::Closed) => sent + idle,
+            (None, _) => since + interval,
         })
+    }
+
+    /// Whether nobody waits, and a proof is due by `soon`.
+    pub(super) fn is_proof_near(&self, soon: Instant) -> bool {
+        let is_due = self.next_proof.is_some_and(|at| at <= soon);
+        is_due && self.stage == Stage::Serving && !self.parked && !self.is_awaited()
+    }
+
+    /// Whether somebody waits for an answer of any kind.
+    pub(super) fn is_awaited(&self) -> bool {
+        let is_asked = self.proof_asked.is_some() || matches!(self.stage, Stage::Proving { .. });
+        self.awaited || is_asked
+    }
+
+    /// A ping goes out, whose answer is heard as it comes.
+    pub(super) fn ask_aloud(&mut self, now: Instant) {
+        self.pinged = Some(now);
+        self.ear = Ear::Open;
     }
 }

@@ -86,6 +86,8 @@ pub(crate) enum News {
         /// After so long.
         rtt: Duration,
     },
+    /// The answer to a quiet ping was there.
+    Found,
     /// Something went out (bytes through a stream, or the wish for one), and nothing came in since.
     Awaited,
     /// The SSH server answered what was awaited.
@@ -119,6 +121,10 @@ pub(crate) enum Action {
     Dial(Number),
     /// Ask the SSH server for a sign of life.
     Ping(Number),
+    /// The same, and let the answer wake nobody where that can be had; otherwise it is [`News::Pong`].
+    PingQuietly(Number),
+    /// Look for the answer to the quiet ping.
+    Look(Number),
     /// Ask the gateway.
     Prove(Number, Probe),
     /// New connections, and those held, go to this attempt.

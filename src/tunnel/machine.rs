@@ -12,7 +12,7 @@ mod due;
 mod news;
 
 /// Between two `/healthz` proofs of a path that works.
-const PROOF_INTERVAL: Duration = Duration::from_secs(60);
+const PROOF_INTERVAL: Duration = Duration::from_secs(120);
 /// Between two proofs while the gateway is slow.
 const PROOF_INTERVAL_SLOW: Duration = Duration::from_secs(5);
 /// How long a gateway may take to answer a proof.
@@ -272,7 +272,7 @@ impl Tunnel {
             } else {
                 // Beside one under way: its answer may be on this machine already.
                 actions.push(Action::Ping(attempt.number));
-                attempt.pinged = Some(now);
+                attempt.ask_aloud(now);
                 // Behind a slow reader the answer may take as long as the reader does.
                 if !attempt.parked {
                     attempt.doubted = Some(now);

@@ -76,6 +76,7 @@ impl Sim {
                 }
                 News::Heard
                 | News::Alive
+                | News::Found
                 | News::Answered
                 | News::Pong { .. }
                 | News::Shaking(_)
@@ -180,7 +181,10 @@ impl Sim {
             }
             Action::Serve(number) => self.served = Some(number),
             Action::Hold => self.served = None,
-            Action::Ping(number) | Action::Prove(number, _) => {
+            Action::Ping(number)
+            | Action::PingQuietly(number)
+            | Action::Look(number)
+            | Action::Prove(number, _) => {
                 assert!(self.alive.contains(&number), "asks only what lives");
                 assert!(self.up.contains(&number), "asks only sessions");
             }
@@ -206,7 +210,7 @@ impl Sim {
         }
         for attempt in self.tunnel.current.iter().chain(&self.tunnel.replacement) {
             if attempt.has_session() && attempt.suspect.is_none() {
-                let asked = self.tunnel.deadline().is_some_and(|at| at <= self.now + PING_IDLE);
+                let asked = self.tunnel.deadline().is_some_and(|at| at <= self.now + ms(7_000));
                 assert!(asked, "a session that is trusted is asked within seven seconds");
             }
         }
@@ -234,6 +238,8 @@ impl Sim {
             for action in &due {
                 if let Action::Ping(number) = action {
                     self.event(Event::News(*number, News::Pong { rtt: ms(20) }));
+                } else if let Action::Look(number) = action {
+                    actions.extend(self.event(Event::News(*number, News::Found)));
                 }
             }
             actions.extend(due);
@@ -289,6 +295,74 @@ fn suspects_within_ten_seconds_while_idle() {
     let mut sim = live();
     sim.pass(ms(10_000));
     assert_eq!(sim.tunnel.phase(), Phase::Suspect);
+}
+
+#[test]
+fn an_answer_while_idle_is_looked_for_when_the_next_ping_is_due() {
+    let mut sim = live();
+    let one = Number(1);
+    assert_eq!(sim.pass(PING_IDLE), [Action::PingQuietly(one)]);
+    for _ in 0..3 {
+        assert_eq!(sim.pass(PING_IDLE), [Action::Look(one)], "one wake-up an interval");
+        assert_eq!(sim.news(1, News::Found), [Action::PingQuietly(one)]);
+    }
+    assert_eq!(sim.tunnel.phase(), Phase::Live);
+}
+
+#[test]
+fn a_link_that_dies_right_after_an_answer_is_suspect_within_ten_seconds() {
+    let mut sim = live();
+    sim.pass(PING_IDLE);
+    sim.pass(ms(20));
+    // The answer came here, and nothing does after it.
+    let frozen = sim.now;
+    sim.pass(PING_IDLE - ms(20));
+    sim.news(1, News::Found);
+    sim.pass(ms(9_990) - (sim.now - frozen));
+    assert_eq!(sim.tunnel.phase(), Phase::Suspect);
+}
+
+#[test]
+fn an_answer_that_nobody_listened_for_is_not_missed_by_whoever_waits() {
+    let mut sim = live();
+    sim.pass(PING_IDLE);
+    sim.pass(ms(3000));
+    assert_eq!(sim.news(1, News::Awaited), [Action::Ping(Number(1))], "asked anew, aloud");
+    assert_eq!(sim.news(1, News::Found), [], "that is the answer to the ping before");
+    assert_eq!(sim.tunnel.phase(), Phase::Live);
+    sim.pass(ms(1500));
+    assert_eq!(sim.tunnel.phase(), Phase::Suspect, "the loud one stays unanswered");
+}
+
+#[test]
+fn an_idle_hour_is_worth_thirteen_looks_a_minute() {
+    let mut sim = live();
+    let mut looks = 0;
+    let end = sim.now + ms(3_600_000);
+    while sim.now < end {
+        let due = sim.tunnel.deadline().expect("an idle tunnel is asked");
+        sim.now = due;
+        looks += 1;
+        let mut todo = sim.event(Event::Tick);
+        while let Some(action) = todo.pop() {
+            match action {
+                Action::Look(number) => todo.extend(sim.event(Event::News(number, News::Found))),
+                Action::Prove(number, _) => {
+                    let rtt = ms(5);
+                    todo.extend(sim.event(Event::News(number, News::Proved { rtt })));
+                }
+                Action::PingQuietly(_) => {}
+                Action::Dial(_)
+                | Action::Ping(_)
+                | Action::Serve(_)
+                | Action::Hold
+                | Action::Drain(_)
+                | Action::Kill(_) => panic!("an idle tunnel does nothing else: {action:?}"),
+            }
+        }
+    }
+    assert!(looks <= 13 * 60, "{looks} looks");
+    assert_eq!(sim.tunnel.phase(), Phase::Live);
 }
 
 #[test]
@@ -756,7 +830,7 @@ fn a_gateway_that_is_down_is_asked_again_without_a_new_login() {
 fn a_slow_gateway_is_no_reason_to_dial_again() {
     let mut sim = live();
     let mut asked = 0;
-    for _ in 0..40 {
+    for _ in 0..80 {
         let actions = sim.pass_answering(ms(2000));
         asked += actions.iter().filter(|a| matches!(a, Action::Prove(..))).count();
     }

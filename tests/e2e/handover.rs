@@ -330,6 +330,9 @@ fn the_end_reaches_one_that_drains_though_the_one_in_between_is_gone() {
             None => assert!(signal(pid(&scene.laptop), Signal::SIGTERM)),
         }
         stream.ends();
+        wait_until("the one that drained has ended", LIMIT, || {
+            (scene.laptop.processes().len() <= 1).then_some(())
+        });
     }
 }
 

@@ -10,9 +10,11 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// Methods whose reply has another name than the rule makes, as pointers into the schema.
-const REPLIES: [(&str, &str); 2] = [
+const REPLIES: [(&str, &str); 4] = [
     ("connect", "/definitions/HelloOk"),
     ("health", "/definitions/HelloOk/properties/snapshot/properties/health"),
+    ("exec.approvals.node.get", "/definitions/ExecApprovalsNodeSnapshot"),
+    ("exec.approvals.node.set", "/definitions/ExecApprovalsNodeSnapshot"),
 ];
 /// Events whose payload has another name than the rule makes.
 const PAYLOADS: [(&str, &str); 1] =

@@ -2,8 +2,12 @@
 
 mod catalog;
 mod config;
+pub(in crate::gateway) mod device;
+mod exec_approvals;
 mod health;
 mod logs;
+mod node_side;
+mod nodes;
 mod system;
 
 pub(super) use health::Summary;
@@ -12,7 +16,11 @@ use super::dispatch::Dispatcher;
 
 /// Takes up every handler.
 pub(super) fn register(dispatcher: &mut Dispatcher) {
+    device::register(dispatcher);
+    exec_approvals::register(dispatcher);
     health::register(dispatcher);
+    node_side::register(dispatcher);
+    nodes::register(dispatcher);
     system::register(dispatcher);
     catalog::register(dispatcher);
     config::register(dispatcher);

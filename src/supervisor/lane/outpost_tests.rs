@@ -60,7 +60,7 @@ impl Bench {
             span,
             options,
             purpose,
-            &Limits { hold: PATIENCE, unread: Arc::default() },
+            &Limits { hold: PATIENCE, ..Limits::default() },
             Arc::clone(&self.dialer),
             Scribe::new(Arc::new(Book::unwritten()), "vps"),
         );

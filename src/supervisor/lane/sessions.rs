@@ -1,11 +1,11 @@
 //! Sessions: dialled, asked, drained and ended as the machine wants it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use super::{Actor, Message, PING_LIMIT, Session, ask::ask_gateway};
+use super::{Actor, Message, PING_LIMIT, Session, Voice, ask::ask_gateway};
 use crate::{
     supervisor::{
         link::{Link, Progress},
@@ -52,6 +52,21 @@ impl Actor {
         }
     }
 
+    /// What the sessions kept to themselves, with when it was.
+    pub(super) fn late_news(&mut self) -> Vec<(Number, News, Instant)> {
+        let paths = self.sessions.values().filter_map(|session| match session {
+            Session::Up(path, _) => Some(path),
+            Session::Dialling { .. } => None,
+        });
+        let late = paths.filter_map(|path| Some((path.number, path.late_news()?)));
+        late.flat_map(|(number, (heard, is_awaited))| {
+            let heard = Some((number, News::Heard, heard));
+            let awaited = is_awaited.then(|| (number, News::Awaited, clock()));
+            [heard, awaited].into_iter().flatten()
+        })
+        .collect()
+    }
+
     pub(super) fn signs_of_life(&mut self) -> Vec<(Number, bool)> {
         let paths = self.sessions.values().filter_map(|session| match session {
             Session::Up(path, _) => Some(path),
@@ -86,14 +101,20 @@ impl Actor {
         self.sessions.insert(number, Session::Dialling { task, draining: false });
     }
 
-    pub(super) fn ping(&mut self, number: Number) {
+    pub(super) fn ping(&mut self, number: Number, voice: Voice) {
         let Some(Session::Up(path, _)) = self.sessions.get(&number) else { return };
         let (path, news) = (Arc::clone(path), self.news.clone());
         path.listen();
+        // Whoever watches wants to see how long each answer takes.
+        let is_quiet = voice == Voice::Quiet && !self.totals.is_watched() && path.link.hush();
+        if !is_quiet {
+            path.link.attend();
+        }
         self.tasks.spawn(async move {
             if let Ok(Ok(rtt)) = timeout(PING_LIMIT, path.link.ping()).await {
                 path.stop_listening();
-                let _ended = news.send((number, News::Pong { rtt })).await;
+                let answer = if is_quiet { News::Found } else { News::Pong { rtt } };
+                let _ended = news.send((number, answer)).await;
             }
         });
     }

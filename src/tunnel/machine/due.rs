@@ -8,7 +8,7 @@ use super::{
 };
 use crate::tunnel::{
     Action, Cause, Failure, Number, Probe, Wish,
-    attempt::{Attempt, PING_IDLE, Stage},
+    attempt::{Attempt, Ear, PING_IDLE, Stage},
 };
 
 impl Tunnel {
@@ -152,14 +152,38 @@ impl Tunnel {
         actions: &mut Vec<Action>,
     ) {
         let idle = self.idle();
+        // Twice an interval that somebody chose may be too long.
+        let is_calm = self.options.alive.is_none()
+            && self.replacement.is_none()
+            && self.served == Some(number);
         let Some(attempt) = self.attempt(number) else { return };
         if attempt.ping_deadline(idle).is_none_or(|at| at > now) {
             return;
         }
-        if attempt.pinged.is_none() {
-            attempt.pinged = Some(now);
-            actions.push(Action::Ping(number));
-            return;
+        match (attempt.pinged, attempt.ear) {
+            // A proof that is due before long takes the ping's place.
+            (None, _) if is_calm && attempt.is_proof_near(now + idle) => {
+                attempt.proof_asked = Some(now);
+                actions.push(Action::Prove(number, Probe::Healthz));
+                return;
+            }
+            (None, _) if is_calm && !attempt.is_awaited() => {
+                attempt.pinged = Some(now);
+                attempt.ear = Ear::Closed;
+                actions.push(Action::PingQuietly(number));
+                return;
+            }
+            (Some(_), Ear::Closed) if !attempt.is_awaited() => {
+                attempt.ear = Ear::Looking(now);
+                actions.push(Action::Look(number));
+                return;
+            }
+            (None, _) | (Some(_), Ear::Closed) => {
+                attempt.ask_aloud(now);
+                actions.push(Action::Ping(number));
+                return;
+            }
+            (Some(_), Ear::Open | Ear::Looking(_)) => {}
         }
         if self.replacement.as_ref().is_some_and(|attempt| attempt.number == number) {
             // It is no better than what it was to replace.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::tunnel::{
     Action, Cause, Failure, News, Number, Probe, Proof, ProofKind,
-    attempt::{Attempt, Stage},
+    attempt::{Attempt, Ear, Stage},
 };
 
 impl Tunnel {
@@ -52,7 +52,7 @@ impl Tunnel {
                     self.on_proved(number, Duration::ZERO, now, actions);
                 }
             }
-            News::Heard | News::Alive | News::Answered | News::Pong { .. } => {
+            News::Heard | News::Alive | News::Found | News::Answered | News::Pong { .. } => {
                 self.on_heard(number, &news, now, actions);
             }
             News::Shaking(is_reached) => attempt.shaking = is_reached.then_some(now),
@@ -121,6 +121,7 @@ impl Tunnel {
             }
             News::Heard
             | News::Alive
+            | News::Found
             | News::Answered
             | News::Pong { .. }
             | News::SessionUp { .. }
@@ -141,7 +142,14 @@ impl Tunnel {
     ) {
         let gateway = self.options.proof == ProofKind::Gateway;
         let Some(attempt) = self.attempt(number) else { return };
-        attempt.heard = now;
+        // The answer that nobody listened for may be as old as the question.
+        let mut heard = now;
+        if *news == News::Found && attempt.suspect.is_none() {
+            let Some(sent) = attempt.pinged.filter(|_| attempt.ear != Ear::Open) else { return };
+            heard = attempt.heard.max(sent);
+            attempt.pinged = None;
+        }
+        attempt.heard = heard.max(attempt.heard);
         let mut late = false;
         if let News::Pong { rtt } = news {
             late = *rtt > attempt.patience();
@@ -161,7 +169,7 @@ impl Tunnel {
         }
         if late {
             // It tells how long the path was gone, and not how long it is: a second answer does.
-            attempt.pinged = Some(now);
+            attempt.ask_aloud(now);
             actions.push(Action::Ping(number));
         }
         if relieved && gateway {
@@ -181,7 +189,7 @@ impl Tunnel {
                 self.slow = false;
             }
             _ if gateway => {}
-            _ => self.proof = Some(Proof { kind: ProofKind::Ssh, at: now, rtt }),
+            _ => self.proof = Some(Proof { kind: ProofKind::Ssh, at: heard, rtt }),
         }
     }
 

@@ -1,0 +1,407 @@
+//! `openclaw devices`: who is paired with the gateway, who asks to be, and with which rights.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{
+    Context,
+    output::period,
+    which::{Which, block_on, left, reach, read},
+};
+use crate::{
+    client::{EVERYTHING, Reached},
+    problem::{Class, Problem},
+    protocol::{DeviceAbout, DevicePairing, DeviceRequest, PairedDevice},
+};
+
+/// Arguments of `devices`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show who asks to be paired, and who is
+    List {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Let a device in that asks; without an id, show the latest request
+    Approve {
+        /// The request, as `devices list` shows it
+        #[arg(value_name = "REQUEST", conflicts_with = "latest")]
+        request: Option<String>,
+        /// Show the latest request and how to approve it
+        #[arg(long)]
+        latest: bool,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Turn a device away that asks
+    Reject {
+        /// The request, as `devices list` shows it
+        #[arg(value_name = "REQUEST")]
+        request: String,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Forget a paired device and end its connections
+    Remove {
+        /// The device, as `devices list` shows it
+        #[arg(value_name = "DEVICE")]
+        device: String,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Call a paired device something else
+    Rename {
+        /// The device, as `devices list` shows it
+        #[arg(long, value_name = "DEVICE")]
+        device: String,
+        /// Its new name, at most 64 characters
+        #[arg(long, value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Forget every paired device
+    Clear {
+        /// Yes, all of them
+        #[arg(long)]
+        yes: bool,
+        /// Turn away those that ask as well
+        #[arg(long)]
+        pending: bool,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Replace a device's token and end its connections
+    Rotate {
+        #[command(flatten)]
+        token: Token,
+        /// What the new token holds; once for each scope
+        #[arg(long, value_name = "SCOPE", conflicts_with = "no_scopes")]
+        scope: Vec<String>,
+        /// The new token holds no scopes
+        #[arg(long)]
+        no_scopes: bool,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Take a device's token back and end its connections
+    Revoke {
+        #[command(flatten)]
+        token: Token,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Make a code with which one machine joins as a node, within ten minutes
+    JoinCode {
+        /// How that machine reaches the gateway: wss://…, or ws:// on loopback or a private network
+        #[arg(long, value_name = "URL")]
+        public_url: Option<String>,
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// Whose token.
+#[derive(Debug, clap::Args)]
+struct Token {
+    /// The device, as `devices list` shows it
+    #[arg(long, value_name = "DEVICE")]
+    device: String,
+    /// `operator` or `node`
+    #[arg(long, value_name = "ROLE")]
+    role: String,
+}
+
+/// Runs one of the `devices` commands.
+pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    match &arguments.command {
+        Command::List { which } => list(context, which),
+        Command::Approve { request: Some(request), which, .. } => change(
+            context,
+            which,
+            "device.pair.approve",
+            &json!({"requestId": request}),
+            |answer| {
+                let device = answer.pointer("/device/deviceId").and_then(Value::as_str);
+                format!("approved {}", device.unwrap_or(request))
+            },
+        ),
+        Command::Approve { request: None, which, .. } => preview(context, which),
+        Command::Reject { request, which } => {
+            change(context, which, "device.pair.reject", &json!({"requestId": request}), |_| {
+                format!("rejected {request}")
+            })
+        }
+        Command::Remove { device, which } => {
+            change(context, which, "device.pair.remove", &json!({"deviceId": device}), |_| {
+                format!("removed {device}")
+            })
+        }
+        Command::Rename { device, name, which } => {
+            let params = json!({"deviceId": device, "label": name});
+            change(context, which, "device.pair.rename", &params, |_| {
+                format!("{device} is called {name}")
+            })
+        }
+        Command::Clear { yes, pending, which } => clear(context, which, *yes, *pending),
+        Command::Rotate { token: Token { device, role }, scope, no_scopes, which } => {
+            let mut params = json!({"deviceId": device, "role": role});
+            if let (Some(fields), true) = (params.as_object_mut(), *no_scopes || !scope.is_empty())
+            {
+                fields.insert("scopes".to_owned(), json!(scope));
+            }
+            change(context, which, "device.token.rotate", &params, |_| {
+                format!("rotated the {role} token of {device}")
+            })
+        }
+        Command::Revoke { token: Token { device, role }, which } => {
+            let params = json!({"deviceId": device, "role": role});
+            change(context, which, "device.token.revoke", &params, |_| {
+                format!("revoked the {role} token of {device}")
+            })
+        }
+        Command::JoinCode { public_url, which } => join_code(context, which, public_url.as_deref()),
+    }
+}
+
+/// Calls a method that changes something, once the gateway is known to be the right one.
+fn change(
+    context: &Context,
+    which: &Which,
+    method: &str,
+    params: &Value,
+    said: impl Fn(&Value) -> String,
+) -> anyhow::Result<ExitCode> {
+    let plan = which.plan(context)?;
+    block_on(async {
+        let deadline = which.deadline();
+        let reached = reach(context, &plan, EVERYTHING, deadline).await?;
+        reached.verify(left(deadline)).await?;
+        let answer = reached.gateway.call(method, Some(params.clone()), left(deadline)).await?;
+        if context.output.is_json() {
+            context.output.value(&answer)?;
+        } else {
+            context.output.line(said(&answer));
+        }
+        reached.gateway.close().await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn pairing(reached: &Reached, which: &Which) -> Result<(Value, DevicePairing), Problem> {
+    let answer = read(reached, "device.pair.list", which.deadline()).await?;
+    let pairing = serde_json::from_value(answer.clone()).map_err(|error| {
+        Problem::new(
+            Class::Rpc,
+            format!("the gateway's list of devices is not understood: {error}"),
+        )
+        .fix("openclaw gateway call device.pair.list")
+    })?;
+    Ok((answer, pairing))
+}
+
+fn list(context: &Context, which: &Which) -> anyhow::Result<ExitCode> {
+    let plan = which.plan(context)?;
+    block_on(async {
+        let reached = reach(context, &plan, EVERYTHING, which.deadline()).await?;
+        if context.output.is_json() {
+            // Another gateway's list may hold more than we know of.
+            context.output.value(&read(&reached, "device.pair.list", which.deadline()).await?)?;
+        } else {
+            let (_, pairing) = pairing(&reached, which).await?;
+            let now = jiff::Timestamp::now().as_millisecond();
+            for request in &pairing.pending {
+                for line in request_lines(request, &pairing.paired, now) {
+                    context.output.line(line);
+                }
+            }
+            for device in &pairing.paired {
+                for line in device_lines(device) {
+                    context.output.line(line);
+                }
+            }
+            if pairing.pending.is_empty() && pairing.paired.is_empty() {
+                context.output.line("no device is paired, and none asks to be");
+            }
+        }
+        reached.gateway.close().await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// What the latest request is, and how to approve it; approves nothing.
+fn preview(context: &Context, which: &Which) -> anyhow::Result<ExitCode> {
+    let plan = which.plan(context)?;
+    block_on(async {
+        let reached = reach(context, &plan, EVERYTHING, which.deadline()).await?;
+        let (_, pairing) = pairing(&reached, which).await?;
+        reached.gateway.close().await;
+        let Some(latest) = pairing.pending.iter().max_by_key(|request| request.ts) else {
+            return Err(Problem::new(Class::Rpc, "no device asks to be paired").into());
+        };
+        let now = jiff::Timestamp::now().as_millisecond();
+        if !context.output.is_json() {
+            for line in request_lines(latest, &pairing.paired, now) {
+                context.output.line(line);
+            }
+        }
+        let message = "nothing was approved: a request is approved by its id";
+        Err(Problem::new(Class::Rpc, message).fix(approval("devices", &latest.request_id)).into())
+    })
+}
+
+fn clear(context: &Context, which: &Which, yes: bool, pending: bool) -> anyhow::Result<ExitCode> {
+    if !yes {
+        let what = "this forgets every paired device";
+        return Err(Problem::new(Class::Usage, what).fix("openclaw devices clear --yes").into());
+    }
+    let plan = which.plan(context)?;
+    block_on(async {
+        let deadline = which.deadline();
+        let reached = reach(context, &plan, EVERYTHING, deadline).await?;
+        let (_, pairing) = pairing(&reached, which).await?;
+        let (mut removed, mut rejected) = (Vec::new(), Vec::new());
+        for device in &pairing.paired {
+            let params = json!({"deviceId": device.device_id});
+            reached.gateway.call("device.pair.remove", Some(params), left(deadline)).await?;
+            removed.push(&device.device_id);
+        }
+        for request in pairing.pending.iter().filter(|_| pending) {
+            let params = json!({"requestId": request.request_id});
+            reached.gateway.call("device.pair.reject", Some(params), left(deadline)).await?;
+            rejected.push(&request.request_id);
+        }
+        if context.output.is_json() {
+            let answer = json!({"removedDevices": removed, "rejectedPending": rejected});
+            context.output.value(&answer)?;
+        } else {
+            let (removed, rejected) = (removed.len(), rejected.len());
+            context.output.line(format!("removed {removed} devices, rejected {rejected} requests"));
+        }
+        reached.gateway.close().await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn join_code(
+    context: &Context,
+    which: &Which,
+    public_url: Option<&str>,
+) -> anyhow::Result<ExitCode> {
+    let Some(public_url) = public_url else {
+        let what = "a gateway does not know how another machine reaches it";
+        return Err(Problem::new(Class::Usage, what)
+            .fix("openclaw devices join-code --public-url wss://gateway.example")
+            .into());
+    };
+    let params = json!({"bootstrapProfile": "node", "joinUrl": true, "publicUrl": public_url});
+    change(context, which, "device.pair.setupCode", &params, |answer| {
+        let url = answer.get("joinUrl").and_then(Value::as_str).unwrap_or_default();
+        format!("On the machine that joins, within ten minutes:\n  npx openclaw connect {url}")
+    })
+}
+
+fn request_lines(request: &DeviceRequest, paired: &[PairedDevice], now: i64) -> [String; 2] {
+    let age = u64::try_from(now).unwrap_or(0).saturating_sub(request.ts);
+    let known = paired.iter().find(|device| device.device_id == request.device_id);
+    let asks = match known {
+        None => "asks to be paired",
+        Some(known) if !known.roles.contains(&request.role) => "asks for another role",
+        Some(_) => "asks for more scopes",
+    };
+    let from =
+        request.about.remote_ip.as_deref().map(|ip| format!(" from {ip}")).unwrap_or_default();
+    let name = name_of(None, &request.about, &request.device_id);
+    let scopes = listed(&request.scopes);
+    [
+        format!("{} · {name} {asks}{from}, {} ago", request.request_id, period(age)),
+        format!(
+            "    {} with {scopes} · {}",
+            shown(&request.role),
+            approval("devices", &request.request_id)
+        ),
+    ]
+}
+
+fn device_lines(device: &PairedDevice) -> [String; 2] {
+    let name = name_of(device.operator_label.as_ref(), &device.about, &device.device_id);
+    let here = if device.connected == Some(true) { " · connected" } else { "" };
+    let tokens: Vec<String> = device
+        .tokens
+        .iter()
+        .map(|token| {
+            let word = if token.revoked_at_ms.is_some() { "revoked" } else { "paired" };
+            format!("{} ({word}) with {}", token.role, listed(&token.scopes))
+        })
+        .collect();
+    [format!("{} · {name}{here}", device.device_id), format!("    {}", tokens.join("; "))]
+}
+
+fn name_of(label: Option<&String>, about: &DeviceAbout, id: &str) -> String {
+    let name = label.or(about.display_name.as_ref()).or(about.client_id.as_ref());
+    shown(name.map_or(id, String::as_str))
+}
+
+/// The command of a group that approves a request; a gateway's text is never part of one.
+pub(super) fn approval(group: &str, id: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_id = !id.is_empty() && !id.starts_with('-') && id.chars().all(is_word);
+    format!("openclaw {group} approve {}", if is_id { id } else { "REQUEST" })
+}
+
+/// A device's own words, which may hold anything, on one line of a terminal.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+fn listed(scopes: &[String]) -> String {
+    if scopes.is_empty() { "no scopes".to_owned() } else { shown_list(scopes) }
+}
+
+fn shown_list(scopes: &[String]) -> String {
+    scopes.iter().map(|scope| shown(scope)).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_devices_own_words_do_not_reach_the_terminal_as_commands() {
+        let about = DeviceAbout {
+            display_name: Some("evil\u{1b}[2J\nname".to_owned()),
+            ..DeviceAbout::default()
+        };
+        assert_eq!(name_of(None, &about, "id"), "evil[2Jname");
+    }
+
+    #[test]
+    fn a_request_says_who_wants_what_and_how_to_give_it() {
+        let request = DeviceRequest {
+            request_id: "r-1".to_owned(),
+            device_id: "a".to_owned(),
+            role: "operator".to_owned(),
+            scopes: vec!["operator.read".to_owned()],
+            ts: 1_000,
+            ..DeviceRequest::default()
+        };
+        let [first, second] = request_lines(&request, &[], 61_000);
+        assert!(first.starts_with("r-1 · a asks to be paired, "), "{first}");
+        assert!(second.ends_with("openclaw devices approve r-1"), "{second}");
+        let known = PairedDevice {
+            device_id: "a".to_owned(),
+            roles: vec!["operator".to_owned()],
+            ..PairedDevice::default()
+        };
+        let [first, _] = request_lines(&request, std::slice::from_ref(&known), 61_000);
+        assert!(first.contains("asks for more scopes"), "{first}");
+        assert_eq!(approval("nodes", "x; rm -rf ~"), "openclaw nodes approve REQUEST");
+    }
+}

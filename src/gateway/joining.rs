@@ -1,0 +1,156 @@
+//! Join URLs: where a machine fetches a setup code, once.
+//!
+//! What is offered holds a secret, so it stays in memory and goes with the process.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use url::{Host, Url};
+
+use crate::secret::Secret;
+
+/// Offers that may wait at a time.
+const MAX_OFFERS: usize = 64;
+/// Characters of an offer's name: 128 bits in base64url.
+const NAME: usize = 22;
+
+/// What waits to be fetched.
+#[derive(Default)]
+pub(super) struct Joining(Mutex<HashMap<String, Offer>>);
+
+struct Offer {
+    payload: Secret,
+    expires_at: u64,
+}
+
+impl Joining {
+    /// Offers `payload` until `expires_at`; the name to fetch it by, or why there is no room.
+    pub(super) fn offer(
+        &self,
+        payload: Secret,
+        expires_at: u64,
+        now: u64,
+    ) -> Result<String, &'static str> {
+        let mut offers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        offers.retain(|_, offer| offer.expires_at > now);
+        if offers.len() >= MAX_OFFERS {
+            return Err("too many join codes wait to be fetched");
+        }
+        let name = URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes());
+        offers.insert(name.clone(), Offer { payload, expires_at });
+        Ok(name)
+    }
+
+    /// Takes what is offered under a name; nobody gets it again.
+    pub(super) fn take(&self, name: &str, now: u64) -> Option<Secret> {
+        if name.len() != NAME {
+            return None;
+        }
+        let mut offers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        offers.remove(name).filter(|offer| offer.expires_at > now).map(|offer| offer.payload)
+    }
+}
+
+/// A gateway's address as a setup code carries it (`ws://` or `wss://`), or what is wrong with it.
+///
+/// In the clear only to addresses that stay on the machine or the private network.
+pub(super) fn gateway_url(given: Option<&str>) -> Result<String, String> {
+    let Some(given) = given.map(str::trim).filter(|text| !text.is_empty()) else {
+        return Err("publicUrl is missing: a gateway does not know how others reach it".to_owned());
+    };
+    let wrong = |why: &str| Err(format!("publicUrl: {why}"));
+    let Ok(url) = Url::parse(given) else { return wrong("not a URL") };
+    let scheme = match url.scheme() {
+        "ws" | "http" => "ws",
+        "wss" | "https" => "wss",
+        _ => return wrong("must start with wss:// or ws://"),
+    };
+    let has_more = url.query().is_some() || url.fragment().is_some();
+    if !url.username().is_empty() || url.password().is_some() || has_more {
+        return wrong("must hold a host, a port and a path alone");
+    }
+    let Some(host) = url.host() else { return wrong("has no host") };
+    if scheme == "ws" && !is_near(&host) {
+        return wrong("ws:// is for loopback and private addresses; use wss://");
+    }
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let path = if url.path() == "/" { "" } else { url.path() };
+    Ok(format!("{scheme}://{host}{port}{path}"))
+}
+
+/// Where to fetch what is offered under a name.
+pub(super) fn join_url(gateway: &str, name: &str) -> Secret {
+    // `ws` becomes `http`, `wss` `https`.
+    let http = gateway.replacen("ws", "http", 1);
+    Secret::new(format!("{}/j/{name}", http.trim_end_matches('/')))
+}
+
+fn is_near(host: &Host<&str>) -> bool {
+    match host {
+        Host::Ipv4(address) => {
+            address.is_loopback() || address.is_private() || address.is_link_local()
+        }
+        Host::Ipv6(address) => {
+            let is_local = address.is_unique_local() || address.is_unicast_link_local();
+            IpAddr::V6(*address).is_loopback() || is_local
+        }
+        Host::Domain(name) => {
+            *name == "localhost" || name.trim_end_matches('.').ends_with(".local")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_is_taken_once_and_not_after_its_time() {
+        let joining = Joining::default();
+        let name = joining.offer(Secret::new("a"), 10, 1).unwrap();
+        assert_eq!(name.len(), NAME);
+        assert!(joining.take("another", 1).is_none());
+        assert!(joining.take(&name, 1).is_some_and(|payload| payload.matches("a")));
+        assert!(joining.take(&name, 1).is_none());
+        let late = joining.offer(Secret::new("b"), 10, 1).unwrap();
+        assert!(joining.take(&late, 10).is_none());
+        for _ in 0..MAX_OFFERS {
+            joining.offer(Secret::new("c"), 10, 1).unwrap();
+        }
+        joining.offer(Secret::new("d"), 10, 1).unwrap_err();
+        joining.offer(Secret::new("d"), 20, 10).unwrap();
+    }
+
+    #[test]
+    fn addresses_go_in_the_clear_only_where_they_stay_near() {
+        for (given, url) in [
+            ("wss://gw.example", "wss://gw.example"),
+            ("https://gw.example:8443/deep", "wss://gw.example:8443/deep"),
+            ("ws://127.0.0.1:18789", "ws://127.0.0.1:18789"),
+            ("http://192.168.1.7:18789/", "ws://192.168.1.7:18789"),
+            ("ws://[::1]:1", "ws://[::1]:1"),
+            ("ws://box.local:1", "ws://box.local:1"),
+        ] {
+            assert_eq!(gateway_url(Some(given)).as_deref(), Ok(url));
+        }
+        for given in [
+            "ws://gw.example",
+            "ws://8.8.8.8:1",
+            "ftp://gw.example",
+            "gw.example",
+            "",
+            "wss://me:secret@gw.example",
+            "wss://gw.example/?token=1",
+            "ws://127.evil.com:1",
+        ] {
+            assert!(gateway_url(Some(given)).is_err(), "{given}");
+        }
+        assert!(gateway_url(None).is_err());
+        assert!(join_url("wss://gw.example", "n").matches("https://gw.example/j/n"));
+        assert!(join_url("ws://127.0.0.1:1", "n").matches("http://127.0.0.1:1/j/n"));
+    }
+}

@@ -1,0 +1,411 @@
+//! `device.pair.*` and `device.token.*`: who is paired and may do what.
+//!
+//! A device that came in with its own token minds itself alone, unless it holds `operator.admin`;
+//! nobody gives, replaces or takes back more than they hold.
+
+use std::{collections::BTreeSet, sync::atomic::Ordering};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use crate::{
+    gateway::{
+        Shared,
+        caller::Caller,
+        clock::now_ms,
+        device_token,
+        dispatch::{Call, Dispatcher, Outcome},
+        hub::To,
+        joining,
+        outbox::Ending,
+        settings::Guard,
+    },
+    protocol::{
+        ApprovedDevice, DeviceAbout, DeviceId, DeviceLabel, DevicePairApprove, DevicePairList,
+        DevicePairListParams, DevicePairReject, DevicePairRemove, DevicePairRename,
+        DevicePairSetupCode, DevicePairSetupCodeParams, DevicePairSetupStatus,
+        DevicePairSetupStatusParams, DevicePairing, DeviceRequest, DeviceRequestId, DeviceResolved,
+        DeviceToken, DeviceTokenRevoke, DeviceTokenRevokeParams, DeviceTokenRotate,
+        DeviceTokenRotateParams, ErrorShape, IssuedSetupCode, PairedDevice, RejectedDevice,
+        RevokedToken, Role, RotatedToken, Scope, SetupCompletion, SetupPayload, SetupStatus, close,
+        event,
+    },
+    secret::Secret,
+    store::{self, About, Device, Grant, Request, SetupCode},
+};
+
+/// How long a setup code is good, milliseconds.
+const SETUP_LIFE_MS: u64 = 600_000;
+/// The longest name of a device, characters.
+const MAX_LABEL: usize = 64;
+
+pub(super) fn register(dispatcher: &mut Dispatcher) {
+    dispatcher.on::<DevicePairList, _>(list);
+    dispatcher.on::<DevicePairApprove, _>(approve);
+    dispatcher.on::<DevicePairReject, _>(reject);
+    dispatcher.on::<DevicePairRemove, _>(remove);
+    dispatcher.on::<DevicePairRename, _>(rename);
+    dispatcher.on::<DeviceTokenRotate, _>(rotate);
+    dispatcher.on::<DeviceTokenRevoke, _>(revoke);
+    dispatcher.on::<DevicePairSetupCode, _>(setup_code);
+    dispatcher.on::<DevicePairSetupStatus, _>(setup_status);
+}
+
+async fn list(call: Call, _params: DevicePairListParams) -> Outcome<DevicePairing> {
+    let (shared, caller) = (&call.shared, &call.caller);
+    let found = shared.store.devices().list(now_ms()).await.map_err(|error| unstored(&error))?;
+    let here = shared.hub.devices();
+    let pending = found.pending.iter().filter(|request| minds(caller, &request.asked.device_id));
+    let paired = found.paired.iter().filter(|device| minds(caller, &device.id));
+    Ok(DevicePairing {
+        pending: pending.map(as_request).collect(),
+        paired: paired
+            .map(|device| PairedDevice {
+                connected: Some(here.contains(&device.id)),
+                ..as_paired(device)
+            })
+            .collect(),
+    })
+}
+
+async fn approve(call: Call, params: DeviceRequestId) -> Outcome<ApprovedDevice> {
+    let (shared, caller, now) = (&call.shared, &call.caller, now_ms());
+    let devices = shared.store.devices();
+    let id = params.request_id.trim();
+    let request =
+        devices.request(id, now).await.map_err(|error| unstored(&error))?.ok_or_else(no_request)?;
+    let asked = &request.asked;
+    if !minds(caller, &asked.device_id) || !manages(caller, asked.role) {
+        return Err(denied("device pairing approval denied").into());
+    }
+    if let Some(scope) = asked.scopes.iter().find(|scope| !caller.holds(**scope)) {
+        // What it asks for under this id never changes, so this holds when it is approved.
+        return Err(ErrorShape::missing_scope(*scope).into());
+    }
+    let minted = shared.mint.mint(&asked.device_id, asked.role);
+    let approved =
+        devices.approve(id, "owner", minted, now).await.map_err(|error| unstored(&error))?;
+    let device = approved.ok_or_else(no_request)?;
+    tracing::info!(device = device.id, role = %asked.role, "device approved");
+    tell_resolved(shared, id, &device.id, "approved", now);
+    Ok(ApprovedDevice { request_id: id.to_owned(), device: as_paired(&device) })
+}
+
+async fn reject(call: Call, params: DeviceRequestId) -> Outcome<RejectedDevice> {
+    let (shared, now) = (&call.shared, now_ms());
+    let devices = shared.store.devices();
+    let id = params.request_id.trim();
+    let request =
+        devices.request(id, now).await.map_err(|error| unstored(&error))?.ok_or_else(no_request)?;
+    if !minds(&call.caller, &request.asked.device_id) {
+        return Err(denied("device pairing rejection denied").into());
+    }
+    let rejected =
+        devices.reject(id, now).await.map_err(|error| unstored(&error))?.ok_or_else(no_request)?;
+    let device_id = rejected.asked.device_id;
+    tell_resolved(shared, id, &device_id, "rejected", now);
+    Ok(RejectedDevice { request_id: id.to_owned(), device_id })
+}
+
+async fn remove(call: Call, params: DeviceId) -> Outcome<DeviceId> {
+    let shared = &call.shared;
+    let id = params.device_id.trim();
+    let device = own_device(&call, id, "device pairing removal denied").await?;
+    if !shared.store.devices().remove(&device.id).await.map_err(|error| unstored(&error))? {
+        return Err(no_device().into());
+    }
+    tracing::info!(device = device.id, "device removed");
+    cut(&call, &device.id, None, "the device was removed");
+    shared.nodes.forget(&shared.hub, &device.id).await?;
+    Ok(DeviceId { device_id: device.id })
+}
+
+async fn rename(call: Call, params: DeviceLabel) -> Outcome<DeviceLabel> {
+    let label = params.label.trim();
+    if label.is_empty() || label.chars().count() > MAX_LABEL {
+        let message = format!("label must have 1 to {MAX_LABEL} characters");
+        return Err(ErrorShape::invalid(message).into());
+    }
+    let id = params.device_id.trim();
+    let device = own_device(&call, id, "device pairing rename denied").await?;
+    if !call
+        .shared
+        .store
+        .devices()
+        .rename(&device.id, label)
+        .await
+        .map_err(|error| unstored(&error))?
+    {
+        return Err(no_device().into());
+    }
+    Ok(DeviceLabel { device_id: device.id, label: label.to_owned() })
+}
+
+async fn rotate(call: Call, params: DeviceTokenRotateParams) -> Outcome<RotatedToken> {
+    const DENIED: &str = "device token rotation denied";
+    let (shared, caller, now) = (&call.shared, &call.caller, now_ms());
+    let (device, grant) = own_grant(&call, &params.device_id, &params.role, DENIED).await?;
+    let scopes = match params.scopes {
+        None => None,
+        Some(names) => {
+            let known: Option<Vec<Scope>> = names.iter().map(|name| Scope::parse(name)).collect();
+            let within = |scope: &Scope| scope.is_within(&grant.approved);
+            Some(known.filter(|known| known.iter().all(within)).ok_or_else(|| denied(DENIED))?)
+        }
+    };
+    let held = scopes.as_ref().unwrap_or(&grant.scopes);
+    if !held.iter().all(|scope| caller.holds(*scope)) {
+        return Err(denied(DENIED).into());
+    }
+    let minted = shared.mint.mint(&device.id, grant.role);
+    let token = shared.mint.token(&device.id, grant.role, &minted.serial);
+    let rotated = shared.store.devices().rotate(&device.id, grant.role, scopes, minted, now).await;
+    let rotated = rotated.map_err(|error| unstored(&error))?.ok_or_else(|| denied(DENIED))?;
+    tracing::info!(device = device.id, role = %grant.role, "device token rotated");
+    cut(&call, &device.id, Some(grant.role), "the device's token was replaced");
+    let is_own = caller.by_device_token && caller.device_id.as_ref() == Some(&device.id);
+    Ok(RotatedToken {
+        device_id: device.id,
+        role: grant.role.to_string(),
+        token: is_own.then_some(token),
+        scopes: names(&rotated.scopes),
+        rotated_at_ms: rotated.rotated_at.unwrap_or(now),
+        token_delivery: if is_own { "in-band" } else { "withheld-cross-device" }.to_owned(),
+    })
+}
+
+async fn revoke(call: Call, params: DeviceTokenRevokeParams) -> Outcome<RevokedToken> {
+    const DENIED: &str = "device token revocation denied";
+    let (shared, now) = (&call.shared, now_ms());
+    let (device, grant) = own_grant(&call, &params.device_id, &params.role, DENIED).await?;
+    if !grant.scopes.iter().all(|scope| call.caller.holds(*scope)) {
+        return Err(denied(DENIED).into());
+    }
+    let revoked = shared.store.devices().revoke(&device.id, grant.role, now).await;
+    let revoked = revoked.map_err(|error| unstored(&error))?.ok_or_else(|| denied(DENIED))?;
+    tracing::info!(device = device.id, role = %grant.role, "device token revoked");
+    cut(&call, &device.id, Some(grant.role), "the device's token was taken back");
+    if grant.role == Role::Node {
+        shared.nodes.forget(&shared.hub, &device.id).await?;
+    }
+    Ok(RevokedToken {
+        device_id: device.id,
+        role: grant.role.to_string(),
+        revoked_at_ms: revoked.revoked_at.unwrap_or(now),
+    })
+}
+
+async fn setup_code(call: Call, params: DevicePairSetupCodeParams) -> Outcome<IssuedSetupCode> {
+    let (shared, now) = (&call.shared, now_ms());
+    let auth = match &shared.guard {
+        Guard::Password(_) => "password",
+        Guard::Token(_) | Guard::OwnToken => "token",
+        Guard::Open => {
+            let message = "setup codes need a gateway with gateway.auth.mode token or password";
+            return Err(ErrorShape::invalid(message).into());
+        }
+    };
+    if params.include_qr == Some(true) || params.bootstrap_profile.as_deref() != Some("node") {
+        let message = "this gateway makes setup codes for nodes only, and no pictures of them: bootstrapProfile \"node\", without includeQr";
+        return Err(ErrorShape::invalid(message).into());
+    }
+    let url = joining::gateway_url(params.public_url.as_deref()).map_err(ErrorShape::invalid)?;
+    let setup_id = uuid::Uuid::new_v4().to_string();
+    let token = shared.mint.setup_token(&setup_id);
+    let expires_at_ms = now + SETUP_LIFE_MS;
+    let code = SetupCode {
+        id: setup_id.clone(),
+        access: "node".to_owned(),
+        expires_at: expires_at_ms,
+        device_id: None,
+        redeemed_at: None,
+    };
+    let digest = device_token::digest(token.expose());
+    shared.store.devices().keep_code(code, digest, now).await.map_err(|error| unstored(&error))?;
+    let payload = SetupPayload { url: url.clone(), bootstrap_token: token, expires_at_ms };
+    let text = serde_json::to_string(&payload)
+        .map_err(|error| ErrorShape::unavailable(error.to_string(), 1_000))?;
+    let setup_code = Secret::new(URL_SAFE_NO_PAD.encode(&text));
+    let join_url = if params.join_url == Some(true) {
+        let name = shared.joining.offer(Secret::new(text), expires_at_ms, now);
+        Some(joining::join_url(&url, &name.map_err(|full| ErrorShape::unavailable(full, 60_000))?))
+    } else {
+        None
+    };
+    Ok(IssuedSetupCode {
+        setup_id,
+        setup_code,
+        join_url,
+        gateway_url: url,
+        auth: auth.to_owned(),
+        url_source: "publicUrl".to_owned(),
+        access: "node".to_owned(),
+        expires_at_ms,
+    })
+}
+
+async fn setup_status(call: Call, params: DevicePairSetupStatusParams) -> Outcome<SetupStatus> {
+    let code = call
+        .shared
+        .store
+        .devices()
+        .code_of(&params.setup_id)
+        .await
+        .map_err(|error| unstored(&error))?;
+    let completion = code.and_then(|code| {
+        Some(SetupCompletion {
+            setup_id: code.id,
+            device_id: code.device_id?,
+            access: code.access,
+            ts: code.redeemed_at?,
+        })
+    });
+    Ok(SetupStatus { completion })
+}
+
+/// Whether a caller may look after this device at all.
+pub(super) fn minds(caller: &Caller, device: &str) -> bool {
+    !caller.by_device_token
+        || caller.device_id.as_deref() == Some(device)
+        || caller.holds(Scope::Admin)
+}
+
+/// Whether a caller may decide about this role of a device.
+fn manages(caller: &Caller, role: Role) -> bool {
+    role == Role::Operator || caller.holds(Scope::Admin)
+}
+
+/// A paired device that the caller may change as a whole.
+async fn own_device(call: &Call, id: &str, denial: &str) -> Outcome<Device> {
+    if !minds(&call.caller, id) {
+        return Err(denied(denial).into());
+    }
+    let found = call.shared.store.devices().find(id).await.map_err(|error| unstored(&error))?;
+    let device = found.ok_or_else(no_device)?;
+    let is_own = call.caller.by_device_token;
+    if is_own && !device.grants.iter().all(|grant| manages(&call.caller, grant.role)) {
+        return Err(denied(denial).into());
+    }
+    Ok(device)
+}
+
+/// A grant that the caller may change; who may not learns nothing about what there is.
+async fn own_grant(call: &Call, id: &str, role: &str, denial: &str) -> Outcome<(Device, Grant)> {
+    let role = Role::parse(role.trim()).filter(|role| manages(&call.caller, *role));
+    let (id, Some(role)) = (id.trim(), role) else { return Err(denied(denial).into()) };
+    if !minds(&call.caller, id) {
+        return Err(denied(denial).into());
+    }
+    let device = call.shared.store.devices().find(id).await.map_err(|error| unstored(&error))?;
+    let found = device.and_then(|device| {
+        let grant = device.grant(role)?.clone();
+        Some((device, grant))
+    });
+    found.ok_or_else(|| denied(denial).into())
+}
+
+/// Ends the connections of a device whose right is gone, and those that are coming in just now;
+/// the caller's own once it has its answer.
+pub(super) fn cut(call: &Call, device: &str, role: Option<Role>, why: &str) {
+    let Call { shared, caller } = call;
+    shared.withdrawals.fetch_add(1, Ordering::SeqCst);
+    let ending = Ending::close(close::POLICY, why);
+    let ended = shared.hub.dismiss(&ending, |number, member| {
+        let is_meant = member.device_id.as_deref() == Some(device)
+            && role.is_none_or(|role| member.role == role);
+        if is_meant && number == caller.member {
+            caller.farewell.get_or_init(|| ending.clone());
+        }
+        is_meant && number != caller.member
+    });
+    tracing::debug!(ended, why, "connections cut");
+}
+
+/// Tells approvers that a request is over.
+pub(in crate::gateway) fn tell_resolved(
+    shared: &Shared,
+    request: &str,
+    device: &str,
+    decision: &str,
+    now: u64,
+) {
+    let resolved = DeviceResolved {
+        request_id: request.to_owned(),
+        device_id: device.to_owned(),
+        decision: decision.to_owned(),
+        ts: now,
+    };
+    shared.hub.tell(To::All, event::DEVICE_PAIR_RESOLVED, &resolved);
+}
+
+/// A request as the wire has it.
+pub(in crate::gateway) fn as_request(request: &Request) -> DeviceRequest {
+    let asked = &request.asked;
+    DeviceRequest {
+        request_id: request.id.clone(),
+        device_id: asked.device_id.clone(),
+        public_key: asked.public_key.clone(),
+        about: as_about(&asked.about),
+        role: asked.role.to_string(),
+        roles: vec![asked.role.to_string()],
+        scopes: names(&asked.scopes),
+        silent: false,
+        is_repair: request.is_repair,
+        ts: request.at,
+    }
+}
+
+fn as_paired(device: &Device) -> PairedDevice {
+    let scopes: BTreeSet<Scope> =
+        device.grants.iter().flat_map(|grant| grant.approved.iter().copied()).collect();
+    PairedDevice {
+        device_id: device.id.clone(),
+        public_key: device.public_key.clone(),
+        about: as_about(&device.about),
+        operator_label: device.label.clone(),
+        roles: device.grants.iter().map(|grant| grant.role.to_string()).collect(),
+        scopes: scopes.iter().map(ToString::to_string).collect(),
+        tokens: device.grants.iter().map(as_token).collect(),
+        approved_via: device.approved_via.clone(),
+        created_at_ms: device.created_at,
+        approved_at_ms: device.approved_at,
+        last_seen_at_ms: device.seen_at,
+        connected: None,
+    }
+}
+
+fn as_token(grant: &Grant) -> DeviceToken {
+    DeviceToken {
+        role: grant.role.to_string(),
+        scopes: names(&grant.scopes),
+        created_at_ms: grant.issued_at,
+        rotated_at_ms: grant.rotated_at,
+        revoked_at_ms: grant.revoked_at,
+        last_used_at_ms: grant.used_at,
+    }
+}
+
+fn as_about(about: &About) -> DeviceAbout {
+    let About { display_name, platform, device_family, client_id, client_mode, remote_ip } =
+        about.clone();
+    DeviceAbout { display_name, platform, device_family, client_id, client_mode, remote_ip }
+}
+
+fn names(scopes: &[Scope]) -> Vec<String> {
+    scopes.iter().map(ToString::to_string).collect()
+}
+
+fn no_request() -> ErrorShape {
+    ErrorShape::invalid("unknown requestId")
+}
+
+fn no_device() -> ErrorShape {
+    ErrorShape::invalid("unknown deviceId")
+}
+
+fn denied(what: &str) -> ErrorShape {
+    ErrorShape::invalid(what)
+}
+
+fn unstored(error: &store::Error) -> ErrorShape {
+    ErrorShape::unavailable(error.to_string(), 500)
+}

@@ -1,0 +1,238 @@
+//! `exec.approval.*` and `exec.approvals.node.*`: requests, decisions, and the nodes' own rules.
+
+use serde_json::{Value, json};
+
+use super::nodes::{answered, asker};
+use crate::{
+    gateway::{
+        clock::now_ms,
+        dispatch::{Call, Dispatcher, Outcome},
+        hub::To,
+        nodes::{Ask, NotAsked, NotDecided, Standing, Task, shown},
+    },
+    protocol::{
+        ASK_FIELDS, Decision, Done, ErrorShape, ExecApprovalAnswer, ExecApprovalAsk,
+        ExecApprovalDecide, ExecApprovalGet, ExecApprovalId, ExecApprovalList, ExecApprovalPending,
+        ExecApprovalRequest, ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown,
+        ExecApprovalWait, ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams,
+        NodeId, Nothing, RunPlan, event,
+    },
+};
+
+/// What may be decided.
+const DECISIONS: [Decision; 3] = [Decision::AllowOnce, Decision::AllowAlways, Decision::Deny];
+/// How long a node may take to tell its rules, milliseconds.
+const RULES_TIMEOUT_MS: u64 = 30_000;
+/// The longest command that a person is shown, bytes: nobody approves what cannot be read.
+const MAX_COMMAND: usize = 64 * 1024;
+/// The longest request in all, bytes: each is kept until it is decided.
+const MAX_REQUEST: usize = 256 * 1024;
+/// How long a client should wait when too many requests are open, milliseconds.
+const FULL_RETRY_MS: u64 = 5_000;
+
+pub(super) fn register(dispatcher: &mut Dispatcher) {
+    dispatcher.on::<ExecApprovalRequest, _>(request);
+    dispatcher.on::<ExecApprovalGet, _>(get);
+    dispatcher.on::<ExecApprovalList, _>(list);
+    dispatcher.on::<ExecApprovalWait, _>(wait);
+    dispatcher.on::<ExecApprovalResolve, _>(resolve);
+    dispatcher.on::<ExecApprovalsNodeGet, _>(node_get);
+    dispatcher.on::<ExecApprovalsNodeSet, _>(node_set);
+}
+
+async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAnswer> {
+    let is_two_phase = params.two_phase == Some(true);
+    let ask = checked(&call, params)?;
+    let nodes = &call.shared.nodes;
+    let standing = nodes.ask(ask).map_err(|refusal| match refusal {
+        NotAsked::Taken => ErrorShape::invalid("approval id already pending"),
+        NotAsked::Full => ErrorShape::unavailable("too many approvals wait", FULL_RETRY_MS),
+    })?;
+    let id = standing.id.clone();
+    call.shared.hub.tell(To::All, event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
+    if is_two_phase {
+        return Ok(ExecApprovalAnswer { status: Some("accepted"), ..answer(standing) });
+    }
+    let decided = nodes.decision(&id).await.unwrap_or(standing);
+    tell_expired(&call, &decided);
+    Ok(answer(decided))
+}
+
+async fn get(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalShown> {
+    let standing = call.shared.nodes.asked(&params.id).ok_or_else(not_found)?;
+    let of = |name: &str| standing.request.get(name).cloned().unwrap_or(Value::Null);
+    Ok(ExecApprovalShown {
+        command_text: of("command"),
+        command_preview: of("commandPreview"),
+        allowed_decisions: DECISIONS.to_vec(),
+        host: of("host"),
+        node_id: of("nodeId"),
+        agent_id: of("agentId"),
+        expires_at_ms: standing.expires_at_ms,
+        id: standing.id,
+    })
+}
+
+async fn list(call: Call, _params: Nothing) -> Outcome<Vec<ExecApprovalPending>> {
+    Ok(call.shared.nodes.undecided().into_iter().map(pending).collect())
+}
+
+async fn wait(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalAnswer> {
+    let standing = call.shared.nodes.decision(&params.id).await;
+    let standing = standing.ok_or_else(|| ErrorShape::invalid("approval expired or not found"))?;
+    tell_expired(&call, &standing);
+    Ok(answer(standing))
+}
+
+async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
+    let decision: Decision = serde_json::from_value(params.decision.into())
+        .map_err(|_| ErrorShape::invalid("invalid decision"))?;
+    let standing =
+        call.shared.nodes.decide(&params.id, decision).map_err(|refusal| match refusal {
+            NotDecided::Unknown => not_found(),
+            NotDecided::Decided => ErrorShape::invalid("approval already resolved")
+                .details(json!({"reason": "APPROVAL_ALREADY_RESOLVED"})),
+        })?;
+    let client = &call.caller.client;
+    let by = client.display_name.clone().unwrap_or_else(|| client.id.clone());
+    tracing::info!(id = standing.id, by, ?decision, "an approval was decided");
+    call.shared.hub.tell(To::All, event::EXEC_APPROVAL_RESOLVED, &resolved(standing, Some(by)));
+    Ok(Done { ok: true })
+}
+
+async fn node_get(call: Call, params: NodeId) -> Outcome<Value> {
+    rules(&call, &params.node_id, "system.execApprovals.get", json!({})).await
+}
+
+async fn node_set(call: Call, params: ExecApprovalsNodeSetParams) -> Outcome<Value> {
+    let change = match (params.file, params.native) {
+        (Some(file), None) => json!({"file": file, "baseHash": params.base_hash}),
+        (None, Some(native)) => json!({"native": native, "baseHash": params.base_hash}),
+        (Some(_), Some(_)) | (None, None) => {
+            return Err(ErrorShape::invalid("exec.approvals.node.set wants file or native").into());
+        }
+    };
+    rules(&call, &params.node_id, "system.execApprovals.set", change).await
+}
+
+/// Asks a node for its rules, or gives it others.
+async fn rules(call: &Call, node: &str, command: &str, params: Value) -> Outcome<Value> {
+    let task = Task {
+        node,
+        command,
+        params: Some(params),
+        timeout_ms: Some(RULES_TIMEOUT_MS),
+        asker: asker(&call.caller),
+        key: None,
+    };
+    let (payload, _) = answered(call.shared.nodes.run(task).await?)?;
+    Ok(payload.unwrap_or(Value::Null))
+}
+
+/// The request as it is kept: what it shows is what its plan holds.
+fn checked(call: &Call, params: ExecApprovalAsk) -> Outcome<Ask> {
+    let ExecApprovalAsk {
+        id, command, system_run_plan, env, node_id, host, timeout_ms, rest, ..
+    } = params;
+    if let Some(name) = rest.keys().find(|name| !ASK_FIELDS.contains(&name.as_str())) {
+        let message =
+            format!("invalid exec.approval.request params: at root: unexpected property {name:?}");
+        return Err(ErrorShape::invalid(message).into());
+    }
+    if id.as_ref().is_some_and(|id| id.is_empty() || id.starts_with("plugin:")) {
+        return Err(
+            ErrorShape::invalid("approval id must not be empty or start with plugin:").into()
+        );
+    }
+    let is_node = host.as_deref() == Some("node");
+    let node = node_id.filter(|node| is_node && !node.is_empty());
+    let plan = system_run_plan.filter(|_| is_node);
+    if is_node {
+        let Some(plan) = &plan else {
+            return Err(ErrorShape::invalid("systemRunPlan is required for host=node").into());
+        };
+        check_plan(plan)?;
+        if node.is_none() {
+            return Err(ErrorShape::invalid("nodeId is required for host=node").into());
+        }
+    }
+    let command = match &plan {
+        Some(plan) => plan.command_text.clone(),
+        None => command.unwrap_or_default(),
+    };
+    if command.trim().is_empty() || command.len() > MAX_COMMAND {
+        let message = format!("command must have 1 to {MAX_COMMAND} bytes");
+        return Err(ErrorShape::invalid(message).into());
+    }
+    let env = env.unwrap_or_default();
+    let of_plan = plan.as_ref().map(|plan| {
+        [
+            ("commandArgv", json!(plan.argv)),
+            ("systemRunPlan", json!(plan)),
+            ("cwd", json!(plan.cwd)),
+            ("agentId", json!(plan.agent_id)),
+            ("sessionKey", json!(plan.session_key)),
+        ]
+    });
+    let own = [
+        ("command", json!(command)),
+        ("host", json!(host)),
+        ("nodeId", json!(node)),
+        ("envKeys", json!(env.keys().collect::<Vec<_>>())),
+    ];
+    // What is shown is what runs, whatever else the request says under these names.
+    let mut request = rest;
+    let shown = own.into_iter().chain(of_plan.into_iter().flatten());
+    request.extend(shown.map(|(name, value)| (name.to_owned(), value)));
+    let request = Value::Object(request);
+    let id = id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    let env_bytes: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if id.len() + env_bytes + request.to_string().len() > MAX_REQUEST {
+        let message = format!("a request for approval must have at most {MAX_REQUEST} bytes");
+        return Err(ErrorShape::invalid(message).into());
+    }
+    let asker = asker(&call.caller);
+    Ok(Ask { id, request, node, plan, env, asker, wait_ms: timeout_ms })
+}
+
+/// A plan shows the very words that run.
+fn check_plan(plan: &RunPlan) -> Outcome<()> {
+    let words: Vec<&str> = plan.argv.iter().map(String::as_str).collect();
+    if words.first().is_none_or(|word| word.trim().is_empty()) {
+        return Err(ErrorShape::invalid("commandArgv is required for host=node").into());
+    }
+    if plan.command_text != shown(&words) {
+        return Err(ErrorShape::invalid("systemRunPlan.commandText does not show its argv").into());
+    }
+    Ok(())
+}
+
+fn pending(standing: Standing) -> ExecApprovalPending {
+    let Standing { id, request, created_at_ms, expires_at_ms, .. } = standing;
+    ExecApprovalPending { id, request, created_at_ms, expires_at_ms }
+}
+
+fn answer(standing: Standing) -> ExecApprovalAnswer {
+    let Standing { id, decision, created_at_ms, expires_at_ms, .. } = standing;
+    ExecApprovalAnswer { status: None, id, decision, created_at_ms, expires_at_ms }
+}
+
+fn resolved(standing: Standing, by: Option<String>) -> ExecApprovalResolved {
+    let Standing { id, request, decision, .. } = standing;
+    ExecApprovalResolved { id, decision, resolved_by: by, ts: now_ms(), request }
+}
+
+/// Those who may decide learn that it is too late.
+fn tell_expired(call: &Call, standing: &Standing) {
+    if standing.has_expired {
+        let told = resolved(standing.clone(), None);
+        call.shared.hub.tell(To::All, event::EXEC_APPROVAL_RESOLVED, &told);
+    }
+}
+
+fn not_found() -> ErrorShape {
+    ErrorShape::invalid("unknown or expired approval id").details(json!({
+        "reason": "APPROVAL_NOT_FOUND",
+        "remediation": "Re-request the action; pending approvals end with their time or a restart.",
+    }))
+}

@@ -1,0 +1,168 @@
+//! What nodes call: outcomes, progress, news, and the work that waits for them.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    gateway::{
+        clock::now_ms,
+        dispatch::{Call, Dispatcher, Outcome},
+        nodes::Ran,
+    },
+    protocol::{
+        ErrorShape, Heard, NodeEvent, NodeEventParams, NodeEventReply, NodeInvokeProgress,
+        NodeInvokeProgressParams, NodeInvokeResult, NodeInvokeResultParams, NodePendingAck,
+        NodePendingAckParams, NodePendingAcked, NodePendingActions, NodePendingDrain,
+        NodePendingDrainParams, NodePendingDrained, NodePendingPull, Nothing,
+    },
+};
+
+/// The longest piece of progress, bytes.
+const MAX_CHUNK: usize = 16_384;
+/// The numbers of a machine that a node may tell.
+const STATS: [&str; 6] = [
+    "cpuCount",
+    "loadAverage",
+    "memoryTotalBytes",
+    "memoryFreeBytes",
+    "diskTotalBytes",
+    "diskAvailableBytes",
+];
+
+pub(super) fn register(dispatcher: &mut Dispatcher) {
+    dispatcher.on::<NodeInvokeResult, _>(result);
+    dispatcher.on::<NodeInvokeProgress, _>(progress);
+    dispatcher.on::<NodeEvent, _>(event);
+    dispatcher.on::<NodePendingPull, _>(pull);
+    dispatcher.on::<NodePendingAck, _>(acknowledge);
+    dispatcher.on::<NodePendingDrain, _>(drain);
+}
+
+async fn result(call: Call, params: NodeInvokeResultParams) -> Outcome<Heard> {
+    let node = own(&call, Some(&params.node_id))?;
+    let outcome = if params.ok {
+        // Some nodes write the value where its text belongs.
+        let (payload, payload_json) = match params.payload_json {
+            None | Some(Value::Null) => (params.payload, None),
+            Some(Value::String(text)) => (params.payload, Some(text)),
+            Some(value) => (params.payload.or(Some(value)), None),
+        };
+        Ran::Done { payload, payload_json }
+    } else {
+        let error = params.error.unwrap_or_default();
+        Ran::Failed { code: error.code, message: error.message }
+    };
+    let heard = call.shared.nodes.ended(&params.id, node, call.caller.member, &outcome);
+    if !heard {
+        tracing::debug!(node, "a late outcome is dropped");
+    }
+    Ok(Heard { ok: true, ignored: (!heard).then_some(true) })
+}
+
+async fn progress(call: Call, params: NodeInvokeProgressParams) -> Outcome<Heard> {
+    let node = own(&call, Some(&params.node_id))?;
+    if params.chunk.len() > MAX_CHUNK {
+        return Err(ErrorShape::invalid("progress chunk too large").into());
+    }
+    let (nodes, member) = (&call.shared.nodes, call.caller.member);
+    let heard = nodes.progressed(&params.invoke_id, node, member, params.seq);
+    Ok(Heard { ok: true, ignored: Some(!heard) })
+}
+
+async fn event(call: Call, params: NodeEventParams) -> Outcome<NodeEventReply> {
+    let node = own(&call, None)?;
+    let payload = match params.payload_json {
+        Some(text) => serde_json::from_str(&text).map_err(|error| {
+            ErrorShape::invalid(format!("invalid node.event params: payloadJSON: {error}"))
+        })?,
+        None => params.payload.unwrap_or(Value::Null),
+    };
+    let (handled, reason) = match params.event.as_str() {
+        "node.host.stats" => match stats(&payload) {
+            Some(stats) => (call.shared.nodes.told_stats(node, call.caller.member, stats), None),
+            None => (false, Some("invalid payload")),
+        },
+        // That it speaks is the news.
+        "node.presence.alive" => (true, None),
+        _ => (false, Some("unsupported event")),
+    };
+    let reason = reason.map(str::to_owned);
+    Ok(NodeEventReply { ok: true, event: params.event, handled, reason })
+}
+
+async fn pull(call: Call, _params: Nothing) -> Outcome<NodePendingActions> {
+    let node = own(&call, None)?;
+    let actions = call.shared.nodes.postponed(node);
+    Ok(NodePendingActions { node_id: node.to_owned(), actions })
+}
+
+async fn acknowledge(call: Call, params: NodePendingAckParams) -> Outcome<NodePendingAcked> {
+    let node = own(&call, None)?;
+    if params.ids.is_empty() || params.ids.iter().any(String::is_empty) {
+        let message = "invalid node.pending.ack params: ids must not be empty";
+        return Err(ErrorShape::invalid(message).into());
+    }
+    let remaining_count = call.shared.nodes.acknowledged(node, &params.ids);
+    Ok(NodePendingAcked { node_id: node.to_owned(), acked_ids: params.ids, remaining_count })
+}
+
+async fn drain(call: Call, params: NodePendingDrainParams) -> Outcome<NodePendingDrained> {
+    let node = own(&call, None)?;
+    if params.max_items.is_some_and(|most| !(1..=10).contains(&most)) {
+        let message = "invalid node.pending.drain params: maxItems must be 1 to 10";
+        return Err(ErrorShape::invalid(message).into());
+    }
+    let (revision, items, has_more) = call.shared.nodes.work(node, params.max_items);
+    Ok(NodePendingDrained { node_id: node.to_owned(), revision, items, has_more })
+}
+
+/// The caller's own device: a node speaks for no other.
+fn own<'a>(call: &'a Call, named: Option<&str>) -> Outcome<&'a str> {
+    let own = call.caller.device_id.as_deref();
+    let own = own.ok_or_else(|| ErrorShape::invalid("a device identity is required"))?;
+    match named {
+        Some(named) if named != own => Err(ErrorShape::invalid("nodeId mismatch").into()),
+        Some(_) | None => Ok(own),
+    }
+}
+
+/// The numbers among what a node tells of its machine, and when.
+fn stats(payload: &Value) -> Option<Value> {
+    let payload = payload.as_object()?;
+    let mut stats = Map::new();
+    for name in STATS {
+        match payload.get(name) {
+            None | Some(Value::Null) => {}
+            Some(value) if value.is_number() => {
+                stats.insert(name.to_owned(), value.clone());
+            }
+            Some(Value::Array(values))
+                if values.len() <= 3 && values.iter().all(Value::is_number) =>
+            {
+                stats.insert(name.to_owned(), json!(values));
+            }
+            Some(_) => return None,
+        }
+    }
+    if stats.is_empty() {
+        return None;
+    }
+    stats.insert("updatedAtMs".to_owned(), now_ms().into());
+    Some(Value::Object(stats))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_machine_only_numbers_are_kept() {
+        let told = json!({"cpuCount": 2, "loadAverage": [1, 2, 3], "name": "x"});
+        let stats = stats(&told).unwrap();
+        assert_eq!((stats["cpuCount"].as_u64(), stats.get("name")), (Some(2), None));
+        for bad in
+            [json!({}), json!(null), json!({"cpuCount": "many"}), json!({"loadAverage": ["x"]})]
+        {
+            assert_eq!(super::stats(&bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! `node.*` for operators: lists, pairing, names, and commands on nodes.
+
+use serde_json::{Value, json};
+
+use super::device::{cut, minds};
+
+use crate::{
+    gateway::{
+        caller::Caller,
+        clock::now_ms,
+        dispatch::{Call, Dispatcher, Outcome},
+        nodes::{Asker, Paired, Ran, Task, is_admin_only, is_private},
+    },
+    protocol::{
+        ErrorShape, NodeDescribe, NodeDescribeReply, NodeEntry, NodeError, NodeId, NodeInvoke,
+        NodeInvokeParams, NodeInvoked, NodeList, NodeListReply, NodePairApprove, NodePairApproved,
+        NodePairList, NodePairListReply, NodePairReject, NodePairRejected, NodePairRemove,
+        NodePendingEnqueue, NodePendingEnqueueParams, NodePendingEnqueued, NodeRemoved, NodeRename,
+        NodeRenameParams, NodeRenamed, Nothing, RequestId, Role, Scope, code,
+    },
+    store::Error,
+};
+
+/// The longest that a piece of work may wait, milliseconds, and the shortest.
+const WORK_LIFE_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
+/// How long a client should wait when there is no room, milliseconds.
+const FULL_RETRY_MS: u64 = 5_000;
+
+pub(super) fn register(dispatcher: &mut Dispatcher) {
+    dispatcher.on::<NodeList, _>(list);
+    dispatcher.on::<NodeDescribe, _>(describe);
+    dispatcher.on::<NodeRename, _>(rename);
+    dispatcher.on::<NodePairList, _>(pairings);
+    dispatcher.on::<NodePairApprove, _>(approve);
+    dispatcher.on::<NodePairReject, _>(reject);
+    dispatcher.on::<NodePairRemove, _>(remove);
+    dispatcher.on::<NodeInvoke, _>(invoke);
+    dispatcher.on::<NodePendingEnqueue, _>(enqueue);
+}
+
+async fn list(call: Call, _params: Nothing) -> Outcome<NodeListReply> {
+    Ok(NodeListReply { ts: now_ms(), nodes: entries(&call).await? })
+}
+
+async fn describe(call: Call, params: NodeId) -> Outcome<NodeDescribeReply> {
+    let nodes = entries(&call).await?;
+    let node = nodes.into_iter().find(|node| node.node_id == params.node_id.trim());
+    let node = node.ok_or_else(|| ErrorShape::invalid("unknown nodeId"))?;
+    Ok(NodeDescribeReply { ts: now_ms(), node })
+}
+
+async fn rename(call: Call, params: NodeRenameParams) -> Outcome<NodeRenamed> {
+    own(&call, Some(&params.node_id), "node rename denied")?;
+    let name = params.display_name.trim();
+    call.shared.nodes.rename(&params.node_id, name).await?;
+    Ok(NodeRenamed { node_id: params.node_id.clone(), display_name: name.to_owned() })
+}
+
+async fn pairings(call: Call, _params: Nothing) -> Outcome<NodePairListReply> {
+    let mut reply = call.shared.nodes.pairings().await;
+    reply.pending.retain(|request| minds(&call.caller, &request.node.node_id));
+    reply.paired.retain(|node| minds(&call.caller, &node.node_id));
+    Ok(reply)
+}
+
+async fn approve(call: Call, params: RequestId) -> Outcome<NodePairApproved> {
+    let (shared, caller) = (&call.shared, &call.caller);
+    let whose = shared.nodes.whose(&params.request_id).await;
+    own(&call, whose.as_deref(), "node pairing approval denied")?;
+    shared.nodes.approve(&shared.hub, caller, &params.request_id).await
+}
+
+async fn reject(call: Call, params: RequestId) -> Outcome<NodePairRejected> {
+    let shared = &call.shared;
+    let whose = shared.nodes.whose(&params.request_id).await;
+    own(&call, whose.as_deref(), "node pairing rejection denied")?;
+    let node_id = shared.nodes.reject(&shared.hub, &params.request_id).await?;
+    Ok(NodePairRejected { request_id: params.request_id, node_id })
+}
+
+async fn remove(call: Call, params: NodeId) -> Outcome<NodeRemoved> {
+    let (shared, node_id) = (&call.shared, params.node_id.trim().to_owned());
+    own(&call, Some(&node_id), "node pairing removal denied")?;
+    let devices = shared.store.devices();
+    let device = devices.find(&node_id).await.map_err(|error| unavailable(&error))?;
+    let device = device.filter(|device| device.grant(Role::Node).is_some());
+    if let Some(device) = &device {
+        // A device that is nothing but a node is forgotten; another one stays what else it is.
+        if device.grants.iter().all(|grant| grant.role == Role::Node) {
+            devices.remove(&node_id).await.map_err(|error| unavailable(&error))?;
+        } else {
+            devices
+                .revoke(&node_id, Role::Node, now_ms())
+                .await
+                .map_err(|error| unavailable(&error))?;
+        }
+    }
+    if device.is_some() {
+        cut(&call, &node_id, Some(Role::Node), "the node was removed");
+    }
+    let was_known = shared.nodes.forget(&shared.hub, &node_id).await?;
+    if device.is_none() && !was_known {
+        return Err(ErrorShape::invalid("unknown nodeId").into());
+    }
+    Ok(NodeRemoved { node_id })
+}
+
+async fn invoke(call: Call, params: NodeInvokeParams) -> Outcome<NodeInvoked> {
+    let (node, command) = (params.node_id.trim(), params.command.trim());
+    check(&call.caller, node, command, &params.idempotency_key)?;
+    let mut run_params = params.params;
+    if command == "system.run"
+        && let Some(Value::Object(params)) = &mut run_params
+        && params.get("runId").is_none_or(Value::is_null)
+        && !params.contains_key("approved")
+    {
+        params.insert("runId".to_owned(), uuid::Uuid::new_v4().to_string().into());
+    }
+    let task = Task {
+        node,
+        command,
+        params: run_params.clone(),
+        timeout_ms: params.timeout_ms,
+        asker: asker(&call.caller),
+        key: Some(params.idempotency_key),
+    };
+    let nodes = &call.shared.nodes;
+    let outcome = nodes.run(task).await?;
+    if nodes.wants_foreground(node, command, &outcome)
+        && let Some(id) = nodes.postpone(node, command, run_params.as_ref())
+    {
+        return Err(postponed(node, command, &id).into());
+    }
+    let (payload, payload_json) = answered(outcome)?;
+    let (node_id, command) = (node.to_owned(), command.to_owned());
+    Ok(NodeInvoked { ok: true, node_id, command, payload, payload_json })
+}
+
+async fn enqueue(call: Call, params: NodePendingEnqueueParams) -> Outcome<NodePendingEnqueued> {
+    let node_id = params.node_id.trim().to_owned();
+    if params.expires_in_ms.is_some_and(|life| !WORK_LIFE_MS.contains(&life)) {
+        let message = "invalid node.pending.enqueue params: expiresInMs must be 1000 to 86400000";
+        return Err(ErrorShape::invalid(message).into());
+    }
+    if !entries(&call).await?.iter().any(|node| node.node_id == node_id) {
+        return Err(ErrorShape::invalid("unknown nodeId").into());
+    }
+    let left =
+        call.shared.nodes.leave_work(&node_id, params.kind, params.priority, params.expires_in_ms);
+    let (revision, queued) =
+        left.ok_or_else(|| ErrorShape::unavailable("no room for more work", FULL_RETRY_MS))?;
+    Ok(NodePendingEnqueued { node_id, revision, queued, wake_triggered: false })
+}
+
+/// The nodes as the caller may see them.
+async fn entries(call: &Call) -> Outcome<Vec<NodeEntry>> {
+    let pairing =
+        call.shared.store.devices().list(now_ms()).await.map_err(|error| unavailable(&error))?;
+    let paired = pairing.paired.into_iter().filter_map(|device| {
+        device.grant(Role::Node).filter(|grant| grant.revoked_at.is_none())?;
+        Some(Paired {
+            node_id: device.id,
+            name: device.label,
+            platform: device.about.platform,
+            approved_at_ms: device.approved_at,
+        })
+    });
+    Ok(call.shared.nodes.list(paired.collect(), call.caller.holds(Scope::Pairing)).await)
+}
+
+/// A caller with a device's token minds that device alone, unless it is an administrator.
+fn own(call: &Call, node: Option<&str>, denial: &str) -> Outcome<()> {
+    // One that is not known is not to be told from another's.
+    if minds(&call.caller, node.unwrap_or_default()) {
+        return Ok(());
+    }
+    Err(ErrorShape::invalid(denial).into())
+}
+
+/// Who asks, for approvals and repeated keys.
+pub(super) fn asker(caller: &Caller) -> Asker {
+    Asker { device: caller.device_id.clone(), connection: caller.connection.clone() }
+}
+
+/// What a node answered, as a value and as its text.
+pub(super) fn answered(outcome: Ran) -> Result<(Option<Value>, Option<String>), Box<ErrorShape>> {
+    match outcome {
+        Ran::Done { payload, payload_json } => {
+            let parsed = payload_json.as_deref().map(|text| {
+                serde_json::from_str(text).unwrap_or_else(|_| json!({"payloadJSON": text}))
+            });
+            Ok((parsed.or(payload), payload_json))
+        }
+        Ran::Failed { code, message } => {
+            let text = message.as_deref().unwrap_or("node invoke failed");
+            let text =
+                code.as_ref().map_or_else(|| text.to_owned(), |code| format!("{code}: {text}"));
+            let details = json!({
+                "nodeError": NodeError { code, message }, "nodeCommandDispatched": true,
+            });
+            Err(ErrorShape::new(code::UNAVAILABLE, text).details(details).into())
+        }
+    }
+}
+
+/// What can be refused without a look at the node.
+fn check(caller: &Caller, node: &str, command: &str, key: &str) -> Outcome<()> {
+    if node.is_empty() || command.is_empty() || key.is_empty() {
+        return Err(ErrorShape::invalid(
+            "invalid node.invoke params: nodeId, command and idempotencyKey must not be empty",
+        )
+        .into());
+    }
+    let needed = if is_admin_only(command) { Scope::Admin } else { Scope::Write };
+    if !caller.holds(needed) {
+        return Err(ErrorShape::missing_scope(needed).into());
+    }
+    let refusal = if is_private(command) {
+        "node.invoke does not allow private node controls"
+    } else if command.starts_with("system.execApprovals.") {
+        "node.invoke does not allow system.execApprovals.*; use exec.approvals.node.*"
+    } else {
+        return Ok(());
+    };
+    Err(ErrorShape::invalid(refusal).details(json!({ "command": command })).into())
+}
+
+fn postponed(node: &str, command: &str, id: &str) -> ErrorShape {
+    let message = "node command queued until iOS returns to foreground";
+    ErrorShape { retryable: Some(true), ..ErrorShape::new(code::UNAVAILABLE, message) }.details(
+        json!({
+            "code": "QUEUED_UNTIL_FOREGROUND", "queuedActionId": id, "nodeId": node,
+            "command": command,
+        }),
+    )
+}
+
+fn unavailable(error: &Error) -> ErrorShape {
+    tracing::warn!(%error, "the paired devices could not be read");
+    ErrorShape::unavailable(error.to_string(), FULL_RETRY_MS)
+}

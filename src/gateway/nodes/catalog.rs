@@ -1,0 +1,113 @@
+//! Nodes as operators see them: what is stored, who is paired and who is here, in one list.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    book::{Asked, Facts, Record, Surface},
+    live::Live,
+    shell::{Nodes, locked},
+};
+use crate::protocol::NodeEntry;
+
+/// A device that may come as a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::gateway) struct Paired {
+    pub(in crate::gateway) node_id: String,
+    pub(in crate::gateway) name: Option<String>,
+    pub(in crate::gateway) platform: Option<String>,
+    pub(in crate::gateway) approved_at_ms: u64,
+}
+
+impl Nodes {
+    /// Every node that is paired or here, those that are here first. What waits for a person is
+    /// only for those who may decide it.
+    pub(in crate::gateway) async fn list(
+        &self,
+        paired: Vec<Paired>,
+        may_decide: bool,
+    ) -> Vec<NodeEntry> {
+        let paired: BTreeMap<String, Paired> =
+            paired.into_iter().map(|device| (device.node_id.clone(), device)).collect();
+        let book = self.book.lock().await;
+        let present = locked(&self.present);
+        let ids: BTreeSet<&String> =
+            paired.keys().chain(book.all().map(|record| &record.node_id)).collect();
+        let mut nodes: Vec<NodeEntry> = ids
+            .into_iter()
+            .map(|id| {
+                let record = book.find(id).cloned().unwrap_or_default();
+                let live = present.find(id);
+                let gone_at = present.departed(id).filter(|_| live.is_none());
+                entry(id, &record, live, paired.get(id), gone_at, may_decide)
+            })
+            .filter(|node| node.paired || node.connected)
+            .collect();
+        nodes.sort_by_cached_key(|node| {
+            let name = node.display_name.as_deref().unwrap_or(&node.node_id).to_lowercase();
+            (!node.connected, name, node.node_id.clone())
+        });
+        nodes
+    }
+}
+
+fn entry(
+    id: &str,
+    record: &Record,
+    live: Option<&Live>,
+    paired: Option<&Paired>,
+    gone_at: Option<u64>,
+    may_decide: bool,
+) -> NodeEntry {
+    let facts: &Facts = live.map_or(&record.facts, |live| &live.facts);
+    let nothing = Surface::default();
+    let approved = record.approved.as_ref();
+    let surface = match live {
+        Some(live) => &live.effective,
+        None => approved.map_or(&nothing, |approved| &approved.surface),
+    };
+    let asked: Option<&Asked> = record.asked.as_ref();
+    let shown = asked.filter(|_| may_decide);
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let connected_at = live.map(|live| live.connected_at_ms);
+    let last_connected = connected_at.or(record.last_connected_at_ms);
+    NodeEntry {
+        node_id: id.to_owned(),
+        display_name: record
+            .label
+            .clone()
+            .or_else(|| paired.and_then(|paired| paired.name.clone()))
+            .or_else(|| facts.display_name.clone()),
+        platform: some(&facts.platform).or_else(|| paired.and_then(|it| it.platform.clone())),
+        version: some(&facts.version),
+        client_id: some(&facts.client_id),
+        client_mode: some(&facts.client_mode),
+        device_family: facts.device_family.clone(),
+        model_identifier: facts.model_identifier.clone(),
+        remote_ip: facts.remote_ip.clone(),
+        caps: surface.caps.iter().cloned().collect(),
+        commands: surface.commands.iter().cloned().collect(),
+        permissions: (!surface.permissions.is_empty()).then(|| surface.permissions.clone()),
+        host_stats: live.and_then(|live| live.host_stats.clone()),
+        path_env: live.and_then(|live| live.path_env.clone()),
+        approval_state: match (approved, asked) {
+            (None, Some(_)) => "pending-approval",
+            (Some(_), Some(_)) => "pending-reapproval",
+            (Some(_), None) => "approved",
+            (None, None) => "unapproved",
+        },
+        pending_request_id: shown.map(|asked| asked.request_id.clone()),
+        pending_declared_caps: shown.map(|asked| asked.surface.caps.iter().cloned().collect()),
+        pending_declared_commands: shown
+            .map(|asked| asked.surface.commands.iter().cloned().collect()),
+        connected_at_ms: connected_at,
+        last_connected_at_ms: last_connected,
+        last_disconnected_at_ms: gone_at,
+        last_seen_at_ms: last_connected,
+        last_seen_reason: last_connected.map(|_| "connect"),
+        approved_at_ms: approved
+            .map(|approved| approved.approved_at_ms)
+            .or_else(|| paired.map(|paired| paired.approved_at_ms)),
+        paired: paired.is_some(),
+        connected: live.is_some(),
+    }
+}

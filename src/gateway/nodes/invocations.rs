@@ -1,0 +1,431 @@
+//! Commands under way on nodes: who waits for which, until when, and what a late word is worth.
+//!
+//! A machine without a clock, a socket or a lock: `W` is whoever waits for an outcome.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// How many commands may be under way on one node.
+const MAX_PER_NODE: usize = 32;
+/// How many may be under way in all.
+const MAX_IN_ALL: usize = 512;
+/// How many callers may wait for one command with the same idempotency key.
+const MAX_WAITERS: usize = 16;
+/// How long the outcome of a command answers a repeated key.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// How many outcomes are remembered.
+const MAX_REMEMBERED: usize = 256;
+/// The longest outcome that is remembered, bytes; a longer one is told once.
+const MAX_REMEMBERED_BYTES: usize = 64 * 1024;
+
+/// A caller's idempotency key: keys of different callers never meet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// The device, or the connection of a caller without one.
+    pub(super) caller: String,
+    /// What the caller chose.
+    pub(super) key: String,
+}
+
+/// A command for a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Order {
+    /// The invocation's id on the wire; unique.
+    pub(super) id: String,
+    /// The node's device.
+    pub(super) node: String,
+    /// The connection that the command goes out on.
+    pub(super) connection: u64,
+    /// `system.which`, …
+    pub(super) command: String,
+    /// Until when it must have come back.
+    pub(super) deadline: Instant,
+    /// Who repeats it gets the first outcome.
+    pub(super) key: Option<Key>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::gateway) enum Outcome {
+    /// The node did it.
+    Done {
+        /// As a value.
+        payload: Option<Value>,
+        /// As text, the way most nodes answer.
+        payload_json: Option<String>,
+    },
+    /// The node could not, or nobody heard from it.
+    Failed {
+        /// `TIMEOUT`, `NOT_CONNECTED`, or the node's own.
+        code: Option<String>,
+        /// For people.
+        message: Option<String>,
+    },
+}
+
+/// What became of a new order.
+#[derive(Debug, PartialEq)]
+pub(super) enum Begun<W> {
+    /// Send it; the waiter is kept.
+    Started,
+    /// The same is under way; the waiter is kept.
+    Joined,
+    /// The same has ended so; nothing is sent.
+    Known(W, Outcome),
+    /// The key was used for something else.
+    Taken(W),
+    /// Too much is under way.
+    Full(W),
+}
+
+/// Everybody who is told how a command ended.
+pub(super) type Told<W> = Vec<(W, Outcome)>;
+
+/// All commands under way.
+#[derive(Debug)]
+pub(super) struct Invocations<W> {
+    running: HashMap<String, Running<W>>,
+    keys: HashMap<Key, String>,
+    remembered: VecDeque<Remembered>,
+    has_stopped: bool,
+}
+
+#[derive(Debug)]
+struct Running<W> {
+    order: Order,
+    waiters: Vec<W>,
+    /// The number that the next piece of progress must carry at least.
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    key: Key,
+    node: String,
+    command: String,
+    outcome: Outcome,
+    until: Instant,
+}
+
+impl<W> Default for Invocations<W> {
+    fn default() -> Self {
+        Self {
+            running: HashMap::new(),
+            keys: HashMap::new(),
+            remembered: VecDeque::new(),
+            has_stopped: false,
+        }
+    }
+}
+
+impl<W> Invocations<W> {
+    /// Takes up an order, or says why nothing is to be sent.
+    pub(super) fn begin(&mut self, order: Order, waiter: W, now: Instant) -> Begun<W> {
+        self.remembered.retain(|known| known.until > now);
+        if self.has_stopped {
+            return Begun::Known(waiter, stopped());
+        }
+        if let Some(key) = &order.key {
+            if let Some(known) = self.remembered.iter().find(|known| known.key == *key) {
+                return if known.node == order.node && known.command == order.command {
+                    Begun::Known(waiter, known.outcome.clone())
+                } else {
+                    Begun::Taken(waiter)
+                };
+            }
+            let running = self.keys.get(key).and_then(|id| self.running.get_mut(id));
+            if let Some(running) = running {
+                if running.order.node != order.node || running.order.command != order.command {
+                    return Begun::Taken(waiter);
+                }
+                if running.waiters.len() >= MAX_WAITERS {
+                    return Begun::Full(waiter);
+                }
+                running.waiters.push(waiter);
+                return Begun::Joined;
+            }
+        }
+        let of_node = self.running.values().filter(|it| it.order.node == order.node).count();
+        if of_node >= MAX_PER_NODE || self.running.len() >= MAX_IN_ALL {
+            return Begun::Full(waiter);
+        }
+        if let Some(key) = order.key.clone() {
+            self.keys.insert(key, order.id.clone());
+        }
+        self.running.insert(order.id.clone(), Running { order, waiters: vec![waiter], next: 0 });
+        Begun::Started
+    }
+
+    /// Hears of progress; false if it is late, out of order, or not this connection's.
+    pub(super) fn progress(&mut self, id: &str, node: &str, connection: u64, number: u64) -> bool {
+        let Some(running) = self.mine(id, node, connection) else { return false };
+        if number < running.next {
+            return false;
+        }
+        running.next = number.saturating_add(1);
+        true
+    }
+
+    /// Hears how a command ended; `None` if it is late or not this connection's.
+    pub(super) fn result(
+        &mut self,
+        id: &str,
+        node: &str,
+        connection: u64,
+        outcome: &Outcome,
+        now: Instant,
+    ) -> Option<Told<W>> {
+        self.mine(id, node, connection)?;
+        Some(self.end(id, outcome, now))
+    }
+
+    /// Ends what should have come back by `now`.
+    pub(super) fn due(&mut self, now: Instant) -> Told<W> {
+        self.end_where(|order| order.deadline <= now, &Outcome::timed_out(), now)
+    }
+
+    /// A node's connection is gone: what was sent on it will not come back.
+    pub(super) fn gone(&mut self, connection: u64, now: Instant) -> Told<W> {
+        let outcome = failed("NOT_CONNECTED", "the node disconnected before it answered");
+        self.end_where(|order| order.connection == connection, &outcome, now)
+    }
+
+    /// The gateway stops: everything ends, and nothing begins any more.
+    pub(super) fn stop(&mut self, now: Instant) -> Told<W> {
+        self.has_stopped = true;
+        self.end_where(|_| true, &stopped(), now)
+    }
+
+    /// Takes back an order that was not sent after all; nobody hears of it.
+    pub(super) fn abandon(&mut self, id: &str) {
+        if let Some(Running { order: Order { key: Some(key), .. }, .. }) = self.running.remove(id) {
+            self.keys.remove(&key);
+        }
+    }
+
+    /// How many are under way.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    fn mine(&mut self, id: &str, node: &str, connection: u64) -> Option<&mut Running<W>> {
+        let running = self.running.get_mut(id)?;
+        let is_mine = running.order.node == node && running.order.connection == connection;
+        is_mine.then_some(running)
+    }
+
+    fn end_where(
+        &mut self,
+        has_ended: impl Fn(&Order) -> bool,
+        outcome: &Outcome,
+        now: Instant,
+    ) -> Told<W> {
+        let ended = self.running.values().filter(|running| has_ended(&running.order));
+        let ids: Vec<String> = ended.map(|running| running.order.id.clone()).collect();
+        ids.iter().flat_map(|id| self.end(id, outcome, now)).collect()
+    }
+
+    fn end(&mut self, id: &str, outcome: &Outcome, now: Instant) -> Told<W> {
+        let Some(Running { order, waiters, .. }) = self.running.remove(id) else {
+            return Vec::new();
+        };
+        if let Some(key) = order.key {
+            self.keys.remove(&key);
+            if outcome.size() <= MAX_REMEMBERED_BYTES {
+                if self.remembered.len() >= MAX_REMEMBERED {
+                    self.remembered.pop_front();
+                }
+                self.remembered.push_back(Remembered {
+                    key,
+                    node: order.node,
+                    command: order.command,
+                    outcome: outcome.clone(),
+                    until: now + REMEMBERED,
+                });
+            }
+        }
+        waiters.into_iter().map(|waiter| (waiter, outcome.clone())).collect()
+    }
+}
+
+impl Outcome {
+    /// Nothing came back in time.
+    pub(super) fn timed_out() -> Self {
+        failed("TIMEOUT", "node invoke timed out")
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Done { payload, payload_json } => {
+                let text = payload_json.as_ref().map_or(0, String::len);
+                let value = payload.as_ref().map_or(0, |value| value.to_string().len());
+                text + value
+            }
+            Self::Failed { message, .. } => message.as_ref().map_or(0, String::len),
+        }
+    }
+}
+
+fn failed(code: &str, message: &str) -> Outcome {
+    Outcome::Failed { code: Some(code.to_owned()), message: Some(message.to_owned()) }
+}
+
+fn stopped() -> Outcome {
+    failed("GATEWAY_STOPPING", "the gateway stops")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A_WHILE: Duration = Duration::from_secs(15);
+
+    fn order(id: &str, now: Instant) -> Order {
+        Order {
+            id: id.to_owned(),
+            node: "node".to_owned(),
+            connection: 1,
+            command: "system.which".to_owned(),
+            deadline: now + A_WHILE,
+            key: None,
+        }
+    }
+
+    fn keyed(id: &str, now: Instant) -> Order {
+        let key = Key { caller: "me".to_owned(), key: "k".to_owned() };
+        Order { key: Some(key), ..order(id, now) }
+    }
+
+    fn done(text: &str) -> Outcome {
+        Outcome::Done { payload: None, payload_json: Some(text.to_owned()) }
+    }
+
+    #[test]
+    fn an_outcome_goes_to_the_one_who_waits_and_a_second_one_to_nobody() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        assert_eq!(invocations.begin(order("1", now), 'a', now), Begun::Started);
+        assert_eq!(invocations.begin(order("2", now), 'b', now), Begun::Started);
+        let told = invocations.result("1", "node", 1, &done("x"), now);
+        assert_eq!(told, Some(vec![('a', done("x"))]));
+        assert_eq!(invocations.result("1", "node", 1, &done("y"), now), None);
+        assert_eq!(invocations.len(), 1);
+    }
+
+    #[test]
+    fn nobody_answers_for_another_node_or_an_older_connection() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        assert_eq!(invocations.begin(order("1", now), 'a', now), Begun::Started);
+        assert_eq!(invocations.result("1", "other", 1, &done("x"), now), None);
+        assert_eq!(invocations.result("1", "node", 2, &done("x"), now), None);
+        assert!(!invocations.progress("1", "node", 2, 0));
+        assert!(invocations.progress("1", "node", 1, 0));
+    }
+
+    #[test]
+    fn progress_counts_upwards_and_ends_with_the_command() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        assert_eq!(invocations.begin(order("1", now), 'a', now), Begun::Started);
+        let heard = [0, 1, 1, 5, 4].map(|number| invocations.progress("1", "node", 1, number));
+        assert_eq!(heard, [true, true, false, true, false]);
+        assert!(invocations.result("1", "node", 1, &done("x"), now).is_some());
+        assert!(!invocations.progress("1", "node", 1, 6));
+    }
+
+    #[test]
+    fn a_command_ends_at_its_deadline_and_not_before() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        assert_eq!(invocations.begin(order("1", now), 'a', now), Begun::Started);
+        assert_eq!(invocations.due(now + A_WHILE - Duration::from_millis(1)), []);
+        assert_eq!(invocations.due(now + A_WHILE), [('a', Outcome::timed_out())]);
+        assert_eq!(invocations.result("1", "node", 1, &done("late"), now), None);
+    }
+
+    #[test]
+    fn a_repeated_key_runs_once_and_gets_the_first_outcome() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        assert_eq!(invocations.begin(keyed("1", now), 'a', now), Begun::Started);
+        assert_eq!(invocations.begin(keyed("2", now), 'b', now), Begun::Joined);
+        let told = invocations.result("1", "node", 1, &done("x"), now);
+        assert_eq!(told, Some(vec![('a', done("x")), ('b', done("x"))]));
+        assert_eq!(invocations.begin(keyed("3", now), 'c', now), Begun::Known('c', done("x")));
+        let other = Order { command: "system.run".to_owned(), ..keyed("4", now) };
+        assert_eq!(invocations.begin(other, 'd', now), Begun::Taken('d'));
+        let later = now + REMEMBERED;
+        assert_eq!(invocations.begin(keyed("5", later), 'e', later), Begun::Started);
+    }
+
+    #[test]
+    fn an_order_that_was_not_sent_leaves_its_key_free() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        assert_eq!(invocations.begin(keyed("1", now), 'a', now), Begun::Started);
+        invocations.abandon("1");
+        assert_eq!(invocations.begin(keyed("2", now), 'b', now), Begun::Started);
+        assert_eq!(invocations.len(), 1);
+    }
+
+    #[test]
+    fn keys_of_different_callers_do_not_meet() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        assert_eq!(invocations.begin(keyed("1", now), 'a', now), Begun::Started);
+        let key = Key { caller: "you".to_owned(), key: "k".to_owned() };
+        let other = Order { key: Some(key), ..order("2", now) };
+        assert_eq!(invocations.begin(other, 'b', now), Begun::Started);
+    }
+
+    #[test]
+    fn a_node_that_goes_and_a_gateway_that_stops_end_what_is_under_way() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        assert_eq!(invocations.begin(order("1", now), 'a', now), Begun::Started);
+        let other = Order { connection: 2, node: "other".to_owned(), ..order("2", now) };
+        assert_eq!(invocations.begin(other, 'b', now), Begun::Started);
+        let told = invocations.gone(1, now);
+        assert!(matches!(told.as_slice(), [('a', Outcome::Failed { .. })]));
+        assert_eq!(invocations.stop(now), [('b', stopped())]);
+        assert_eq!(invocations.begin(order("3", now), 'c', now), Begun::Known('c', stopped()));
+    }
+
+    #[test]
+    fn what_is_under_way_is_bounded_per_node_and_in_all() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        for number in 0..MAX_PER_NODE {
+            assert_eq!(invocations.begin(order(&number.to_string(), now), 0, now), Begun::Started);
+        }
+        assert_eq!(invocations.begin(order("more", now), 1, now), Begun::Full(1));
+        let elsewhere = |number: usize| Order {
+            node: format!("node {}", number / MAX_PER_NODE),
+            ..order(&format!("x{number}"), now)
+        };
+        for number in MAX_PER_NODE..MAX_IN_ALL {
+            assert_eq!(invocations.begin(elsewhere(number), 0, now), Begun::Started);
+        }
+        assert_eq!(invocations.begin(elsewhere(MAX_IN_ALL), 1, now), Begun::Full(1));
+    }
+
+    #[test]
+    fn the_waiters_of_one_key_and_the_memory_are_bounded() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        assert_eq!(invocations.begin(keyed("1", now), 0, now), Begun::Started);
+        for _ in 1..MAX_WAITERS {
+            assert_eq!(invocations.begin(keyed("1", now), 0, now), Begun::Joined);
+        }
+        assert_eq!(invocations.begin(keyed("1", now), 1, now), Begun::Full(1));
+        let long = done(&"x".repeat(MAX_REMEMBERED_BYTES + 1));
+        assert!(invocations.result("1", "node", 1, &long, now).is_some());
+        assert_eq!(invocations.begin(keyed("2", now), 0, now), Begun::Started);
+    }
+}

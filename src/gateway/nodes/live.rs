@@ -1,0 +1,118 @@
+//! The nodes that are here: one connection a device, the newest.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::Value;
+
+use super::{
+    book::{Facts, Surface},
+    policy::Platform,
+};
+use crate::{
+    gateway::outbox::{Ending, Outbox},
+    protocol::close,
+};
+
+/// A node that is connected.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    /// Its number among the hub's members; no other connection ever has it.
+    pub(super) member: u64,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) facts: Facts,
+    pub(super) platform: Platform,
+    /// What it says it can do, as far as it may say so.
+    pub(super) declared: Surface,
+    /// What of that is approved.
+    pub(super) effective: Surface,
+    pub(super) path_env: Option<String>,
+    pub(super) connected_at_ms: u64,
+    /// Its machine's load and memory, as it last told.
+    pub(super) host_stats: Option<Value>,
+}
+
+/// All of them, and when the others went.
+#[derive(Debug, Default)]
+pub(super) struct Present {
+    nodes: BTreeMap<String, Live>,
+    departed: BTreeMap<String, u64>,
+}
+
+impl Live {
+    /// Sends the node away.
+    pub(super) fn dismiss(&self, reason: &str) {
+        self.outbox.end(Ending::close(close::POLICY, reason));
+    }
+}
+
+impl Present {
+    /// Takes a node in; an older connection of the same device is sent away and returned.
+    pub(super) fn arrive(&mut self, node: &str, live: Live) -> Option<Live> {
+        let before = self.nodes.insert(node.to_owned(), live)?;
+        before.dismiss("the same node connected again");
+        Some(before)
+    }
+
+    /// A connection ended; whether it was still the node's.
+    pub(super) fn leave(&mut self, node: &str, member: u64, now_ms: u64) -> bool {
+        let is_current = self.nodes.get(node).is_some_and(|live| live.member == member);
+        if is_current {
+            self.nodes.remove(node);
+            self.departed.insert(node.to_owned(), now_ms);
+        }
+        is_current
+    }
+
+    /// When the node went, if it has been here since the gateway's start.
+    pub(super) fn departed(&self, node: &str) -> Option<u64> {
+        self.departed.get(node).copied()
+    }
+
+    /// The node of this device.
+    pub(super) fn find(&self, node: &str) -> Option<&Live> {
+        self.nodes.get(node)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn find_mut(&mut self, node: &str) -> Option<&mut Live> {
+        self.nodes.get_mut(node)
+    }
+
+    /// Takes out a node that is no more.
+    pub(super) fn remove(&mut self, node: &str) -> Option<Live> {
+        self.departed.remove(node);
+        self.nodes.remove(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::tally::Tally;
+
+    fn live(member: u64) -> Live {
+        Live {
+            member,
+            outbox: Arc::new(Outbox::new(1 << 16, Arc::new(Tally::new()))),
+            facts: Facts::default(),
+            platform: Platform::Linux,
+            declared: Surface::default(),
+            effective: Surface::default(),
+            path_env: None,
+            connected_at_ms: 5,
+            host_stats: None,
+        }
+    }
+
+    #[test]
+    fn a_second_connection_takes_the_place_of_the_first() {
+        let mut present = Present::default();
+        assert!(present.arrive("n", live(1)).is_none());
+        let first = present.arrive("n", live(2)).unwrap();
+        assert!(first.outbox.ending().is_some());
+        assert!(!present.leave("n", 1, 9), "the end of the first does not remove the second");
+        assert!(present.find("n").is_some());
+        assert!(present.leave("n", 2, 9));
+        assert!(present.find("n").is_none());
+    }
+}

@@ -1,0 +1,20 @@
+//! Nodes: who they are, which are here, and what runs on them.
+
+mod approvals;
+mod book;
+mod catalog;
+mod invocations;
+mod live;
+mod pairing;
+mod policy;
+mod shell;
+#[cfg(test)]
+mod tests;
+mod work;
+
+pub(super) use approvals::{Ask, Asker, NotAsked, NotDecided, Standing, shown};
+pub(super) use catalog::Paired;
+pub(super) use invocations::Outcome as Ran;
+pub(crate) use policy::Rules;
+pub(super) use policy::{is_admin_only, is_private};
+pub(super) use shell::{Arriving, Nodes, Seat, Task};

@@ -1,0 +1,451 @@
+//! The nodes of one gateway: the machines behind their locks, and the waits of those who ask.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::{
+    approvals::{Approvals, Ask, Asker, NotAsked, NotDecided, Standing},
+    book::{Book, Facts, Record, Surface},
+    invocations::{Begun, Invocations, Key, Order, Outcome, Told},
+    live::{Live, Present},
+    policy::{Platform, Rules},
+    work::Waiting,
+};
+use crate::{
+    gateway::{clock::now_ms, outbox::Outbox},
+    problem::{Class, Problem},
+    protocol::{
+        Connect, Decision, ErrorShape, NodeInvokeRequest, PendingAction, Priority, Work, WorkKind,
+        code, event,
+    },
+    store::Store,
+};
+
+/// How long a command may take if nobody said.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that a command may take.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// How long a caller should wait when too much is under way, milliseconds.
+const BUSY_RETRY_MS: u64 = 500;
+
+/// The nodes of one gateway.
+pub(in crate::gateway) struct Nodes {
+    pub(super) store: Store,
+    rules: RwLock<Rules>,
+    pub(super) book: tokio::sync::Mutex<Book>,
+    pub(super) present: Mutex<Present>,
+    invocations: Mutex<Invocations<oneshot::Sender<Outcome>>>,
+    waiting: Mutex<Waiting>,
+    approvals: Mutex<Approvals<oneshot::Sender<Standing>>>,
+}
+
+/// A node that has been let in and not been told so yet.
+#[derive(Debug)]
+pub(in crate::gateway) struct Arriving {
+    pub(super) node: String,
+    pub(super) facts: Facts,
+    pub(super) platform: Platform,
+    pub(super) declared: Surface,
+    pub(super) effective: Surface,
+    pub(super) path_env: Option<String>,
+}
+
+/// A node's place among those that are here; leaves when dropped.
+pub(in crate::gateway) struct Seat {
+    nodes: Arc<Nodes>,
+    node: String,
+    member: u64,
+}
+
+/// A command that somebody wants to run on a node.
+#[derive(Debug)]
+pub(in crate::gateway) struct Task<'a> {
+    pub(in crate::gateway) node: &'a str,
+    pub(in crate::gateway) command: &'a str,
+    pub(in crate::gateway) params: Option<Value>,
+    pub(in crate::gateway) timeout_ms: Option<u64>,
+    /// Who wants it, for approvals and repeated keys.
+    pub(in crate::gateway) asker: Asker,
+    pub(in crate::gateway) key: Option<String>,
+}
+
+impl Nodes {
+    /// No nodes yet; [`Self::load`] brings those that `store` knows.
+    pub(in crate::gateway) fn new(store: Store) -> Self {
+        Self {
+            store,
+            rules: RwLock::default(),
+            book: tokio::sync::Mutex::default(),
+            present: Mutex::default(),
+            invocations: Mutex::default(),
+            waiting: Mutex::default(),
+            approvals: Mutex::default(),
+        }
+    }
+
+    /// Brings in what is stored; class `config` if it cannot be read.
+    pub(in crate::gateway) async fn load(&self) -> Result<(), Problem> {
+        let records: Vec<Record> = self.store.nodes().all().await.map_err(|error| {
+            Problem::new(Class::Config, format!("the nodes cannot be read: {error}"))
+                .fix("openclaw doctor")
+        })?;
+        *self.book.lock().await = Book::open(records);
+        Ok(())
+    }
+
+    /// Which commands may run from now on.
+    pub(in crate::gateway) fn obey(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    pub(super) fn rules(&self) -> RwLockReadGuard<'_, Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What `connect` of the paired device `node` says of the node.
+    pub(super) fn said(&self, connect: &Connect, remote_ip: Option<String>) -> (Facts, Surface) {
+        let client = &connect.client;
+        let platform = Platform::of(&client.platform, client.device_family.as_deref());
+        let permissions = connect.permissions.as_ref().and_then(Value::as_object);
+        let surface = Surface {
+            caps: connect.caps.iter().map(|cap| cap.trim().to_owned()).collect(),
+            commands: self.rules().declarable(platform, connect.commands.iter().flatten()),
+            permissions: permissions
+                .into_iter()
+                .flatten()
+                .filter_map(|(name, value)| Some((name.clone(), value.as_bool()?)))
+                .collect(),
+        };
+        let facts = Facts {
+            display_name: client.display_name.clone(),
+            platform: client.platform.clone(),
+            version: client.version.clone(),
+            client_id: client.id.clone(),
+            client_mode: client.mode.clone(),
+            device_family: client.device_family.clone(),
+            model_identifier: client.model_identifier.clone(),
+            remote_ip,
+        };
+        (facts, surface)
+    }
+
+    /// Seats a node once its `hello-ok` is queued.
+    pub(in crate::gateway) fn seat(
+        self: &Arc<Self>,
+        arriving: Arriving,
+        member: u64,
+        outbox: Arc<Outbox>,
+    ) -> Seat {
+        let Arriving { node, facts, platform, declared, effective, path_env } = arriving;
+        let live = Live {
+            member,
+            outbox,
+            facts,
+            platform,
+            declared,
+            effective,
+            path_env,
+            connected_at_ms: now_ms(),
+            host_stats: None,
+        };
+        let before = locked(&self.present).arrive(&node, live);
+        tracing::info!(node, replaced = before.is_some(), "a node connected");
+        Seat { nodes: Arc::clone(self), node, member }
+    }
+
+    /// Runs a command and waits for its outcome; an error frame where it never ran.
+    pub(in crate::gateway) async fn run(&self, task: Task<'_>) -> Result<Outcome, Box<ErrorShape>> {
+        let live = locked(&self.present).find(task.node).cloned().ok_or_else(not_connected)?;
+        self.rules()
+            .check(live.platform, task.command, &live.declared.commands, &live.effective.commands)
+            .map_err(|denied| {
+                ErrorShape::invalid(denied.message(task.command, &live.facts.platform))
+                    .details(json!({"reason": denied.reason(), "command": task.command}))
+            })?;
+        let timeout = task.timeout_ms.filter(|timeout| *timeout > 0);
+        let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_millis).min(MAX_TIMEOUT);
+        let deadline = now() + timeout;
+        let (sender, receiver) = oneshot::channel();
+        if let Some(outcome) = self.start(&live, &task, timeout, deadline, sender)? {
+            return Ok(outcome);
+        }
+        match tokio::time::timeout_at(deadline.into(), receiver).await {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(_)) => {
+                Err(ErrorShape::unavailable("the command was given up", BUSY_RETRY_MS).into())
+            }
+            Err(_) => {
+                tell(locked(&self.invocations).due(now()));
+                Ok(Outcome::timed_out())
+            }
+        }
+    }
+
+    /// Sends a command out; an outcome where the same ran before.
+    fn start(
+        &self,
+        live: &Live,
+        task: &Task<'_>,
+        timeout: Duration,
+        deadline: Instant,
+        sender: oneshot::Sender<Outcome>,
+    ) -> Result<Option<Outcome>, Box<ErrorShape>> {
+        let id = uuid::Uuid::new_v4().to_string();
+        let caller = task.asker.device.as_ref().unwrap_or(&task.asker.connection);
+        let order = Order {
+            id: id.clone(),
+            node: task.node.to_owned(),
+            connection: live.member,
+            command: task.command.to_owned(),
+            deadline,
+            key: task.key.clone().map(|key| Key { caller: caller.clone(), key }),
+        };
+        let mut invocations = locked(&self.invocations);
+        match invocations.begin(order, sender, now()) {
+            Begun::Started => {}
+            Begun::Joined => return Ok(None),
+            Begun::Known(_, outcome) => return Ok(Some(outcome)),
+            Begun::Taken(_) => {
+                return Err(ErrorShape::invalid(
+                    "the idempotency key was used for another command",
+                )
+                .into());
+            }
+            Begun::Full(_) => {
+                let message = "too many commands are under way";
+                return Err(ErrorShape::unavailable(message, BUSY_RETRY_MS).into());
+            }
+        }
+        let params = match (&task.params, task.command) {
+            (Some(params), "system.run") => {
+                let admitted =
+                    locked(&self.approvals).admit(task.node, params, &task.asker, now_ms());
+                match admitted {
+                    Ok(params) => Some(params),
+                    Err(error) => {
+                        invocations.abandon(&id);
+                        return Err(error);
+                    }
+                }
+            }
+            (params, _) => params.clone(),
+        };
+        let request = NodeInvokeRequest {
+            id,
+            node_id: task.node.to_owned(),
+            command: task.command.to_owned(),
+            params_json: params.map(|params| params.to_string()),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            idempotency_key: task.key.clone(),
+        };
+        live.outbox.event(event::NODE_INVOKE_REQUEST, &json!(request).to_string(), None);
+        Ok(None)
+    }
+
+    /// A node says how a command ended; false if it is late.
+    pub(in crate::gateway) fn ended(
+        &self,
+        id: &str,
+        node: &str,
+        member: u64,
+        outcome: &Outcome,
+    ) -> bool {
+        let told = locked(&self.invocations).result(id, node, member, outcome, now());
+        told.map(tell).is_some()
+    }
+
+    /// A node says how far a command is; false if it is late.
+    pub(in crate::gateway) fn progressed(
+        &self,
+        id: &str,
+        node: &str,
+        member: u64,
+        number: u64,
+    ) -> bool {
+        locked(&self.invocations).progress(id, node, member, number)
+    }
+
+    /// A node tells of its machine; false if it is not here on this connection.
+    pub(in crate::gateway) fn told_stats(&self, node: &str, member: u64, stats: Value) -> bool {
+        let mut present = locked(&self.present);
+        let live = present.find_mut(node).filter(|live| live.member == member);
+        live.map(|live| live.host_stats = Some(stats)).is_some()
+    }
+
+    /// The gateway stops: nobody waits any longer.
+    pub(in crate::gateway) fn stop(&self) {
+        tell(locked(&self.invocations).stop(now()));
+    }
+
+    /// Takes up a request for approval.
+    pub(in crate::gateway) fn ask(&self, ask: Ask) -> Result<Standing, NotAsked> {
+        let now = now_ms();
+        let mut approvals = locked(&self.approvals);
+        wake(approvals.expire(now));
+        approvals.ask(ask, now)
+    }
+
+    /// Waits until a request is decided or expires; `None` if it is not known.
+    pub(in crate::gateway) async fn decision(&self, id: &str) -> Option<Standing> {
+        let now = now_ms();
+        let (sender, receiver) = oneshot::channel();
+        let left = {
+            let mut approvals = locked(&self.approvals);
+            let standing = approvals.find(id, now)?;
+            if let Some((_, standing)) = approvals.wait(id, sender, now) {
+                return Some(standing);
+            }
+            Duration::from_millis(standing.expires_at_ms.saturating_sub(now))
+        };
+        if let Ok(Ok(standing)) = tokio::time::timeout(left, receiver).await {
+            return Some(standing);
+        }
+        let mut approvals = locked(&self.approvals);
+        let standing = approvals.find(id, now_ms());
+        wake(approvals.expire(now_ms()));
+        standing
+    }
+
+    /// Those that wait for a decision.
+    pub(in crate::gateway) fn undecided(&self) -> Vec<Standing> {
+        locked(&self.approvals).waiting(now_ms())
+    }
+
+    /// One that waits for a decision.
+    pub(in crate::gateway) fn asked(&self, id: &str) -> Option<Standing> {
+        let standing = locked(&self.approvals).find(id, now_ms())?;
+        (standing.decision.is_none() && !standing.has_expired).then_some(standing)
+    }
+
+    /// Decides.
+    pub(in crate::gateway) fn decide(
+        &self,
+        id: &str,
+        decision: Decision,
+    ) -> Result<Standing, NotDecided> {
+        let (standing, waiters) = locked(&self.approvals).decide(id, decision, now_ms())?;
+        wake(vec![(standing.clone(), waiters)]);
+        Ok(standing)
+    }
+
+    /// Leaves a piece of work for a node; `None` where there is no room.
+    pub(in crate::gateway) fn leave_work(
+        &self,
+        node: &str,
+        kind: WorkKind,
+        priority: Priority,
+        lasts_ms: Option<u64>,
+    ) -> Option<(u64, Work)> {
+        let (id, now) = (uuid::Uuid::new_v4().to_string(), now_ms());
+        let work = Waiting::work(id, kind, priority, lasts_ms, now);
+        locked(&self.waiting).leave(node, work, now)
+    }
+
+    /// What work waits for a node.
+    pub(in crate::gateway) fn work(
+        &self,
+        node: &str,
+        most: Option<usize>,
+    ) -> (u64, Vec<Work>, bool) {
+        locked(&self.waiting).drain(node, most, now_ms())
+    }
+
+    /// Keeps a command until the node's foreground; its id, or `None` where there is no room.
+    pub(in crate::gateway) fn postpone(
+        &self,
+        node: &str,
+        command: &str,
+        params: Option<&Value>,
+    ) -> Option<String> {
+        let action = PendingAction {
+            id: uuid::Uuid::new_v4().to_string(),
+            command: command.to_owned(),
+            params_json: params.map(Value::to_string),
+            enqueued_at_ms: now_ms(),
+        };
+        let id = action.id.clone();
+        locked(&self.waiting).postpone(node, action, now_ms()).map(|()| id)
+    }
+
+    /// The commands that wait for the node's foreground, as far as it may still be given them.
+    pub(in crate::gateway) fn postponed(&self, node: &str) -> Vec<PendingAction> {
+        let mut actions = locked(&self.waiting).postponed(node, now_ms());
+        let live = locked(&self.present).find(node).cloned();
+        actions.retain(|action| {
+            live.as_ref().is_some_and(|live| {
+                let (declared, effective) = (&live.declared.commands, &live.effective.commands);
+                self.rules().check(live.platform, &action.command, declared, effective).is_ok()
+            })
+        });
+        actions
+    }
+
+    /// The node has done these; how many are left.
+    pub(in crate::gateway) fn acknowledged(&self, node: &str, ids: &[String]) -> usize {
+        locked(&self.waiting).done(node, ids, now_ms())
+    }
+
+    /// Whether a node wants its foreground for what `outcome` refused.
+    pub(in crate::gateway) fn wants_foreground(
+        &self,
+        node: &str,
+        command: &str,
+        outcome: &Outcome,
+    ) -> bool {
+        let Outcome::Failed { code, .. } = outcome else { return false };
+        let is_personal = ["camera.", "screen.", "talk."].iter().any(|it| command.starts_with(it));
+        let is_ios =
+            locked(&self.present).find(node).is_some_and(|live| live.platform == Platform::Ios);
+        is_ios && is_personal && code.as_deref() == Some("NODE_BACKGROUND_UNAVAILABLE")
+    }
+
+    pub(super) fn forget_work(&self, node: &str) {
+        locked(&self.waiting).forget(node);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let was_current = locked(&self.nodes.present).leave(&self.node, self.member, now_ms());
+        tell(locked(&self.nodes.invocations).gone(self.member, now()));
+        tracing::info!(node = self.node, was_current, "a node left");
+    }
+}
+
+/// The error of a node that is away.
+fn not_connected() -> ErrorShape {
+    ErrorShape::new(code::UNAVAILABLE, "node not connected").details(json!({
+        "code": "NOT_CONNECTED", "nodeCommandDispatched": false,
+        "nodeError": {"code": "NOT_CONNECTED", "message": "node not connected"},
+    }))
+}
+
+/// Tells those who wait; who has stopped waiting misses nothing.
+fn tell(told: Told<oneshot::Sender<Outcome>>) {
+    for (waiter, outcome) in told {
+        drop(waiter.send(outcome));
+    }
+}
+
+fn wake(ended: Vec<(Standing, Vec<oneshot::Sender<Standing>>)>) {
+    for (standing, waiters) in ended {
+        for waiter in waiters {
+            drop(waiter.send(standing.clone()));
+        }
+    }
+}
+
+/// The clock by which the runtime wakes, which a test may stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// A lock that no panic closes: each machine is whole between two calls.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

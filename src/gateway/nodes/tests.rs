@@ -1,0 +1,218 @@
+//! A node from its first connect to a command, on a stopped clock and a store in memory.
+
+use std::sync::Arc;
+
+use futures_util::sink;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{Ask, Asker, Nodes, Ran, Seat, Task};
+use crate::{
+    gateway::{caller::Caller, hub::Hub, outbox::Outbox, tally::Tally},
+    protocol::{Connect, Decision, ErrorShape, PresenceEntry, Role, RunPlan, Scope},
+    store::Store,
+};
+
+const NODE: &str = "the device of the node";
+
+/// A gateway's nodes, with one node that is there.
+struct Place {
+    nodes: Arc<Nodes>,
+    hub: Hub,
+    store: Store,
+}
+
+/// The node's end of its connection.
+struct Node {
+    seat: Seat,
+    frames: mpsc::UnboundedReceiver<Value>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let store = Store::in_memory();
+        let nodes = Arc::new(Nodes::new(store.clone()));
+        Self { nodes, hub: Hub::new(PresenceEntry::default()), store }
+    }
+
+    async fn connect(&self, member: u64) -> Node {
+        let arriving = self.nodes.arrived(&self.hub, NODE, &connect(), None).await.unwrap();
+        let outbox = Arc::new(Outbox::new(1 << 20, Arc::new(Tally::new())));
+        let seat = self.nodes.seat(arriving, member, Arc::clone(&outbox));
+        let (sender, frames) = mpsc::unbounded_channel();
+        let sink = sink::unfold(sender, |sender, message: Message| async move {
+            if let Message::Text(text) = message {
+                sender.send(serde_json::from_str(&text).unwrap()).unwrap();
+            }
+            Ok(sender)
+        });
+        tokio::spawn(async move { outbox.write_to(Box::pin(sink)).await });
+        Node { seat, frames }
+    }
+
+    async fn approve(&self) {
+        let pending = self.nodes.pairings().await.pending;
+        let request = &pending[0].request_id;
+        self.nodes.approve(&self.hub, &caller(&[Scope::Admin]), request).await.unwrap();
+    }
+
+    async fn run(&self, command: &str, params: Value, key: &str) -> Result<Ran, Box<ErrorShape>> {
+        let (asker, key) = (asker(), Some(key.to_owned()));
+        let params = Some(params);
+        let task = Task { node: NODE, command, params, timeout_ms: Some(5_000), asker, key };
+        self.nodes.run(task).await
+    }
+}
+
+impl Node {
+    /// The next command that the node gets.
+    async fn command(&mut self) -> Value {
+        loop {
+            let frame = self.frames.recv().await.unwrap();
+            if frame["event"] == "node.invoke.request" {
+                return frame["payload"].clone();
+            }
+        }
+    }
+}
+
+fn connect() -> Connect {
+    serde_json::from_value(json!({
+        "minProtocol": 4, "maxProtocol": 4, "role": "node", "caps": ["system"],
+        "client": {"id": "node-host", "version": "1", "platform": "linux", "mode": "node",
+            "deviceFamily": "Linux", "displayName": "Box"},
+        "commands": ["system.run", "system.which", "dir.list"],
+    }))
+    .unwrap()
+}
+
+fn asker() -> Asker {
+    Asker { device: None, connection: "c".to_owned() }
+}
+
+fn caller(scopes: &[Scope]) -> Caller {
+    Caller {
+        connection: "c".to_owned(),
+        member: 9,
+        role: Role::Operator,
+        client: connect().client,
+        device_id: None,
+        by_device_token: false,
+        scopes: scopes.to_vec(),
+        is_local: true,
+        farewell: std::sync::OnceLock::new(),
+    }
+}
+
+fn done(text: &str) -> Ran {
+    Ran::Done { payload: None, payload_json: Some(text.to_owned()) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_runs_nothing_before_a_person_approved_it() {
+    let place = Place::new();
+    let mut node = place.connect(1).await;
+    let refused = place.run("system.which", json!({}), "1").await.unwrap_err();
+    assert!(refused.message.contains("nodes approve"), "{}", refused.message);
+    let request = place.nodes.pairings().await.pending[0].request_id.clone();
+    let reader = caller(&[Scope::Pairing, Scope::Write]);
+    let missing = place.nodes.approve(&place.hub, &reader, &request).await.unwrap_err();
+    assert_eq!(missing.code, "FORBIDDEN", "system.run wants an administrator");
+    place.approve().await;
+    let (ran, ()) = tokio::join!(place.run("system.which", json!({"bins": ["a"]}), "2"), async {
+        let command = node.command().await;
+        assert_eq!(command["paramsJSON"], r#"{"bins":["a"]}"#);
+        let id = command["id"].as_str().unwrap();
+        assert!(place.nodes.ended(id, NODE, 1, &done("{}")));
+        assert!(!place.nodes.ended(id, NODE, 1, &done("late")), "a late outcome is dropped");
+    });
+    assert_eq!(ran.unwrap(), done("{}"));
+    assert_eq!(place.run("system.which", json!({}), "2").await.unwrap(), done("{}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_a_lost_node_and_the_gateways_end_are_answers() {
+    let place = Place::new();
+    let mut node = place.connect(1).await;
+    place.approve().await;
+    let silent = place.run("system.which", json!({}), "1").await.unwrap();
+    assert!(matches!(silent, Ran::Failed { code: Some(code), .. } if code == "TIMEOUT"));
+    let (lost, ()) = tokio::join!(place.run("system.which", json!({}), "2"), async {
+        node.command().await;
+        node.command().await;
+        drop(node.seat);
+    });
+    assert!(
+        matches!(lost.unwrap(), Ran::Failed { code: Some(code), .. } if code == "NOT_CONNECTED")
+    );
+    let away = place.run("system.which", json!({}), "3").await.unwrap_err();
+    assert_eq!(away.details.unwrap()["code"], "NOT_CONNECTED");
+    let mut node = place.connect(2).await;
+    let (ended, ()) = tokio::join!(place.run("system.which", json!({}), "4"), async {
+        node.command().await;
+        place.nodes.stop();
+    });
+    assert!(matches!(ended.unwrap(), Ran::Failed { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_lets_one_command_through_once() {
+    let place = Place::new();
+    let mut node = place.connect(1).await;
+    place.approve().await;
+    let plan: RunPlan = serde_json::from_value(json!({
+        "argv": ["/bin/id"], "cwd": null, "commandText": "/bin/id", "agentId": null,
+        "sessionKey": "s",
+    }))
+    .unwrap();
+    let ask = Ask {
+        id: "a".to_owned(),
+        request: json!({}),
+        node: Some(NODE.to_owned()),
+        plan: Some(plan),
+        env: std::collections::BTreeMap::new(),
+        asker: asker(),
+        wait_ms: Some(60_000),
+    };
+    place.nodes.ask(ask).unwrap();
+    let params = json!({"command": ["/bin/id"], "runId": "a", "approved": true, "sessionKey": "s"});
+    let early = place.run("system.run", params.clone(), "1").await.unwrap_err();
+    assert_eq!(early.details.unwrap()["code"], "APPROVAL_REQUIRED");
+    let (standing, ()) = tokio::join!(place.nodes.decision("a"), async {
+        place.nodes.decide("a", Decision::AllowOnce).unwrap();
+    });
+    assert_eq!(standing.unwrap().decision, Some(Decision::AllowOnce));
+    let (ran, ()) = tokio::join!(place.run("system.run", params.clone(), "1"), async {
+        let command = node.command().await;
+        let sent: Value = serde_json::from_str(command["paramsJSON"].as_str().unwrap()).unwrap();
+        assert_eq!(sent["command"], json!(["/bin/id"]));
+        assert_eq!(sent["approvalDecision"], "allow-once");
+        assert!(place.nodes.ended(command["id"].as_str().unwrap(), NODE, 1, &done("{}")));
+    });
+    assert_eq!(ran.unwrap(), done("{}"));
+    let again = place.run("system.run", params, "2").await.unwrap_err();
+    assert_eq!(again.details.unwrap()["code"], "APPROVAL_REQUIRED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_approved_outlives_the_gateway_and_a_removal_ends_it() {
+    let place = Place::new();
+    let node = place.connect(1).await;
+    place.approve().await;
+    place.nodes.rename(NODE, "Desk").await.unwrap();
+    drop(node);
+    let later = Place { nodes: Arc::new(Nodes::new(place.store.clone())), ..Place::new() };
+    later.nodes.load().await.unwrap();
+    let _node = later.connect(2).await;
+    assert!(later.nodes.pairings().await.pending.is_empty());
+    let shown = later.nodes.list(Vec::new(), true).await;
+    assert_eq!(shown[0].display_name.as_deref(), Some("Desk"));
+    assert_eq!((shown[0].approval_state, shown[0].connected), ("approved", true));
+    assert_eq!(shown[0].commands, ["system.run", "system.which"]);
+    assert!(later.nodes.forget(&later.hub, NODE).await.unwrap());
+    assert!(later.nodes.list(Vec::new(), true).await.is_empty());
+    assert!(!later.nodes.forget(&later.hub, NODE).await.unwrap());
+    later.nodes.load().await.unwrap();
+    assert!(later.nodes.pairings().await.paired.is_empty());
+}

@@ -1,0 +1,200 @@
+//! What waits for a node: work left for it, and commands that want its foreground.
+//!
+//! Held in memory, bounded for each node and in all, and old after a while. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::protocol::{PendingAction, Priority, Work, WorkKind};
+
+/// How long a piece of work is worth doing if nobody said, milliseconds.
+const WORK_MS: u64 = 86_400_000;
+/// How long a command waits for the foreground, milliseconds.
+const ACTION_MS: u64 = 600_000;
+/// How many commands wait for one node.
+const MAX_ACTIONS: usize = 64;
+/// How many nodes have something that waits.
+const MAX_NODES: usize = 1_024;
+/// How many pieces of work one drain takes if it does not say, and at most.
+const DRAIN: (usize, usize) = (4, 10);
+/// The work that is always there.
+const BASELINE: &str = "baseline-status";
+
+/// What waits for every node.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    nodes: BTreeMap<String, OfNode>,
+}
+
+#[derive(Debug, Default)]
+struct OfNode {
+    revision: u64,
+    work: Vec<Work>,
+    actions: Vec<PendingAction>,
+}
+
+impl Waiting {
+    /// Leaves a piece of work; one of each kind is enough. `None` where there is no room.
+    pub(super) fn leave(&mut self, node: &str, work: Work, now_ms: u64) -> Option<(u64, Work)> {
+        let of_node = self.room_for(node, now_ms)?;
+        if let Some(before) = of_node.work.iter().find(|before| before.kind == work.kind) {
+            return Some((of_node.revision, before.clone()));
+        }
+        of_node.work.push(work.clone());
+        of_node.revision += 1;
+        Some((of_node.revision, work))
+    }
+
+    /// A new piece of work.
+    pub(super) fn work(
+        id: String,
+        kind: WorkKind,
+        priority: Priority,
+        lasts_ms: Option<u64>,
+        now_ms: u64,
+    ) -> Work {
+        let until = now_ms.saturating_add(lasts_ms.unwrap_or(WORK_MS));
+        Work { id, kind, priority, created_at_ms: now_ms, expires_at_ms: Some(until) }
+    }
+
+    /// The most urgent work, with its revision and whether there is more. It stays until it is
+    /// old: a node that loses the answer asks again.
+    pub(super) fn drain(
+        &mut self,
+        node: &str,
+        most: Option<usize>,
+        now_ms: u64,
+    ) -> (u64, Vec<Work>, bool) {
+        self.forget_old(now_ms);
+        let (revision, mut work) =
+            self.nodes.get(node).map_or((0, Vec::new()), |of| (of.revision, of.work.clone()));
+        if !work.iter().any(|work| work.kind == WorkKind::Status) {
+            work.push(Work {
+                id: BASELINE.to_owned(),
+                kind: WorkKind::Status,
+                priority: Priority::Default,
+                created_at_ms: now_ms,
+                expires_at_ms: None,
+            });
+        }
+        work.sort_by_key(|work| (std::cmp::Reverse(work.priority), work.created_at_ms));
+        let most = most.unwrap_or(DRAIN.0).clamp(1, DRAIN.1);
+        let has_more = work.len() > most;
+        work.truncate(most);
+        (revision, work, has_more)
+    }
+
+    /// Keeps a command until the node's foreground; `None` where there is no room.
+    pub(super) fn postpone(
+        &mut self,
+        node: &str,
+        action: PendingAction,
+        now_ms: u64,
+    ) -> Option<()> {
+        let of_node = self.room_for(node, now_ms)?;
+        if of_node.actions.len() >= MAX_ACTIONS {
+            return None;
+        }
+        of_node.actions.push(action);
+        Some(())
+    }
+
+    /// The commands that wait for the node's foreground.
+    pub(super) fn postponed(&mut self, node: &str, now_ms: u64) -> Vec<PendingAction> {
+        self.forget_old(now_ms);
+        self.nodes.get(node).map(|of_node| of_node.actions.clone()).unwrap_or_default()
+    }
+
+    /// Takes out what the node has done; how many commands are left.
+    pub(super) fn done(&mut self, node: &str, ids: &[String], now_ms: u64) -> usize {
+        self.forget_old(now_ms);
+        let Some(of_node) = self.nodes.get_mut(node) else { return 0 };
+        of_node.actions.retain(|action| !ids.contains(&action.id));
+        of_node.actions.len()
+    }
+
+    /// Nothing waits for a node that is no more.
+    pub(super) fn forget(&mut self, node: &str) {
+        self.nodes.remove(node);
+    }
+
+    fn room_for(&mut self, node: &str, now_ms: u64) -> Option<&mut OfNode> {
+        self.forget_old(now_ms);
+        if !self.nodes.contains_key(node) && self.nodes.len() >= MAX_NODES {
+            return None;
+        }
+        Some(self.nodes.entry(node.to_owned()).or_default())
+    }
+
+    fn forget_old(&mut self, now_ms: u64) {
+        for of_node in self.nodes.values_mut() {
+            let before = of_node.work.len();
+            of_node.work.retain(|work| work.expires_at_ms.is_none_or(|until| now_ms < until));
+            if of_node.work.len() != before {
+                of_node.revision += 1;
+            }
+            of_node.actions.retain(|action| now_ms < action.enqueued_at_ms + ACTION_MS);
+        }
+        self.nodes.retain(|_, of_node| !of_node.work.is_empty() || !of_node.actions.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(kind: WorkKind, priority: Priority) -> Work {
+        Waiting::work(format!("{kind:?}"), kind, priority, Some(1_000), 5)
+    }
+
+    fn action(id: &str) -> PendingAction {
+        PendingAction {
+            id: id.to_owned(),
+            command: "camera.snap".to_owned(),
+            params_json: None,
+            enqueued_at_ms: 5,
+        }
+    }
+
+    #[test]
+    fn work_comes_by_urgency_and_a_status_is_always_wanted() {
+        let mut waiting = Waiting::default();
+        let (revision, items, has_more) = waiting.drain("n", None, 5);
+        assert_eq!((revision, items.len(), has_more), (0, 1, false));
+        assert_eq!(items[0].id, BASELINE);
+        waiting.leave("n", work(WorkKind::Status, Priority::Normal), 5).unwrap();
+        waiting.leave("n", work(WorkKind::Location, Priority::High), 5).unwrap();
+        let again = waiting.leave("n", work(WorkKind::Status, Priority::High), 6).unwrap();
+        assert_eq!((again.0, again.1.priority), (2, Priority::Normal));
+        let (_, items, has_more) = waiting.drain("n", Some(1), 6);
+        assert_eq!((items[0].kind, has_more), (WorkKind::Location, true));
+        let (_, items, _) = waiting.drain("n", None, 1_005);
+        assert_eq!(items[0].id, BASELINE, "the old work is gone");
+    }
+
+    #[test]
+    fn commands_wait_until_they_are_done_or_old() {
+        let mut waiting = Waiting::default();
+        waiting.postpone("n", action("a"), 5).unwrap();
+        waiting.postpone("n", action("b"), 5).unwrap();
+        assert_eq!(waiting.postponed("n", 6).len(), 2);
+        assert_eq!(waiting.done("n", &["a".to_owned()], 6), 1);
+        assert!(waiting.postponed("other", 6).is_empty());
+        assert!(waiting.postponed("n", 5 + ACTION_MS).is_empty());
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut waiting = Waiting::default();
+        for number in 0..MAX_ACTIONS {
+            waiting.postpone("n", action(&number.to_string()), 5).unwrap();
+        }
+        assert!(waiting.postpone("n", action("more"), 5).is_none());
+        for number in 1..MAX_NODES {
+            let node = number.to_string();
+            waiting.leave(&node, work(WorkKind::Status, Priority::Normal), 5).unwrap();
+        }
+        assert!(waiting.leave("more", work(WorkKind::Status, Priority::Normal), 5).is_none());
+        waiting.forget("n");
+        assert!(waiting.leave("more", work(WorkKind::Status, Priority::Normal), 5).is_some());
+    }
+}

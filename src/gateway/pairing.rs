@@ -1,0 +1,220 @@
+//! Lets a client in with what the store knows of its device, or files its request to be paired.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+
+use super::{
+    Shared,
+    admission::{self, Claim, PeerInfo, Proof, Reason, Refusal, SignedDevice, Verdict},
+    device_token::{digest, is_token_of},
+    hub::To,
+    methods::device::{as_request, tell_resolved},
+};
+use crate::{
+    protocol::{Connect, ErrorShape, Role, Scope, event},
+    secret::Secret,
+    store::{self, About, Asked, Device, Filed, Grant, SetupCode},
+};
+
+/// How long a client waits for a database that is busy, milliseconds.
+const BUSY_RETRY_MS: u64 = 500;
+
+/// What a client is let in with.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) role: Role,
+    pub(super) scopes: Vec<Scope>,
+    /// The verified device, if one was offered.
+    pub(super) device_id: Option<String>,
+    /// Its token for the next time.
+    pub(super) device_token: Option<Secret>,
+    /// Whether a token of its own let it in, and not the gateway's secret.
+    pub(super) by_device_token: bool,
+    /// How many rights had been taken away when the store was asked.
+    pub(super) withdrawals: u64,
+}
+
+/// Decides about one `connect` that answers a challenge of `nonce`.
+pub(super) async fn admit(
+    shared: &Shared,
+    connect: &Connect,
+    peer: &PeerInfo,
+    nonce: &str,
+    now: u64,
+) -> Result<Admission, Refusal> {
+    let claim = admission::examine(connect, nonce, now)?;
+    let withdrawals = shared.withdrawals.load(Ordering::SeqCst);
+    let secret = admission::check_secret(connect, &shared.guard);
+    let paired = match &claim.device {
+        Some(device) => {
+            shared.store.devices().find(&device.id).await.map_err(|error| unstored(&error))?
+        }
+        None => None,
+    };
+    // The id is a digest of the key, so a record of another key is of no use to anybody.
+    let paired = paired.filter(|paired| {
+        claim.device.as_ref().is_some_and(|device| device.public_key == paired.public_key)
+    });
+    let (proof, code) = match (secret, &claim.device) {
+        (Ok(()), _) => (Proof::Secret, None),
+        (Err(refusal), None) => return Err(refusal),
+        (Err(refusal), Some(device)) => {
+            prove(shared, connect, &claim, device, paired.as_ref(), refusal, now).await?
+        }
+    };
+    let verdict = admission::judge(&claim, proof, paired.as_ref(), peer, shared.pair_local)?;
+    let in_as = |scopes, device_token| Admission {
+        role: claim.role,
+        scopes,
+        device_id: claim.device.as_ref().map(|device| device.id.clone()),
+        device_token,
+        by_device_token: proof != Proof::Secret,
+        withdrawals,
+    };
+    let asked = |device: &SignedDevice| Asked {
+        device_id: device.id.clone(),
+        public_key: device.public_key.clone(),
+        about: about(connect, peer),
+        role: claim.role,
+        scopes: claim.wanted().to_vec(),
+    };
+    match (verdict, &claim.device) {
+        (Verdict::Enter(scopes), device) => {
+            let token = paired.filter(|_| device.is_some()).and_then(|paired| {
+                shared.store.devices().saw(&paired, claim.role, about(connect, peer), now);
+                token_of(shared, &paired, claim.role)
+            });
+            Ok(in_as(scopes, token))
+        }
+        (Verdict::Pair, Some(device)) => {
+            let asked = asked(device);
+            let paired = pair(shared, asked.clone(), code.as_ref(), now).await?;
+            tell_resolved(shared, &uuid::Uuid::new_v4().to_string(), &paired.id, "approved", now);
+            Ok(in_as(asked.scopes, token_of(shared, &paired, claim.role)))
+        }
+        (Verdict::Ask(reason), Some(device)) => {
+            Err(ask(shared, asked(device), reason, paired.as_ref(), now).await?)
+        }
+        (Verdict::Pair | Verdict::Ask(_), None) => Err(admission::deviceless(claim.role)),
+    }
+}
+
+/// What a device proves without the gateway's secret: its own token, or a setup code.
+async fn prove(
+    shared: &Shared,
+    connect: &Connect,
+    claim: &Claim,
+    device: &SignedDevice,
+    paired: Option<&Device>,
+    refusal: Refusal,
+    now: u64,
+) -> Result<(Proof, Option<SetupCode>), Refusal> {
+    let Some(auth) = &connect.auth else { return Err(refusal) };
+    let is_explicit = auth.device_token.is_some();
+    // OpenClaw's client sends the token that it keeps in either field.
+    if let Some(token) = auth.device_token.as_ref().or(auth.token.as_ref()) {
+        let grant = paired.and_then(|paired| live(paired, claim.role));
+        if grant.is_some_and(|grant| is_token_of(&grant.token_digest, token.expose())) {
+            return Ok((Proof::Token, None));
+        }
+        return Err(if is_explicit { admission::wrong_device_token() } else { refusal });
+    }
+    if let Some(token) = &auth.bootstrap_token {
+        let devices = shared.store.devices();
+        let found = devices.code(digest(token.expose()), &device.id, now).await;
+        return match found.map_err(|error| unstored(&error))? {
+            // The codes that there are make nodes, and a node holds no scopes.
+            Some(code) if claim.role == Role::Node && claim.wanted().is_empty() => {
+                Ok((Proof::Code, Some(code)))
+            }
+            Some(_) | None => Err(admission::wrong_setup_code()),
+        };
+    }
+    Err(refusal)
+}
+
+/// Pairs a device without asking anybody: by a setup code, or by the gateway's secret.
+async fn pair(
+    shared: &Shared,
+    asked: Asked,
+    code: Option<&SetupCode>,
+    now: u64,
+) -> Result<Device, Refusal> {
+    let minted = shared.mint.mint(&asked.device_id, asked.role);
+    let (role, id) = (asked.role, asked.device_id.clone());
+    let devices = shared.store.devices();
+    let paired = match code {
+        Some(code) => devices.redeem(&code.id, asked, minted, now).await,
+        None => devices.pair(asked, "silent", minted, now).await,
+    };
+    let via = if code.is_some() { "setup code" } else { "the gateway's secret on this machine" };
+    let paired =
+        paired.map_err(|error| unstored(&error))?.ok_or_else(admission::wrong_setup_code)?;
+    tracing::info!(device = id, %role, via, "device paired");
+    Ok(paired)
+}
+
+/// Files a request; the refusal that says so.
+async fn ask(
+    shared: &Shared,
+    asked: Asked,
+    reason: Reason,
+    paired: Option<&Device>,
+    now: u64,
+) -> Result<Refusal, Refusal> {
+    let id = uuid::Uuid::new_v4().to_string();
+    let filed =
+        shared.store.devices().ask(id, asked, now).await.map_err(|error| unstored(&error))?;
+    let request = match filed {
+        Filed::New(request, superseded) => {
+            for gone in superseded {
+                tell_resolved(shared, &gone.id, &gone.asked.device_id, "rejected", now);
+            }
+            shared.hub.tell(To::All, event::DEVICE_PAIR_REQUESTED, &as_request(&request));
+            tracing::info!(request = request.id, role = %request.asked.role, "a device asks");
+            request
+        }
+        Filed::Known(request) => request,
+        Filed::Full => {
+            return Err(Refusal::new(ErrorShape::unavailable(
+                "too many devices wait to be paired; on the gateway's machine: openclaw devices list",
+                60_000,
+            )));
+        }
+    };
+    Ok(admission::pairing_required(&request, reason, paired))
+}
+
+/// What a device may do in a role, unless that was taken back.
+fn live(device: &Device, role: Role) -> Option<&Grant> {
+    device.grant(role).filter(|grant| grant.revoked_at.is_none())
+}
+
+/// The token that a device has; `None` if it was made with a key that is gone.
+fn token_of(shared: &Shared, device: &Device, role: Role) -> Option<Secret> {
+    let grant = live(device, role)?;
+    let token = shared.mint.token(&device.id, role, &grant.serial);
+    is_token_of(&grant.token_digest, token.expose()).then_some(token)
+}
+
+fn about(connect: &Connect, peer: &PeerInfo) -> About {
+    let client = &connect.client;
+    let filled = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+    About {
+        display_name: filled(&client.display_name),
+        platform: Some(client.platform.clone()),
+        device_family: filled(&client.device_family),
+        client_id: Some(client.id.clone()),
+        client_mode: Some(client.mode.clone()),
+        remote_ip: (!peer.is_direct_loopback()).then(|| peer.address.to_canonical().to_string()),
+    }
+}
+
+/// The database could not be asked.
+fn unstored(error: &store::Error) -> Refusal {
+    tracing::warn!(%error, "a client could not be checked");
+    let error =
+        ErrorShape::unavailable(format!("devices cannot be checked: {error}"), BUSY_RETRY_MS);
+    Refusal::new(error.details(json!({"recommendedNextStep": "wait_then_retry"})))
+}

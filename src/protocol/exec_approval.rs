@@ -1,0 +1,278 @@
+//! The methods `exec.approval.*` and `exec.approvals.node.*`: a person decides what a node runs.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{Access, NodeId, Nothing, Scope, method::methods};
+
+methods! {
+    /// Asks a person for a decision.
+    ExecApprovalRequest =
+        "exec.approval.request", Access::Holder(Scope::Approvals), ExecApprovalAsk => ExecApprovalAnswer;
+    /// One request that waits.
+    ExecApprovalGet =
+        "exec.approval.get", Access::Holder(Scope::Approvals), ExecApprovalId => ExecApprovalShown;
+    /// Every request that waits.
+    ExecApprovalList =
+        "exec.approval.list", Access::Holder(Scope::Approvals), Nothing => Vec<ExecApprovalPending>;
+    /// Waits for a decision.
+    ExecApprovalWait =
+        "exec.approval.waitDecision", Access::Holder(Scope::Approvals), ExecApprovalId => ExecApprovalAnswer;
+    /// Decides.
+    ExecApprovalResolve =
+        "exec.approval.resolve", Access::Holder(Scope::Approvals), ExecApprovalDecide => Done;
+    /// The rules by which a node itself asks before it runs something.
+    ExecApprovalsNodeGet = "exec.approvals.node.get", Access::Holder(Scope::Admin), NodeId => Value;
+    /// Replaces them.
+    ExecApprovalsNodeSet =
+        "exec.approvals.node.set", Access::Holder(Scope::Admin), ExecApprovalsNodeSetParams => Value;
+}
+
+/// What a person decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Decision {
+    /// This once.
+    AllowOnce,
+    /// This once, and the node may remember it.
+    AllowAlways,
+    /// No.
+    Deny,
+}
+
+/// What exactly a node runs, made by the node itself (`systemRunPlan`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RunPlan {
+    /// The one argument vector.
+    pub(crate) argv: Vec<String>,
+    /// Where.
+    pub(crate) cwd: Option<String>,
+    /// The vector as it is shown.
+    pub(crate) command_text: String,
+    /// A shorter form.
+    #[serde(default)]
+    pub(crate) command_preview: Option<String>,
+    /// For which agent.
+    pub(crate) agent_id: Option<String>,
+    /// For which chat session.
+    pub(crate) session_key: Option<String>,
+    /// The file that would run, with its digest; the node checks it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mutable_file_operand: Option<Value>,
+    /// The node's rules at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) policy_snapshot: Option<Value>,
+}
+
+impl RunPlan {
+    /// Whether what `params` of `system.run` say of command, place, agent and session is this.
+    pub(crate) fn agrees_with(&self, params: &Map<String, Value>) -> bool {
+        [
+            ("command", json!(self.argv)),
+            ("cwd", json!(self.cwd)),
+            ("agentId", json!(self.agent_id)),
+            ("sessionKey", json!(self.session_key)),
+        ]
+        .into_iter()
+        .all(|(name, own)| params.get(name).is_none_or(|said| said.is_null() || *said == own))
+    }
+
+    /// Puts the plan, and nothing else, into the parameters of `system.run`.
+    pub(crate) fn write_to(&self, params: &mut Map<String, Value>) {
+        for (name, own) in [
+            ("command", json!(self.argv)),
+            ("rawCommand", json!(self.command_text)),
+            ("systemRunPlan", json!(self)),
+            ("cwd", json!(self.cwd)),
+            ("agentId", json!(self.agent_id)),
+            ("sessionKey", json!(self.session_key)),
+        ] {
+            if own.is_null() {
+                params.remove(name);
+            } else {
+                params.insert(name.to_owned(), own);
+            }
+        }
+    }
+}
+
+/// `ExecApprovalRequestParams`; what only decorates a request is kept as it came.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExecApprovalAsk {
+    /// Chosen by the caller, or made here.
+    #[serde(default)]
+    pub(crate) id: Option<String>,
+    /// The command as it is shown, where there is no plan.
+    #[serde(default)]
+    pub(crate) command: Option<String>,
+    /// What exactly runs; needed for `host: "node"`.
+    #[serde(default)]
+    pub(crate) system_run_plan: Option<RunPlan>,
+    /// With which environment.
+    #[serde(default)]
+    pub(crate) env: Option<BTreeMap<String, String>>,
+    /// On which node; needed for `host: "node"`.
+    #[serde(default)]
+    pub(crate) node_id: Option<String>,
+    /// `node`, `gateway`, …
+    #[serde(default)]
+    pub(crate) host: Option<String>,
+    /// How long to wait, milliseconds.
+    #[serde(default)]
+    pub(crate) timeout_ms: Option<u64>,
+    /// Answer at once, and let the caller wait with `exec.approval.waitDecision`.
+    #[serde(default)]
+    pub(crate) two_phase: Option<bool>,
+    /// The rest.
+    #[serde(flatten)]
+    pub(crate) rest: Map<String, Value>,
+}
+
+/// What else `exec.approval.request` may carry (`ExecApprovalRequestParams`).
+pub(crate) const ASK_FIELDS: [&str; 24] = [
+    "commandArgv",
+    "cwd",
+    "security",
+    "ask",
+    "warningText",
+    "scope",
+    "unavailableDecisions",
+    "commandSpans",
+    "agentId",
+    "resolvedPath",
+    "sessionKey",
+    "sessionId",
+    "runId",
+    "toolCallId",
+    "turnSourceChannel",
+    "turnSourceTo",
+    "turnSourceAccountId",
+    "turnSourceThreadId",
+    "approvalReviewerDeviceIds",
+    "requireDeliveryRoute",
+    "suppressDelivery",
+    "deliverToApprovalClientsOnly",
+    "commandPreview",
+    "reason",
+];
+
+/// `ExecApprovalGetParams`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExecApprovalId {
+    /// The request.
+    pub(crate) id: String,
+}
+
+/// `ExecApprovalResolveParams`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ExecApprovalDecide {
+    /// The request.
+    pub(crate) id: String,
+    /// `allow-once`, `allow-always`, `deny`.
+    pub(crate) decision: String,
+    /// Whom a channel names as the person; not believed, not used.
+    #[serde(default)]
+    pub(crate) reviewer: Option<Value>,
+    /// For standing grants, which this gateway does not give.
+    #[serde(default)]
+    pub(crate) grant_expires_in_days: Option<u32>,
+}
+
+/// `ExecApprovalsNodeSetParams`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ExecApprovalsNodeSetParams {
+    /// The node's device.
+    pub(crate) node_id: String,
+    /// The rules; the node reads them.
+    #[serde(default)]
+    pub(crate) file: Option<Value>,
+    /// The rules of a node that has its own form of them.
+    #[serde(default)]
+    pub(crate) native: Option<Value>,
+    /// What the caller believes they are now.
+    #[serde(default)]
+    pub(crate) base_hash: Option<String>,
+}
+
+/// How a request stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExecApprovalAnswer {
+    /// `accepted` where the caller waits by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<&'static str>,
+    /// The request.
+    pub(crate) id: String,
+    /// `None` where nobody decided in time.
+    pub(crate) decision: Option<Decision>,
+    /// Milliseconds since 1970.
+    pub(crate) created_at_ms: u64,
+    /// Milliseconds since 1970.
+    pub(crate) expires_at_ms: u64,
+}
+
+/// A request that waits, and payload of `exec.approval.requested`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExecApprovalPending {
+    /// The request.
+    pub(crate) id: String,
+    /// What it is about.
+    pub(crate) request: Value,
+    /// Milliseconds since 1970.
+    pub(crate) created_at_ms: u64,
+    /// Milliseconds since 1970.
+    pub(crate) expires_at_ms: u64,
+}
+
+/// Reply of `exec.approval.get`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExecApprovalShown {
+    /// The request.
+    pub(crate) id: String,
+    /// What would run.
+    pub(crate) command_text: Value,
+    /// A shorter form.
+    pub(crate) command_preview: Value,
+    /// What may be decided.
+    pub(crate) allowed_decisions: Vec<Decision>,
+    /// `node`, …
+    pub(crate) host: Value,
+    /// On which node.
+    pub(crate) node_id: Value,
+    /// For which agent.
+    pub(crate) agent_id: Value,
+    /// Milliseconds since 1970.
+    pub(crate) expires_at_ms: u64,
+}
+
+/// Payload of `exec.approval.resolved`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExecApprovalResolved {
+    /// The request.
+    pub(crate) id: String,
+    /// What was decided; `None` where nobody did in time.
+    pub(crate) decision: Option<Decision>,
+    /// By which client.
+    pub(crate) resolved_by: Option<String>,
+    /// Milliseconds since 1970.
+    pub(crate) ts: u64,
+    /// What it was about.
+    pub(crate) request: Value,
+}
+
+/// Done, with nothing more to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Done {
+    /// Always true.
+    pub(crate) ok: bool,
+}
