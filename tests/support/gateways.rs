@@ -12,10 +12,13 @@ use tempfile::TempDir;
 
 use super::{
     home::{Home, Ran, built},
-    net::{answers, free_port, wait_until},
+    net::{answers, free_port, listens, wait_until},
     peers,
     program::{Program, guarded, run_to_end},
 };
+
+/// How long our gateway may take to listen.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// Our gateway in the foreground of a home.
 pub(crate) struct OurGateway {
@@ -46,6 +49,19 @@ impl OurGateway {
         wait_until_ready(&mut program, port, Duration::from_secs(20));
         let ready_after = start.elapsed();
         Self { program, port, token_file: home.state().join("rs/gateway-token"), ready_after }
+    }
+
+    /// Starts it in `home`, whose `openclaw.json` has it speak TLS, and waits until it listens.
+    pub(crate) fn start_with_tls(home: &Home) -> Self {
+        home.write("home/.openclaw/openclaw.json", "{gateway: {tls: {enabled: true}}}");
+        let (port, start) = (free_port(), Instant::now());
+        let mut command = guarded(built());
+        home.furnish(&mut command);
+        command.args(["gateway", "run", "--port", &port.to_string()]);
+        let program = Program::start("our gateway", command);
+        wait_until("the gateway listens", LIMIT, || listens(port).then_some(()));
+        let token_file = home.state().join("rs/gateway-token");
+        Self { program, port, token_file, ready_after: start.elapsed() }
     }
 
     /// The port it listens on.
@@ -96,6 +112,22 @@ impl ReferenceGateway {
 
     /// The same beside another one; each has a home of its own by its name.
     pub(crate) fn start_as(name: &str) -> Self {
+        let start = Instant::now();
+        let mut gateway = Self::begin(name, &[]);
+        wait_until_ready(&mut gateway.program, gateway.port, Duration::from_secs(90));
+        gateway.ready_after = start.elapsed();
+        gateway
+    }
+
+    /// The same with TLS and a certificate that it makes for itself, as soon as it listens.
+    pub(crate) fn start_with_tls() -> Self {
+        let gateway = Self::begin("reference-tls", &[("PEER_TLS", "1")]);
+        let limit = Duration::from_secs(90);
+        wait_until("the reference gateway listens", limit, || listens(gateway.port).then_some(()));
+        gateway
+    }
+
+    fn begin(name: &str, environment: &[(&str, &str)]) -> Self {
         // A shared one is never dropped, so its home is not in the system's temporary folder.
         let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("{name}-{}", env!("CARGO_CRATE_NAME")));
@@ -105,9 +137,9 @@ impl ReferenceGateway {
         let mut command = guarded(peers::starter("gateway"));
         command.args([&port.to_string(), Self::TOKEN]);
         furnish_reference(&mut command, &home);
+        command.envs(environment.iter().copied());
         let start = Instant::now();
-        let mut program = Program::start("the reference gateway", command);
-        wait_until_ready(&mut program, port, Duration::from_secs(90));
+        let program = Program::start("the reference gateway", command);
         Self { program, port, home, ready_after: start.elapsed() }
     }
 
