@@ -13,15 +13,18 @@ use tempfile::TempDir;
 
 use super::{
     home::{Home, Ran, built},
-    net::{answers, free_port, wait_until},
+    net::{answers, free_port, listens, wait_until},
     peers,
     program::{Program, guarded, run_to_end},
     schema::Schema,
     tap::Tap,
 };
 
+/// How long our gateway may take to listen.
+const LIMIT: Duration = Duration::from_secs(20);
+
 /// Our gateway in the foreground of a home. In a story, all that it says is held against the
-/// published schema on its way to whoever asked.
+/// published schema on its way to whoever asked; nobody can listen in where it speaks TLS.
 pub(crate) struct OurGateway {
     program: Program,
     /// Ends after the program.
@@ -68,6 +71,19 @@ impl OurGateway {
         let ready_after = start.elapsed();
         let token_file = home.state().join("rs/gateway-token");
         Self { program, tap: None, port, token_file, ready_after }
+    }
+
+    /// Starts it in `home`, whose `openclaw.json` has it speak TLS, and waits until it listens.
+    pub(crate) fn start_with_tls(home: &Home) -> Self {
+        home.write("home/.openclaw/openclaw.json", "{gateway: {tls: {enabled: true}}}");
+        let (port, start) = (free_port(), Instant::now());
+        let mut command = guarded(built());
+        home.furnish(&mut command);
+        command.args(["gateway", "run", "--port", &port.to_string()]);
+        let program = Program::start("our gateway", command);
+        wait_until("the gateway listens", LIMIT, || listens(port).then_some(()));
+        let token_file = home.state().join("rs/gateway-token");
+        Self { program, tap: None, port, token_file, ready_after: start.elapsed() }
     }
 
     /// The port it listens on.
@@ -123,6 +139,22 @@ impl ReferenceGateway {
 
     /// The same beside another one; each has a home of its own by its name.
     pub(crate) fn start_as(name: &str) -> Self {
+        let start = Instant::now();
+        let mut gateway = Self::begin(name, &[]);
+        wait_until_ready(&mut gateway.program, gateway.port, Duration::from_secs(90));
+        gateway.ready_after = start.elapsed();
+        gateway
+    }
+
+    /// The same with TLS and a certificate that it makes for itself, as soon as it listens.
+    pub(crate) fn start_with_tls() -> Self {
+        let gateway = Self::begin("reference-tls", &[("PEER_TLS", "1")]);
+        let limit = Duration::from_secs(90);
+        wait_until("the reference gateway listens", limit, || listens(gateway.port).then_some(()));
+        gateway
+    }
+
+    fn begin(name: &str, environment: &[(&str, &str)]) -> Self {
         // A shared one is never dropped, so its home is not in the system's temporary folder.
         let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("{name}-{}", env!("CARGO_CRATE_NAME")));
@@ -132,9 +164,9 @@ impl ReferenceGateway {
         let mut command = guarded(peers::starter("gateway"));
         command.args([&port.to_string(), Self::TOKEN]);
         furnish_reference(&mut command, &home);
+        command.envs(environment.iter().copied());
         let start = Instant::now();
-        let mut program = Program::start("the reference gateway", command);
-        wait_until_ready(&mut program, port, Duration::from_secs(90));
+        let program = Program::start("the reference gateway", command);
         Self { program, port, home, ready_after: start.elapsed() }
     }
 
