@@ -1,6 +1,6 @@
 //! Every fixture frame is as published, and every method asks for the published scope.
 #![expect(
-    clippy::indexing_slicing,
+    clippy::unwrap_used,
     clippy::print_stderr,
     reason = "a test may panic, and says what it skipped"
 )]
