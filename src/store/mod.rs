@@ -3,12 +3,15 @@
 //! Its interface names what is stored, a family a file, and no caller sees SQL. Nothing else opens
 //! the database, in this process or another.
 
+mod answers;
 mod database;
 mod devices;
 mod nodes;
 mod owner;
 mod steps;
+mod wake_words;
 
+pub(crate) use answers::{KeptAnswer, LONGEST_ANSWER, Repeatable, Repeated};
 pub(crate) use devices::{About, Asked, Device, Devices, Filed, Grant, Minted, Request, SetupCode};
 pub(crate) use nodes::Kept;
 pub(crate) use owner::{Error, Store};

@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Devices, database, nodes::Nodes};
+use super::{Devices, answers::Answers, database, nodes::Nodes, wake_words::WakeWords};
 use crate::problem::{Class, Problem};
 
 /// What may wait for the database; more is told that it is busy.
@@ -97,6 +97,16 @@ impl Store {
     /// Nodes: what each offers, and what of it is approved.
     pub(crate) fn nodes(&self) -> Nodes<'_> {
         Nodes::new(self)
+    }
+
+    /// What requests were answered that may come again.
+    pub(crate) fn answers(&self) -> Answers<'_> {
+        Answers::new(self)
+    }
+
+    /// The words that wake devices.
+    pub(crate) fn wake_words(&self) -> WakeWords<'_> {
+        WakeWords::new(self)
     }
 
     /// Runs `work` in a transaction; returns once what it wrote is on the disk.

@@ -3,5 +3,8 @@
 //! A step that has been released never changes; what comes later is another step.
 
 /// Every step, in order; its place is the version (`PRAGMA user_version`) that it makes.
-pub(super) const STEPS: &[&str] =
-    &[include_str!("steps/1-devices.sql"), include_str!("steps/2-nodes.sql")];
+pub(super) const STEPS: &[&str] = &[
+    include_str!("steps/1-devices.sql"),
+    include_str!("steps/2-nodes.sql"),
+    include_str!("steps/3-answers.sql"),
+];
