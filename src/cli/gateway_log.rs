@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer, Registry,
+    filter::Targets,
+    layer::SubscriberExt,
+    reload::{self, Handle as Filter},
+    util::SubscriberInitExt,
 };
 
 use super::Context;
@@ -57,13 +61,34 @@ impl Levels {
     }
 }
 
+/// Sets how much is written where, while it is.
+pub(super) struct Dials {
+    file: Filter<Targets, Registry>,
+    console: Filter<EnvFilter, Registry>,
+}
+
+impl Dials {
+    /// Lets other levels count from now on.
+    pub(super) fn turn(&self, levels: &Levels) {
+        let file = self.file.reload(own(levels.file));
+        let console = self.console.reload(EnvFilter::new(&levels.console));
+        if let Err(error) = file.and(console) {
+            tracing::warn!(%error, "how much is logged stays as it was");
+        }
+    }
+}
+
+fn own(level: Level) -> Targets {
+    Targets::new().with_target("openclaw", level.filter())
+}
+
 /// The newest file in the folder of the logs.
 pub(super) fn newest(folder: &Path) -> Option<PathBuf> {
     logfile::newest(folder, PREFIX)
 }
 
 /// Begins the log. A folder that cannot be written is said, and is no reason not to start.
-pub(super) fn begin(context: &Context, levels: Levels) -> (Handle, Option<Writer>) {
+pub(super) fn begin(context: &Context, levels: &Levels) -> (Handle, Option<Writer>, Dials) {
     let folder = context.paths.logs();
     let mut file = DayFile::new(&folder, PREFIX);
     let opened = file.check().and_then(|()| logfile::open(file));
@@ -79,14 +104,16 @@ pub(super) fn begin(context: &Context, levels: Levels) -> (Handle, Option<Writer
         .with_target(false)
         // What cannot be written (a full disk) is lost; saying so on a closed stream would be fatal.
         .log_internal_errors(false)
-        .with_writer(std::io::stderr)
-        .with_filter(EnvFilter::new(levels.console));
-    let own = Targets::new().with_target("openclaw", levels.file.filter());
-    let subscriber =
-        tracing_subscriber::registry().with(console).with(lines.map(|it| it.with_filter(own)));
+        .with_writer(std::io::stderr);
+    let (console_filter, console_dial) = reload::Layer::new(EnvFilter::new(&levels.console));
+    let (file_filter, file_dial) = reload::Layer::new(own(levels.file));
+    let lines = lines.map(|it| it.with_filter(file_filter).boxed());
+    let console = console.with_filter(console_filter).boxed();
+    let subscriber = tracing_subscriber::registry()
+        .with(vec![console].into_iter().chain(lines).collect::<Vec<_>>());
     // Only a second call fails, and the first one's sinks are as good.
     drop(subscriber.try_init());
-    (handle, writer)
+    (handle, writer, Dials { file: file_dial, console: console_dial })
 }
 
 #[cfg(test)]

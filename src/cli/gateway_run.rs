@@ -2,9 +2,11 @@
 
 use std::{
     convert::Infallible,
+    io::IsTerminal,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,17 +14,12 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{
-    Context,
-    gateway_log::{self, Levels},
-    output::Output,
-};
+use super::{Context, gateway_log, gateway_origin::Origin, output::Output};
 use crate::{
-    config::{AuthMode, Handed, OpenClaw},
-    gateway::{self, Flags, Machine, Running, Settings},
+    config::{AuthMode, OpenClaw},
+    gateway::{self, Running, Settings},
     notice::{self, Message},
     problem::{Class, Problem},
-    secret::Secret,
 };
 
 /// What systemd's units take as "do not start this again".
@@ -35,25 +32,25 @@ const RUNTIME_END: Duration = Duration::from_millis(500);
 pub(super) struct Arguments {
     /// Listen on this port (also OPENCLAW_GATEWAY_PORT, gateway.port; 18789)
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    port: Option<u16>,
+    pub(super) port: Option<u16>,
     /// Listen here: loopback, lan, tailnet, auto, custom (gateway.customBindHost) or an IP address
     #[arg(long, value_name = "MODE|ADDRESS")]
-    bind: Option<String>,
+    pub(super) bind: Option<String>,
     /// What clients must know: a token, a password, or nothing (on loopback only)
     #[arg(long, value_enum, value_name = "MODE")]
-    auth: Option<AuthWord>,
+    pub(super) auth: Option<AuthWord>,
     /// The token that clients must know; other users can read it here, --token-file is better
     #[arg(long, conflicts_with = "token_file")]
-    token: Option<String>,
+    pub(super) token: Option<String>,
     /// Read the token from this file
     #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
     /// The password that clients must know; --password-file is better
     #[arg(long, conflicts_with = "password_file")]
-    password: Option<String>,
+    pub(super) password: Option<String>,
     /// Read the password from this file
     #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
+    pub(super) password_file: Option<PathBuf>,
     /// Accepted for OpenClaw's sake: this gateway starts without a configuration
     #[arg(long, hide = true)]
     allow_unconfigured: bool,
@@ -61,25 +58,35 @@ pub(super) struct Arguments {
 
 /// `--auth`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum AuthWord {
+pub(super) enum AuthWord {
     None,
     Token,
     Password,
 }
 
+impl AuthWord {
+    /// The mode that it means.
+    pub(super) fn mode(self) -> AuthMode {
+        match self {
+            Self::None => AuthMode::None,
+            Self::Token => AuthMode::Token,
+            Self::Password => AuthMode::Password,
+        }
+    }
+}
+
 /// Runs `gateway run`.
 pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let outcome = OpenClaw::load(&context.paths).and_then(|config| {
-        let levels = Levels::decide(
-            context.globals.verbose,
-            |name| std::env::var(name).ok(),
-            &config.logging,
-        )?;
-        Ok((settings(context, arguments, &config)?, levels))
+        warn(context, &arguments, &config);
+        let origin = Origin::new(context, arguments);
+        let levels = origin.levels(&config)?;
+        Ok((origin.settings(&config)?, levels, origin))
     });
-    let outcome = outcome.map_err(anyhow::Error::from).and_then(|(settings, levels)| {
+    let outcome = outcome.map_err(anyhow::Error::from).and_then(|(settings, levels, origin)| {
         // Ends last: what it still holds is written before the process goes.
-        let (log, _writer) = gateway_log::begin(context, levels);
+        let (log, _writer, dials) = gateway_log::begin(context, &levels);
+        let source = Arc::new(origin.logged(log.clone(), dials));
         let settings = Settings { log, ..settings };
         crate::descriptors::raise_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -87,7 +94,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
             .enable_all()
             .build()
             .context("starting the runtime")?;
-        let outcome = runtime.block_on(serve(&context.output, settings));
+        let outcome = runtime.block_on(serve(&context.output, settings, source));
         runtime.shutdown_timeout(RUNTIME_END);
         outcome
     });
@@ -100,11 +107,8 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
     }
 }
 
-fn settings(
-    context: &Context,
-    arguments: Arguments,
-    config: &OpenClaw,
-) -> Result<Settings, Problem> {
+/// Says what is unwise or ignored.
+fn warn(context: &Context, arguments: &Arguments, config: &OpenClaw) {
     for (flag, is_given) in
         [("--token", arguments.token.is_some()), ("--password", arguments.password.is_some())]
     {
@@ -120,26 +124,6 @@ fn settings(
             context.paths.config.display()
         ));
     }
-    let flags = Flags {
-        port: arguments.port,
-        bind: arguments.bind,
-        auth: arguments.auth.map(|word| match word {
-            AuthWord::None => AuthMode::None,
-            AuthWord::Token => AuthMode::Token,
-            AuthWord::Password => AuthMode::Password,
-        }),
-        token: secret(arguments.token, arguments.token_file)?,
-        password: secret(arguments.password, arguments.password_file)?,
-    };
-    let handed = |name: &str| match name {
-        "OPENCLAW_GATEWAY_TOKEN" => Handed::GatewayToken.secret(),
-        "OPENCLAW_GATEWAY_PASSWORD" => Handed::GatewayPassword.secret(),
-        _ => None,
-    };
-    let variable = |name: &str| {
-        std::env::var(name).ok().or_else(|| handed(name).map(|secret| secret.expose().to_owned()))
-    };
-    Settings::decide(&flags, variable, config, context.paths.clone(), &Machine::look())
 }
 
 /// Settings that change how people come in, and that we only read.
@@ -155,21 +139,16 @@ fn ignored(config: &OpenClaw) -> Vec<&'static str> {
     .collect()
 }
 
-fn secret(text: Option<String>, file: Option<PathBuf>) -> Result<Option<Secret>, Problem> {
-    let Some(file) = file else { return Ok(text.map(Secret::new)) };
-    let text = std::fs::read_to_string(&file).map_err(|error| {
-        Problem::new(Class::Usage, format!("cannot read {}: {error}", file.display()))
-            .fix(format!("ls -l {}", file.display()))
-    })?;
-    Ok(Some(Secret::new(text.trim())))
-}
-
-/// Runs the gateway until a signal: the first asks politely, the second ends it now.
-async fn serve(output: &Output, settings: Settings) -> anyhow::Result<()> {
+/// Runs the gateway until a signal: the first asks politely, the second ends it now. A hangup reads
+/// the configuration again, unless it is the terminal that is gone.
+async fn serve(output: &Output, settings: Settings, source: Arc<Origin>) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+    let is_watched = std::io::stdin().is_terminal();
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let (token_file, logs) = (settings.paths.gateway_token(), settings.paths.logs());
-    let running = gateway::start(settings).await?;
+    let mut running = gateway::start(settings).await?;
+    running.follow(source).await?;
     if running.made_token() {
         output.note(format!("made a token for this gateway: {}", token_file.display()));
     }
@@ -177,8 +156,18 @@ async fn serve(output: &Output, settings: Settings) -> anyhow::Result<()> {
     let status =
         running.addresses().first().map(|first| format!("ready on {}", url(&running, first)));
     tell(&[Message::Ready, Message::Status(status.as_deref().unwrap_or("ready"))]);
+    let until_hung_up = async {
+        loop {
+            hangup.recv().await;
+            if is_watched && !std::io::stdin().is_terminal() {
+                return;
+            }
+            running.reload().await;
+        }
+    };
     tokio::select! {
         () = either(&mut terminate, &mut interrupt) => {}
+        () = until_hung_up => {}
         never = beat() => match never {},
     }
     tell(&[Message::Stopping]);

@@ -14,6 +14,7 @@ mod gateway_auth_token;
 mod gateway_call;
 mod gateway_log;
 mod gateway_neighbours;
+mod gateway_origin;
 mod gateway_probe;
 mod gateway_run;
 mod gateway_service;

@@ -9,6 +9,7 @@ mod forward;
 pub(crate) mod handed;
 mod include;
 mod issue;
+mod keys;
 mod openclaw;
 mod own_port;
 mod path;
@@ -16,6 +17,7 @@ mod paths;
 mod redact;
 mod remotes;
 mod revise;
+pub(crate) mod schema;
 mod syntax;
 
 pub(crate) use change::{Current, Outcome, Reading, Run, change, merge, reading};
@@ -25,11 +27,12 @@ pub(crate) use edit::Edit;
 pub(crate) use forward::{Destination, Forward, Listen};
 pub(crate) use handed::Handed;
 pub(crate) use issue::Issue;
+pub(crate) use keys::{Form, KEYS, Key, ReloadKind, reload_of};
 #[cfg(test)]
 pub(crate) use openclaw::Auth;
 pub(crate) use openclaw::{
-    AuthMode, Bind, Gateway, HostKeyPolicy, Logging, Mode, Nodes, OpenClaw, RemoteGateway, Review,
-    SecretInput, Tls, Transport,
+    AuthMode, Bind, Gateway, HostKeyPolicy, Logging, Mode, Nodes, OpenClaw, ReloadMode,
+    RemoteGateway, Review, SecretInput, Tls, Transport,
 };
 pub(crate) use own_port::{DEFAULT_PORT, port_variable, profile_port};
 pub(crate) use path::KeyPath;
@@ -39,4 +42,5 @@ pub(crate) use remotes::{
     CONFIG_REMOTE, Family, Kind, Remote, Remotes, SshOptions, check_name, leads_nowhere,
 };
 pub(crate) use revise::{patched, replaced};
+pub(crate) use schema::changed;
 pub(crate) use syntax::parse as parse_json5;

@@ -5,7 +5,11 @@
 
 mod ingress;
 
-use std::{io, path::Path};
+use std::{
+    cell::RefCell,
+    io,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Map, Value};
 
@@ -70,10 +74,22 @@ pub(crate) struct Gateway {
     pub(crate) control_ui: ControlUi,
     /// `gateway.nodes`.
     pub(crate) nodes: Nodes,
+    /// `gateway.reload.mode`.
+    pub(crate) reload: ReloadMode,
     /// `gateway.tls`.
     pub(crate) tls: Tls,
     /// `gateway.tailscale`.
     pub(crate) tailscale: Tailscale,
+}
+
+/// `gateway.reload.mode`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum ReloadMode {
+    /// What is safe counts at once; what is not, from the next start on.
+    #[default]
+    Hybrid,
+    /// Everything counts from the next start on.
+    Off,
 }
 
 /// `gateway.mode`.
@@ -219,7 +235,7 @@ impl SecretInput {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Review {
     /// The part that we act on; defaults where there are issues.
-    pub(super) config: OpenClaw,
+    pub(crate) config: OpenClaw,
     /// Everything, with variables filled in as far as they are set.
     pub(crate) whole: Value,
     /// What is wrong.
@@ -228,6 +244,8 @@ pub(crate) struct Review {
     pub(crate) warnings: Vec<Issue>,
     /// Keys of the sections that we read which mean nothing here.
     pub(crate) unknown: Vec<String>,
+    /// The files that it includes, as far as they were found.
+    pub(crate) parts: Vec<PathBuf>,
 }
 
 /// What a file may refer to.
@@ -248,7 +266,13 @@ impl Review {
                 return Self { issues, ..Self::default() };
             }
         };
-        let (mut whole, issues) = include::resolve(value, file, world.find);
+        let parts = RefCell::new(Vec::new());
+        let find = |from: &Path, name: &str| {
+            let found = (world.find)(from, name)?;
+            parts.borrow_mut().push(found.0.clone());
+            Ok(found)
+        };
+        let (mut whole, issues) = include::resolve(value, file, &find);
         let inline = whole.pointer("/env/vars").cloned().unwrap_or_default();
         let variable = |name: &str| {
             let set = (world.variable)(name).filter(|value| !value.is_empty());
@@ -263,7 +287,8 @@ impl Review {
         let mut warnings = Vec::new();
         fill_in(&mut whole, "", &variable, &mut warnings);
         warnings.retain(|warning| issues.iter().all(|issue| issue.path != warning.path));
-        Self { config: OpenClaw { gateway, logging }, whole, issues, warnings, unknown }
+        let (config, parts) = (OpenClaw { gateway, logging }, parts.into_inner());
+        Self { config, whole, issues, warnings, unknown, parts }
     }
 
     /// Reads the file, `None` without one; class `config` if that fails.
@@ -332,12 +357,16 @@ fn fill_in(
 }
 
 impl OpenClaw {
-    /// Reads `openclaw.json`; defaults without one. All problems at once, class `config`.
-    pub(crate) fn load(paths: &Paths) -> Result<Self, Problem> {
-        let review = Review::load(paths)?.unwrap_or_default();
+    /// What a review found, for the profile of `paths`; all issues as one problem, class `config`.
+    pub(crate) fn of(review: Review, paths: &Paths) -> Result<Self, Problem> {
         let mut config = review.checked(&paths.config)?;
         config.gateway.usual_port = UsualPort(profile_port(paths.profile.as_deref()));
         Ok(config)
+    }
+
+    /// Reads `openclaw.json`; defaults without one. All problems at once, class `config`.
+    pub(crate) fn load(paths: &Paths) -> Result<Self, Problem> {
+        Self::of(Review::load(paths)?.unwrap_or_default(), paths)
     }
 }
 
@@ -385,6 +414,7 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
             allowed_origins: walk.texts(section, "allowedOrigins"),
         }),
         nodes: walk.within(section, "nodes", nodes),
+        reload: walk.within(section, "reload", reload),
         tls: walk.within(section, "tls", ingress::tls),
         tailscale: walk.within(section, "tailscale", ingress::tailscale),
     };
@@ -392,6 +422,17 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
     walk.networks(section, "trustedProxies");
     walk.flag(section, "allowRealIpFallback");
     gateway
+}
+
+fn reload(walk: &mut Walk<'_>, section: &mut Section) -> ReloadMode {
+    // The last two are from before, and meant the same.
+    let modes = [
+        ("hybrid", ReloadMode::Hybrid),
+        ("off", ReloadMode::Off),
+        ("hot", ReloadMode::Hybrid),
+        ("restart", ReloadMode::Hybrid),
+    ];
+    walk.choice(section, "mode", &modes).unwrap_or_default()
 }
 
 fn nodes(walk: &mut Walk<'_>, section: &mut Section) -> Nodes {
@@ -474,8 +515,16 @@ impl Section {
 
     /// The value at `key`, `null` counting as absent.
     fn take(&mut self, key: &str) -> Option<Value> {
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| asked.insert(self.path(key)));
         self.keys.remove(key).filter(|value| !value.is_null())
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Every path that a walk of this thread asked for.
+    static ASKED: RefCell<std::collections::BTreeSet<String>> = RefCell::default();
 }
 
 /// One pass over the file.
@@ -709,7 +758,7 @@ fn kind(value: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::keys::KEYS, *};
 
     fn environment(name: &str) -> Option<String> {
         match name {
@@ -749,6 +798,57 @@ mod tests {
         let minimal = parse(include_str!("../../fixtures/openclaw/minimal.json5")).unwrap();
         assert_eq!(minimal.gateway.port, Some(28911));
         parse("{}").unwrap();
+    }
+
+    #[test]
+    fn the_reader_asks_for_every_key_of_the_table_and_for_no_other() {
+        let mut text = serde_json::json!({});
+        for key in KEYS {
+            let sections = key.path.rsplit_once('.').map_or("", |(sections, _)| sections);
+            let mut place = &mut text;
+            for step in sections.split('.').filter(|step| !step.is_empty()) {
+                place = place
+                    .as_object_mut()
+                    .unwrap()
+                    .entry(step)
+                    .or_insert_with(|| serde_json::json!({}));
+            }
+        }
+        ASKED.with_borrow_mut(std::collections::BTreeSet::clear);
+        parse(&text.to_string()).unwrap();
+        let asked = ASKED.with_borrow(Clone::clone);
+        let table: std::collections::BTreeSet<_> =
+            KEYS.iter().map(|key| key.path.to_owned()).collect();
+        let unread: Vec<_> = table.difference(&asked).collect();
+        // Whole sections that the walk does not enter.
+        assert_eq!(unread, ["agents", "env", "models", "session"]);
+        let untold: Vec<_> =
+            asked.difference(&table).filter(|path| !super::super::keys::is_section(path)).collect();
+        assert!(untold.is_empty(), "{untold:?}");
+    }
+
+    #[test]
+    fn every_key_of_the_table_is_of_the_kind_that_the_reader_takes() {
+        use super::super::keys::Form;
+        for key in KEYS {
+            let (right, wrong) = match key.form {
+                Form::Text => (serde_json::json!("x"), serde_json::json!(1)),
+                Form::Choice(words) => (words.last().copied().into(), "moon".into()),
+                Form::Flag => (true.into(), "yes".into()),
+                Form::Port => (1.into(), 0.into()),
+                Form::Number(least, most) => (least.into(), (most + 1).into()),
+                Form::Texts => (serde_json::json!(["10.0.0.1"]), "10.0.0.1".into()),
+                Form::Secret => ("x".into(), 1.into()),
+                Form::Any => continue,
+            };
+            let with = |value: Value| {
+                let steps = key.path.rsplit('.');
+                steps.fold(value, |value, step| serde_json::json!({ step: value })).to_string()
+            };
+            parse(&with(right)).unwrap();
+            let problem = parse(&with(wrong)).unwrap_err();
+            assert!(problem.message.contains(key.path), "{}", problem.message);
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ use super::{
     dispatch::Call,
     gate::GateKey,
     hub::{Member, Membership},
+    methods::voicewake::first_words,
     nodes::{Arriving, Seat},
     outbox::{Ending, Outbox},
     pairing::{Admission, admit},
@@ -41,7 +42,8 @@ use super::{
 };
 use crate::protocol::{
     self, Asked, Challenge, Connect, ErrorShape, Features, Frame, Granted, HelloOk, PresenceEntry,
-    Request, Response, Role, Server, Snapshot, close, code, detail, event, rows, success_text,
+    Request, Response, Role, Server, Snapshot, WakeRoutingReply, close, code, detail, event, rows,
+    success_text,
 };
 
 /// Requests of one client that may be under way.
@@ -290,6 +292,7 @@ where
             role: admission.role,
             device_id: admission.device_id.clone(),
             scopes: admission.scopes.clone(),
+            by_secret: !admission.by_device_token,
             outbox: Arc::clone(&self.outbox),
             presence: presence(connect, &admission, now),
         };
@@ -335,8 +338,9 @@ where
         });
         // A right that was taken away after the store was asked, and before there was a member to cut.
         let withdrawals = shared.withdrawals.load(Ordering::SeqCst);
-        if admission.device_id.is_some() && withdrawals != admission.withdrawals {
-            self.outbox.end(Ending::close(close::RESTART, "pairing changed; connect again"));
+        if withdrawals != admission.withdrawals {
+            self.outbox
+                .end(Ending::close(close::RESTART, "what lets you in changed; connect again"));
         }
         let caller = Caller {
             connection,
@@ -356,8 +360,20 @@ where
         }
     }
 
+    /// Tells a node which words wake it, and where they lead.
+    async fn tell_wake_words(&self) {
+        if let Some(words) = first_words(&self.shared).await {
+            self.outbox.event(event::VOICEWAKE_CHANGED, &json!(words).to_string(), None);
+        }
+        let routing = json!(WakeRoutingReply::default()).to_string();
+        self.outbox.event(event::VOICEWAKE_ROUTING_CHANGED, &routing, None);
+    }
+
     /// Answers requests, ticks and pings until something ends it.
     async fn attend(&mut self, welcome: Welcome) -> Ending {
+        if welcome.call.caller.role == Role::Node {
+            self.tell_wake_words().await;
+        }
         let every = Duration::from_millis(self.shared.policy.tick_interval_ms);
         let mut answers: FuturesUnordered<BoxFuture<'static, String>> = FuturesUnordered::new();
         let mut tick = Instant::now() + every;
@@ -550,7 +566,9 @@ fn presence(connect: &Connect, admission: &Admission, now_ms: u64) -> Option<Pre
         ts: now_ms,
         device_id: admission.device_id.clone(),
         roles: vec![admission.role.to_string()],
-        scopes: admission.scopes.clone(),
+        scopes: admission.scopes.iter().map(ToString::to_string).collect(),
         instance_id: client.instance_id.clone(),
+        ip: None,
+        last_input_seconds: None,
     })
 }

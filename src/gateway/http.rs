@@ -139,7 +139,7 @@ fn answer(
     granted: &Mutex<Option<Upgrade>>,
 ) -> Reply {
     let headers = request.headers();
-    if let Err(turned) = doors::check(headers, peer.local, &shared.allowed_origins) {
+    if let Err(turned) = doors::check(headers, peer.local, &shared.live().allowed_origins) {
         tracing::info!(reason = turned_word(turned), "turned a request away");
         shared.tally.turned_away(match turned {
             Turned::Host => TurnedAway::Host,

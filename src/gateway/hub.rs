@@ -10,8 +10,11 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::{sync::Notify, time::sleep};
 
-use super::outbox::{Ending, Outbox};
-use crate::protocol::{PresenceEntry, Role, Scope, StateVersion, event};
+use super::{
+    beacons::{Beacons, Told},
+    outbox::{Ending, Outbox},
+};
+use crate::protocol::{PresenceEntry, Role, Scope, StateVersion, SystemEventParams, event};
 
 /// Presence goes out whole, to everybody: the least time between two rounds.
 const ROUND: Duration = Duration::from_millis(100);
@@ -27,6 +30,8 @@ pub(super) struct Member {
     /// The device whose key signed its connection, if one did.
     pub(super) device_id: Option<String>,
     pub(super) scopes: Vec<Scope>,
+    /// Whether the gateway's secret let it in, and not a token of its device.
+    pub(super) by_secret: bool,
     pub(super) outbox: Arc<Outbox>,
     /// Its line of presence; `None` for programs that come and go.
     pub(super) presence: Option<PresenceEntry>,
@@ -46,6 +51,8 @@ struct State {
     members: BTreeMap<u64, Arc<Member>>,
     /// The members' lines of presence as they are written.
     lines: BTreeMap<u64, Box<RawValue>>,
+    /// Programs that are not connected and say that they are there.
+    beacons: Beacons,
     latest: u64,
     version: StateVersion,
 }
@@ -68,8 +75,8 @@ impl Hub {
     /// Nobody but the gateway itself.
     pub(super) fn new(own: PresenceEntry) -> Self {
         let version = StateVersion { presence: 1, health: 1 };
-        let (members, lines) = (BTreeMap::new(), BTreeMap::new());
-        let state = Mutex::new(State { own, members, lines, latest: 0, version });
+        let (members, lines, beacons) = Default::default();
+        let state = Mutex::new(State { own, members, lines, beacons, latest: 0, version });
         Self { state, changed: Notify::new() }
     }
 
@@ -110,6 +117,15 @@ impl Hub {
     /// Everybody's line, the gateway's first.
     pub(super) fn presence(&self, now_ms: u64) -> Vec<PresenceEntry> {
         self.lock().presence(now_ms)
+    }
+
+    /// Hears of a program that says that it is there, and tells the others in the next round.
+    pub(super) fn hear(&self, said: &SystemEventParams, now_ms: u64) -> Told {
+        let mut state = self.lock();
+        let told = state.beacons.hear(said, now_ms);
+        state.version.presence += 1;
+        self.changed.notify_one();
+        told
     }
 
     /// How many clients there are.
@@ -155,12 +171,15 @@ impl State {
     fn presence(&self, now_ms: u64) -> Vec<PresenceEntry> {
         let own = PresenceEntry { ts: now_ms, ..self.own.clone() };
         let others = self.members.values().filter_map(|member| member.presence.clone());
-        std::iter::once(own).chain(others).collect()
+        let beacons = self.beacons.lines(now_ms).into_iter().cloned();
+        std::iter::once(own).chain(others).chain(beacons).collect()
     }
 
     fn written_presence(&self, now_ms: u64) -> Vec<Box<RawValue>> {
         let own = to_raw_value(&PresenceEntry { ts: now_ms, ..self.own.clone() }).ok();
-        own.into_iter().chain(self.lines.values().cloned()).collect()
+        let beacons = self.beacons.lines(now_ms).into_iter();
+        let beacons = beacons.filter_map(|line| to_raw_value(line).ok());
+        own.into_iter().chain(self.lines.values().cloned()).chain(beacons).collect()
     }
 
     /// Queues presence for everybody, and says how many bytes that comes to.
@@ -209,7 +228,10 @@ mod tests {
     fn member(presence: Option<PresenceEntry>) -> (Member, Arc<Outbox>) {
         let outbox = Arc::new(Outbox::new(1 << 20, Arc::new(crate::gateway::tally::Tally::new())));
         let (role, scopes) = (Role::Operator, vec![Scope::Read]);
-        (Member { role, device_id: None, scopes, outbox: Arc::clone(&outbox), presence }, outbox)
+        let (device_id, by_secret) = (None, true);
+        let member =
+            Member { role, device_id, scopes, by_secret, outbox: Arc::clone(&outbox), presence };
+        (member, outbox)
     }
 
     #[test]

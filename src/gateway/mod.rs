@@ -1,6 +1,7 @@
 //! Answers clients: listener, handshake, methods, HTTP.
 
 mod admission;
+mod beacons;
 mod caller;
 mod claim;
 mod clock;
@@ -15,10 +16,13 @@ mod identity;
 mod joining;
 mod metered;
 mod methods;
+mod news;
 mod nodes;
 mod outbox;
 mod pairing;
 mod private;
+mod reload;
+mod repeats;
 mod scrape;
 mod server;
 mod settings;
@@ -31,6 +35,7 @@ mod throttle;
 mod tls;
 
 pub(crate) use claim::{Runner, running};
+pub(crate) use reload::{Fresh, Source};
 pub(crate) use server::{Running, start};
 pub(crate) use settings::{Flags, Machine, Settings};
 use shared::{Shared, VERSION};

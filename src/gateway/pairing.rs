@@ -44,7 +44,7 @@ pub(super) async fn admit(
 ) -> Result<Admission, Refusal> {
     let claim = admission::examine(connect, nonce, now)?;
     let withdrawals = shared.withdrawals.load(Ordering::SeqCst);
-    let secret = admission::check_secret(connect, &shared.guard);
+    let secret = admission::check_secret(connect, &shared.live().guard);
     let paired = match &claim.device {
         Some(device) => {
             shared.store.devices().find(&device.id).await.map_err(|error| unstored(&error))?
@@ -62,7 +62,7 @@ pub(super) async fn admit(
             prove(shared, connect, &claim, device, paired.as_ref(), refusal, now).await?
         }
     };
-    let verdict = admission::judge(&claim, proof, paired.as_ref(), peer, shared.pair_local)?;
+    let verdict = admission::judge(&claim, proof, paired.as_ref(), peer, shared.live().pair_local)?;
     let in_as = |scopes, device_token| Admission {
         role: claim.role,
         scopes,

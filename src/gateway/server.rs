@@ -28,6 +28,7 @@ use super::{
     http, identity,
     metered::Metered,
     private,
+    reload::{self, Known, Live, Source, Why},
     scrape::Scrapes,
     settings::{Guard, Settings},
     slots::{self, Slot},
@@ -50,6 +51,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A gateway that answers. Dropped, it ends at once; [`Running::stop`] ends it politely.
 pub(crate) struct Running {
+    settings: Settings,
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     made_token: bool,
@@ -62,6 +64,8 @@ pub(crate) struct Running {
     listeners: JoinSet<()>,
     /// Tells clients of presence.
     _rounds: AbortOnDropHandle<()>,
+    /// Looks at the files that it was configured by.
+    _watch: Option<AbortOnDropHandle<()>>,
     claim: Claim,
 }
 
@@ -74,6 +78,7 @@ struct Clients {
 
 /// Starts a gateway; returns once it accepts connections.
 pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
+    let mut running = settings.clone();
     let Settings { paths, port, listen, tls, guard, allowed_origins, node_rules, pair_local, log } =
         settings;
     let mut claim = Claim::take(&paths)?;
@@ -98,15 +103,16 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let port = addresses.first().map_or(port, SocketAddr::port);
     claim.announce(port)?;
-    let mut shared = Shared::new(paths, guard, allowed_origins, identity, (store, mint), scrapes);
-    shared.pair_local = pair_local;
-    let shared = Arc::new(shared);
+    running.guard = guard.clone();
+    let live = Live { guard, allowed_origins, pair_local };
+    let shared = Arc::new(Shared::new(paths, live, identity, (store, mint), scrapes));
     shared.nodes.obey(node_rules);
     shared.nodes.load().await?;
     let clients = Clients { tracker: TaskTracker::new(), abort: CancellationToken::new() };
     let hub = Arc::clone(&shared.hub);
     let rounds = tokio::spawn(async move { hub.tell_rounds().await });
     let mut running = Running {
+        settings: running,
         shared,
         addresses,
         made_token,
@@ -117,6 +123,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
         clients,
         listeners: JoinSet::new(),
         _rounds: AbortOnDropHandle::new(rounds),
+        _watch: None,
         claim,
     };
     for listener in listeners {
@@ -142,6 +149,21 @@ impl Running {
         self.made_token
     }
 
+    /// Takes up from now on what changes of what `source` reads; class `config` if it cannot be read.
+    pub(crate) async fn follow(&mut self, source: Arc<dyn Source>) -> Result<(), Problem> {
+        let known = Known::new(source, self.settings.clone())?;
+        *self.shared.known.lock().await = Some(known);
+        let watch = tokio::spawn(reload::watch(Arc::clone(&self.shared)));
+        self._watch = Some(AbortOnDropHandle::new(watch));
+        Ok(())
+    }
+
+    /// Reads what it follows again, and takes up what is safe; says in the log what came of it.
+    pub(crate) async fn reload(&self) {
+        let outcome = reload::take_up(&self.shared, Why::Asked, None).await;
+        tracing::debug!(?outcome, "read again");
+    }
+
     /// Stops accepting, tells the clients, and waits for them a while.
     pub(crate) async fn stop(mut self) {
         self.accepting.cancel();
@@ -149,7 +171,12 @@ impl Running {
         self.shared.nodes.stop();
         self.stop.cancel();
         self.clients.tracker.close();
-        if timeout(STOP, self.clients.tracker.wait()).await.is_err() {
+        self.shared.finishing.close();
+        let rest = async {
+            self.clients.tracker.wait().await;
+            self.shared.finishing.wait().await;
+        };
+        if timeout(STOP, rest).await.is_err() {
             tracing::warn!(left = self.clients.tracker.len(), "clients did not end in time");
         }
         drop(self.claim);

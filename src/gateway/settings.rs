@@ -65,6 +65,15 @@ pub(crate) enum Guard {
 }
 
 impl Guard {
+    /// What it asks for, in a word.
+    pub(super) fn mode(&self) -> &'static str {
+        match self {
+            Self::Open => "none",
+            Self::Token(_) | Self::OwnToken => "token",
+            Self::Password(_) => "password",
+        }
+    }
+
     /// The secret that it compares with, once it is known.
     pub(super) fn secret(&self) -> Option<&Secret> {
         match self {

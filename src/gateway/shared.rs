@@ -3,11 +3,13 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
+
+use tokio_util::task::TaskTracker;
 
 use super::{
     clock::now_ms,
@@ -16,9 +18,10 @@ use super::{
     hub::Hub,
     joining::Joining,
     methods::Summary,
+    news::News,
     nodes::Nodes,
+    reload::{Known, Live},
     scrape::Scrapes,
-    settings::Guard,
     slots::Slots,
     tally::{Levels, Tally},
     throttle::{Throttle, Verdict},
@@ -35,16 +38,18 @@ pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// One gateway without its listeners.
 pub(super) struct Shared {
     pub(super) paths: Paths,
-    pub(super) guard: Guard,
-    pub(super) allowed_origins: Vec<String>,
     pub(super) identity: GatewayIdentity,
     pub(super) policy: Policy,
     pub(super) boot_id: String,
     pub(super) store: Store,
     pub(super) mint: Mint,
     pub(super) joining: Joining,
-    /// `gateway.nodes.pairing.autoApproveLocal`.
-    pub(super) pair_local: Option<bool>,
+    /// What was read of the configuration, for reading it again; none where nobody does.
+    pub(super) known: tokio::sync::Mutex<Option<Known>>,
+    /// What has begun and comes to its end without its client.
+    pub(super) finishing: TaskTracker,
+    /// What waits for the sessions' next turns.
+    pub(super) news: Mutex<News>,
     /// How many rights were taken away from devices since the start.
     pub(super) withdrawals: AtomicU64,
     pub(super) hub: Arc<Hub>,
@@ -55,6 +60,7 @@ pub(super) struct Shared {
     /// Everything that is counted.
     pub(super) tally: Arc<Tally>,
     pub(super) scrapes: Scrapes,
+    live: RwLock<Arc<Live>>,
     throttle: Mutex<Throttle>,
     started: Instant,
     clients: AtomicU64,
@@ -64,8 +70,7 @@ impl Shared {
     /// A gateway that starts now.
     pub(super) fn new(
         paths: Paths,
-        guard: Guard,
-        allowed_origins: Vec<String>,
+        live: Live,
         identity: GatewayIdentity,
         (store, mint): (Store, Mint),
         scrapes: Scrapes,
@@ -74,8 +79,6 @@ impl Shared {
         let own = own_presence(&boot_id);
         Self {
             paths,
-            guard,
-            allowed_origins,
             identity,
             policy: Policy {
                 max_payload: 26_214_400,
@@ -87,7 +90,9 @@ impl Shared {
             store,
             mint,
             joining: Joining::default(),
-            pair_local: None,
+            known: tokio::sync::Mutex::new(None),
+            finishing: TaskTracker::new(),
+            news: Mutex::default(),
             withdrawals: AtomicU64::new(0),
             hub: Arc::new(Hub::new(own)),
             slots: Arc::new(Slots::default()),
@@ -95,10 +100,21 @@ impl Shared {
             summary: Summary::default(),
             tally: Arc::new(Tally::new()),
             scrapes,
+            live: RwLock::new(Arc::new(live)),
             throttle: Mutex::new(Throttle::new()),
             started: Instant::now(),
             clients: AtomicU64::new(0),
         }
+    }
+
+    /// What counts now of what may change.
+    pub(super) fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets something else count.
+    pub(super) fn set_live(&self, live: Live) {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
     }
 
     /// Since the start, milliseconds.

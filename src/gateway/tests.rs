@@ -22,6 +22,7 @@ use super::{
     device_token::Mint,
     dispatch::{Call, Outcome},
     http,
+    reload::Live,
     scrape::Scrapes,
     settings::Guard,
 };
@@ -81,10 +82,10 @@ impl Lab {
         let identity = GatewayIdentity { device_id: "id".to_owned(), public_key: "key".to_owned() };
         let guard = Guard::Token(Secret::new(TOKEN));
         let scrapes = Scrapes::new(Secret::new(SCRAPES), crate::logfile::Handle::default());
+        let live = Live { guard, allowed_origins: Vec::new(), pair_local: None };
         let mut shared = Shared::new(
             paths,
-            guard,
-            Vec::new(),
+            live,
             identity,
             (Store::in_memory(), Mint::new(&Secret::new("mint"))),
             scrapes,
@@ -227,8 +228,9 @@ async fn says_hello_and_answers_what_it_lists() {
     for method in methods {
         let method = method.as_str().unwrap();
         // Others have stories of their own, and want something to speak of.
-        let mut families = ["config.", "device.", "node.", "exec."].into_iter();
-        if families.any(|family| method.starts_with(family)) && method != "config.get" {
+        let families = ["config.", "device.", "node.", "exec.", "system-event", "users."];
+        let is_other = families.iter().any(|family| method.starts_with(family));
+        if (is_other && method != "config.get") || method == "voicewake.set" {
             continue;
         }
         let answer = client.call(method, json!({})).await;
@@ -244,6 +246,111 @@ async fn shows_an_administrator_who_is_paired_and_what_waits() {
     for method in ["device.pair.list", "node.list", "node.pair.list", "exec.approval.list"] {
         golden(method, client.call(method, json!({})).await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn wake_words_are_kept_and_told_to_who_may_read() {
+    let lab = Lab::new();
+    let (mut writer, _) = lab.connected(&json!({"scopes": ["operator.write"]})).await;
+    let mut reader = lab.admitted().await;
+    let (mut other, _) = lab.connected(&json!({"scopes": ["operator.pairing"]})).await;
+    let changed = json!({"triggers": ["Hey", "you"]});
+    let params = json!({"triggers": [" Hey ", "", 5, "you"]});
+    writer
+        .send(&json!({"type": "req", "id": "1", "method": "voicewake.set", "params": params}))
+        .await;
+    for client in [&mut writer, &mut reader] {
+        let event = client.frame().await;
+        assert_eq!(event["event"], "voicewake.changed", "{event}");
+        assert_eq!(event["payload"], changed);
+    }
+    assert_eq!(writer.frame().await["payload"], changed);
+    assert_eq!(reader.call("voicewake.get", json!({})).await["payload"], changed);
+    assert_eq!(reader.call("voicewake.set", changed.clone()).await["error"]["code"], "FORBIDDEN");
+    assert_eq!(other.call("health", json!({})).await["ok"], true);
+    for wrong in [json!({}), json!({"triggers": "x"})] {
+        let answer = writer.call("voicewake.set", wrong).await;
+        assert_eq!(answer["error"]["code"], "INVALID_REQUEST", "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_system_event_is_seen_in_presence_and_waits_for_the_session() {
+    let lab = Lab::new();
+    let (mut client, _) = lab.connected(&json!({"scopes": ["operator.admin"]})).await;
+    let line = "Node: box (1.2.3.4) · app 1.0 · last input 5s ago · mode ui · reason launch";
+    let told = client.call("system-event", json!({"text": line})).await;
+    let (told, news) = if told["type"] == "event" {
+        (client.frame().await, told)
+    } else {
+        (told, client.frame().await)
+    };
+    assert_eq!(told["payload"], json!({"ok": true}), "{told}");
+    assert_eq!(
+        (&news["event"], &news["stateVersion"]["presence"]),
+        (&json!("presence"), &json!(2))
+    );
+    let line = &news["payload"]["presence"][1];
+    assert_eq!((&line["host"], &line["lastInputSeconds"]), (&json!("box"), &json!(5)), "{news}");
+    for (params, code) in [
+        (json!({"text": " "}), "INVALID_REQUEST"),
+        (json!({"text": "x", "unknown": 1}), "INVALID_REQUEST"),
+        (json!({"text": "Node: x", "wake": true}), "INVALID_REQUEST"),
+        (json!({"text": "x", "wake": true}), "UNAVAILABLE"),
+    ] {
+        let answer = client.call("system-event", params).await;
+        assert_eq!(answer["error"]["code"], code, "{answer}");
+    }
+    let status = client.call("status", json!({"includeCliProjection": true})).await;
+    assert_eq!(
+        status["payload"]["queuedSystemEvents"],
+        json!(["Node: box (1.2.3.4) · app 1.0 · mode ui"])
+    );
+    assert_eq!(status["payload"]["cliProjection"]["agents"]["rows"], json!([{"id": "main"}]));
+    let answer = client.call("users.self", json!({})).await;
+    assert_eq!(answer["error"]["message"], "users.self requires an authenticated user");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_good_for_one_request_and_its_answer() {
+    let lab = Lab::new();
+    let (mut client, _) = lab.connected(&json!({"scopes": ["operator.admin"]})).await;
+    let event = |text: &str| json!({"text": text, "idempotencyKey": "k"});
+    for _ in 0..3 {
+        client.send(&json!({"type": "req", "id": "1", "method": "system-event", "params": event("once")})).await;
+        loop {
+            let frame = client.frame().await;
+            if frame["type"] == "res" {
+                assert_eq!(frame["payload"], json!({"ok": true}), "{frame}");
+                break;
+            }
+        }
+    }
+    let answer = client.call("system-event", event("another")).await;
+    assert_eq!(answer["error"]["code"], "INVALID_REQUEST", "{answer}");
+    let long = json!({"text": "x", "idempotencyKey": "k".repeat(257)});
+    assert_eq!(client.call("system-event", long).await["error"]["code"], "INVALID_REQUEST");
+    let status = client.call("status", json!({})).await;
+    assert_eq!(status["payload"]["queuedSystemEvents"], json!(["once"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_schema_of_the_configuration_is_given_whole_and_by_place() {
+    let lab = Lab::new();
+    let mut client = lab.admitted().await;
+    let whole = client.call("config.schema", json!({})).await;
+    let token =
+        whole["payload"]["schema"].pointer("/properties/gateway/properties/auth/properties/token");
+    assert!(token.is_some(), "{whole}");
+    assert_eq!(whole["payload"]["uiHints"]["gateway.auth.token"]["sensitive"], true);
+    let place = client.call("config.schema.lookup", json!({"path": "gateway.auth"})).await;
+    assert_eq!(place["payload"]["reloadKind"], "restart", "{place}");
+    let children = place["payload"]["children"].as_array().unwrap();
+    let token = children.iter().find(|child| child["key"] == "token").unwrap();
+    assert_eq!((&token["reloadKind"], &token["hasChildren"]), (&json!("hot"), &json!(false)));
+    assert_eq!(client.call("config.schema.lookup", json!({"path": "."})).await["ok"], true);
+    let answer = client.call("config.schema.lookup", json!({"path": "gateway.nope"})).await;
+    assert_eq!(answer["error"]["message"], "config schema path not found");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,12 +6,13 @@ use super::{Role, Scope};
 
 /// The circle of clients that a method or an event is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "the whole set of the protocol, whether a row needs it already or not")]
 pub(crate) enum Access {
     /// Every authenticated client of either role.
     Anyone,
     /// Operators that hold this scope.
     Holder(Scope),
+    /// Operators that hold this scope, and every node.
+    HolderOrNode(Scope),
     /// Nodes.
     Node,
     /// Operators; the handler looks at the parameters and decides which scope it takes.
@@ -24,6 +25,7 @@ impl Access {
         match self {
             Self::Anyone => true,
             Self::Holder(scope) => role == Role::Operator && scope.is_within(scopes),
+            Self::HolderOrNode(scope) => role == Role::Node || scope.is_within(scopes),
             Self::Node => role == Role::Node,
             Self::Dynamic => role == Role::Operator,
         }
@@ -32,7 +34,7 @@ impl Access {
     /// Whether it is for clients of `role` at all.
     pub(crate) fn is_for(self, role: Role) -> bool {
         match self {
-            Self::Anyone => true,
+            Self::Anyone | Self::HolderOrNode(_) => true,
             Self::Holder(_) | Self::Dynamic => role == Role::Operator,
             Self::Node => role == Role::Node,
         }
@@ -45,6 +47,7 @@ impl fmt::Display for Access {
         match self {
             Self::Anyone => f.write_str("-"),
             Self::Holder(scope) => f.write_str(scope.name()),
+            Self::HolderOrNode(scope) => write!(f, "{}|node", scope.name()),
             Self::Node => f.write_str("node"),
             Self::Dynamic => f.write_str("dynamic"),
         }
@@ -62,6 +65,9 @@ mod tests {
         assert!(!read.admits(Role::Operator, &[Scope::Pairing]));
         assert!(!read.admits(Role::Node, &[Scope::Admin]));
         assert!(Access::Node.admits(Role::Node, &[]));
+        let both = Access::HolderOrNode(Scope::Read);
+        assert!(both.admits(Role::Node, &[]) && both.admits(Role::Operator, &[Scope::Read]));
+        assert!(!both.admits(Role::Operator, &[Scope::Pairing]));
         assert!(!Access::Node.admits(Role::Operator, &[Scope::Admin]));
         assert!(Access::Anyone.admits(Role::Node, &[]) && Access::Anyone.is_for(Role::Node));
     }

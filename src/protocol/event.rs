@@ -67,6 +67,22 @@ pub(crate) const EXEC_APPROVAL_RESOLVED: Kind = Kind {
     drop_if_slow: true,
 };
 
+/// The wake words are others ([`super::WakeWords`]); a node hears it as it comes, too.
+pub(crate) const VOICEWAKE_CHANGED: Kind = Kind {
+    name: "voicewake.changed",
+    access: Access::HolderOrNode(Scope::Read),
+    drop_if_slow: true,
+};
+/// Where a wake word leads ([`super::WakeRouting`]): told to a node as it comes.
+pub(crate) const VOICEWAKE_ROUTING_CHANGED: Kind = Kind {
+    name: "voicewake.routing.changed",
+    access: Access::HolderOrNode(Scope::Read),
+    drop_if_slow: true,
+};
+/// `openclaw.json` was written or read anew ([`ConfigChange`]).
+pub(crate) const CONFIG_CHANGED: Kind =
+    Kind { name: "config.changed", access: Access::Holder(Scope::Read), drop_if_slow: true };
+
 /// Everything that `hello-ok.features.events` lists.
 pub(crate) const EVENTS: &[Kind] = &[
     CHALLENGE,
@@ -81,6 +97,9 @@ pub(crate) const EVENTS: &[Kind] = &[
     NODE_INVOKE_REQUEST,
     EXEC_APPROVAL_REQUESTED,
     EXEC_APPROVAL_RESOLVED,
+    VOICEWAKE_CHANGED,
+    VOICEWAKE_ROUTING_CHANGED,
+    CONFIG_CHANGED,
 ];
 
 /// Payload of `tick` (`TickEvent`).
@@ -95,6 +114,17 @@ pub(crate) struct Tick {
 pub(crate) struct PresenceChange {
     /// Everybody (`PresenceEntry`), as they are written.
     pub(crate) presence: Vec<Box<RawValue>>,
+}
+
+/// Payload of `config.changed`; what stands in the file is not told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ConfigChange {
+    /// The file.
+    pub(crate) path: String,
+    /// Its revision now.
+    pub(crate) hash: String,
+    /// Milliseconds since 1970.
+    pub(crate) ts: u64,
 }
 
 /// Payload of `shutdown` (`ShutdownEvent`).

@@ -21,9 +21,13 @@ pub(crate) struct HealthParams {
     pub(crate) probe: bool,
 }
 
-/// Parameters of `status`: none that we know.
+/// Parameters of `status`; others are ignored, as the reference gateway does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StatusParams {}
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct StatusParams {
+    /// Whether to say what the command line would read from the configuration.
+    pub(crate) include_cli_projection: bool,
+}
 
 /// The health summary (`Snapshot.health`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +89,9 @@ pub(crate) struct Status {
     /// Connected clients.
     #[serde(default)]
     pub(crate) clients: u64,
+    /// What the command line would read from the configuration, where it asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cli_projection: Option<CliProjection>,
     /// Scheduled turns.
     pub(crate) heartbeat: Heartbeat,
     /// One line a channel.
@@ -96,6 +103,51 @@ pub(crate) struct Status {
     /// Memory of the process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) process_memory: Option<ProcessMemory>,
+}
+
+/// What the command line would read from the gateway's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CliProjection {
+    /// The agents.
+    pub(crate) agents: ProjectedAgents,
+    /// `update.channel`.
+    pub(crate) update_channel: Option<String>,
+    /// The plugin that remembers.
+    pub(crate) memory_plugin: MemoryPlugin,
+}
+
+/// The agents, as the command line shows them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ProjectedAgents {
+    /// Which answers where none is named; `null` where one has to be named.
+    pub(crate) default_id: Option<String>,
+    /// `sole`, `legacy`, `explicit`: how that one is found.
+    pub(crate) ownership: String,
+    /// Whether one has to be named.
+    pub(crate) selection_required: bool,
+    /// Each.
+    pub(crate) rows: Vec<ProjectedAgent>,
+}
+
+/// An agent, as the command line shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProjectedAgent {
+    /// Its id.
+    pub(crate) id: String,
+    /// Its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+}
+
+/// The plugin that remembers; this gateway runs no plugins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MemoryPlugin {
+    /// Whether it runs.
+    pub(crate) enabled: bool,
+    /// Its name.
+    pub(crate) slot: Option<String>,
 }
 
 /// Scheduled turns.

@@ -4,6 +4,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Access, catalog, config, device_pair, exec_approval, health, logs, node, node_side, system,
+    voicewake,
 };
 
 /// A method as a type, made by [`methods!`].
@@ -26,11 +27,12 @@ pub(crate) struct Row {
 }
 
 /// The methods that we speak, a family a file.
-const FAMILIES: [&[Row]; 9] = [
+const FAMILIES: [&[Row]; 10] = [
     health::ROWS,
     system::ROWS,
     catalog::ROWS,
     config::ROWS,
+    voicewake::ROWS,
     logs::ROWS,
     device_pair::ROWS,
     node::ROWS,
@@ -45,9 +47,9 @@ pub(crate) fn rows() -> impl Iterator<Item = Row> {
 
 /// Makes a type for each row of a method family, and their table `ROWS`.
 macro_rules! methods {
-    ($($(#[$doc:meta])* $type:ident = $name:literal, $access:expr, $params:ty => $reply:ty;)+) => {
+    ($($(#[doc = $doc:literal])+ $type:ident = $name:literal, $access:expr, $params:ty => $reply:ty;)+) => {
         $(
-            $(#[$doc])*
+            $(#[doc = $doc])+
             pub(crate) enum $type {}
 
             impl $crate::protocol::Method for $type {
@@ -61,6 +63,10 @@ macro_rules! methods {
         /// The rows of this family.
         pub(super) const ROWS: &[$crate::protocol::Row] =
             &[$(<$type as $crate::protocol::Method>::ROW),+];
+
+        /// What each does, for the page about them.
+        #[cfg(test)]
+        pub(super) const WORDS: &[(&str, &[&str])] = &[$(($name, &[$($doc),+])),+];
     };
 }
 
@@ -69,6 +75,68 @@ pub(super) use methods;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The families with their words, as the page has them.
+    const FAMILIES: [(&str, &[(&str, &[&str])]); 10] = [
+        ("Health", health::WORDS),
+        ("Who is here", system::WORDS),
+        ("What the configuration names", catalog::WORDS),
+        ("Configuration", config::WORDS),
+        ("Wake words", voicewake::WORDS),
+        ("Logs", logs::WORDS),
+        ("Devices", device_pair::WORDS),
+        ("Nodes, for operators", node::WORDS),
+        ("Nodes, for themselves", node_side::WORDS),
+        ("Approvals of commands", exec_approval::WORDS),
+    ];
+
+    /// The page as the table and the published list have it.
+    fn page() -> String {
+        let mut page = include_str!("page.md").to_owned();
+        let table: Vec<_> = rows().collect();
+        for (title, words) in FAMILIES {
+            page.push_str(&format!("\n### {title}\n\n| method | scope | |\n|---|---|---|\n"));
+            for (name, words) in words {
+                let row = table.iter().find(|row| row.name == *name).unwrap();
+                let words = words.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+                page.push_str(&format!("| `{name}` | {} | {words} |\n", row.access));
+            }
+        }
+        page.push_str("\n## Events that are there\n\n| event | who hears of it |\n|---|---|\n");
+        for kind in crate::protocol::event::EVENTS {
+            page.push_str(&format!("| `{}` | {} |\n", kind.name, kind.access));
+        }
+        let missing = include_str!("../../fixtures/published.txt").lines();
+        let missing = missing.filter_map(|line| line.split_once(' '));
+        let missing: Vec<_> =
+            missing.filter(|(name, _)| !table.iter().any(|row| row.name == *name)).collect();
+        page.push_str(&format!(
+            "\n## Methods that are not there\n\n{} of the {} that are published. Each is answered \
+             with `INVALID_REQUEST`, \"unknown method\".\n\n",
+            missing.len(),
+            missing.len() + table.len(),
+        ));
+        let mut families = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+        for (name, _) in missing {
+            let family = name.split(['.', '-']).next().unwrap_or(name);
+            families.entry(family).or_default().push(name);
+        }
+        for (family, names) in families {
+            page.push_str(&format!("- {family}: `{}`\n", names.join("`, `")));
+        }
+        page
+    }
+
+    /// `OPENCLAW_WRITE_DOCS=1` writes the page anew.
+    #[test]
+    fn the_page_of_the_protocol_says_what_the_table_says() {
+        let page = page();
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md");
+        if std::env::var_os("OPENCLAW_WRITE_DOCS").is_some() {
+            std::fs::write(file, &page).unwrap();
+        }
+        assert_eq!(page, std::fs::read_to_string(file).unwrap_or_default());
+    }
 
     #[test]
     fn the_table_is_the_published_list() {

@@ -20,6 +20,7 @@ mod node_side;
 mod role;
 mod scope;
 mod system;
+mod voicewake;
 
 pub(crate) use access::Access;
 pub(crate) use catalog::{
@@ -30,8 +31,10 @@ pub(crate) use catalog::{
     ToolsCatalogResult,
 };
 pub(crate) use config::{
-    ConfigGet, ConfigGetParams, ConfigIssue, ConfigPatch, ConfigPatchParams, ConfigSet,
-    ConfigSetParams, ConfigSnapshot, ConfigWritten,
+    ConfigApply, ConfigApplyParams, ConfigGet, ConfigGetParams, ConfigIssue, ConfigPatch,
+    ConfigPatchParams, ConfigSchema, ConfigSchemaLookup, ConfigSchemaLookupParams,
+    ConfigSchemaReply, ConfigSet, ConfigSetParams, ConfigSnapshot, ConfigWritten, Hint, Reloaded,
+    SchemaChild, SchemaPlace, Sentinel, SentinelPayload, SentinelStats,
 };
 pub(crate) use connect::{
     Auth, Challenge, Client, Connect, Features, Granted, HelloOk, Policy, Server, Snapshot,
@@ -56,8 +59,9 @@ pub(crate) use exec_approval::{
 };
 pub(crate) use frame::{Asked, ErrorShape, Event, Frame, Request, Response, success_text};
 pub(crate) use health::{
-    Health, HealthMethod, HealthParams, Heartbeat, Plugins, ProcessMemory, SessionDefaults,
-    SessionSummary, Status, StatusMethod, StatusParams, StatusSessions,
+    CliProjection, Health, HealthMethod, HealthParams, Heartbeat, MemoryPlugin, Plugins,
+    ProcessMemory, ProjectedAgent, ProjectedAgents, SessionDefaults, SessionSummary, Status,
+    StatusMethod, StatusParams, StatusSessions,
 };
 pub(crate) use logs::{LogsTail, LogsTailParams, LogsTailResult};
 pub(crate) use method::{Method, Row, rows};
@@ -78,7 +82,12 @@ pub(crate) use node_side::{
 pub(crate) use role::Role;
 pub(crate) use scope::Scope;
 pub(crate) use system::{
-    GatewayIdentity, GatewayIdentityGet, NoParams, PresenceEntry, SystemPresence,
+    GatewayIdentity, GatewayIdentityGet, NoParams, Nobody, PresenceEntry, Strictly, SystemEvent,
+    SystemEventParams, SystemPresence, UsersSelf,
+};
+pub(crate) use voicewake::{
+    VoicewakeGet, VoicewakeRoutingGet, VoicewakeSet, VoicewakeSetParams, WakeRoutingReply,
+    WakeWords,
 };
 
 /// The protocol version we speak.

@@ -1,14 +1,89 @@
-//! The methods `system-presence` and `gateway.identity.get`: who is here.
+//! The methods about who is here: presence, what a program says of itself, the gateway's own key,
+//! and the person behind a connection.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Access, Scope, method::methods};
+use super::{Access, Done, Scope, method::methods};
 
 methods! {
     /// Who is connected, the gateway first.
     SystemPresence = "system-presence", Access::Holder(Scope::Read), NoParams => Vec<PresenceEntry>;
     /// The gateway's own device key; compared by clients, never trusted alone.
     GatewayIdentityGet = "gateway.identity.get", Access::Holder(Scope::Read), NoParams => GatewayIdentity;
+    /// A line of news from a program: presence shows it, and the session's next turn reads it.
+    SystemEvent = "system-event", Access::Holder(Scope::Admin), SystemEventParams => Done;
+    /// The person behind the connection.
+    UsersSelf = "users.self", Access::Holder(Scope::Write), Strictly => Nobody;
+}
+
+/// No parameters, and none that are not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Strictly {}
+
+/// Reply of `users.self`, which there never is: who comes in here is a device or holds the secret,
+/// and proves to be nobody in particular.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) enum Nobody {}
+
+/// Parameters of `system-event`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct SystemEventParams {
+    /// For people; `Node: HOST (IP) · app VERSION · last input Ns ago · mode MODE · reason REASON`
+    /// is read as what it says.
+    pub(crate) text: String,
+    /// Who repeats it gets the first answer.
+    #[serde(default)]
+    pub(crate) idempotency_key: Option<String>,
+    /// The session that is to read it; the default agent's main one.
+    #[serde(default)]
+    pub(crate) session_key: Option<String>,
+    /// Whether an agent is to read it at once.
+    #[serde(default)]
+    pub(crate) wake: Option<bool>,
+    /// What tells this program from others.
+    #[serde(default)]
+    pub(crate) device_id: Option<String>,
+    /// The same of a running one.
+    #[serde(default)]
+    pub(crate) instance_id: Option<String>,
+    /// Its machine.
+    #[serde(default)]
+    pub(crate) host: Option<String>,
+    /// Its machine's address.
+    #[serde(default)]
+    pub(crate) ip: Option<String>,
+    /// `ui`, `node`, …
+    #[serde(default)]
+    pub(crate) mode: Option<String>,
+    /// Its version.
+    #[serde(default)]
+    pub(crate) version: Option<String>,
+    /// Its platform.
+    #[serde(default)]
+    pub(crate) platform: Option<String>,
+    /// The kind of device.
+    #[serde(default)]
+    pub(crate) device_family: Option<String>,
+    /// The hardware's model.
+    #[serde(default)]
+    pub(crate) model_identifier: Option<String>,
+    /// Since somebody last typed there.
+    #[serde(default)]
+    pub(crate) last_input_seconds: Option<f64>,
+    /// Why it tells.
+    #[serde(default)]
+    pub(crate) reason: Option<String>,
+    /// Added to what it had.
+    #[serde(default)]
+    pub(crate) roles: Vec<String>,
+    /// Added to what it had; a claim, which gives nothing.
+    #[serde(default)]
+    pub(crate) scopes: Vec<String>,
+    /// `system-presence-clear-last-input` forgets when somebody last typed there.
+    #[serde(default)]
+    pub(crate) tags: Vec<String>,
 }
 
 /// A method without parameters; strangers are ignored, as the reference gateway does.
@@ -22,6 +97,9 @@ pub(crate) struct PresenceEntry {
     /// The machine's name, or the client's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) host: Option<String>,
+    /// The machine's address, where the program said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ip: Option<String>,
     /// Its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) version: Option<String>,
@@ -40,6 +118,9 @@ pub(crate) struct PresenceEntry {
     /// `gateway`, `ui`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mode: Option<String>,
+    /// Since somebody last typed there, where the program said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_input_seconds: Option<u64>,
     /// `self`, `connect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
@@ -56,7 +137,7 @@ pub(crate) struct PresenceEntry {
     pub(crate) roles: Vec<String>,
     /// Scopes of the connection.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) scopes: Vec<Scope>,
+    pub(crate) scopes: Vec<String>,
     /// One running program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) instance_id: Option<String>,

@@ -107,6 +107,11 @@ impl OurGateway {
         token.trim().to_owned()
     }
 
+    /// The running program, to wait for what it prints.
+    pub(crate) fn program_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
+
     /// The running program.
     pub(crate) fn program(&self) -> &Program {
         &self.program

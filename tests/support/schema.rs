@@ -10,7 +10,8 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// Methods whose reply has another name than the rule makes, as pointers into the schema.
-const REPLIES: [(&str, &str); 4] = [
+const REPLIES: [(&str, &str); 5] = [
+    ("config.schema", "/definitions/ConfigSchemaResponse"),
     ("connect", "/definitions/HelloOk"),
     ("health", "/definitions/HelloOk/properties/snapshot/properties/health"),
     ("exec.approvals.node.get", "/definitions/ExecApprovalsNodeSnapshot"),

@@ -12,9 +12,10 @@ use crate::{
     protocol::{
         Agent, AgentIdentity, AgentIdentityGet, AgentIdentityParams, AgentIdentityResult,
         AgentModel, AgentsList, AgentsListParams, AgentsListResult, ChannelsStatus,
-        ChannelsStatusParams, ChannelsStatusResult, CommandsList, CommandsListParams,
-        CommandsListResult, ErrorShape, LastHeartbeat, Model, ModelsList, ModelsListParams,
-        ModelsListResult, NoParams, ToolsCatalog, ToolsCatalogParams, ToolsCatalogResult,
+        ChannelsStatusParams, ChannelsStatusResult, CliProjection, CommandsList,
+        CommandsListParams, CommandsListResult, ErrorShape, LastHeartbeat, MemoryPlugin, Model,
+        ModelsList, ModelsListParams, ModelsListResult, NoParams, ProjectedAgent, ProjectedAgents,
+        ToolsCatalog, ToolsCatalogParams, ToolsCatalogResult,
     },
 };
 
@@ -83,7 +84,7 @@ async fn channels(_call: Call, params: ChannelsStatusParams) -> Outcome<Channels
 }
 
 /// What stands in the file and those that it includes.
-async fn configured(paths: &Paths) -> Outcome<Value> {
+pub(super) async fn configured(paths: &Paths) -> Outcome<Value> {
     let paths = paths.clone();
     aside(move || {
         let reading = config::reading(&paths);
@@ -111,7 +112,7 @@ fn text(value: &Value, key: &str) -> Option<String> {
 }
 
 /// The agents in `agents.entries` and in the older list `agents.list`.
-fn roster(whole: &Value) -> AgentsListResult {
+pub(super) fn roster(whole: &Value) -> AgentsListResult {
     let entries = whole.pointer("/agents/entries").and_then(Value::as_object);
     let entries = entries.into_iter().flatten().map(|(id, value)| (id.clone(), value));
     let list = whole.pointer("/agents/list").and_then(Value::as_array);
@@ -121,7 +122,7 @@ fn roster(whole: &Value) -> AgentsListResult {
         if id.is_empty() || agents.iter().any(|known| known.id == id) {
             continue;
         }
-        if value.get("default") == Some(&Value::Bool(true)) {
+        if is_default(value) {
             default_id.get_or_insert_with(|| id.clone());
         }
         agents.push(agent(id, value));
@@ -138,6 +139,52 @@ fn roster(whole: &Value) -> AgentsListResult {
         scope: if is_global { "global" } else { "per-sender" }.to_owned(),
         agents,
     }
+}
+
+/// The session that news go to where none is named.
+pub(super) fn main_session(roster: &AgentsListResult) -> String {
+    if roster.scope == "global" {
+        return "global".to_owned();
+    }
+    format!("agent:{}:{}", roster.default_id, roster.main_key)
+}
+
+/// What the command line would read from the configuration.
+pub(super) fn projection(whole: &Value) -> CliProjection {
+    let roster = roster(whole);
+    let is_explicit = whole.pointer("/agents/ownership") == Some(&"explicit".into());
+    let is_marked = |agents: &Value| match agents {
+        Value::Object(keys) => keys.values().any(is_default),
+        Value::Array(items) => items.iter().any(is_default),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    };
+    let lists = ["/agents/entries", "/agents/list"].into_iter();
+    let has_default = lists.filter_map(|place| whole.pointer(place)).any(is_marked);
+    let is_sole = roster.agents.len() == 1;
+    let selection_required = !is_sole && !has_default;
+    let ownership = match (is_sole, has_default && !is_explicit) {
+        (true, _) => "sole",
+        (false, true) => "legacy",
+        (false, false) => "explicit",
+    };
+    let row = |agent: Agent| {
+        let named = agent.identity.and_then(|identity| identity.name);
+        ProjectedAgent { id: agent.id, name: agent.name.or(named) }
+    };
+    CliProjection {
+        agents: ProjectedAgents {
+            default_id: (!selection_required).then_some(roster.default_id),
+            ownership: ownership.to_owned(),
+            selection_required,
+            rows: roster.agents.into_iter().map(row).collect(),
+        },
+        update_channel: whole.pointer("/update/channel").and_then(Value::as_str).map(str::to_owned),
+        memory_plugin: MemoryPlugin::default(),
+    }
+}
+
+fn is_default(agent: &Value) -> bool {
+    agent.get("default") == Some(&Value::Bool(true))
 }
 
 fn agent(id: String, value: &Value) -> Agent {
@@ -203,6 +250,27 @@ mod tests {
         let bee = known_agent(&roster, agent_of("agent:b:main").map(str::to_owned)).unwrap();
         assert_eq!(bee.identity.unwrap().name.as_deref(), Some("Bee"));
         known_agent(&roster, Some("c".to_owned())).unwrap_err();
+    }
+
+    #[test]
+    fn the_command_line_hears_which_agent_answers_and_whether_one_must_be_named() {
+        for (agents, ownership, default) in [
+            (json!({}), "sole", Some("main")),
+            (json!({"entries": {"a": {}}}), "sole", Some("a")),
+            (json!({"entries": {"a": {}, "b": {"default": true}}}), "legacy", Some("b")),
+            (
+                json!({"ownership": "explicit", "list": [{"id": "a", "default": true}, {"id": "b"}]}),
+                "explicit",
+                Some("a"),
+            ),
+            (json!({"entries": {"a": {}, "b": {}}}), "explicit", None),
+        ] {
+            let shown = projection(&json!({ "agents": agents, "update": { "channel": "beta" } }));
+            assert_eq!(shown.agents.ownership, ownership, "{agents}");
+            assert_eq!(shown.agents.default_id.as_deref(), default, "{agents}");
+            assert_eq!(shown.agents.selection_required, default.is_none(), "{agents}");
+            assert_eq!(shown.update_channel.as_deref(), Some("beta"));
+        }
     }
 
     #[test]

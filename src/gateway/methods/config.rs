@@ -1,4 +1,4 @@
-//! `config.get`, `config.set` and `config.patch`.
+//! `config.*`: what stands in `openclaw.json`, what may, and changes of it.
 
 use std::sync::OnceLock;
 
@@ -10,11 +10,18 @@ use serde_json::{Value, json};
 
 use crate::{
     config::{self, Current, Edit, Paths, Reading, Run},
-    gateway::dispatch::{Call, Dispatcher, Outcome},
+    gateway::{
+        VERSION,
+        clock::now_ms,
+        dispatch::{Call, Dispatcher, Outcome},
+        reload::{Why, take_up},
+    },
     problem::Problem,
     protocol::{
-        ConfigGet, ConfigGetParams, ConfigIssue, ConfigPatch, ConfigPatchParams, ConfigSet,
-        ConfigSetParams, ConfigSnapshot, ConfigWritten, ErrorShape, Scope,
+        ConfigApply, ConfigApplyParams, ConfigGet, ConfigGetParams, ConfigIssue, ConfigPatch,
+        ConfigPatchParams, ConfigSchema, ConfigSchemaLookup, ConfigSchemaLookupParams,
+        ConfigSchemaReply, ConfigSet, ConfigSetParams, ConfigSnapshot, ConfigWritten, ErrorShape,
+        Hint, Reloaded, SchemaChild, SchemaPlace, Scope, Sentinel, SentinelPayload, SentinelStats,
     },
 };
 
@@ -25,6 +32,9 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<ConfigGet, _>(snapshot);
     dispatcher.on::<ConfigSet, _>(set);
     dispatcher.on::<ConfigPatch, _>(patch);
+    dispatcher.on::<ConfigApply, _>(apply);
+    dispatcher.on::<ConfigSchema, _>(schema);
+    dispatcher.on::<ConfigSchemaLookup, _>(lookup);
 }
 
 async fn snapshot(call: Call, _params: ConfigGetParams) -> Outcome<ConfigSnapshot> {
@@ -52,6 +62,81 @@ async fn patch(call: Call, params: ConfigPatchParams) -> Outcome<ConfigWritten> 
     written(&call, params.base_hash, move |own| config::patched(own, &patch, &replace)).await
 }
 
+async fn apply(call: Call, params: ConfigApplyParams) -> Outcome<ConfigWritten> {
+    let new = parsed(&params.raw, "config.apply")?;
+    let outcome = written(&call, params.base_hash, move |own| Ok(config::replaced(own, &new)));
+    let mut outcome = outcome.await?;
+    let stats = SentinelStats {
+        mode: "config.apply".to_owned(),
+        root: outcome.path.clone(),
+        requires_restart: !outcome.reload.needs_restart.is_empty(),
+    };
+    outcome.sentinel = Some(Sentinel {
+        persisted: false,
+        payload: SentinelPayload {
+            kind: "config-apply".to_owned(),
+            status: "ok".to_owned(),
+            ts: now_ms(),
+            message: params.note,
+            stats,
+        },
+    });
+    Ok(outcome)
+}
+
+async fn schema(_call: Call, _params: ConfigGetParams) -> Outcome<ConfigSchemaReply> {
+    let hints = config::KEYS.iter().map(|key| (key.path.to_owned(), hint(key)));
+    Ok(ConfigSchemaReply {
+        schema: config::schema::whole(),
+        ui_hints: hints.collect(),
+        version: VERSION.to_owned(),
+        generated_at: jiff::Timestamp::now().to_string(),
+    })
+}
+
+async fn lookup(_call: Call, params: ConfigSchemaLookupParams) -> Outcome<SchemaPlace> {
+    let path = params.path.trim();
+    if path.is_empty() {
+        let message = "invalid config.schema.lookup params: path wants at least a dot";
+        return Err(ErrorShape::invalid(message).into());
+    }
+    let (path, schema, below) = config::schema::place(path)
+        .ok_or_else(|| ErrorShape::invalid("config schema path not found"))?;
+    let child = |(key, schema): (String, Value)| {
+        let path = if path == "." { key.clone() } else { format!("{path}.{key}") };
+        let hint = hint_at(&path);
+        SchemaChild {
+            kind: schema.get("type").and_then(Value::as_str).map(str::to_owned),
+            required: false,
+            has_children: schema.get("properties").is_some(),
+            reload_kind: config::reload_of(&path).word().to_owned(),
+            hint_path: hint.is_some().then(|| path.clone()),
+            hint,
+            key,
+            path,
+        }
+    };
+    let children = below.into_iter().map(child).collect();
+    let hint = hint_at(&path);
+    let inner = if path == "." { "" } else { &path };
+    Ok(SchemaPlace {
+        reload_kind: config::reload_of(inner).word().to_owned(),
+        hint_path: hint.is_some().then(|| path.clone()),
+        hint,
+        schema,
+        children,
+        path,
+    })
+}
+
+fn hint_at(path: &str) -> Option<Hint> {
+    config::KEYS.iter().find(|key| key.path == path).map(hint)
+}
+
+fn hint(key: &config::Key) -> Hint {
+    Hint { help: key.help.to_owned(), sensitive: key.form == config::Form::Secret }
+}
+
 /// What a client sent as a configuration; an object.
 fn parsed(raw: &str, method: &str) -> Outcome<Value> {
     if raw.is_empty() || raw.len() > LARGEST {
@@ -73,15 +158,14 @@ async fn written(
 ) -> Outcome<ConfigWritten> {
     let paths = call.shared.paths.clone();
     let client = call.caller.client.id.clone();
-    aside(move || {
+    let mut written = aside(move || {
         let mut stale: Option<Box<ErrorShape>> = None;
         let outcome = config::change(&paths, Run::Real, |current: &Current| {
             if let Err(error) = check_base(&paths, &current.own, base.as_deref()) {
                 stale = Some(error);
                 return Ok(Vec::new());
             }
-            decide(&current.own)
-                .map_err(|why| Problem::new(crate::problem::Class::Usage, why))
+            decide(&current.own).map_err(|why| Problem::new(crate::problem::Class::Usage, why))
         });
         let outcome = outcome.map_err(refused)?;
         if let Some(error) = stale {
@@ -89,7 +173,7 @@ async fn written(
         }
         let reading = config::reading(&paths).map_err(refused)?;
         if outcome.is_changed {
-            tracing::info!(client, "openclaw.json was changed; what changed counts from the next start of the gateway on");
+            tracing::info!(client, "openclaw.json was changed");
         }
         Ok(ConfigWritten {
             ok: true,
@@ -97,9 +181,15 @@ async fn written(
             path: paths.config.display().to_string(),
             hash: revision(&reading.own)?,
             config: config::redacted(&reading.review.whole),
+            reload: Reloaded::default(),
+            sentinel: None,
         })
     })
-    .await
+    .await?;
+    if !written.noop {
+        written.reload = take_up(&call.shared, Why::Changed, Some(&call.caller)).await;
+    }
+    Ok(written)
 }
 
 /// As the reference gateway says it.
@@ -114,7 +204,7 @@ fn check_base(paths: &Paths, own: &Value, base: Option<&str>) -> Outcome<()> {
 }
 
 /// The revision of a file's value. The key is this process's own: nobody can try out secrets on it.
-fn revision(own: &Value) -> Outcome<String> {
+pub(in crate::gateway) fn revision(own: &Value) -> Outcome<String> {
     static KEY: OnceLock<hmac::Key> = OnceLock::new();
     let key = match KEY.get() {
         Some(key) => key,

@@ -195,7 +195,7 @@ async fn revoke(call: Call, params: DeviceTokenRevokeParams) -> Outcome<RevokedT
 
 async fn setup_code(call: Call, params: DevicePairSetupCodeParams) -> Outcome<IssuedSetupCode> {
     let (shared, now) = (&call.shared, now_ms());
-    let auth = match &shared.guard {
+    let auth = match &shared.live().guard {
         Guard::Password(_) => "password",
         Guard::Token(_) | Guard::OwnToken => "token",
         Guard::Open => {

@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::catalog::{configured, main_session, projection, roster};
 use crate::{
     gateway::{
         Shared, VERSION,
@@ -67,17 +68,29 @@ async fn health(call: Call, params: HealthParams) -> Outcome<Written> {
     }
 }
 
-async fn status(call: Call, _params: StatusParams) -> Outcome<Status> {
+async fn status(call: Call, params: StatusParams) -> Outcome<Status> {
     let shared = &call.shared;
+    let has_news = !shared.news.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+    let whole = if params.include_cli_projection || has_news {
+        Some(configured(&shared.paths).await?)
+    } else {
+        None
+    };
+    let queued_system_events = whole.as_ref().map(|whole| {
+        let session = main_session(&roster(whole));
+        shared.news.lock().unwrap_or_else(PoisonError::into_inner).waiting(&session)
+    });
+    let cli_projection = whole.as_ref().filter(|_| params.include_cli_projection).map(projection);
     let path = sessions_path(shared);
     Ok(Status {
         runtime_version: VERSION.to_owned(),
         pid: std::process::id(),
         uptime_ms: shared.uptime_ms(),
         clients: shared.hub.count() as u64,
+        cli_projection,
         heartbeat: Heartbeat { default_agent_id: DEFAULT_AGENT.to_owned(), agents: Vec::new() },
         channel_summary: Vec::new(),
-        queued_system_events: Vec::new(),
+        queued_system_events: queued_system_events.unwrap_or_default(),
         sessions: StatusSessions {
             paths: vec![path],
             count: 0,

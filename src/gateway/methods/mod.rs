@@ -9,7 +9,9 @@ mod logs;
 mod node_side;
 mod nodes;
 mod system;
+pub(in crate::gateway) mod voicewake;
 
+pub(super) use config::revision as config_revision;
 pub(super) use health::Summary;
 
 use super::dispatch::Dispatcher;
@@ -22,6 +24,7 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
     node_side::register(dispatcher);
     nodes::register(dispatcher);
     system::register(dispatcher);
+    voicewake::register(dispatcher);
     catalog::register(dispatcher);
     config::register(dispatcher);
     logs::register(dispatcher);

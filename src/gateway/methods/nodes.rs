@@ -8,8 +8,9 @@ use crate::{
     gateway::{
         caller::Caller,
         clock::now_ms,
-        dispatch::{Call, Dispatcher, Outcome},
+        dispatch::{Call, Dispatcher, Outcome, Written, encode},
         nodes::{Asker, Paired, Ran, Task, is_admin_only, is_private},
+        repeats::{Ended, Meanwhile, Repeat, once},
     },
     protocol::{
         ErrorShape, NodeDescribe, NodeDescribeReply, NodeEntry, NodeError, NodeId, NodeInvoke,
@@ -34,7 +35,7 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<NodePairApprove, _>(approve);
     dispatcher.on::<NodePairReject, _>(reject);
     dispatcher.on::<NodePairRemove, _>(remove);
-    dispatcher.on::<NodeInvoke, _>(invoke);
+    dispatcher.on_written::<NodeInvoke, _>(invoke);
     dispatcher.on::<NodePendingEnqueue, _>(enqueue);
 }
 
@@ -105,9 +106,18 @@ async fn remove(call: Call, params: NodeId) -> Outcome<NodeRemoved> {
     Ok(NodeRemoved { node_id })
 }
 
-async fn invoke(call: Call, params: NodeInvokeParams) -> Outcome<NodeInvoked> {
+async fn invoke(call: Call, params: NodeInvokeParams) -> Outcome<Written> {
     let (node, command) = (params.node_id.trim(), params.command.trim());
     check(&call.caller, node, command, &params.idempotency_key)?;
+    let key = params.idempotency_key.clone();
+    let request = json!([node, command, params.params]).to_string();
+    let repeat =
+        Repeat { method: "node.invoke", key: &key, request: &request, meanwhile: Meanwhile::Join };
+    once(&call, repeat, run(call.clone(), params)).await
+}
+
+async fn run(call: Call, params: NodeInvokeParams) -> Ended {
+    let (node, command) = (params.node_id.trim(), params.command.trim());
     let mut run_params = params.params;
     if command == "system.run"
         && let Some(Value::Object(params)) = &mut run_params
@@ -125,15 +135,19 @@ async fn invoke(call: Call, params: NodeInvokeParams) -> Outcome<NodeInvoked> {
         key: Some(params.idempotency_key),
     };
     let nodes = &call.shared.nodes;
-    let outcome = nodes.run(task).await?;
+    let outcome = match nodes.run(task).await {
+        Ok(outcome) => outcome,
+        Err(error) => return Ended::Void(error),
+    };
     if nodes.wants_foreground(node, command, &outcome)
         && let Some(id) = nodes.postpone(node, command, run_params.as_ref())
     {
-        return Err(postponed(node, command, &id).into());
+        return Ended::Void(postponed(node, command, &id).into());
     }
-    let (payload, payload_json) = answered(outcome)?;
     let (node_id, command) = (node.to_owned(), command.to_owned());
-    Ok(NodeInvoked { ok: true, node_id, command, payload, payload_json })
+    Ended::Final(answered(outcome).and_then(|(payload, payload_json)| {
+        encode(&NodeInvoked { ok: true, node_id, command, payload, payload_json })
+    }))
 }
 
 async fn enqueue(call: Call, params: NodePendingEnqueueParams) -> Outcome<NodePendingEnqueued> {

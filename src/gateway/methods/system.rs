@@ -1,16 +1,28 @@
-//! `system-presence` and `gateway.identity.get`.
+//! Who is here (`system-presence`, `system-event`, `users.self`), and the gateway's own key.
 
+use std::sync::PoisonError;
+
+use super::catalog::{configured, main_session, roster};
 use crate::{
     gateway::{
         clock::now_ms,
-        dispatch::{Call, Dispatcher, Outcome},
+        dispatch::{Call, Dispatcher, Outcome, Written, encode},
+        repeats::{Ended, Meanwhile, Repeat, once},
     },
-    protocol::{GatewayIdentity, GatewayIdentityGet, NoParams, PresenceEntry, SystemPresence},
+    protocol::{
+        Done, ErrorShape, GatewayIdentity, GatewayIdentityGet, NoParams, Nobody, PresenceEntry,
+        Strictly, SystemEvent, SystemEventParams, SystemPresence, UsersSelf, code,
+    },
 };
+
+/// How the line of a program begins that tells of itself.
+const PROGRAM: &str = "Node:";
 
 pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<SystemPresence, _>(presence);
     dispatcher.on::<GatewayIdentityGet, _>(identity);
+    dispatcher.on_written::<SystemEvent, _>(event);
+    dispatcher.on::<UsersSelf, _>(user);
 }
 
 async fn presence(call: Call, _params: NoParams) -> Outcome<Vec<PresenceEntry>> {
@@ -19,4 +31,62 @@ async fn presence(call: Call, _params: NoParams) -> Outcome<Vec<PresenceEntry>> 
 
 async fn identity(call: Call, _params: NoParams) -> Outcome<GatewayIdentity> {
     Ok(call.shared.identity.clone())
+}
+
+async fn user(_call: Call, _params: Strictly) -> Outcome<Nobody> {
+    let message = "users.self requires an authenticated user";
+    Err(ErrorShape::new(code::FORBIDDEN, message).into())
+}
+
+async fn event(call: Call, params: SystemEventParams) -> Outcome<Written> {
+    let Some(key) = params.idempotency_key.clone() else {
+        return match tell(&call, &params).await {
+            Ok(()) => encode(&Done { ok: true }).map(Written::Own),
+            Err(error) => Err(error),
+        };
+    };
+    let request = encode(&params)?;
+    let repeat =
+        Repeat { method: "system-event", key: &key, request: &request, meanwhile: Meanwhile::Wait };
+    let run = {
+        let call = call.clone();
+        async move {
+            match tell(&call, &params).await {
+                Ok(()) => Ended::Final(encode(&Done { ok: true })),
+                Err(error) => Ended::Void(error),
+            }
+        }
+    };
+    once(&call, repeat, run).await
+}
+
+/// Shows who tells, and lets the session's next turn read what is news.
+async fn tell(call: &Call, params: &SystemEventParams) -> Outcome<()> {
+    let shared = &call.shared;
+    let text = params.text.trim();
+    if text.is_empty() {
+        return Err(ErrorShape::invalid("text required").into());
+    }
+    let is_program = text.starts_with(PROGRAM);
+    if params.wake == Some(true) {
+        return Err(if is_program {
+            ErrorShape::invalid("wake is not supported for node presence events")
+        } else {
+            ErrorShape::new(code::UNAVAILABLE, "this gateway runs no agent that could be woken")
+        }
+        .into());
+    }
+    let session = params.session_key.as_deref().map(str::trim).filter(|key| !key.is_empty());
+    let session = match session {
+        Some(session) => session.to_owned(),
+        None => main_session(&roster(&configured(&shared.paths).await?)),
+    };
+    let told = shared.hub.hear(params, now_ms());
+    let mut news = shared.news.lock().unwrap_or_else(PoisonError::into_inner);
+    if is_program {
+        news.tell_of(&session, &told);
+    } else {
+        news.tell(&session, text);
+    }
+    Ok(())
 }

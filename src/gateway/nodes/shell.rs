@@ -196,14 +196,15 @@ impl Nodes {
         sender: oneshot::Sender<Outcome>,
     ) -> Result<Option<Outcome>, Box<ErrorShape>> {
         let id = uuid::Uuid::new_v4().to_string();
-        let caller = task.asker.device.as_ref().unwrap_or(&task.asker.connection);
+        // Whoever has the gateway's secret is one caller, on whatever connection.
+        let caller = task.asker.device.clone().unwrap_or_default();
         let order = Order {
             id: id.clone(),
             node: task.node.to_owned(),
             connection: live.member,
             command: task.command.to_owned(),
             deadline,
-            key: task.key.clone().map(|key| Key { caller: caller.clone(), key }),
+            key: task.key.clone().map(|key| Key { caller, key }),
         };
         let mut invocations = locked(&self.invocations);
         match invocations.begin(order, sender, now()) {

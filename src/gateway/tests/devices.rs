@@ -151,8 +151,9 @@ async fn a_node_waits_until_somebody_who_may_approves_it() {
 
 #[tokio::test(start_paused = true)]
 async fn with_the_switch_off_operators_ask_too_and_nobody_approves_more_than_they_hold() {
-    let mut lab = Lab::new();
-    Arc::get_mut(&mut lab.shared).unwrap().pair_local = Some(false);
+    let lab = Lab::new();
+    let live = (*lab.shared.live()).clone();
+    lab.shared.set_live(Live { pair_local: Some(false), ..live });
     let machine = Machine::new(1);
     let (mut weak, _) = lab.connected(&json!({"scopes": ["operator.pairing"]})).await;
     let wants = with(&json!({"token": TOKEN}), &["operator.admin"]);

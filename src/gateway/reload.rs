@@ -1,0 +1,301 @@
+//! `openclaw.json` and the secrets beside it, read again while the gateway runs.
+//!
+//! Whoever edits a file, or sends SIGHUP, gets what is safe at once and a line about what waits for
+//! the next start. A file that is wrong changes nothing. The files are looked at every two seconds
+//! rather than watched by the kernel: they are few, they may be links that somebody turns (a
+//! mounted secret), on file systems that tell nothing, and one look is five calls of the system.
+
+use std::{
+    fs::Metadata,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::{
+    Shared,
+    caller::Caller,
+    clock::now_ms,
+    methods::config_revision,
+    outbox::Ending,
+    private,
+    settings::{Guard, Settings},
+};
+use crate::{
+    config::{self, ReloadKind, ReloadMode},
+    problem::Problem,
+    protocol::{Reloaded, close, event},
+    secret::Secret,
+};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long a file has to stay the same before it is read: editors write in several steps.
+const SETTLED: Duration = Duration::from_millis(250);
+
+/// Where the settings come from.
+pub(crate) trait Source: Send + Sync + 'static {
+    /// Reads files and environment again; changes nothing. Class `config` if they are refused.
+    fn read(&self) -> Result<Fresh, Problem>;
+    /// What was read last counts now: what is not the gateway's own (how much is logged) follows.
+    fn adopted(&self);
+}
+
+/// What a source has read.
+pub(crate) struct Fresh {
+    /// The settings.
+    pub(crate) settings: Settings,
+    /// What stands in the file and in those that it includes.
+    pub(crate) whole: Value,
+    /// The file's own value.
+    pub(crate) own: Value,
+    /// `gateway.reload.mode`.
+    pub(crate) mode: ReloadMode,
+    /// Every file that was read, or would be if it were there.
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// Why it is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Somebody asked for it: `SIGHUP`.
+    Asked,
+    /// A file is another one.
+    Changed,
+}
+
+/// What was read last, and what of it counts.
+pub(super) struct Known {
+    source: Arc<dyn Source>,
+    running: Settings,
+    whole: Value,
+    own: Value,
+    files: Vec<PathBuf>,
+}
+
+/// What may change while the gateway runs.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    /// What opens the gateway.
+    pub(super) guard: Guard,
+    /// Origins of web pages that may connect beside its own.
+    pub(super) allowed_origins: Vec<String>,
+    /// `gateway.nodes.pairing.autoApproveLocal`.
+    pub(super) pair_local: Option<bool>,
+}
+
+impl Known {
+    /// What the gateway has started with; nothing is read again without a source.
+    pub(super) fn new(source: Arc<dyn Source>, running: Settings) -> Result<Self, Problem> {
+        let Fresh { whole, own, files, .. } = source.read()?;
+        Ok(Self { source, running, whole, own, files })
+    }
+}
+
+/// Looks at the files for ever, and takes up what has changed.
+pub(super) async fn watch(shared: Arc<Shared>) {
+    let mut seen = stamps(&shared).await;
+    loop {
+        sleep(LOOK).await;
+        let now = stamps(&shared).await;
+        if now == seen {
+            continue;
+        }
+        let mut settled = now;
+        loop {
+            sleep(SETTLED).await;
+            let now = stamps(&shared).await;
+            if now == settled {
+                break;
+            }
+            settled = now;
+        }
+        take_up(&shared, Why::Changed, None).await;
+        // Which files there are may have changed with them.
+        seen = stamps(&shared).await;
+        if seen.len() == settled.len() && seen != settled {
+            seen = settled;
+        }
+    }
+}
+
+/// Reads everything again and takes up what is safe. `caller` is who wrote the file, and hears the
+/// answer before a changed secret ends its connection.
+pub(super) async fn take_up(shared: &Arc<Shared>, why: Why, caller: Option<&Caller>) -> Reloaded {
+    let mut known = shared.known.lock().await;
+    let Some(known) = known.as_mut() else { return Reloaded::default() };
+    let source = Arc::clone(&known.source);
+    let own_token = shared.paths.gateway_token();
+    let read = tokio::task::spawn_blocking(move || {
+        let fresh = source.read()?;
+        Ok::<_, Problem>((fresh, private::read(&own_token)?))
+    });
+    let (fresh, own_token) = match read.await {
+        Ok(Ok(read)) => read,
+        Ok(Err(problem)) => return refuse(problem.message),
+        Err(_) => return refuse("the gateway is stopping".to_owned()),
+    };
+    let own_token = own_token.filter(|token| !token.is_empty()).map(Secret::new);
+    let changed = config::changed(&known.whole, &fresh.whole);
+    let is_other = known.own != fresh.own;
+    let mode = fresh.mode;
+    (known.whole, known.own, known.files) = (fresh.whole, fresh.own, fresh.files);
+    if is_other {
+        tell_changed(shared, &known.own);
+    }
+    if mode == ReloadMode::Off && why == Why::Changed && !changed.is_empty() {
+        return refuse(
+            "gateway.reload.mode is off: what changed counts from the next start on".to_owned(),
+        );
+    }
+    let new = known_guard(fresh.settings, own_token, &known.running);
+    let plan = plan(&known.running, &new, changed);
+    adopt(shared, &mut known.running, new, caller);
+    known.source.adopted();
+    if !plan.applied.is_empty() {
+        tracing::info!(applied = plan.applied.join(", "), "the configuration was taken up");
+    }
+    if !plan.needs_restart.is_empty() {
+        tracing::warn!(
+            needs_restart = plan.needs_restart.join(", "),
+            "a part of the configuration counts from the next start of the gateway on; to start it: openclaw gateway restart"
+        );
+    }
+    plan
+}
+
+fn refuse(why: String) -> Reloaded {
+    tracing::warn!(why, "the configuration was not taken up; what counted before still does");
+    Reloaded { refused: Some(why), ..Reloaded::default() }
+}
+
+/// `settings` with the token that the gateway made for itself where none is configured.
+fn known_guard(mut settings: Settings, own_token: Option<Secret>, running: &Settings) -> Settings {
+    if matches!(settings.guard, Guard::OwnToken) {
+        settings.guard = match (own_token, &running.guard) {
+            (Some(token), _) => Guard::Token(token),
+            // The file is gone: what it held counts until the next start makes another.
+            (None, guard) => guard.clone(),
+        };
+    }
+    settings
+}
+
+/// What becomes of a change: `changed` are the paths of the file that are others.
+fn plan(running: &Settings, new: &Settings, changed: Vec<String>) -> Reloaded {
+    let mut plan = Reloaded::default();
+    let waits = running.guard.mode() != new.guard.mode();
+    for path in changed {
+        let is_secret =
+            path.starts_with("gateway.auth.token") || path.starts_with("gateway.auth.password");
+        match config::reload_of(&path) {
+            ReloadKind::Hot if is_secret && waits => plan.needs_restart.push(path),
+            ReloadKind::Hot => plan.applied.push(path),
+            ReloadKind::Restart if differs(&path, running, new) => plan.needs_restart.push(path),
+            ReloadKind::Restart | ReloadKind::None => {}
+        }
+    }
+    let is_told = |plan: &Reloaded| {
+        plan.applied.iter().chain(&plan.needs_restart).any(|path| path.starts_with("gateway.auth"))
+    };
+    if !waits && !same_secret(&running.guard, &new.guard) && !is_told(&plan) {
+        // A file beside openclaw.json, or the environment.
+        plan.applied.push(format!("the gateway's {}", new.guard.mode()));
+    }
+    plan
+}
+
+/// Whether a change at `path` makes the next start another one: a flag may go before the file, and
+/// a change may be taken back.
+fn differs(path: &str, running: &Settings, new: &Settings) -> bool {
+    match path {
+        "gateway.port" => running.port != new.port,
+        "gateway.bind" | "gateway.customBindHost" => running.listen != new.listen,
+        "gateway.auth.mode" => running.guard.mode() != new.guard.mode(),
+        path if path.starts_with("gateway.tls.") => running.tls != new.tls,
+        _ => true,
+    }
+}
+
+fn same_secret(one: &Guard, other: &Guard) -> bool {
+    match (one.secret(), other.secret()) {
+        (Some(one), Some(other)) => one.matches(other.expose()),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
+/// Makes what is safe of `new` count; the rest stays as it is in `running`.
+fn adopt(shared: &Arc<Shared>, running: &mut Settings, new: Settings, caller: Option<&Caller>) {
+    let is_new_secret =
+        running.guard.mode() == new.guard.mode() && !same_secret(&running.guard, &new.guard);
+    if is_new_secret {
+        if let Some(secret) = new.guard.secret() {
+            running.log.conceal(secret);
+        }
+        running.guard = new.guard;
+    }
+    running.allowed_origins = new.allowed_origins;
+    running.pair_local = new.pair_local;
+    running.node_rules = new.node_rules;
+    shared.nodes.obey(running.node_rules.clone());
+    shared.set_live(Live {
+        guard: running.guard.clone(),
+        allowed_origins: running.allowed_origins.clone(),
+        pair_local: running.pair_local,
+    });
+    if is_new_secret {
+        cut_by_secret(shared, caller);
+    }
+}
+
+/// Ends the connections that the old secret opened, and those that are coming in just now; that of
+/// the caller once it has its answer.
+fn cut_by_secret(shared: &Shared, caller: Option<&Caller>) {
+    shared.withdrawals.fetch_add(1, Ordering::SeqCst);
+    let ending = Ending::close(close::RESTART, "the gateway's secret changed; connect again");
+    let ended = shared.hub.dismiss(&ending, |number, member| {
+        let is_caller = caller.is_some_and(|caller| caller.member == number);
+        if member.by_secret
+            && is_caller
+            && let Some(caller) = caller
+        {
+            caller.farewell.get_or_init(|| ending.clone());
+        }
+        member.by_secret && !is_caller
+    });
+    tracing::info!(ended, "the gateway's secret changed");
+}
+
+fn tell_changed(shared: &Shared, own: &Value) {
+    match config_revision(own) {
+        Ok(hash) => {
+            let path = shared.paths.config.display().to_string();
+            let change = event::ConfigChange { path, hash, ts: now_ms() };
+            shared.hub.tell(event::CONFIG_CHANGED, &change);
+        }
+        Err(error) => tracing::warn!(error = error.message, "clients were not told"),
+    }
+}
+
+/// What tells one state of a file from another; `None` without the file.
+type Stamp = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
+
+async fn stamps(shared: &Shared) -> Vec<Stamp> {
+    let files = shared.known.lock().await.as_ref().map(|known| known.files.clone());
+    let look = move || files.unwrap_or_default().iter().map(|file| stamp(file)).collect();
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+}
+
+fn stamp(file: &Path) -> Stamp {
+    let of = |facts: Metadata| {
+        let (modified, changed) =
+            ((facts.mtime(), facts.mtime_nsec()), (facts.ctime(), facts.ctime_nsec()));
+        (facts.dev(), facts.ino(), facts.len(), modified, changed)
+    };
+    std::fs::metadata(file).ok().map(of)
+}

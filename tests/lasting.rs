@@ -1,0 +1,361 @@
+//! What a gateway acknowledged lasts, what it was told anew counts: kills, repeated keys, edits of
+//! its files.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test may panic, and says which chances it took"
+)]
+
+#[path = "lab/dice.rs"]
+mod dice;
+#[path = "support/mod.rs"]
+mod support;
+#[path = "lab/tier.rs"]
+#[allow(dead_code, reason = "the laboratory uses the rest")]
+mod tier;
+
+use std::{collections::BTreeSet, fs, io, path::Path, time::Duration};
+
+use dice::Dice;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use support::{Device, Home, OurGateway, Wire, connect, signal};
+
+/// How long a change of a file may take to count.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn admin(token: &str) -> Value {
+    let mut params = connect(&json!({ "token": token }));
+    params["scopes"] = json!(["operator.admin"]);
+    params
+}
+
+/// Opens a connection that may do everything.
+async fn enter(gateway: &OurGateway, token: &str) -> io::Result<Wire> {
+    let (mut wire, _) = Wire::open(gateway.port()).await?;
+    let answer = wire.call("connect", admin(token)).await?;
+    if answer["ok"] == true { Ok(wire) } else { Err(io::Error::other(answer.to_string())) }
+}
+
+/// The same of a device, which is paired by it.
+async fn enter_as(gateway: &OurGateway, device: &Device) -> io::Result<Wire> {
+    let (mut wire, asked) = Wire::open(gateway.port()).await?;
+    let mut params = admin(&gateway.token());
+    device.sign(&mut params, &asked);
+    let answer = wire.call("connect", params).await?;
+    if answer["ok"] == true { Ok(wire) } else { Err(io::Error::other(answer.to_string())) }
+}
+
+/// Calls, and fails unless it is answered with a reply.
+async fn ok(wire: &mut Wire, method: &str, params: Value) -> Value {
+    let answer = wire.call(method, params).await.unwrap();
+    assert_eq!(answer["ok"], true, "{method}: {answer}");
+    answer["payload"].clone()
+}
+
+fn kill(gateway: OurGateway) {
+    signal(gateway.program().pid(), Signal::SIGKILL);
+    drop(gateway);
+}
+
+/// What a gateway has to remember: what it acknowledged, and what was under way when it was killed.
+#[derive(Default)]
+struct Memory {
+    words: Kept,
+    note: Kept,
+    label: Kept,
+    devices: BTreeSet<String>,
+}
+
+/// One value: the latest that was acknowledged, and one that may have been taken up or not.
+#[derive(Default, Debug)]
+struct Kept {
+    known: Option<String>,
+    perhaps: Option<String>,
+}
+
+impl Kept {
+    /// Holds what is there now to what may be.
+    fn hold(&mut self, found: Option<String>, what: &str) {
+        let is_right = found == self.known || (found.is_some() && found == self.perhaps);
+        assert!(is_right, "{what}: {found:?} is there, and not one of {self:?}");
+        (self.known, self.perhaps) = (found, None);
+    }
+}
+
+/// What is written at a time.
+const WAYS: u64 = 4;
+
+impl Memory {
+    /// Writes something; remembers what was asked before the answer and what was answered after it.
+    async fn write(
+        &mut self,
+        gateway: &OurGateway,
+        wire: &mut Wire,
+        way: u64,
+        number: u64,
+    ) -> io::Result<()> {
+        let text = format!("number {number}");
+        let (kept, method, params) = match way {
+            0 => (&mut self.words, "voicewake.set", json!({ "triggers": [text] })),
+            1 => {
+                let base = wire.call("config.get", json!({})).await?["payload"]["hash"].clone();
+                let raw = json!({ "meta": { "note": text } }).to_string();
+                let base = base.as_str().map(str::to_owned);
+                let mut params = json!({ "raw": raw });
+                if let Some(base) = base {
+                    params["baseHash"] = base.into();
+                }
+                (&mut self.note, "config.patch", params)
+            }
+            2 => {
+                let params = json!({ "deviceId": Device::new(1).id(), "label": text });
+                (&mut self.label, "device.pair.rename", params)
+            }
+            _ => {
+                let device = Device::new(u8::try_from(number % 100).unwrap() + 10);
+                enter_as(gateway, &device).await?;
+                self.devices.insert(device.id());
+                return Ok(());
+            }
+        };
+        kept.perhaps = Some(text.clone());
+        let answer = wire.call(method, params).await?;
+        assert_eq!(answer["ok"], true, "{method}: {answer}");
+        (kept.known, kept.perhaps) = (Some(text), None);
+        Ok(())
+    }
+
+    /// Looks at everything through a gateway that has just started.
+    async fn hold(&mut self, wire: &mut Wire) {
+        let words = ok(wire, "voicewake.get", json!({})).await["triggers"][0].clone();
+        let words = words.as_str().filter(|word| word.starts_with("number"));
+        self.words.hold(words.map(str::to_owned), "wake words");
+        let note = ok(wire, "config.get", json!({})).await["parsed"]["meta"]["note"].clone();
+        self.note.hold(note.as_str().map(str::to_owned), "configuration");
+        let list = ok(wire, "device.pair.list", json!({})).await;
+        let paired = list["paired"].as_array().unwrap();
+        let first = Device::new(1).id();
+        let label = paired.iter().find(|device| device["deviceId"] == *first);
+        let label = label.map(|device| device["operatorLabel"].clone()).unwrap_or_default();
+        self.label.hold(label.as_str().map(str::to_owned), "label");
+        for id in &self.devices {
+            let is_there = paired.iter().any(|device| device["deviceId"] == **id);
+            assert!(is_there, "a device that was paired is not there: {id}");
+        }
+    }
+}
+
+/// Checks a copy of the database, as it lies there after a kill.
+fn is_sound(folder: &Path) {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["state.sqlite", "state.sqlite-wal"] {
+        if folder.join(name).exists() {
+            fs::copy(folder.join(name), copy.path().join(name)).unwrap();
+        }
+    }
+    let database = rusqlite::Connection::open(copy.path().join("state.sqlite")).unwrap();
+    let verdict = database.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+    assert_eq!(verdict.unwrap(), "ok");
+}
+
+#[tokio::test]
+async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
+    let home = Home::new();
+    let mut dice = Dice::cast("kills of a gateway");
+    let mut memory = Memory::default();
+    let (mut number, mut acknowledged) = (0, 0);
+    for _ in 0..tier::of(10, 100) {
+        let gateway = OurGateway::start_bare(&home);
+        let mut wire = enter_as(&gateway, &Device::new(1)).await.unwrap();
+        memory.hold(&mut wire).await;
+        // The gateway dies while somebody writes, wherever it is by then.
+        let pid = gateway.program().pid();
+        let moment = Duration::from_micros(dice.below(60_000));
+        let killer = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(moment);
+            signal(pid, Signal::SIGKILL);
+        });
+        loop {
+            number += 1;
+            match memory.write(&gateway, &mut wire, dice.below(WAYS), number).await {
+                Ok(()) => acknowledged += 1,
+                Err(_) => break,
+            }
+        }
+        killer.await.unwrap();
+        drop(gateway);
+        is_sound(&home.state().join("rs"));
+    }
+    let gateway = OurGateway::start_bare(&home);
+    let mut wire = enter_as(&gateway, &Device::new(1)).await.unwrap();
+    memory.hold(&mut wire).await;
+    eprintln!("{acknowledged} writes were acknowledged");
+    assert!(acknowledged >= 10, "only {acknowledged} writes were acknowledged: {dice}");
+}
+
+/// A node that can find programs, approved by the operator.
+async fn node(gateway: &OurGateway, operator: &mut Wire) -> Wire {
+    let (mut wire, asked) = Wire::open(gateway.port()).await.unwrap();
+    let mut params = json!({
+        "minProtocol": 4, "maxProtocol": 4, "role": "node", "scopes": [],
+        "client": { "id": "node-host", "version": "1", "platform": "linux", "mode": "node" },
+        "caps": ["system"], "commands": ["system.which"], "auth": { "token": gateway.token() },
+    });
+    Device::new(9).sign(&mut params, &asked);
+    let answer = wire.call("connect", params).await.unwrap();
+    assert_eq!(answer["ok"], true, "{answer}");
+    let list = ok(operator, "node.pair.list", json!({})).await;
+    if let Some(request) = list["pending"][0]["requestId"].as_str() {
+        ok(operator, "node.pair.approve", json!({ "requestId": request })).await;
+    }
+    wire
+}
+
+fn which() -> Value {
+    json!({
+        "nodeId": Device::new(9).id(), "command": "system.which", "params": { "bins": ["sh"] },
+        "idempotencyKey": "the one key",
+    })
+}
+
+/// Waits for a command, and says which it is.
+async fn invoked(node: &mut Wire) -> Value {
+    loop {
+        let frame = node.frame().await.unwrap();
+        if frame["event"] == "node.invoke.request" {
+            return frame["payload"]["id"].clone();
+        }
+    }
+}
+
+fn nodes_come_in(home: &Home) {
+    let text = "{gateway: {nodes: {pairing: {autoApproveLocal: true}}}}";
+    home.write("home/.openclaw/openclaw.json", text);
+}
+
+#[tokio::test]
+async fn a_repeated_key_gets_the_first_answer_after_a_kill_and_runs_nothing() {
+    let home = Home::new();
+    nodes_come_in(&home);
+    let gateway = OurGateway::start_bare(&home);
+    let mut operator = enter(&gateway, &gateway.token()).await.unwrap();
+    let mut runs = node(&gateway, &mut operator).await;
+    let request = json!({ "type": "req", "id": "1", "method": "node.invoke", "params": which() });
+    operator.say(request.to_string()).await.unwrap();
+    let id = invoked(&mut runs).await;
+    let result = json!({
+        "id": id, "nodeId": Device::new(9).id(), "ok": true, "payloadJSON": r#"{"sh":"/bin/sh"}"#,
+    });
+    ok(&mut runs, "node.invoke.result", result).await;
+    let first = loop {
+        let frame = operator.frame().await.unwrap();
+        if frame["id"] == "1" {
+            break frame["payload"].clone();
+        }
+    };
+    assert_eq!(first["payload"]["sh"], "/bin/sh", "{first}");
+    kill(gateway);
+    // No node is here now, and none is needed.
+    let gateway = OurGateway::start_bare(&home);
+    let mut operator = enter(&gateway, &gateway.token()).await.unwrap();
+    assert_eq!(ok(&mut operator, "node.invoke", which()).await, first);
+    let mut other = which();
+    other["params"] = json!({ "bins": ["ls"] });
+    let answer = operator.call("node.invoke", other).await.unwrap();
+    assert_eq!(answer["error"]["code"], "INVALID_REQUEST", "{answer}");
+}
+
+#[tokio::test]
+async fn what_was_under_way_in_a_killed_gateway_is_not_run_again() {
+    let home = Home::new();
+    nodes_come_in(&home);
+    let gateway = OurGateway::start_bare(&home);
+    let mut operator = enter(&gateway, &gateway.token()).await.unwrap();
+    let mut runs = node(&gateway, &mut operator).await;
+    let request = json!({ "type": "req", "id": "1", "method": "node.invoke", "params": which() });
+    operator.say(request.to_string()).await.unwrap();
+    invoked(&mut runs).await;
+    kill(gateway);
+    let gateway = OurGateway::start_bare(&home);
+    let mut operator = enter(&gateway, &gateway.token()).await.unwrap();
+    let _runs = node(&gateway, &mut operator).await;
+    let answer = operator.call("node.invoke", which()).await.unwrap();
+    assert_eq!(answer["error"]["details"]["code"], "OUTCOME_UNKNOWN", "{answer}");
+}
+
+/// Waits for a word of the gateway's log.
+fn says(gateway: &mut OurGateway, text: &str) {
+    assert!(gateway.program_mut().prints(text, LIMIT), "{}", gateway.program().log());
+}
+
+#[tokio::test]
+async fn an_edit_of_the_file_counts_at_once_and_what_needs_a_restart_is_named() {
+    let home = Home::new();
+    let file =
+        home.write("home/.openclaw/openclaw.json", "{gateway: {auth: {token: 'the first'}}}");
+    let mut gateway = OurGateway::start_bare(&home);
+    let mut before = enter(&gateway, "the first").await.unwrap();
+    let text =
+        "{gateway: {auth: {token: 'the second'}, bind: 'lan'}, logging: {consoleLevel: 'debug'}}";
+    fs::write(&file, text).unwrap();
+    // Who may read is told before the old token's connections end.
+    loop {
+        let frame = before.frame().await.unwrap();
+        if frame["event"] == "config.changed" {
+            break;
+        }
+    }
+    assert_eq!(before.closed().await, 1012);
+    says(&mut gateway, "gateway.bind");
+    says(&mut gateway, "gateway.auth.token");
+    assert!(enter(&gateway, "the first").await.is_err());
+    enter(&gateway, "the second").await.unwrap();
+    says(&mut gateway, "DEBUG");
+    // A file that is wrong changes nothing.
+    fs::write(&file, "{gateway: {port: 'x'}}").unwrap();
+    says(&mut gateway, "was not taken up");
+    enter(&gateway, "the second").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hangup_reads_files_of_secrets_again_and_ends_nothing() {
+    let home = Home::new();
+    let mut gateway = OurGateway::start_bare(&home);
+    let first = gateway.token();
+    fs::write(gateway.token_file(), "another token that somebody wrote\n").unwrap();
+    signal(gateway.program().pid(), Signal::SIGHUP);
+    says(&mut gateway, "the gateway's token");
+    assert!(enter(&gateway, &first).await.is_err());
+    enter(&gateway, "another token that somebody wrote").await.unwrap();
+}
+
+#[tokio::test]
+async fn who_applies_a_configuration_hears_what_became_of_it() {
+    let home = Home::new();
+    home.write("home/.openclaw/openclaw.json", "{\n  // mine\n  gateway: {port: 18789},\n}\n");
+    let gateway = OurGateway::start_bare(&home);
+    let mut wire = enter(&gateway, &gateway.token()).await.unwrap();
+    let got = ok(&mut wire, "config.get", json!({})).await;
+    let raw = json!({ "gateway": {
+        "port": 18789, "bind": "lan", "nodes": { "commands": { "deny": ["x.y"] } },
+    } });
+    let params = json!({ "raw": raw.to_string(), "baseHash": got["hash"], "note": "why" });
+    let stale = json!({ "raw": raw.to_string(), "baseHash": "hmac-sha256:v1:0" });
+    let answer = wire.call("config.apply", stale).await.unwrap();
+    assert_eq!(answer["error"]["code"], "INVALID_REQUEST", "{answer}");
+    let applied = ok(&mut wire, "config.apply", params).await;
+    assert_eq!(applied["reload"]["needsRestart"], json!(["gateway.bind"]), "{applied}");
+    assert_eq!(applied["reload"]["applied"], json!(["gateway.nodes.commands.deny"]));
+    assert_eq!(applied["sentinel"]["payload"]["stats"]["requiresRestart"], true);
+    let text = fs::read_to_string(home.state().join("openclaw.json")).unwrap();
+    assert!(text.contains("// mine"), "{text}");
+    // Turned off, edits wait for the next start.
+    let base = ok(&mut wire, "config.get", json!({})).await["hash"].clone();
+    let raw =
+        r#"{gateway: {reload: {mode: "off"}, controlUi: {allowedOrigins: ["https://a.example"]}}}"#;
+    let params = json!({ "raw": raw, "baseHash": base });
+    let reload = ok(&mut wire, "config.patch", params).await["reload"].clone();
+    assert!(reload["refused"].as_str().unwrap().contains("gateway.reload.mode"), "{reload}");
+}
