@@ -7,7 +7,7 @@ use super::{
     live::Live,
     shell::{Nodes, locked},
 };
-use crate::protocol::NodeEntry;
+use crate::protocol::{ApprovalState, NodeEntry};
 
 /// A device that may come as a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,10 +90,10 @@ fn entry(
         host_stats: live.and_then(|live| live.host_stats.clone()),
         path_env: live.and_then(|live| live.path_env.clone()),
         approval_state: match (approved, asked) {
-            (None, Some(_)) => "pending-approval",
-            (Some(_), Some(_)) => "pending-reapproval",
-            (Some(_), None) => "approved",
-            (None, None) => "unapproved",
+            (None, Some(_)) => ApprovalState::PendingApproval,
+            (Some(_), Some(_)) => ApprovalState::PendingReapproval,
+            (Some(_), None) => ApprovalState::Approved,
+            (None, None) => ApprovalState::Unapproved,
         },
         pending_request_id: shown.map(|asked| asked.request_id.clone()),
         pending_declared_caps: shown.map(|asked| asked.surface.caps.iter().cloned().collect()),
@@ -103,7 +103,7 @@ fn entry(
         last_connected_at_ms: last_connected,
         last_disconnected_at_ms: gone_at,
         last_seen_at_ms: last_connected,
-        last_seen_reason: last_connected.map(|_| "connect"),
+        last_seen_reason: last_connected.map(|_| "connect".to_owned()),
         approved_at_ms: approved
             .map(|approved| approved.approved_at_ms)
             .or_else(|| paired.map(|paired| paired.approved_at_ms)),

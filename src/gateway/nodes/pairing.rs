@@ -197,7 +197,7 @@ fn approved_of(record: &Record) -> NodePairing {
         created_at_ms: Some(approved.created_at_ms),
         approved_at_ms: Some(approved.approved_at_ms),
         last_seen_at_ms: record.last_connected_at_ms,
-        last_seen_reason: record.last_connected_at_ms.map(|_| "connect"),
+        last_seen_reason: record.last_connected_at_ms.map(|_| "connect".to_owned()),
         ..pairing_of(record, &approved.surface)
     }
 }

@@ -208,7 +208,7 @@ async fn what_was_approved_outlives_the_gateway_and_a_removal_ends_it() {
     assert!(later.nodes.pairings().await.pending.is_empty());
     let shown = later.nodes.list(Vec::new(), true).await;
     assert_eq!(shown[0].display_name.as_deref(), Some("Desk"));
-    assert_eq!((shown[0].approval_state, shown[0].connected), ("approved", true));
+    assert_eq!((shown[0].approval_state.name(), shown[0].connected), ("approved", true));
     assert_eq!(shown[0].commands, ["system.run", "system.which"]);
     assert!(later.nodes.forget(&later.hub, NODE).await.unwrap());
     assert!(later.nodes.list(Vec::new(), true).await.is_empty());
