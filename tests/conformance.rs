@@ -13,7 +13,7 @@ use serde_json::Value;
 /// `health` is answered to every client, whatever its role and scopes.
 const SCOPES: [(&str, &str); 1] = [("health", "-")];
 /// Methods of which the schema describes no reply.
-const UNDESCRIBED: [&str; 29] = [
+const UNDESCRIBED: [&str; 32] = [
     "status",
     "gateway.identity.get",
     "last-heartbeat",
@@ -38,6 +38,9 @@ const UNDESCRIBED: [&str; 29] = [
     "node.invoke.progress",
     "node.pending.pull",
     "node.pending.ack",
+    "node.pluginTools.update",
+    "node.skills.update",
+    "node.runnerInventory.update",
     "exec.approval.request",
     "exec.approval.get",
     "exec.approval.list",

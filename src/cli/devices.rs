@@ -302,16 +302,18 @@ fn join_target(answer: &Value) -> &str {
     let of = |name: &str| answer.get(name).and_then(Value::as_str);
     let is_fetched = |url: &&str| {
         let url = url::Url::parse(url);
-        url.is_ok_and(|url| url.scheme() == "https" || url.host().is_some_and(is_this_machine))
+        url.is_ok_and(|url| {
+            url.scheme() == "https" || url.host().as_ref().is_some_and(is_this_machine)
+        })
     };
     of("joinUrl").filter(is_fetched).or_else(|| of("setupCode")).unwrap_or_default()
 }
 
-fn is_this_machine(host: url::Host<&str>) -> bool {
+fn is_this_machine(host: &url::Host<&str>) -> bool {
     match host {
         url::Host::Ipv4(address) => address.is_loopback(),
         url::Host::Ipv6(address) => address.is_loopback(),
-        url::Host::Domain(name) => name == "localhost",
+        url::Host::Domain(name) => *name == "localhost",
     }
 }
 

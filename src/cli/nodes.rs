@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     problem::{Class, Problem},
-    protocol::{NodeDescribeReply, NodeEntry, NodeListReply, NodePairListReply, NodePairRequest},
+    protocol::{
+        NodeDescribeReply, NodeEntry, NodeListReply, NodePairListReply, NodePairRequest,
+        NodeSkillName,
+    },
 };
 
 /// The method that lists the nodes.
@@ -180,13 +183,13 @@ fn describe(context: &Context, one: &One) -> anyhow::Result<ExitCode> {
         if context.output.is_json() {
             return context.output.value(&answer);
         }
-        let NodeDescribeReply { node, .. } = typed(METHOD, &answer)?;
-        context.output.rows(&description(&node));
+        let NodeDescribeReply { node, node_skills, .. } = typed(METHOD, &answer)?;
+        context.output.rows(&description(&node, &node_skills));
         Ok(())
     })
 }
 
-fn description(node: &NodeEntry) -> [(&'static str, String); 6] {
+fn description(node: &NodeEntry, skills: &[NodeSkillName]) -> Vec<(&'static str, String)> {
     let list = |names: Option<&Vec<String>>| match names {
         Some(names) if !names.is_empty() => {
             names.iter().map(|name| words(name)).collect::<Vec<_>>().join(", ")
@@ -194,7 +197,7 @@ fn description(node: &NodeEntry) -> [(&'static str, String); 6] {
         Some(_) | None => "none".to_owned(),
     };
     let or_unknown = |text: &Option<String>| words(text.as_deref().unwrap_or("unknown"));
-    [
+    let mut rows = vec![
         ("Node", format!("{} · {}", name_of(node), words(&node.node_id))),
         ("State", state_of(node)),
         (
@@ -204,7 +207,21 @@ fn description(node: &NodeEntry) -> [(&'static str, String); 6] {
         ("May do", list(Some(&node.caps))),
         ("Commands", list(Some(&node.commands))),
         ("Asks for", list(node.pending_declared_commands.as_ref())),
-    ]
+    ];
+    let tools = node.node_plugin_tools.iter().flatten().map(|tool| words(&tool.name));
+    let skills = skills.iter().map(|skill| words(&skill.name));
+    let hosting = node.worker_slots.map(|slots| format!("{} of {}", slots.available, slots.total));
+    for (title, names) in [
+        ("Tools", tools.collect::<Vec<_>>()),
+        ("Skills", skills.collect()),
+        ("Free workers", hosting.into_iter().collect()),
+        ("To do", node.issues.iter().flatten().map(|issue| words(&issue.update_command)).collect()),
+    ] {
+        if !names.is_empty() {
+            rows.push((title, names.join(", ")));
+        }
+    }
+    rows
 }
 
 fn pending(context: &Context, which: &Which) -> anyhow::Result<ExitCode> {
@@ -425,7 +442,7 @@ mod tests {
             pending_declared_commands: Some(vec!["a\nb".to_owned()]),
             ..node("id\r", "evil\u{1b}[2J\nname", true)
         };
-        let shown: String = description(&evil).map(|(_, text)| text).join(" ");
+        let shown: String = description(&evil, &[]).into_iter().map(|(_, text)| text).collect();
         assert!(!shown.contains(char::is_control), "{shown:?}");
         assert!(shown.contains("evil[2Jname"), "{shown}");
     }

@@ -16,6 +16,7 @@ mod health;
 mod logs;
 mod method;
 mod node;
+mod node_published;
 mod node_side;
 mod role;
 mod scope;
@@ -68,6 +69,11 @@ pub(crate) use node::{
     NodePairRemove, NodePairRequest, NodePairResolved, NodePairing, NodePendingEnqueue,
     NodePendingEnqueueParams, NodePendingEnqueued, NodeRemoved, NodeRename, NodeRenameParams,
     NodeRenamed, Nothing, Priority, RequestId, Work, WorkKind,
+};
+pub(crate) use node_published::{
+    NodeIssue, NodePluginTools, NodePluginToolsKept, NodePluginToolsUpdate, NodeRunnerInventory,
+    NodeRunnerInventoryKept, NodeRunnerInventoryUpdate, NodeSkill, NodeSkillName, NodeSkills,
+    NodeSkillsKept, NodeSkillsUpdate, NodeTool, WorkerHost, WorkerSlots,
 };
 pub(crate) use node_side::{
     Heard, NodeError, NodeEvent, NodeEventParams, NodeEventReply, NodeInvokeProgress,

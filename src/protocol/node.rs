@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Access, Scope, method::methods};
+use super::{Access, NodeIssue, NodeSkillName, NodeTool, Scope, WorkerSlots, method::methods};
 
 methods! {
     /// Every node that is paired or connected.
@@ -237,6 +237,17 @@ pub(crate) struct NodeEntry {
     /// Its machine's load and memory, as it last told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) host_stats: Option<Value>,
+    /// Whether it hosts workers, or did when it was here last.
+    pub(crate) session_host: bool,
+    /// How many of them, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_slots: Option<WorkerSlots>,
+    /// What a person should do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) issues: Option<Vec<NodeIssue>>,
+    /// The tools that it has and that can be called; only while it is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node_plugin_tools: Option<Vec<NodeTool>>,
     /// Its PATH.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path_env: Option<String>,
@@ -251,6 +262,9 @@ pub(crate) struct NodeEntry {
     /// Likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pending_declared_commands: Option<Vec<String>>,
+    /// Likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pending_declared_permissions: Option<BTreeMap<String, bool>>,
     /// Milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) connected_at_ms: Option<u64>,
@@ -292,6 +306,9 @@ pub(crate) struct NodeDescribeReply {
     /// The node.
     #[serde(flatten)]
     pub(crate) node: NodeEntry,
+    /// The skills that it has, without their content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) node_skills: Vec<NodeSkillName>,
 }
 
 /// Reply of `node.rename`.
