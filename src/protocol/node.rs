@@ -300,6 +300,7 @@ pub(crate) struct NodeListReply {
 
 /// Reply of `node.describe`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct NodeDescribeReply {
     /// Milliseconds since 1970.
     pub(crate) ts: u64,
