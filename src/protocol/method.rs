@@ -3,8 +3,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Access, catalog, config, device_pair, exec_approval, health, logs, node, node_side, system,
-    voicewake,
+    Access, catalog, config, device_pair, exec_approval, health, logs, node, node_published,
+    node_side, system, voicewake,
 };
 
 /// A method as a type, made by [`methods!`].
@@ -27,7 +27,7 @@ pub(crate) struct Row {
 }
 
 /// The methods that we speak, a family a file.
-const FAMILIES: [&[Row]; 10] = [
+const FAMILIES: [&[Row]; 11] = [
     health::ROWS,
     system::ROWS,
     catalog::ROWS,
@@ -37,6 +37,7 @@ const FAMILIES: [&[Row]; 10] = [
     device_pair::ROWS,
     node::ROWS,
     node_side::ROWS,
+    node_published::ROWS,
     exec_approval::ROWS,
 ];
 
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     /// The families with their words, as the page has them.
-    const FAMILIES: [(&str, &[(&str, &[&str])]); 10] = [
+    const FAMILIES: [(&str, &[(&str, &[&str])]); 11] = [
         ("Health", health::WORDS),
         ("Who is here", system::WORDS),
         ("What the configuration names", catalog::WORDS),
@@ -87,6 +88,7 @@ mod tests {
         ("Devices", device_pair::WORDS),
         ("Nodes, for operators", node::WORDS),
         ("Nodes, for themselves", node_side::WORDS),
+        ("What nodes publish", node_published::WORDS),
         ("Approvals of commands", exec_approval::WORDS),
     ];
 
