@@ -200,7 +200,8 @@ async fn node(gateway: &OurGateway, operator: &mut Wire) -> Wire {
     let (mut wire, asked) = Wire::open(gateway.port()).await.unwrap();
     let mut params = json!({
         "minProtocol": 4, "maxProtocol": 4, "role": "node", "scopes": [],
-        "client": { "id": "node-host", "version": "1", "platform": "linux", "mode": "node" },
+        "client": { "id": "node-host", "version": "1", "platform": "linux", "deviceFamily": "Linux",
+                    "mode": "node" },
         "caps": ["system"], "commands": ["system.which"], "auth": { "token": gateway.token() },
     });
     Device::new(9).sign(&mut params, &asked);
@@ -220,12 +221,22 @@ fn which() -> Value {
     })
 }
 
-/// Waits for a command, and says which it is.
-async fn invoked(node: &mut Wire) -> Value {
+/// Asks for a command, and says under which id the node hears of it.
+async fn invoked(operator: &mut Wire, node: &mut Wire) -> Value {
+    let request = json!({ "type": "req", "id": "1", "method": "node.invoke", "params": which() });
+    operator.say(request.to_string()).await.unwrap();
     loop {
-        let frame = node.frame().await.unwrap();
-        if frame["event"] == "node.invoke.request" {
-            return frame["payload"]["id"].clone();
+        tokio::select! {
+            frame = node.frame() => {
+                let frame = frame.unwrap();
+                if frame["event"] == "node.invoke.request" {
+                    return frame["payload"]["id"].clone();
+                }
+            }
+            frame = operator.frame() => {
+                let frame = frame.unwrap();
+                assert_ne!(frame["type"], "res", "{frame}");
+            }
         }
     }
 }
@@ -242,9 +253,7 @@ async fn a_repeated_key_gets_the_first_answer_after_a_kill_and_runs_nothing() {
     let gateway = OurGateway::start_bare(&home);
     let mut operator = enter(&gateway, &gateway.token()).await.unwrap();
     let mut runs = node(&gateway, &mut operator).await;
-    let request = json!({ "type": "req", "id": "1", "method": "node.invoke", "params": which() });
-    operator.say(request.to_string()).await.unwrap();
-    let id = invoked(&mut runs).await;
+    let id = invoked(&mut operator, &mut runs).await;
     let result = json!({
         "id": id, "nodeId": Device::new(9).id(), "ok": true, "payloadJSON": r#"{"sh":"/bin/sh"}"#,
     });
@@ -274,9 +283,7 @@ async fn what_was_under_way_in_a_killed_gateway_is_not_run_again() {
     let gateway = OurGateway::start_bare(&home);
     let mut operator = enter(&gateway, &gateway.token()).await.unwrap();
     let mut runs = node(&gateway, &mut operator).await;
-    let request = json!({ "type": "req", "id": "1", "method": "node.invoke", "params": which() });
-    operator.say(request.to_string()).await.unwrap();
-    invoked(&mut runs).await;
+    invoked(&mut operator, &mut runs).await;
     kill(gateway);
     let gateway = OurGateway::start_bare(&home);
     let mut operator = enter(&gateway, &gateway.token()).await.unwrap();
@@ -339,14 +346,15 @@ async fn who_applies_a_configuration_hears_what_became_of_it() {
     let mut wire = enter(&gateway, &gateway.token()).await.unwrap();
     let got = ok(&mut wire, "config.get", json!({})).await;
     let raw = json!({ "gateway": {
-        "port": 18789, "bind": "lan", "nodes": { "commands": { "deny": ["x.y"] } },
-    } });
+        "port": 18790, "nodes": { "commands": { "deny": ["x.y"] } },
+    }, "env": { "vars": { "A": "b" } } });
     let params = json!({ "raw": raw.to_string(), "baseHash": got["hash"], "note": "why" });
     let stale = json!({ "raw": raw.to_string(), "baseHash": "hmac-sha256:v1:0" });
     let answer = wire.call("config.apply", stale).await.unwrap();
     assert_eq!(answer["error"]["code"], "INVALID_REQUEST", "{answer}");
     let applied = ok(&mut wire, "config.apply", params).await;
-    assert_eq!(applied["reload"]["needsRestart"], json!(["gateway.bind"]), "{applied}");
+    // A flag said which port, so the next start has the same one.
+    assert_eq!(applied["reload"]["needsRestart"], json!(["env"]), "{applied}");
     assert_eq!(applied["reload"]["applied"], json!(["gateway.nodes.commands.deny"]));
     assert_eq!(applied["sentinel"]["payload"]["stats"]["requiresRestart"], true);
     let text = fs::read_to_string(home.state().join("openclaw.json")).unwrap();

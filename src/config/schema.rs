@@ -34,9 +34,20 @@ fn put(object: &mut Value, path: &str, schema: Value) {
     }
 }
 
+/// One place of the schema.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Place {
+    /// Its path; `.` for the whole file.
+    pub(crate) path: String,
+    /// Its schema, without what is below it.
+    pub(crate) schema: Value,
+    /// The keys right below it with their schemas.
+    pub(crate) children: Vec<(String, Value)>,
+}
+
 /// The schema at `path` without what is below it, and the keys right below it; `.` is the whole
 /// file. `None` for a path that we do not know.
-pub(crate) fn place(path: &str) -> Option<(String, Value, Vec<(String, Value)>)> {
+pub(crate) fn place(path: &str) -> Option<Place> {
     let whole = whole();
     let path = if path == "." { "" } else { path };
     let mut place = &whole;
@@ -47,7 +58,8 @@ pub(crate) fn place(path: &str) -> Option<(String, Value, Vec<(String, Value)>)>
     let below = shallow.as_object_mut().and_then(|keys| keys.shift_remove("properties"));
     let children = below.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
     let children = children.into_iter().collect();
-    Some((if path.is_empty() { ".".to_owned() } else { path.to_owned() }, shallow, children))
+    let path = if path.is_empty() { "." } else { path }.to_owned();
+    Some(Place { path, schema: shallow, children })
 }
 
 /// The paths at which two readings differ: keys that we know, and the outermost others.
@@ -138,13 +150,13 @@ mod tests {
 
     #[test]
     fn a_place_has_what_is_right_below_it() {
-        let (path, schema, children) = place("gateway.auth").unwrap();
+        let Place { path, schema, children } = place("gateway.auth").unwrap();
         assert_eq!((path.as_str(), &schema["type"]), ("gateway.auth", &json!("object")));
         assert!(children.iter().any(|(key, _)| key == "token"));
-        let (path, _, children) = place(".").unwrap();
+        let Place { path, children, .. } = place(".").unwrap();
         assert_eq!(path, ".");
         assert!(children.iter().any(|(key, _)| key == "logging"));
-        assert!(place("gateway.auth.token").unwrap().2.is_empty());
+        assert!(place("gateway.auth.token").unwrap().children.is_empty());
         assert!(place("gateway.nope").is_none() && place("agents.entries").is_none());
     }
 

@@ -6,6 +6,7 @@
 //! mounted secret), on file systems that tell nothing, and one look is five calls of the system.
 
 use std::{
+    collections::BTreeMap,
     fs::Metadata,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -75,6 +76,7 @@ pub(super) struct Known {
     whole: Value,
     own: Value,
     files: Vec<PathBuf>,
+    seen: Stamps,
 }
 
 /// What may change while the gateway runs.
@@ -89,36 +91,41 @@ pub(super) struct Live {
 }
 
 impl Known {
-    /// What the gateway has started with; nothing is read again without a source.
+    /// What the gateway has started with.
     pub(super) fn new(source: Arc<dyn Source>, running: Settings) -> Result<Self, Problem> {
+        // Which files there are is known only once they were read; what is read after a look at
+        // them is not older than the look.
+        let seen = looked_at(source.read()?.files);
         let Fresh { whole, own, files, .. } = source.read()?;
-        Ok(Self { source, running, whole, own, files })
+        Ok(Self { source, running, whole, own, files, seen })
     }
 }
 
 /// Looks at the files for ever, and takes up what has changed.
 pub(super) async fn watch(shared: Arc<Shared>) {
-    let mut seen = stamps(&shared).await;
     loop {
         sleep(LOOK).await;
-        let now = stamps(&shared).await;
+        let Some((seen, mut now)) = look(&shared).await else { return };
         if now == seen {
             continue;
         }
-        let mut settled = now;
         loop {
             sleep(SETTLED).await;
-            let now = stamps(&shared).await;
-            if now == settled {
+            let Some((_, later)) = look(&shared).await else { return };
+            if later == now {
                 break;
             }
-            settled = now;
+            now = later;
         }
         take_up(&shared, Why::Changed, None).await;
-        // Which files there are may have changed with them.
-        seen = stamps(&shared).await;
-        if seen.len() == settled.len() && seen != settled {
-            seen = settled;
+        let mut known = shared.known.lock().await;
+        let Some(known) = known.as_mut() else { return };
+        // A file that is new among them is looked at for the first time.
+        known.seen = looked_at(known.files.clone());
+        for (file, stamp) in &mut known.seen {
+            if let Some(before) = now.get(file) {
+                *stamp = *before;
+            }
         }
     }
 }
@@ -285,10 +292,25 @@ fn tell_changed(shared: &Shared, own: &Value) {
 /// What tells one state of a file from another; `None` without the file.
 type Stamp = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
 
-async fn stamps(shared: &Shared) -> Vec<Stamp> {
-    let files = shared.known.lock().await.as_ref().map(|known| known.files.clone());
-    let look = move || files.unwrap_or_default().iter().map(|file| stamp(file)).collect();
-    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+type Stamps = BTreeMap<PathBuf, Stamp>;
+
+/// What was seen of the files, and what is to be seen now.
+async fn look(shared: &Shared) -> Option<(Stamps, Stamps)> {
+    let (seen, files) = {
+        let known = shared.known.lock().await;
+        let known = known.as_ref()?;
+        (known.seen.clone(), known.files.clone())
+    };
+    let now = tokio::task::spawn_blocking(move || looked_at(files)).await.ok()?;
+    Some((seen, now))
+}
+
+fn looked_at(files: Vec<PathBuf>) -> Stamps {
+    let look = |file: PathBuf| {
+        let stamp = stamp(&file);
+        (file, stamp)
+    };
+    files.into_iter().map(look).collect()
 }
 
 fn stamp(file: &Path) -> Stamp {

@@ -153,6 +153,8 @@ impl Running {
     pub(crate) async fn follow(&mut self, source: Arc<dyn Source>) -> Result<(), Problem> {
         let known = Known::new(source, self.settings.clone())?;
         *self.shared.known.lock().await = Some(known);
+        // Something may have changed since the start.
+        self.reload().await;
         let watch = tokio::spawn(reload::watch(Arc::clone(&self.shared)));
         self._watch = Some(AbortOnDropHandle::new(watch));
         Ok(())

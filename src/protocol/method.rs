@@ -77,8 +77,11 @@ pub(super) use methods;
 mod tests {
     use super::*;
 
+    /// The methods of a family, each with what it does.
+    type Words = &'static [(&'static str, &'static [&'static str])];
+
     /// The families with their words, as the page has them.
-    const FAMILIES: [(&str, &[(&str, &[&str])]); 11] = [
+    const FAMILIES: [(&str, Words); 11] = [
         ("Health", health::WORDS),
         ("Who is here", system::WORDS),
         ("What the configuration names", catalog::WORDS),

@@ -9,7 +9,7 @@ use ring::{
 use serde_json::{Value, json};
 
 use crate::{
-    config::{self, Current, Edit, Paths, Reading, Run},
+    config::{self, Current, Edit, Paths, Reading, Run, schema::Place},
     gateway::{
         VERSION,
         clock::now_ms,
@@ -100,7 +100,7 @@ async fn lookup(_call: Call, params: ConfigSchemaLookupParams) -> Outcome<Schema
         let message = "invalid config.schema.lookup params: path wants at least a dot";
         return Err(ErrorShape::invalid(message).into());
     }
-    let (path, schema, below) = config::schema::place(path)
+    let Place { path, schema, children } = config::schema::place(path)
         .ok_or_else(|| ErrorShape::invalid("config schema path not found"))?;
     let child = |(key, schema): (String, Value)| {
         let path = if path == "." { key.clone() } else { format!("{path}.{key}") };
@@ -116,7 +116,7 @@ async fn lookup(_call: Call, params: ConfigSchemaLookupParams) -> Outcome<Schema
             path,
         }
     };
-    let children = below.into_iter().map(child).collect();
+    let children = children.into_iter().map(child).collect();
     let hint = hint_at(&path);
     let inner = if path == "." { "" } else { &path };
     Ok(SchemaPlace {
