@@ -32,6 +32,7 @@ use crate::{
     store::Store,
 };
 
+mod approvals;
 mod devices;
 
 const TOKEN: &str = "the token";
