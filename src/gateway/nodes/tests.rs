@@ -244,6 +244,7 @@ async fn an_approval_counts_for_a_node_that_is_just_coming_in_and_so_does_a_remo
     let arriving = place.arrive().await;
     place.approve().await;
     let mut node = place.seat(arriving, 1).await.unwrap();
+    assert_eq!(place.shown().await.commands, ["system.run", "system.which"]);
     let (ran, ()) = tokio::join!(place.run("system.which", json!({}), "1"), async {
         let command = node.command().await;
         assert!(place.nodes.ended(command["id"].as_str().unwrap(), NODE, 1, &done("{}")));
