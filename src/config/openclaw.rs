@@ -23,7 +23,7 @@ use crate::{
     secret::Secret,
 };
 
-pub(crate) use ingress::{ProxyAuth, RateLimit, Tailscale, Tls};
+pub(crate) use ingress::{ProxyAuth, RateLimit, Tailscale, TailscaleMode, Tls};
 
 impl Gateway {
     /// The port of this machine's own gateway.
@@ -76,10 +76,8 @@ pub(crate) struct Gateway {
     /// `gateway.tailscale`.
     pub(crate) tailscale: Tailscale,
     /// `gateway.trustedProxies`: addresses and ranges of proxies whose headers count.
-    #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// `gateway.allowRealIpFallback`: whether a trusted proxy may name its client in `X-Real-IP`.
-    #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) allow_real_ip: bool,
 }
 
@@ -119,7 +117,6 @@ pub(crate) struct Auth {
     /// `gateway.auth.allowTailscale`: whether verified Tailscale users need no secret.
     pub(crate) allow_tailscale: Option<bool>,
     /// `gateway.auth.trustedProxy`.
-    #[allow(dead_code, reason = "read and checked with the rest of the file")]
     pub(crate) trusted_proxy: Option<ProxyAuth>,
     /// `gateway.auth.rateLimit`.
     pub(crate) rate_limit: RateLimit,

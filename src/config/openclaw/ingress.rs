@@ -47,13 +47,6 @@ pub(crate) struct Tailscale {
     pub(crate) mode: TailscaleMode,
 }
 
-impl Tailscale {
-    /// Whether something is to be published.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.mode != TailscaleMode::Off
-    }
-}
-
 /// `gateway.tailscale.mode`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum TailscaleMode {
@@ -67,7 +60,6 @@ pub(crate) enum TailscaleMode {
 }
 
 /// `gateway.auth.trustedProxy`.
-#[allow(dead_code, reason = "read and checked with the rest of the file")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ProxyAuth {
     /// `userHeader`: the header that names the user; must be there to use the mode.
@@ -81,7 +73,6 @@ pub(crate) struct ProxyAuth {
 }
 
 /// `gateway.auth.rateLimit`.
-#[allow(dead_code, reason = "read and checked with the rest of the file")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RateLimit {
     /// `maxAttempts`: wrong secrets within the window until the lockout.

@@ -198,6 +198,7 @@ async fn setup_code(call: Call, params: DevicePairSetupCodeParams) -> Outcome<Is
     let (shared, now) = (&call.shared, now_ms());
     let auth = match &shared.guard {
         Guard::Password(_) => "password",
+        Guard::Proxy(_) => "trusted-proxy",
         Guard::Token(_) | Guard::OwnToken => "token",
         Guard::Open => {
             let message = "setup codes need a gateway with gateway.auth.mode token or password";
