@@ -273,7 +273,7 @@ where
         entrance: Entrance,
         arriving: Option<Arriving>,
     ) -> Welcome {
-        let Entrance { peer, slot, gate, .. } = entrance;
+        let Entrance { slot, gate, .. } = entrance;
         slot.admitted();
         gate.lift();
         let shared = &self.shared;
@@ -340,7 +340,6 @@ where
             device_id: admission.device_id,
             by_device_token: admission.by_device_token,
             scopes: admission.scopes,
-            is_local: peer.is_direct_loopback(),
             farewell: OnceLock::new(),
         };
         Welcome {

@@ -53,6 +53,13 @@ pub(crate) struct ProxyRules {
     pub(super) password: Option<Secret>,
 }
 
+impl ProxyRules {
+    /// Whether programs of this machine have a way in of their own.
+    pub(super) fn has_password(&self) -> bool {
+        self.password.is_some()
+    }
+}
+
 /// What somebody in between says of who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) enum Word {
@@ -299,10 +306,9 @@ mod tests {
     }
 
     fn refused(ways: &Ways, source: &str, pairs: &[(&str, &str)]) -> NoUser {
-        match word(ways, source, pairs) {
-            Word::NoUser(why) => why,
-            other => panic!("{other:?}"),
-        }
+        let word = word(ways, source, pairs);
+        let Word::NoUser(why) = word else { panic!("{word:?}") };
+        why
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::OnceLock,
@@ -15,14 +16,20 @@ use super::{
     net::{answers, free_port, listens, wait_until},
     peers,
     program::{Program, guarded, run_to_end},
+    schema::Schema,
+    tap::Tap,
 };
 
 /// How long our gateway may take to listen.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Our gateway in the foreground of a home.
+/// Our gateway in the foreground of a home. In a story, all that it says is held against the
+/// published schema on its way to whoever asked; nobody can listen in where it speaks TLS.
 pub(crate) struct OurGateway {
     program: Program,
+    /// Ends after the program.
+    tap: Option<Tap>,
+    /// Where callers reach it.
     port: u16,
     token_file: PathBuf,
     /// From its start to its first good answer on /readyz.
@@ -37,7 +44,21 @@ impl OurGateway {
 
     /// The same on a port of the caller's choice.
     pub(crate) fn start_at(home: &Home, port: u16) -> Self {
-        Self::start_by(home, port, guarded(built()))
+        // The laboratory counts what becomes of each connection, and measurements measure.
+        if !cfg!(test) || env!("CARGO_CRATE_NAME") == "lab" || Schema::published().is_none() {
+            return Self::start_by(home, port, guarded(built()));
+        }
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("the gateway's port");
+        let mut gateway = Self::start_by(home, free_port(), guarded(built()));
+        let listeners = std::iter::once(listener).chain(TcpListener::bind(("::1", port)));
+        gateway.tap = Tap::before(listeners.collect(), gateway.port, gateway.program.pid());
+        gateway.port = port;
+        gateway
+    }
+
+    /// Starts it with nobody between it and its callers.
+    pub(crate) fn start_bare(home: &Home) -> Self {
+        Self::start_by(home, free_port(), guarded(built()))
     }
 
     /// The same by a command that ends in the built program, such as one that ties it to a core.
@@ -48,7 +69,8 @@ impl OurGateway {
         let mut program = Program::start("our gateway", command);
         wait_until_ready(&mut program, port, Duration::from_secs(20));
         let ready_after = start.elapsed();
-        Self { program, port, token_file: home.state().join("rs/gateway-token"), ready_after }
+        let token_file = home.state().join("rs/gateway-token");
+        Self { program, tap: None, port, token_file, ready_after }
     }
 
     /// Starts it in `home`, whose `openclaw.json` has it speak TLS, and waits until it listens.
@@ -61,12 +83,17 @@ impl OurGateway {
         let program = Program::start("our gateway", command);
         wait_until("the gateway listens", LIMIT, || listens(port).then_some(()));
         let token_file = home.state().join("rs/gateway-token");
-        Self { program, port, token_file, ready_after: start.elapsed() }
+        Self { program, tap: None, port, token_file, ready_after: start.elapsed() }
     }
 
     /// The port it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How many frames of it were held against the schema; `None` where nobody listens in.
+    pub(crate) fn held(&self) -> Option<usize> {
+        self.tap.as_ref().map(Tap::held)
     }
 
     /// The file with its token.

@@ -18,7 +18,9 @@ mod peers;
 mod processes;
 mod program;
 mod scene;
+mod schema;
 mod sshd;
+mod tap;
 mod terminal;
 mod wire;
 
@@ -38,6 +40,8 @@ pub(crate) use processes::{
 };
 pub(crate) use program::{Program, end_of, guarded, run_to_end};
 pub(crate) use scene::{Scene, dialling, way_in};
+pub(crate) use schema::Schema;
 pub(crate) use sshd::{Sshd, user};
+pub(crate) use tap::Tap;
 pub(crate) use terminal::Terminal;
 pub(crate) use wire::{Asked, Device, Wire, connect};

@@ -14,7 +14,6 @@ use crate::{
         clock::now_ms,
         device_token,
         dispatch::{Call, Dispatcher, Outcome},
-        hub::To,
         joining,
         outbox::Ending,
         settings::Guard,
@@ -198,9 +197,9 @@ async fn setup_code(call: Call, params: DevicePairSetupCodeParams) -> Outcome<Is
     let (shared, now) = (&call.shared, now_ms());
     let auth = match &shared.guard {
         Guard::Password(_) => "password",
-        Guard::Proxy(_) => "trusted-proxy",
+        Guard::Proxy(rules) if rules.has_password() => "password",
         Guard::Token(_) | Guard::OwnToken => "token",
-        Guard::Open => {
+        Guard::Open | Guard::Proxy(_) => {
             let message = "setup codes need a gateway with gateway.auth.mode token or password";
             return Err(ErrorShape::invalid(message).into());
         }
@@ -335,7 +334,7 @@ pub(in crate::gateway) fn tell_resolved(
         decision: decision.to_owned(),
         ts: now,
     };
-    shared.hub.tell(To::All, event::DEVICE_PAIR_RESOLVED, &resolved);
+    shared.hub.tell(event::DEVICE_PAIR_RESOLVED, &resolved);
 }
 
 /// A request as the wire has it.

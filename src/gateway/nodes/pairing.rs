@@ -8,11 +8,7 @@ use super::{
     shell::{Arriving, Nodes, locked},
 };
 use crate::{
-    gateway::{
-        caller::Caller,
-        clock::now_ms,
-        hub::{Hub, To},
-    },
+    gateway::{caller::Caller, clock::now_ms, hub::Hub},
     protocol::{
         Connect, ErrorShape, NodePairApproved, NodePairListReply, NodePairRequest,
         NodePairResolved, NodePairing, event,
@@ -48,7 +44,7 @@ impl Nodes {
         }
         if let Some(asked) = &arrival.requested {
             tracing::info!(node, request = asked.request_id, "a node asks to offer something");
-            hub.tell(To::All, event::NODE_PAIR_REQUESTED, &request_of(&arrival.record, asked));
+            hub.tell(event::NODE_PAIR_REQUESTED, &request_of(&arrival.record, asked));
         }
         let platform = Platform::of(&facts.platform, facts.device_family.as_deref());
         Ok(Arriving {
@@ -176,7 +172,7 @@ fn resolved(hub: &Hub, request: &str, node: &str, decision: &'static str) -> Nod
         decision,
         ts: now_ms(),
     };
-    hub.tell(To::All, event::NODE_PAIR_RESOLVED, &told);
+    hub.tell(event::NODE_PAIR_RESOLVED, &told);
     told
 }
 

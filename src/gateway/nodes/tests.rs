@@ -100,7 +100,6 @@ fn caller(scopes: &[Scope]) -> Caller {
         device_id: None,
         by_device_token: false,
         scopes: scopes.to_vec(),
-        is_local: true,
         farewell: std::sync::OnceLock::new(),
     }
 }

@@ -121,8 +121,9 @@ async fn every_way_past_the_proxy_is_refused_with_its_reason() {
     let machine = Machine::new(1);
     let mut headers = PROXIED.to_vec();
     headers[3].1 = "eve@example.com";
-    let (client, answer) =
-        machine.knocks_from(&lab, from(PROXY), &headers, &json!({"auth": {"deviceToken": "t"}})).await;
+    let (client, answer) = machine
+        .knocks_from(&lab, from(PROXY), &headers, &json!({"auth": {"deviceToken": "t"}}))
+        .await;
     let found = &answer["error"]["details"]["authReason"];
     assert_eq!(found, "trusted_proxy_user_not_allowed", "{answer}");
     client.closed().await;
