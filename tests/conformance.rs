@@ -25,7 +25,7 @@ use support::{Home, OurGateway, Schema, Tap, openclaw};
 /// `health` is answered to every client, whatever its role and scopes.
 const SCOPES: [(&str, &str); 1] = [("health", "-")];
 /// Methods of which the schema describes no reply.
-const UNDESCRIBED: [&str; 29] = [
+const UNDESCRIBED: [&str; 32] = [
     "status",
     "gateway.identity.get",
     "last-heartbeat",
@@ -50,6 +50,9 @@ const UNDESCRIBED: [&str; 29] = [
     "node.invoke.progress",
     "node.pending.pull",
     "node.pending.ack",
+    "node.pluginTools.update",
+    "node.skills.update",
+    "node.runnerInventory.update",
     "exec.approval.request",
     "exec.approval.get",
     "exec.approval.list",

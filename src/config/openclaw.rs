@@ -192,6 +192,10 @@ pub(crate) struct Nodes {
     pub(crate) allow: Vec<String>,
     /// `gateway.nodes.commands.deny`, or the older `gateway.nodes.denyCommands`.
     pub(crate) deny: Vec<String>,
+    /// `gateway.nodes.pluginTools.enabled`: whether tools that nodes publish count; if not said, yes.
+    pub(crate) plugin_tools: Option<bool>,
+    /// `gateway.nodes.allowSkills`: whether skills that nodes publish count; if not said, yes.
+    pub(crate) skills: Option<bool>,
 }
 
 /// A secret as the file has it: known, or named but out of our reach.
@@ -405,6 +409,9 @@ fn nodes(walk: &mut Walk<'_>, section: &mut Section) -> Nodes {
             .within(section, "pairing", |walk, section| walk.flag(section, "autoApproveLocal")),
         allow: walk.texts(section, "allowCommands"),
         deny: walk.texts(section, "denyCommands"),
+        plugin_tools: walk
+            .within(section, "pluginTools", |walk, section| walk.flag(section, "enabled")),
+        skills: walk.flag(section, "allowSkills"),
     };
     let (allow, deny) = walk.within(section, "commands", |walk, section| {
         (walk.texts(section, "allow"), walk.texts(section, "deny"))

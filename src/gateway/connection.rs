@@ -156,7 +156,7 @@ where
                 let arriving = self.arriving(&connect, &admission, &entrance.peer).await;
                 let arriving =
                     arriving.map_err(|error| self.refuse(&request.id, Refusal::new(error)))?;
-                Ok(self.welcome(&request.id, &connect, admission, entrance, arriving))
+                Ok(self.welcome(&request.id, &connect, admission, entrance, arriving).await)
             }
             Err(refusal) => {
                 let refusal = self.slowed(&connect, refusal, &entrance.peer).await;
@@ -265,7 +265,7 @@ where
     }
 
     /// Makes the client a member and queues `hello-ok`.
-    fn welcome(
+    async fn welcome(
         &self,
         id: &str,
         connect: &Connect,
@@ -324,9 +324,12 @@ where
                 Err(error) => tracing::error!(%error, "hello-ok cannot be written"),
             }
         });
-        let seat = arriving.map(|arriving| {
-            shared.nodes.seat(arriving, membership.number(), Arc::clone(&self.outbox))
-        });
+        let seat = match arriving {
+            Some(arriving) => {
+                shared.nodes.seat(arriving, membership.number(), Arc::clone(&self.outbox)).await
+            }
+            None => None,
+        };
         // A right that was taken away after the store was asked, and before there was a member to cut.
         let withdrawals = shared.withdrawals.load(Ordering::SeqCst);
         if admission.device_id.is_some() && withdrawals != admission.withdrawals {

@@ -238,6 +238,50 @@ impl ReferenceCli {
     }
 }
 
+/// The reference node host, with a home and a key of its own.
+pub(crate) struct ReferenceNode {
+    name: &'static str,
+    home: TempDir,
+}
+
+impl ReferenceNode {
+    /// One that has never run.
+    pub(crate) fn new(name: &'static str) -> Self {
+        let home = tempfile::Builder::new().prefix("reference-node-").tempdir();
+        Self { name, home: home.expect("making the home of a node host") }
+    }
+
+    /// Writes a file below its state directory.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.home.path().join(".openclaw").join(name);
+        fs::create_dir_all(path.parent().expect("below the folder")).expect("making folders");
+        fs::write(&path, text).expect("writing a file of a node host");
+        path
+    }
+
+    /// Starts it towards the gateway at a local port, with the gateway's token.
+    pub(crate) fn run(&self, port: u16, token: &str) -> Program {
+        let port = port.to_string();
+        let words = ["node", "run", "--host", "127.0.0.1", "--port", &port];
+        self.start(&[&words[..], &["--display-name", self.name]].concat(), Some(token))
+    }
+
+    /// Starts it with what `devices join-code` printed, and no other secret.
+    pub(crate) fn join(&self, target: &str) -> Program {
+        self.start(&["connect", target, "--display-name", self.name], None)
+    }
+
+    fn start(&self, words: &[&str], token: Option<&str>) -> Program {
+        let mut command = guarded(peers::starter("openclaw"));
+        command.args(words);
+        furnish_reference(&mut command, self.home.path());
+        if let Some(token) = token {
+            command.env("OPENCLAW_GATEWAY_TOKEN", token);
+        }
+        Program::start(self.name, command)
+    }
+}
+
 /// The version of the reference programs.
 pub(crate) fn reference_version() -> String {
     let package = peers::folder().join("openclaw/node_modules/openclaw/package.json");

@@ -28,7 +28,9 @@ pub(crate) use agent::Agent;
 pub(crate) use echo::{echo, echo_at, echo_socket, echoes, echoes_at};
 pub(crate) use forward::{KEEPALIVE, ssh_forward, ssh_forward_by};
 pub(crate) use freezer::Freezer;
-pub(crate) use gateways::{OurGateway, ReferenceCli, ReferenceGateway, reference_version};
+pub(crate) use gateways::{
+    OurGateway, ReferenceCli, ReferenceGateway, ReferenceNode, reference_version,
+};
 pub(crate) use home::{Home, Ran, Run, Started, built, openclaw};
 pub(crate) use meter::Meter;
 pub(crate) use moment::Moment;
