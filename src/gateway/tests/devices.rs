@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// A machine with a key.
-struct Machine(Ed25519KeyPair);
+pub(super) struct Machine(Ed25519KeyPair);
 
 impl Machine {
-    fn new(seed: u8) -> Self {
+    pub(super) fn new(seed: u8) -> Self {
         Self(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap())
     }
 
@@ -26,10 +26,18 @@ impl Machine {
 
     /// Signs and sends `connect`; the answer.
     async fn knocks(&self, lab: &Lab, changes: &Value) -> (Client, Value) {
-        let (stream, served) = lab.serve();
-        let (socket, _) = client_async("ws://127.0.0.1:18789/", stream).await.unwrap();
-        let mut client = Client { socket, served, asked: HashMap::new() };
-        let challenge = client.frame().await;
+        self.knocks_from(lab, PeerInfo::loopback(), &[], changes).await
+    }
+
+    /// The same from elsewhere, with these headers.
+    pub(super) async fn knocks_from(
+        &self,
+        lab: &Lab,
+        peer: PeerInfo,
+        headers: &[(&str, &str)],
+        changes: &Value,
+    ) -> (Client, Value) {
+        let (mut client, challenge) = lab.knocked_from(peer, headers).await;
         let nonce = challenge["payload"]["nonce"].as_str().unwrap();
         let mut frame = connect(changes);
         let parsed: Connect = serde_json::from_value(frame["params"].clone()).unwrap();
@@ -46,7 +54,7 @@ impl Machine {
     }
 
     /// Comes in, and the token that it was given.
-    async fn enters(&self, lab: &Lab, changes: &Value) -> (Client, String) {
+    pub(super) async fn enters(&self, lab: &Lab, changes: &Value) -> (Client, String) {
         let (client, answer) = self.knocks(lab, changes).await;
         let token = answer["payload"]["auth"]["deviceToken"].as_str();
         (client, token.unwrap_or_else(|| panic!("{answer}")).to_owned())
