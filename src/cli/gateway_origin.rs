@@ -43,12 +43,22 @@ impl Origin {
 
     /// The settings, with what the files of secrets hold now.
     pub(super) fn settings(&self, config: &OpenClaw) -> Result<Settings, Problem> {
-        let Arguments { port, bind, auth, token, token_file, password, password_file, .. } =
-            &self.arguments;
+        let Arguments {
+            port,
+            bind,
+            auth,
+            tailscale,
+            token,
+            token_file,
+            password,
+            password_file,
+            ..
+        } = &self.arguments;
         let flags = Flags {
             port: *port,
             bind: bind.clone(),
             auth: auth.map(|word| word.mode()),
+            tailscale: tailscale.map(|word| word.mode()),
             token: secret(token.as_deref(), token_file.as_deref())?,
             password: secret(password.as_deref(), password_file.as_deref())?,
         };

@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Context, gateway_log, gateway_origin::Origin, output::Output};
 use crate::{
-    config::{AuthMode, OpenClaw},
+    config::{AuthMode, OpenClaw, TailscaleMode},
     gateway::{self, Running, Settings},
     notice::{self, Message},
     problem::{Class, Problem},
@@ -36,7 +36,8 @@ pub(super) struct Arguments {
     /// Listen here: loopback, lan, tailnet, auto, custom (gateway.customBindHost) or an IP address
     #[arg(long, value_name = "MODE|ADDRESS")]
     pub(super) bind: Option<String>,
-    /// What clients must know: a token, a password, or nothing (on loopback only)
+    /// What clients must know: a token, a password, nothing (on loopback only), or whom a trusted
+    /// proxy names
     #[arg(long, value_enum, value_name = "MODE")]
     pub(super) auth: Option<AuthWord>,
     /// The token that clients must know; other users can read it here, --token-file is better
@@ -51,6 +52,9 @@ pub(super) struct Arguments {
     /// Read the password from this file
     #[arg(long, value_name = "FILE")]
     pub(super) password_file: Option<PathBuf>,
+    /// Have Tailscale publish it: for the tailnet, or for everybody (with a password only)
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(super) tailscale: Option<TailscaleWord>,
     /// Accepted for OpenClaw's sake: this gateway starts without a configuration
     #[arg(long, hide = true)]
     allow_unconfigured: bool,
@@ -62,6 +66,15 @@ pub(super) enum AuthWord {
     None,
     Token,
     Password,
+    TrustedProxy,
+}
+
+/// `--tailscale`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum TailscaleWord {
+    Off,
+    Serve,
+    Funnel,
 }
 
 impl AuthWord {
@@ -71,6 +84,18 @@ impl AuthWord {
             Self::None => AuthMode::None,
             Self::Token => AuthMode::Token,
             Self::Password => AuthMode::Password,
+            Self::TrustedProxy => AuthMode::TrustedProxy,
+        }
+    }
+}
+
+impl TailscaleWord {
+    /// The mode that it means.
+    pub(super) fn mode(self) -> TailscaleMode {
+        match self {
+            Self::Off => TailscaleMode::Off,
+            Self::Serve => TailscaleMode::Serve,
+            Self::Funnel => TailscaleMode::Funnel,
         }
     }
 }
@@ -78,7 +103,7 @@ impl AuthWord {
 /// Runs `gateway run`.
 pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let outcome = OpenClaw::load(&context.paths).and_then(|config| {
-        warn(context, &arguments, &config);
+        warn(context, &arguments);
         let origin = Origin::new(context, arguments);
         let levels = origin.levels(&config)?;
         Ok((origin.settings(&config)?, levels, origin))
@@ -108,7 +133,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
 }
 
 /// Says what is unwise or ignored.
-fn warn(context: &Context, arguments: &Arguments, config: &OpenClaw) {
+fn warn(context: &Context, arguments: &Arguments) {
     for (flag, is_given) in
         [("--token", arguments.token.is_some()), ("--password", arguments.password.is_some())]
     {
@@ -118,25 +143,6 @@ fn warn(context: &Context, arguments: &Arguments, config: &OpenClaw) {
             ));
         }
     }
-    for key in ignored(config) {
-        context.output.note(format!(
-            "warning: {key} is set in {}, and this gateway does not act on it yet",
-            context.paths.config.display()
-        ));
-    }
-}
-
-/// Settings that change how people come in, and that we only read.
-fn ignored(config: &OpenClaw) -> Vec<&'static str> {
-    let gateway = &config.gateway;
-    [
-        ("gateway.tailscale.mode", gateway.tailscale.is_wanted()),
-        ("gateway.auth.allowTailscale", gateway.auth.allow_tailscale == Some(true)),
-        ("gateway.auth.rateLimit", gateway.auth.rate_limit != Default::default()),
-    ]
-    .into_iter()
-    .filter_map(|(key, is_set)| is_set.then_some(key))
-    .collect()
 }
 
 /// Runs the gateway until a signal: the first asks politely, the second ends it now. A hangup reads
@@ -215,9 +221,13 @@ fn announce(output: &Output, running: &Running, logs: &Path) -> anyhow::Result<(
             "ok": true, "url": url, "port": first.port(), "pid": pid,
             "log": gateway_log::newest(logs),
             "tlsFingerprint": running.fingerprint(),
+            "publishedUrl": running.published(),
         }));
     }
     output.line(format!("gateway ready on {url}"));
+    if let Some(published) = running.published() {
+        output.line(format!("Tailscale publishes it at {published}"));
+    }
     if let Some(fingerprint) = running.fingerprint() {
         output.line(format!("TLS certificate {fingerprint}"));
     }

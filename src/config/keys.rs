@@ -114,25 +114,25 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "gateway.auth.trustedProxy.userHeader",
         Text,
-        Nothing,
+        Restart,
         "The header in which a proxy names the user.",
     ),
     key(
         "gateway.auth.trustedProxy.requiredHeaders",
         Texts,
-        Nothing,
+        Restart,
         "Headers that a proxy must send as well.",
     ),
     key(
         "gateway.auth.trustedProxy.allowUsers",
         Texts,
-        Nothing,
+        Restart,
         "Users of a proxy that may come in.",
     ),
     key(
         "gateway.auth.trustedProxy.allowLoopback",
         Flag,
-        Nothing,
+        Restart,
         "Whether the proxy may run on this machine.",
     ),
     key(
@@ -220,11 +220,11 @@ pub(crate) const KEYS: &[Key] = &[
         Restart,
         "What Tailscale publishes of it.",
     ),
-    key("gateway.trustedProxies", Texts, Nothing, "Addresses of proxies."),
+    key("gateway.trustedProxies", Texts, Restart, "Addresses of proxies."),
     key(
         "gateway.allowRealIpFallback",
         Flag,
-        Nothing,
+        Restart,
         "Whether such a proxy may name its client in X-Real-IP.",
     ),
     key(

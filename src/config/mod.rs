@@ -31,8 +31,8 @@ pub(crate) use keys::{Form, KEYS, Key, ReloadKind, reload_of};
 #[cfg(test)]
 pub(crate) use openclaw::Auth;
 pub(crate) use openclaw::{
-    AuthMode, Bind, Gateway, HostKeyPolicy, Logging, Mode, Nodes, OpenClaw, ReloadMode,
-    RemoteGateway, Review, SecretInput, Tls, Transport,
+    AuthMode, Bind, Gateway, HostKeyPolicy, Logging, Mode, Nodes, OpenClaw, RateLimit, ReloadMode,
+    RemoteGateway, Review, SecretInput, TailscaleMode, Tls, Transport,
 };
 pub(crate) use own_port::{DEFAULT_PORT, port_variable, profile_port};
 pub(crate) use path::KeyPath;

@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::{
@@ -26,7 +27,7 @@ use crate::{
     secret::Secret,
 };
 
-pub(crate) use ingress::{RateLimit, Tailscale, Tls};
+pub(crate) use ingress::{ProxyAuth, RateLimit, Tailscale, TailscaleMode, Tls};
 
 impl Gateway {
     /// The port of this machine's own gateway.
@@ -80,6 +81,10 @@ pub(crate) struct Gateway {
     pub(crate) tls: Tls,
     /// `gateway.tailscale`.
     pub(crate) tailscale: Tailscale,
+    /// `gateway.trustedProxies`: addresses and ranges of proxies whose headers count.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// `gateway.allowRealIpFallback`: whether a trusted proxy may name its client in `X-Real-IP`.
+    pub(crate) allow_real_ip: bool,
 }
 
 /// `gateway.reload.mode`.
@@ -127,6 +132,8 @@ pub(crate) struct Auth {
     pub(crate) password: Option<SecretInput>,
     /// `gateway.auth.allowTailscale`: whether verified Tailscale users need no secret.
     pub(crate) allow_tailscale: Option<bool>,
+    /// `gateway.auth.trustedProxy`.
+    pub(crate) trusted_proxy: Option<ProxyAuth>,
     /// `gateway.auth.rateLimit`.
     pub(crate) rate_limit: RateLimit,
 }
@@ -406,7 +413,7 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
         ],
     );
     let custom_bind_host = walk.text(section, "customBindHost");
-    let gateway = Gateway {
+    Gateway {
         mode,
         port,
         usual_port: UsualPort::default(),
@@ -421,11 +428,9 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
         reload: walk.within(section, "reload", reload),
         tls: walk.within(section, "tls", ingress::tls),
         tailscale: walk.within(section, "tailscale", ingress::tailscale),
-    };
-    // Checked with the rest; this gateway trusts no proxy.
-    walk.networks(section, "trustedProxies");
-    walk.flag(section, "allowRealIpFallback");
-    gateway
+        trusted_proxies: walk.networks(section, "trustedProxies"),
+        allow_real_ip: walk.flag(section, "allowRealIpFallback").unwrap_or(false),
+    }
 }
 
 fn reload(walk: &mut Walk<'_>, section: &mut Section) -> ReloadMode {
@@ -467,7 +472,6 @@ fn logging(walk: &mut Walk<'_>, section: &mut Section) -> Logging {
 }
 
 fn auth(walk: &mut Walk<'_>, section: &mut Section) -> Auth {
-    walk.within(section, "trustedProxy", ingress::check_proxy);
     Auth {
         mode: walk.choice(
             section,
@@ -482,6 +486,7 @@ fn auth(walk: &mut Walk<'_>, section: &mut Section) -> Auth {
         token: walk.secret(section, "token"),
         password: walk.secret(section, "password"),
         allow_tailscale: walk.flag(section, "allowTailscale"),
+        trusted_proxy: walk.within(section, "trustedProxy", ingress::proxy_auth),
         rate_limit: walk.within(section, "rateLimit", ingress::rate_limit),
     }
 }

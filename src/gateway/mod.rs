@@ -13,6 +13,7 @@ mod gate;
 mod http;
 mod hub;
 mod identity;
+mod ingress;
 mod joining;
 mod metered;
 mod methods;
@@ -28,6 +29,7 @@ mod server;
 mod settings;
 mod shared;
 mod slots;
+mod tailscale;
 mod tally;
 #[cfg(test)]
 mod tests;

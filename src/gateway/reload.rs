@@ -195,7 +195,7 @@ fn known_guard(mut settings: Settings, own_token: Option<Secret>, running: &Sett
 /// What becomes of a change: `changed` are the paths of the file that are others.
 fn plan(running: &Settings, new: &Settings, changed: Vec<String>) -> Reloaded {
     let mut plan = Reloaded::default();
-    let waits = running.guard.mode() != new.guard.mode();
+    let waits = !takes_secrets(running, new);
     for path in changed {
         let is_secret =
             path.starts_with("gateway.auth.token") || path.starts_with("gateway.auth.password");
@@ -228,6 +228,14 @@ fn differs(path: &str, running: &Settings, new: &Settings) -> bool {
     }
 }
 
+/// Whether another secret counts at once: where a token stays a token, and a password a password.
+fn takes_secrets(running: &Settings, new: &Settings) -> bool {
+    matches!(
+        (&running.guard, &new.guard),
+        (Guard::Token(_), Guard::Token(_)) | (Guard::Password(_), Guard::Password(_))
+    )
+}
+
 fn same_secret(one: &Guard, other: &Guard) -> bool {
     match (one.secret(), other.secret()) {
         (Some(one), Some(other)) => one.matches(other.expose()),
@@ -238,8 +246,7 @@ fn same_secret(one: &Guard, other: &Guard) -> bool {
 
 /// Makes what is safe of `new` count; the rest stays as it is in `running`.
 fn adopt(shared: &Arc<Shared>, running: &mut Settings, new: Settings, caller: Option<&Caller>) {
-    let is_new_secret =
-        running.guard.mode() == new.guard.mode() && !same_secret(&running.guard, &new.guard);
+    let is_new_secret = takes_secrets(running, &new) && !same_secret(&running.guard, &new.guard);
     if is_new_secret {
         if let Some(secret) = new.guard.secret() {
             running.log.conceal(secret);

@@ -1,12 +1,11 @@
 //! What every connection of one gateway shares.
 
 use std::{
-    net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio_util::task::TaskTracker;
@@ -16,6 +15,7 @@ use super::{
     device_token::Mint,
     dispatch::Dispatcher,
     hub::Hub,
+    ingress::Ways,
     joining::Joining,
     methods::Summary,
     news::News,
@@ -23,11 +23,12 @@ use super::{
     reload::{Known, Live},
     scrape::Scrapes,
     slots::Slots,
+    tailscale::Whois,
     tally::{Levels, Tally},
-    throttle::{Throttle, Verdict},
+    throttle::{Culprit, Throttle, Verdict},
 };
 use crate::{
-    config::Paths,
+    config::{Paths, RateLimit},
     protocol::{GatewayIdentity, Policy, PresenceEntry},
     store::Store,
 };
@@ -61,6 +62,12 @@ pub(super) struct Shared {
     pub(super) tally: Arc<Tally>,
     pub(super) scrapes: Scrapes,
     live: RwLock<Arc<Live>>,
+    /// Whose word about others counts.
+    pub(super) ways: Ways,
+    /// Asks Tailscale who somebody is.
+    pub(super) whois: Whois,
+    /// The origin under which Tailscale publishes this gateway.
+    pub(super) served_as: OnceLock<String>,
     throttle: Mutex<Throttle>,
     started: Instant,
     clients: AtomicU64,
@@ -101,7 +108,10 @@ impl Shared {
             tally: Arc::new(Tally::new()),
             scrapes,
             live: RwLock::new(Arc::new(live)),
-            throttle: Mutex::new(Throttle::new()),
+            throttle: Mutex::new(Throttle::new(RateLimit::default())),
+            ways: Ways::default(),
+            whois: Whois::default(),
+            served_as: OnceLock::new(),
             started: Instant::now(),
             clients: AtomicU64::new(0),
         }
@@ -139,9 +149,22 @@ impl Shared {
     }
 
     /// Counts a wrong secret.
-    pub(super) fn failed(&self, address: IpAddr, secret: &str) -> Verdict {
-        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-        throttle.failed(address, secret, Instant::now())
+    pub(super) fn failed(&self, culprit: &Culprit, secret: &str) -> Verdict {
+        self.throttle().failed(culprit, secret, Instant::now())
+    }
+
+    /// How long nothing of `culprit` is heard any more.
+    pub(super) fn shut_out(&self, culprit: &Culprit) -> Option<Duration> {
+        self.throttle().shut_out(culprit, Instant::now())
+    }
+
+    /// Counts failures by these limits from now on.
+    pub(super) fn limit(&mut self, limit: RateLimit) {
+        self.throttle = Mutex::new(Throttle::new(limit));
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -21,8 +21,8 @@ methods! {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Strictly {}
 
-/// Reply of `users.self`, which there never is: who comes in here is a device or holds the secret,
-/// and proves to be nobody in particular.
+/// Reply of `users.self`, which there never is: this gateway knows devices and secrets, and keeps no
+/// profiles of people, also where a proxy names one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) enum Nobody {}
 
