@@ -204,6 +204,8 @@ pub(crate) const KEYS: &[Key] = &[
         "The older name of gateway.nodes.commands.allow.",
     ),
     key("gateway.nodes.denyCommands", Texts, Hot, "The older name of gateway.nodes.commands.deny."),
+    key("gateway.nodes.pluginTools.enabled", Flag, Hot, "Whether tools that nodes publish count."),
+    key("gateway.nodes.allowSkills", Flag, Hot, "Whether skills that nodes publish count."),
     key("gateway.tls.enabled", Flag, Restart, "Whether it speaks TLS."),
     key("gateway.tls.autoGenerate", Flag, Restart, "Whether missing files are made."),
     key(
