@@ -35,6 +35,7 @@ use crate::{
     store::Store,
 };
 
+mod approvals;
 mod devices;
 mod ways;
 
