@@ -29,7 +29,7 @@ pub(crate) use handed::Handed;
 pub(crate) use issue::Issue;
 pub(crate) use keys::{Form, KEYS, Key, ReloadKind, reload_of};
 #[cfg(test)]
-pub(crate) use openclaw::Auth;
+pub(crate) use openclaw::{Auth, ProxyAuth};
 pub(crate) use openclaw::{
     AuthMode, Bind, Gateway, HostKeyPolicy, Logging, Mode, Nodes, OpenClaw, RateLimit, ReloadMode,
     RemoteGateway, Review, SecretInput, TailscaleMode, Tls, Transport,
