@@ -24,8 +24,14 @@ impl Secret {
     /// A new one of 32 random bytes in base64url; `None` where the system has no random numbers.
     pub(crate) fn random() -> Option<Self> {
         let mut bytes = Zeroizing::new([0; 32]);
-        SystemRandom::new().fill(bytes.as_mut_slice()).ok()?;
-        Some(Self::new(URL_SAFE_NO_PAD.encode(bytes.as_slice())))
+        loop {
+            SystemRandom::new().fill(bytes.as_mut_slice()).ok()?;
+            let text = Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_slice()));
+            // On a command line it would read as an option.
+            if !text.starts_with('-') {
+                return Some(Self::new(text.as_str()));
+            }
+        }
     }
 
     /// The text, for the one place that must send or store it.
@@ -52,6 +58,11 @@ mod tests {
     #[test]
     fn never_prints_its_text() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "***");
+    }
+
+    #[test]
+    fn a_random_one_never_reads_as_an_option() {
+        assert!((0..1_000).all(|_| !Secret::random().unwrap().expose().starts_with('-')));
     }
 
     #[test]
