@@ -73,7 +73,7 @@ pub(crate) const VOICEWAKE_CHANGED: Kind = Kind {
     access: Access::HolderOrNode(Scope::Read),
     drop_if_slow: true,
 };
-/// Where a wake word leads ([`super::WakeRouting`]): told to a node as it comes.
+/// Where a wake word leads ([`super::WakeRoutingReply`]): told to a node as it comes.
 pub(crate) const VOICEWAKE_ROUTING_CHANGED: Kind = Kind {
     name: "voicewake.routing.changed",
     access: Access::HolderOrNode(Scope::Read),
