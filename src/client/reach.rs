@@ -106,7 +106,7 @@ impl Plan {
         scopes: &[&str],
         deadline: Instant,
     ) -> Result<Reached, Problem> {
-        match self.reach_as(None, scopes, deadline).await {
+        match Box::pin(self.reach_as(None, scopes, deadline)).await {
             Err(problem) if device::may_help(&self.paths, &problem) => {}
             // OpenClaw's gateway lets a stranger in and lets it do nothing.
             Ok(reached) if reached.may_nothing() && !scopes.is_empty() => {
@@ -116,10 +116,10 @@ impl Plan {
         }
         tracing::debug!("the gateway wants a device");
         let device = OwnDevice::load_or_make(&self.paths)?;
-        match self.reach_as(Some(&device), scopes, deadline).await {
+        match Box::pin(self.reach_as(Some(&device), scopes, deadline)).await {
             // The token is forgotten by now.
             Err(problem) if problem.code.as_deref() == Some(WRONG_TOKEN) => {
-                self.reach_as(Some(&device), scopes, deadline).await
+                Box::pin(self.reach_as(Some(&device), scopes, deadline)).await
             }
             outcome => outcome,
         }
