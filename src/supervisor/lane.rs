@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
@@ -22,7 +23,7 @@ use super::{
     account::{Account, Scribe, Turn},
     alarm::Alarm,
     incoming::{Incoming, Local},
-    link::{Dial, Link, Progress},
+    link::{Dial, Later, Link, Progress},
     path::{Path, Report, Totals, clock},
     unread::Unread,
 };
@@ -185,6 +186,7 @@ impl Lane {
             state: state_sender,
             totals: Arc::clone(&totals),
             tasks: JoinSet::new(),
+            pings: FuturesUnordered::new(),
             refusals: JoinSet::new(),
             lost: None,
             left: None,
@@ -265,6 +267,9 @@ struct Actor {
     state: watch::Sender<State>,
     totals: Arc<Totals>,
     tasks: JoinSet<()>,
+    /// Pings that are under way. Not tasks: each hop from task to task on the way from one ping to
+    /// the next may wake another thread.
+    pings: FuturesUnordered<Later<'static, Option<Report>>>,
     refusals: JoinSet<()>,
     /// When the path was lost, while it is.
     lost: Option<Instant>,
@@ -303,6 +308,11 @@ impl Actor {
                     self.admit_accepted(local);
                 }
                 Some((number, news)) = reports.recv() => self.on_report(number, news),
+                Some(report) = self.pings.next() => {
+                    if let Some((number, news)) = report {
+                        self.on_report(number, news);
+                    }
+                }
                 Some(message) = messages.recv() => self.on_message(message),
                 Some(_) = self.refusals.join_next() => {}
                 // A stream that has ended may make room.
