@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
@@ -23,7 +22,7 @@ use super::{
     account::{Account, Scribe, Turn},
     alarm::Alarm,
     incoming::{Incoming, Local},
-    link::{Dial, Later, Link, Progress},
+    link::{Dial, Link, Progress},
     path::{Path, Report, Totals, clock},
     unread::Unread,
 };
@@ -38,6 +37,7 @@ use crate::{
 mod ask;
 mod outpost;
 mod outpost_words;
+mod pings;
 mod serving;
 mod sessions;
 mod state;
@@ -47,6 +47,7 @@ pub(super) use outpost::Reverse;
 pub(super) use state::{Outage, State, hopeless, serves, word};
 
 use outpost::{Outpost, Outside};
+use pings::Pings;
 
 /// How long a connection waits for a path.
 const HOLD: Duration = Duration::from_secs(30);
@@ -186,7 +187,7 @@ impl Lane {
             state: state_sender,
             totals: Arc::clone(&totals),
             tasks: JoinSet::new(),
-            pings: FuturesUnordered::new(),
+            pings: Pings::default(),
             refusals: JoinSet::new(),
             lost: None,
             left: None,
@@ -267,9 +268,7 @@ struct Actor {
     state: watch::Sender<State>,
     totals: Arc<Totals>,
     tasks: JoinSet<()>,
-    /// Pings that are under way. Not tasks: each hop from task to task on the way from one ping to
-    /// the next may wake another thread.
-    pings: FuturesUnordered<Later<'static, Option<Report>>>,
+    pings: Pings,
     refusals: JoinSet<()>,
     /// When the path was lost, while it is.
     lost: Option<Instant>,
@@ -308,7 +307,7 @@ impl Actor {
                     self.admit_accepted(local);
                 }
                 Some((number, news)) = reports.recv() => self.on_report(number, news),
-                Some(report) = self.pings.next() => {
+                report = self.pings.next() => {
                     if let Some((number, news)) = report {
                         self.on_report(number, news);
                     }
