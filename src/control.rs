@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    fingerprint::Fingerprint,
     meeting::{Greeting, Meeting, Party, Pressure, meet},
     problem::{Class, Problem},
     secret::Secret,
@@ -292,6 +293,9 @@ pub(crate) struct Opened {
     pub(crate) host_key: Option<String>,
     /// The gateway's port on the far side.
     pub(crate) remote_port: u16,
+    /// The gateway's certificate, where it speaks TLS: whoever has the stream shakes hands first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_fingerprint: Option<Fingerprint>,
 }
 
 /// Whether a command may start the supervisor.

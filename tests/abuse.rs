@@ -43,7 +43,7 @@ struct Siege {
 impl Siege {
     async fn begin() -> Self {
         let home = Home::new();
-        let gateway = OurGateway::start(&home);
+        let gateway = OurGateway::start_bare(&home);
         let token = gateway.token();
         let (over, mut ended) = oneshot::channel();
         let mut wire = Wire::login(gateway.port(), &token).await.unwrap();
@@ -430,7 +430,7 @@ async fn a_token_in_the_address_opens_nothing() {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
     let url = format!("ws://127.0.0.1:{port}/?token={token}&auth={token}", token = siege.token);
     let (socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
-    let mut wire = Wire { socket };
+    let mut wire = Wire::of(socket);
     assert_eq!(wire.frame().await.unwrap()["event"], "connect.challenge");
     let answer = wire.call("connect", connect(&Value::Null)).await.unwrap();
     assert_eq!(answer["ok"], false, "{answer}");

@@ -1,19 +1,31 @@
 //! Every fixture frame is as published, and every method asks for the published scope.
-#![expect(clippy::print_stderr, reason = "a test may panic, and says what it skipped")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may panic, and says what it skipped"
+)]
 
-#[path = "support/schema.rs"]
-mod schema;
+#[path = "support/mod.rs"]
+mod support;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+};
 
-use schema::Schema;
-use serde_json::Value;
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use support::{Home, OurGateway, Schema, Tap, openclaw};
 
 /// Methods whose scope differs from the published list, since the running gateway differs from it:
 /// `health` is answered to every client, whatever its role and scopes.
 const SCOPES: [(&str, &str); 1] = [("health", "-")];
 /// Methods of which the schema describes no reply.
-const UNDESCRIBED: [&str; 29] = [
+const UNDESCRIBED: [&str; 32] = [
     "status",
     "gateway.identity.get",
     "last-heartbeat",
@@ -38,6 +50,9 @@ const UNDESCRIBED: [&str; 29] = [
     "node.invoke.progress",
     "node.pending.pull",
     "node.pending.ack",
+    "node.pluginTools.update",
+    "node.skills.update",
+    "node.runnerInventory.update",
     "exec.approval.request",
     "exec.approval.get",
     "exec.approval.list",
@@ -84,31 +99,185 @@ fn is_another_family(name: &str) -> bool {
     name.starts_with("voicewake.")
 }
 
-/// Ours; the frames that were captured from the reference gateway say more than its own schema
-/// allows (`cpuBreakdown` and `modelRuntime` of `health`).
+#[test]
+fn every_event_that_is_announced_is_one_of_the_reference_gateway() {
+    let hello = read(&fixtures().join("frames/hello-ok.json"));
+    let ours = hello.pointer("/payload/features/events").and_then(Value::as_array).unwrap();
+    assert!(ours.len() >= 12);
+    for event in ours {
+        assert!(Schema::events().contains(event.as_str().unwrap()), "{event}");
+    }
+}
+
+#[test]
+fn what_is_announced_is_what_the_table_has() {
+    let hello = read(&fixtures().join("frames/hello-ok.json"));
+    let announced = hello.pointer("/payload/features/methods").and_then(Value::as_array).unwrap();
+    let announced: Vec<_> = announced.iter().filter_map(Value::as_str).collect();
+    // A method of the test's own stands beside them.
+    let table: Vec<_> = rows().map(|(name, _)| name).collect();
+    assert_eq!(announced, table);
+}
+
+/// What the captured frames of the reference gateway hold beyond its own schema.
+const BEYOND: [(&str, &str); 6] = [
+    ("hello-ok", "/payload/auth/method"),
+    ("hello-ok", "/payload/controlUiLinkReaders"),
+    ("health", "/payload/modelRuntime"),
+    ("health", "/payload/eventLoop/cpuBreakdown"),
+    ("hello-ok", "/payload/snapshot/health/modelRuntime"),
+    ("hello-ok", "/payload/snapshot/health/eventLoop/cpuBreakdown"),
+];
+
+/// Ours, and those that were captured from the reference gateway.
 #[test]
 fn every_fixture_frame_is_as_published() {
     let Some(schema) = schema() else { return };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/frames");
+    let frames = fixtures().join("frames");
     let mut held = 0;
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|end| end != "json") {
-            continue;
-        }
+    for path in files(&frames).into_iter().chain(files(&frames.join("openclaw-2026.9.6"))) {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let frames: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        for mut frame in frames.as_array().cloned().unwrap_or_else(|| vec![frames.clone()]) {
-            if frame.get("type").is_none_or(|kind| !kind.is_string()) {
-                continue;
-            }
+        let is_theirs = path.parent() != Some(&frames);
+        for mut frame in frames_in(read(&path)) {
             steady_again(&mut frame);
-            let method = if name == "hello-ok" { "connect" } else { &name };
-            schema.hold(&frame, Some(method));
+            if is_theirs {
+                BEYOND.iter().filter(|(file, _)| *file == name).for_each(|(_, place)| {
+                    take_out(&mut frame, place);
+                });
+            }
+            let method = if name == "hello-ok" { "connect" } else { method_of(&name) };
+            let flaws = schema.flaws(&frame, Some(method));
+            assert!(flaws.is_empty(), "{}: {}", path.display(), flaws.join("\n"));
             held += 1;
         }
     }
-    assert!(held >= 10, "only {held} frames were found");
+    assert!(held >= 40, "only {held} frames were found");
+}
+
+/// Parameters of connects as other clients send them; some are wrong on purpose.
+#[test]
+fn every_connect_that_is_to_come_in_is_as_published_and_every_strange_one_is_not() {
+    let Some(schema) = schema() else { return };
+    let mut held = 0;
+    for path in files(&fixtures().join("connect")) {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let fixture = read(&path);
+        let frame =
+            json!({ "type": "req", "id": "1", "method": "connect", "params": fixture["params"] });
+        let flaws = schema.flaws(&frame, None);
+        if fixture.get("refused").is_none() {
+            assert!(flaws.is_empty(), "{name}: {}", flaws.join("\n"));
+        } else if ["a-field-too-many", "an-unknown-client"].contains(&&*name) {
+            assert!(!flaws.is_empty(), "{name}");
+        }
+        held += 1;
+    }
+    assert!(held >= 8, "only {held} frames were found");
+}
+
+/// Our program's own conversation with our gateway, heard on its way.
+#[test]
+fn what_our_gateway_says_to_our_own_commands_is_as_published() {
+    if schema().is_none() {
+        return;
+    }
+    let home = Home::new();
+    let gateway = OurGateway::start(&home);
+    let port = gateway.port().to_string();
+    for words in [
+        &["health"][..],
+        &["status", "--deep"],
+        &["gateway", "probe"],
+        &["gateway", "call", "config.get"],
+        &["gateway", "call", "system-presence"],
+        &["gateway", "call", "no.such.method"],
+        &["devices", "list"],
+        &["nodes", "list"],
+    ] {
+        openclaw(&home).args(words).env("OPENCLAW_GATEWAY_PORT", &port).run();
+    }
+    let held = gateway.held().unwrap();
+    assert!(held >= 16, "only {held} frames were heard");
+}
+
+/// A gateway that says `frame` to whoever opens a WebSocket.
+fn liar(frame: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut socket = tokio_tungstenite::tungstenite::accept(stream).unwrap();
+        socket.send(frame.into()).unwrap();
+        drop(socket.read());
+    });
+    port
+}
+
+#[test]
+fn the_tap_hears_what_is_wrong() {
+    if schema().is_none() {
+        return;
+    }
+    for (frame, complaint) in [
+        (r#"{"type":"event","event":"tick","payload":{"ts":"now"}}"#, "TickEvent"),
+        (r#"{"type":"event","event":"made.up","payload":{}}"#, "nobody knows"),
+        (r#"{"type":"res","id":"1","ok":"yes"}"#, "ResponseFrame"),
+        ("{", "not JSON"),
+    ] {
+        // Stands for the gateway: the tap ends with it.
+        let mut life = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pid = Pid::from_raw(i32::try_from(life.id()).unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let tap = Tap::before(vec![listener], liar(frame), pid).unwrap();
+        let url = format!("ws://127.0.0.1:{port}/");
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (mut socket, _) = tokio_tungstenite::tungstenite::client(url, stream).unwrap();
+        assert_eq!(socket.read().unwrap().to_text().unwrap(), frame);
+        let flaws = tap.flaws();
+        assert!(flaws.iter().any(|flaw| flaw.contains(complaint)), "{frame}: {flaws:?}");
+        drop((socket, life.stdin.take()));
+        life.wait().unwrap();
+    }
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// The JSON files of a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|end| end == "json")).collect()
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The frames in a fixture: itself, or those in it.
+fn frames_in(fixture: Value) -> Vec<Value> {
+    if fixture.get("type").is_some_and(Value::is_string) {
+        return vec![fixture];
+    }
+    match fixture {
+        Value::Array(items) => items.into_iter().flat_map(frames_in).collect(),
+        Value::Object(keys) => keys.into_iter().flat_map(|(_, value)| frames_in(value)).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+/// What a captured file answers: its name, without what tells one of a kind from another.
+fn method_of(name: &str) -> &str {
+    let name = name.strip_suffix(".reply").unwrap_or(name);
+    name.strip_suffix(".request").unwrap_or(name)
+}
+
+fn take_out(value: &mut Value, place: &str) {
+    let (parent, key) = place.rsplit_once('/').unwrap();
+    if let Some(Value::Object(keys)) = value.pointer_mut(parent) {
+        keys.remove(key);
+    }
 }
 
 /// Puts a number where a golden file says that one stood.

@@ -6,6 +6,10 @@
     reason = "a test may panic, and says what it skipped"
 )]
 
+#[path = "support/schema.rs"]
+#[allow(dead_code, reason = "other programs use the rest")]
+mod schema;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
@@ -245,6 +249,10 @@ fn told(port: u16, frame: &str) -> Vec<String> {
         let mut answers = vec![socket.next().await.unwrap().unwrap().to_string()];
         socket.send(Message::text(frame)).await.unwrap();
         while let Some(Ok(message)) = socket.next().await {
+            if let (Some(schema), Message::Text(text)) = (schema::Schema::published(), &message) {
+                let method = if answers.len() == 1 { "connect" } else { "health" };
+                schema.hold(&serde_json::from_str(text).unwrap(), Some(method));
+            }
             answers.push(message.to_string());
             if answers.len() == 2 && answers[1].contains("hello-ok") {
                 let call = r#"{"type":"req","id":"1","method":"health","params":{"apiKey":"KEY-IN-PARAMS"}}"#;

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     client::{
         Credential, EVERYTHING, Gateway, Login, Place, Rule, Source, Sources, Target,
-        choose_credential,
+        choose_credential, covered,
     },
     config::{self, Bound, CONFIG_REMOTE, Credentials, OpenClaw, Remotes},
     control::{self, Connection, Edition, Note, Opened, Reply, Request},
@@ -95,7 +95,8 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     }
     if arguments.write_config {
         let port = status.get("localPort").and_then(Value::as_u64).unwrap_or_default();
-        written::write(context, &order.name, port, &login.credential)?;
+        let way = written::Way { port, tls_fingerprint: held.opened.tls_fingerprint };
+        written::write(context, &order.name, way, &login.credential)?;
     }
     finish(context, &order, status, &login.gateway).await?;
     if !arguments.batch {
@@ -392,9 +393,12 @@ async fn log_in_once(
     patience: Duration,
 ) -> Result<LoggedIn, Problem> {
     let endpoint = context.paths.endpoint();
-    let (stream, ..) = control::open(&endpoint, &order.name, Edition::Trial, patience).await?;
+    let deadline = Instant::now() + patience;
+    let (stream, _bearer, opened) =
+        control::open(&endpoint, &order.name, Edition::Trial, patience).await?;
+    let stream = covered(stream, opened.tls_fingerprint, opened.remote_port, deadline).await?;
     let login = Login { url: "ws://127.0.0.1/", name: &order.name, credential, scopes: EVERYTHING };
-    let gateway = Gateway::log_in(stream, login, Instant::now() + patience).await?;
+    let gateway = Gateway::log_in(stream, login, deadline).await?;
     let identity = gateway.identity(patience).await?;
     let said = json!({
         "version": gateway.hello.server.version, "protocol": gateway.hello.protocol,

@@ -1,19 +1,22 @@
 //! `openclaw devices`: who is paired with the gateway, who asks to be, and with which rights.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use serde_json::{Value, json};
 
 use super::{
     Context,
     output::period,
-    which::{Which, block_on, left, reach, read},
+    talk::{Talk, typed, with_gateway},
+    which::Which,
 };
 use crate::{
-    client::{EVERYTHING, Reached},
     problem::{Class, Problem},
     protocol::{DeviceAbout, DevicePairing, DeviceRequest, PairedDevice},
 };
+
+/// The method that lists everybody.
+const LIST: &str = "device.pair.list";
 
 /// Arguments of `devices`.
 #[derive(Debug, clap::Args)]
@@ -171,7 +174,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
     }
 }
 
-/// Calls a method that changes something, once the gateway is known to be the right one.
+/// Calls a method that changes something.
 fn change(
     context: &Context,
     which: &Which,
@@ -179,72 +182,52 @@ fn change(
     params: &Value,
     said: impl Fn(&Value) -> String,
 ) -> anyhow::Result<ExitCode> {
-    let plan = which.plan(context)?;
-    block_on(async {
-        let deadline = which.deadline();
-        let reached = reach(context, &plan, EVERYTHING, deadline).await?;
-        reached.verify(left(deadline)).await?;
-        let answer = reached.gateway.call(method, Some(params.clone()), left(deadline)).await?;
+    with_gateway(context, which, Duration::ZERO, async |talk| {
+        let answer = talk.call(method, params.clone()).await?;
         if context.output.is_json() {
-            context.output.value(&answer)?;
-        } else {
-            context.output.line(said(&answer));
+            return context.output.value(&answer);
         }
-        reached.gateway.close().await;
-        Ok(ExitCode::SUCCESS)
+        context.output.line(said(&answer));
+        Ok(())
     })
 }
 
-async fn pairing(reached: &Reached, which: &Which) -> Result<(Value, DevicePairing), Problem> {
-    let answer = read(reached, "device.pair.list", which.deadline()).await?;
-    let pairing = serde_json::from_value(answer.clone()).map_err(|error| {
-        Problem::new(
-            Class::Rpc,
-            format!("the gateway's list of devices is not understood: {error}"),
-        )
-        .fix("openclaw gateway call device.pair.list")
-    })?;
-    Ok((answer, pairing))
+/// Who asks and who is paired, as far as we know of it.
+async fn pairing(talk: &Talk) -> Result<DevicePairing, Problem> {
+    typed(LIST, &talk.call(LIST, json!({})).await?)
 }
 
 fn list(context: &Context, which: &Which) -> anyhow::Result<ExitCode> {
-    let plan = which.plan(context)?;
-    block_on(async {
-        let reached = reach(context, &plan, EVERYTHING, which.deadline()).await?;
+    with_gateway(context, which, Duration::ZERO, async |talk| {
         if context.output.is_json() {
             // Another gateway's list may hold more than we know of.
-            context.output.value(&read(&reached, "device.pair.list", which.deadline()).await?)?;
-        } else {
-            let (_, pairing) = pairing(&reached, which).await?;
-            let now = jiff::Timestamp::now().as_millisecond();
-            for request in &pairing.pending {
-                for line in request_lines(request, &pairing.paired, now) {
-                    context.output.line(line);
-                }
-            }
-            for device in &pairing.paired {
-                for line in device_lines(device) {
-                    context.output.line(line);
-                }
-            }
-            if pairing.pending.is_empty() && pairing.paired.is_empty() {
-                context.output.line("no device is paired, and none asks to be");
+            return context.output.value(&talk.call(LIST, json!({})).await?);
+        }
+        let pairing = pairing(talk).await?;
+        let now = jiff::Timestamp::now().as_millisecond();
+        for request in &pairing.pending {
+            for line in request_lines(request, &pairing.paired, now) {
+                context.output.line(line);
             }
         }
-        reached.gateway.close().await;
-        Ok(ExitCode::SUCCESS)
+        for device in &pairing.paired {
+            for line in device_lines(device) {
+                context.output.line(line);
+            }
+        }
+        if pairing.pending.is_empty() && pairing.paired.is_empty() {
+            context.output.line("no device is paired, and none asks to be");
+        }
+        Ok(())
     })
 }
 
 /// What the latest request is, and how to approve it; approves nothing.
 fn preview(context: &Context, which: &Which) -> anyhow::Result<ExitCode> {
-    let plan = which.plan(context)?;
-    block_on(async {
-        let reached = reach(context, &plan, EVERYTHING, which.deadline()).await?;
-        let (_, pairing) = pairing(&reached, which).await?;
-        reached.gateway.close().await;
+    with_gateway(context, which, Duration::ZERO, async |talk| {
+        let pairing = pairing(talk).await?;
         let Some(latest) = pairing.pending.iter().max_by_key(|request| request.ts) else {
-            return Err(Problem::new(Class::Rpc, "no device asks to be paired").into());
+            return Err(nobody_asks().into());
         };
         let now = jiff::Timestamp::now().as_millisecond();
         if !context.output.is_json() {
@@ -257,36 +240,38 @@ fn preview(context: &Context, which: &Which) -> anyhow::Result<ExitCode> {
     })
 }
 
+fn nobody_asks() -> Problem {
+    Problem::new(Class::Rpc, "no device asks to be paired; a request is kept for five minutes").fix(
+        "have the device connect (again), then: openclaw devices list; what a paired node asks to \
+         offer is at: openclaw nodes pending",
+    )
+}
+
 fn clear(context: &Context, which: &Which, yes: bool, pending: bool) -> anyhow::Result<ExitCode> {
     if !yes {
         let what = "this forgets every paired device";
         return Err(Problem::new(Class::Usage, what).fix("openclaw devices clear --yes").into());
     }
-    let plan = which.plan(context)?;
-    block_on(async {
-        let deadline = which.deadline();
-        let reached = reach(context, &plan, EVERYTHING, deadline).await?;
-        let (_, pairing) = pairing(&reached, which).await?;
+    with_gateway(context, which, Duration::ZERO, async |talk| {
+        let pairing = pairing(talk).await?;
         let (mut removed, mut rejected) = (Vec::new(), Vec::new());
         for device in &pairing.paired {
             let params = json!({"deviceId": device.device_id});
-            reached.gateway.call("device.pair.remove", Some(params), left(deadline)).await?;
+            talk.call("device.pair.remove", params).await?;
             removed.push(&device.device_id);
         }
         for request in pairing.pending.iter().filter(|_| pending) {
             let params = json!({"requestId": request.request_id});
-            reached.gateway.call("device.pair.reject", Some(params), left(deadline)).await?;
+            talk.call("device.pair.reject", params).await?;
             rejected.push(&request.request_id);
         }
         if context.output.is_json() {
             let answer = json!({"removedDevices": removed, "rejectedPending": rejected});
-            context.output.value(&answer)?;
-        } else {
-            let (removed, rejected) = (removed.len(), rejected.len());
-            context.output.line(format!("removed {removed} devices, rejected {rejected} requests"));
+            return context.output.value(&answer);
         }
-        reached.gateway.close().await;
-        Ok(ExitCode::SUCCESS)
+        let (removed, rejected) = (removed.len(), rejected.len());
+        context.output.line(format!("removed {removed} devices, rejected {rejected} requests"));
+        Ok(())
     })
 }
 
@@ -303,9 +288,33 @@ fn join_code(
     };
     let params = json!({"bootstrapProfile": "node", "joinUrl": true, "publicUrl": public_url});
     change(context, which, "device.pair.setupCode", &params, |answer| {
-        let url = answer.get("joinUrl").and_then(Value::as_str).unwrap_or_default();
-        format!("On the machine that joins, within ten minutes:\n  npx openclaw connect {url}")
+        format!(
+            "On the machine that joins, within ten minutes:\n  npx openclaw connect {}\n\
+             Then here, for what it asks to offer:\n  openclaw nodes pending",
+            join_target(answer)
+        )
     })
+}
+
+/// What `openclaw connect` takes: the address of the code, or the code itself where that address
+/// is plain http:// to another machine, which it refuses to fetch from.
+fn join_target(answer: &Value) -> &str {
+    let of = |name: &str| answer.get(name).and_then(Value::as_str);
+    let is_fetched = |url: &&str| {
+        let url = url::Url::parse(url);
+        url.is_ok_and(|url| {
+            url.scheme() == "https" || url.host().as_ref().is_some_and(is_this_machine)
+        })
+    };
+    of("joinUrl").filter(is_fetched).or_else(|| of("setupCode")).unwrap_or_default()
+}
+
+fn is_this_machine(host: &url::Host<&str>) -> bool {
+    match host {
+        url::Host::Ipv4(address) => address.is_loopback(),
+        url::Host::Ipv6(address) => address.is_loopback(),
+        url::Host::Domain(name) => *name == "localhost",
+    }
 }
 
 fn request_lines(request: &DeviceRequest, paired: &[PairedDevice], now: i64) -> [String; 2] {
@@ -403,5 +412,24 @@ mod tests {
         let [first, _] = request_lines(&request, std::slice::from_ref(&known), 61_000);
         assert!(first.contains("asks for more scopes"), "{first}");
         assert_eq!(approval("nodes", "x; rm -rf ~"), "openclaw nodes approve REQUEST");
+    }
+
+    #[test]
+    fn what_joins_is_an_address_that_can_be_fetched_from_or_the_code_itself() {
+        for (url, target) in [
+            ("https://gw.example/j/n", "https://gw.example/j/n"),
+            ("http://127.0.0.1:1/j/n", "http://127.0.0.1:1/j/n"),
+            ("http://[::1]:1/j/n", "http://[::1]:1/j/n"),
+            ("http://192.168.1.7:1/j/n", "code"),
+            ("http://box.local:1/j/n", "code"),
+        ] {
+            assert_eq!(join_target(&json!({"joinUrl": url, "setupCode": "code"})), target);
+        }
+    }
+
+    #[test]
+    fn with_nobody_asking_a_person_learns_what_to_type() {
+        let fix = nobody_asks().fix.unwrap_or_default();
+        assert!(fix.contains("openclaw devices list") && fix.contains("openclaw nodes pending"));
     }
 }

@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     client::{self, Credential, Surroundings},
-    config::{Kind, OpenClaw, Remote, Remotes, check_name},
+    config::{Kind, OpenClaw, Remote, Remotes, Tls, check_name},
     control::{self, Note},
+    fingerprint::Fingerprint,
     problem::{Class, Problem},
     ssh,
 };
@@ -63,7 +64,8 @@ async fn expose(context: &Context, arguments: Arguments) -> anyhow::Result<ExitC
     let gateway = OpenClaw::load(&context.paths)?.gateway;
     let own_port = client::own_port(arguments.gateway_port, &Surroundings::read(), &gateway)?;
     let saved = Remotes::load(&context.paths)?;
-    let order = order(&arguments, &saved, own_port)?;
+    let own = Own { port: own_port, certificate: certificate(&gateway.tls, context)? };
+    let order = order(&arguments, &saved, own)?;
     if let Some(definition) = order.definition.clone() {
         // A wrong target, option or configuration is said before anything is started.
         let resolving = tokio::task::spawn_blocking(move || {
@@ -85,8 +87,28 @@ async fn expose(context: &Context, arguments: Arguments) -> anyhow::Result<ExitC
     finish(context, &status)
 }
 
-/// What is asked of the supervisor, with `own_port` as the gateway's.
-fn order(arguments: &Arguments, saved: &Remotes, own_port: u16) -> Result<Order, Problem> {
+/// The gateway of this machine.
+#[derive(Debug, Clone, Copy)]
+struct Own {
+    port: u16,
+    /// What it shows, where it speaks TLS.
+    certificate: Option<Fingerprint>,
+}
+
+/// The certificate of this machine's gateway, which others are told; class `gateway_down` where it
+/// speaks TLS and has none yet.
+fn certificate(tls: &Tls, context: &Context) -> Result<Option<Fingerprint>, Problem> {
+    if !tls.enabled {
+        return Ok(None);
+    }
+    client::own_certificate(tls, &context.paths).map(Some).ok_or_else(|| {
+        Problem::new(Class::GatewayDown, "the gateway of this machine has no TLS certificate yet")
+            .fix("openclaw gateway run, which makes one, or gateway.tls.certPath")
+    })
+}
+
+/// What is asked of the supervisor, with `own` as the gateway.
+fn order(arguments: &Arguments, saved: &Remotes, own: Own) -> Result<Order, Problem> {
     let (name, base) = subject(arguments, saved)?;
     let before = saved.remotes.get(&name);
     if before.is_some_and(|before| before.kind != Kind::Exposed) {
@@ -103,7 +125,8 @@ fn order(arguments: &Arguments, saved: &Remotes, own_port: u16) -> Result<Order,
         ..Remote::new(arguments.target.clone().unwrap_or_default())
     });
     remote.remote_port = arguments.remote_port.unwrap_or(remote.remote_port);
-    remote.local_port = own_port;
+    remote.local_port = own.port;
+    remote.tls_fingerprint = own.certificate;
     remote.wanted = true;
     arguments.ssh.change(&mut remote.ssh, &current_folder()?)?;
     let is_unchanged = before == Some(&remote);
@@ -177,7 +200,7 @@ mod tests {
 
     fn order_of(words: &[&str], saved: &Remotes) -> Result<Order, Problem> {
         let line = Line::parse_from(["expose"].iter().chain(words));
-        order(&line.arguments, saved, 18789)
+        order(&line.arguments, saved, Own { port: 18789, certificate: None })
     }
 
     fn saved(name: &str, remote: Remote) -> Remotes {

@@ -81,7 +81,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
 
 async fn probe(plan: Plan, deadline: Instant) -> Probed {
     let (id, label) = match (&plan.target.place, plan.target.rule) {
-        (Place::Local(_), _) => ("localLoopback", "Local loopback".to_owned()),
+        (Place::Local { .. }, _) => ("localLoopback", "Local loopback".to_owned()),
         (Place::Address(_), Rule::Configured) => ("configRemote", "Remote (configured)".to_owned()),
         (Place::Address(_), _) => ("explicit", "URL (explicit)".to_owned()),
         (Place::Remote(_), rule) => ("sshTunnel", format!("Remote ({rule})")),
@@ -208,11 +208,11 @@ impl Probed {
             "kind": self.id,
             "url": match &self.plan.target.place {
                 Place::Remote(_) => Value::Null,
-                place @ (Place::Local(_) | Place::Address(_)) => json!(place.to_string()),
+                place @ (Place::Local { .. } | Place::Address(_)) => json!(place.to_string()),
             },
             "remote": match &self.plan.target.place {
                 Place::Remote(name) => json!(name),
-                Place::Local(_) | Place::Address(_) => Value::Null,
+                Place::Local { .. } | Place::Address(_) => Value::Null,
             },
             "active": true,
             "tunnel": Value::Null,

@@ -12,8 +12,9 @@ use super::{
     which::{self, Which, block_on, left},
 };
 use crate::{
-    client::{EVERYTHING, Place, Plan, Reached},
-    config::{Bind, OpenClaw, port_variable, profile_port},
+    client::{EVERYTHING, Place, Plan, Reached, own_certificate},
+    config::{Bind, OpenClaw, Tls, port_variable, profile_port},
+    fingerprint::Fingerprint,
     problem::Problem,
 };
 
@@ -126,6 +127,16 @@ impl Report {
         bind_text(bind.unwrap_or(Bind::Loopback))
     }
 
+    /// What is said of TLS, where the gateway of this machine speaks it.
+    fn tls(&self) -> Option<&Tls> {
+        self.file.as_ref().ok().map(|file| &file.gateway.tls).filter(|tls| tls.enabled)
+    }
+
+    /// The certificate that it shows.
+    fn fingerprint(&self, context: &Context) -> Option<Fingerprint> {
+        own_certificate(self.tls()?, &context.paths)
+    }
+
     fn rows(&self, context: &Context, port: u16) -> Vec<(&'static str, String)> {
         let config = context.paths.config.display();
         let config = match &self.file {
@@ -143,6 +154,11 @@ impl Report {
             ("Bind", format!("{}, port {port}", self.bind())),
             ("Port", listener),
         ];
+        if self.tls().is_some() {
+            let shown = self.fingerprint(context);
+            let shown = shown.map_or_else(|| "no certificate yet".to_owned(), |it| it.to_string());
+            rows.push(("TLS", shown));
+        }
         match &self.probe {
             None => rows.push(("Probe", "skipped".to_owned())),
             Some(Ok((plan, reached))) => {
@@ -180,6 +196,9 @@ impl Report {
             "gateway": {
                 "bindMode": self.bind(),
                 "port": port,
+                "tls": self.tls().map(|_| json!({
+                    "enabled": true, "fingerprint": self.fingerprint(context),
+                })),
                 "probeUrl": self.probe_url(),
                 "version": self.hello().map(|(_, reached)| &reached.gateway.hello.server.version),
             },
@@ -203,7 +222,7 @@ impl Report {
     fn probe_url(&self) -> Option<String> {
         match &self.hello()?.0.target.place {
             Place::Remote(_) => None,
-            place @ (Place::Local(_) | Place::Address(_)) => Some(place.to_string()),
+            place @ (Place::Local { .. } | Place::Address(_)) => Some(place.to_string()),
         }
     }
 }

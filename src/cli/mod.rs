@@ -33,6 +33,7 @@ mod remote_install;
 mod ssh_options;
 mod status;
 mod systemd;
+mod talk;
 mod watch;
 mod which;
 mod written;

@@ -1,22 +1,30 @@
 //! `openclaw nodes`: who the nodes are, what they may do, and commands on them.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use serde_json::{Value, json};
 
 use super::{
     Context,
-    devices::{approval, shown},
+    devices::{approval, shown as words},
     output::period,
-    which::{Which, block_on, left, reach},
+    talk::{Talk, typed, with_gateway},
+    which::Which,
 };
 use crate::{
-    client::{EVERYTHING, Reached},
     problem::{Class, Problem},
+    protocol::{
+        NodeDescribeReply, NodeEntry, NodeListReply, NodePairListReply, NodePairRequest,
+        NodeSkillName,
+    },
 };
 
-/// Beyond the node's own time, what an invocation may take on the way, milliseconds.
-const ON_THE_WAY_MS: u64 = 10_000;
+/// The method that lists the nodes.
+const LIST: &str = "node.list";
+/// The method that lists what they ask to offer.
+const PAIR_LIST: &str = "node.pair.list";
+/// Beyond the node's own time, what an invocation may take on the way.
+const ON_THE_WAY: Duration = Duration::from_secs(10);
 /// The shortest beginning of an id that names a node.
 const MIN_PREFIX: usize = 6;
 
@@ -132,91 +140,125 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
 }
 
 fn status(context: &Context, shown: &Shown) -> anyhow::Result<ExitCode> {
-    with_gateway(context, &shown.which, 0, async |talk| {
-        let mut reply = talk.call("node.list", json!({})).await?;
-        if let Some(nodes) = reply.get_mut("nodes").and_then(Value::as_array_mut) {
-            nodes.retain(|node| !shown.connected || is_connected(node));
-        }
+    with_gateway(context, &shown.which, Duration::ZERO, async |talk| {
+        let mut answer = talk.call(LIST, json!({})).await?;
+        let NodeListReply { mut nodes, .. } = typed(LIST, &answer)?;
         if context.output.is_json() {
-            return context.output.value(&reply);
+            if let Some(nodes) = answer.get_mut("nodes").and_then(Value::as_array_mut) {
+                nodes.retain(|node| !shown.connected || is_connected(node));
+            }
+            return context.output.value(&answer);
         }
-        table(context, items(&reply, "nodes"), "no nodes");
+        nodes.retain(|node| !shown.connected || node.connected);
+        table(context, &nodes, "no nodes");
         Ok(())
     })
 }
 
 fn list(context: &Context, shown: &Shown) -> anyhow::Result<ExitCode> {
-    with_gateway(context, &shown.which, 0, async |talk| {
-        let nodes = talk.call("node.list", json!({})).await?;
-        let pairing = talk.call("node.pair.list", json!({})).await?;
-        let mut paired = items(&nodes, "nodes").to_vec();
-        paired.retain(|node| !shown.connected || is_connected(node));
-        let pending = items(&pairing, "pending");
+    with_gateway(context, &shown.which, Duration::ZERO, async |talk| {
+        let answer = talk.call(LIST, json!({})).await?;
+        let pairing = talk.call(PAIR_LIST, json!({})).await?;
         if context.output.is_json() {
+            // Another gateway's lists may hold more than we know of.
+            let mut paired = items(&answer, "nodes").to_vec();
+            paired.retain(|node| !shown.connected || is_connected(node));
+            let pending = items(&pairing, "pending");
             return context.output.value(&json!({"pending": pending, "paired": paired}));
         }
-        table_of_requests(context, pending);
-        table(context, &paired, "no paired nodes");
+        let NodeListReply { mut nodes, .. } = typed(LIST, &answer)?;
+        nodes.retain(|node| !shown.connected || node.connected);
+        let NodePairListReply { pending, .. } = typed(PAIR_LIST, &pairing)?;
+        table_of_requests(context, &pending);
+        table(context, &nodes, "no paired nodes");
         Ok(())
     })
 }
 
 fn describe(context: &Context, one: &One) -> anyhow::Result<ExitCode> {
-    with_gateway(context, &one.which, 0, async |talk| {
-        let node = talk.find(&one.node).await?;
-        let node = talk.call("node.describe", json!({"nodeId": node})).await?;
+    const METHOD: &str = "node.describe";
+    with_gateway(context, &one.which, Duration::ZERO, async |talk| {
+        let node = meant(talk, &one.node).await?;
+        let answer = talk.call(METHOD, json!({"nodeId": node})).await?;
         if context.output.is_json() {
-            return context.output.value(&node);
+            return context.output.value(&answer);
         }
-        let list = |name: &str| items(&node, name).iter().map(text).collect::<Vec<_>>().join(", ");
-        let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
-        let of = |name: &str| node.get(name).map(text).unwrap_or_default();
-        context.output.rows(&[
-            ("Node", format!("{} · {}", name_of(&node), of("nodeId"))),
-            ("State", state_of(&node)),
-            ("Platform", format!("{} · version {}", of("platform"), of("version"))),
-            ("May do", or_none(list("caps"))),
-            ("Commands", or_none(list("commands"))),
-            ("Asks for", or_none(list("pendingDeclaredCommands"))),
-        ]);
+        let NodeDescribeReply { node, node_skills, .. } = typed(METHOD, &answer)?;
+        context.output.rows(&description(&node, &node_skills));
         Ok(())
     })
 }
 
-fn pending(context: &Context, which: &Which) -> anyhow::Result<ExitCode> {
-    with_gateway(context, which, 0, async |talk| {
-        let pairing = talk.call("node.pair.list", json!({})).await?;
-        let pending = items(&pairing, "pending");
-        if context.output.is_json() {
-            return context.output.value(&pending);
+fn description(node: &NodeEntry, skills: &[NodeSkillName]) -> Vec<(&'static str, String)> {
+    let list = |names: Option<&Vec<String>>| match names {
+        Some(names) if !names.is_empty() => {
+            names.iter().map(|name| words(name)).collect::<Vec<_>>().join(", ")
         }
+        Some(_) | None => "none".to_owned(),
+    };
+    let or_unknown = |text: &Option<String>| words(text.as_deref().unwrap_or("unknown"));
+    let mut rows = vec![
+        ("Node", format!("{} · {}", name_of(node), words(&node.node_id))),
+        ("State", state_of(node)),
+        (
+            "Platform",
+            format!("{} · version {}", or_unknown(&node.platform), or_unknown(&node.version)),
+        ),
+        ("May do", list(Some(&node.caps))),
+        ("Commands", list(Some(&node.commands))),
+        ("Asks for", list(node.pending_declared_commands.as_ref())),
+    ];
+    let tools = node.node_plugin_tools.iter().flatten().map(|tool| words(&tool.name));
+    let skills = skills.iter().map(|skill| words(&skill.name));
+    let hosting = node.worker_slots.map(|slots| format!("{} of {}", slots.available, slots.total));
+    for (title, names) in [
+        ("Tools", tools.collect::<Vec<_>>()),
+        ("Skills", skills.collect()),
+        ("Free workers", hosting.into_iter().collect()),
+        ("To do", node.issues.iter().flatten().map(|issue| words(&issue.update_command)).collect()),
+    ] {
+        if !names.is_empty() {
+            rows.push((title, names.join(", ")));
+        }
+    }
+    rows
+}
+
+fn pending(context: &Context, which: &Which) -> anyhow::Result<ExitCode> {
+    with_gateway(context, which, Duration::ZERO, async |talk| {
+        let pairing = talk.call(PAIR_LIST, json!({})).await?;
+        if context.output.is_json() {
+            return context.output.value(&items(&pairing, "pending"));
+        }
+        let NodePairListReply { pending, .. } = typed(PAIR_LIST, &pairing)?;
         if pending.is_empty() {
             context.output.line("nothing waits for approval");
         }
-        table_of_requests(context, pending);
+        table_of_requests(context, &pending);
         Ok(())
     })
 }
 
 fn decide(context: &Context, request: &Request, method: &str) -> anyhow::Result<ExitCode> {
-    with_gateway(context, &request.which, 0, async |talk| {
-        let reply = talk.call(method, json!({"requestId": request.request})).await?;
+    with_gateway(context, &request.which, Duration::ZERO, async |talk| {
+        let answer = talk.call(method, json!({"requestId": request.request})).await?;
         if context.output.is_json() {
-            return context.output.value(&reply);
+            return context.output.value(&answer);
         }
-        let node = reply.get("node").unwrap_or(&reply);
+        let of = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str);
+        let name = of("/node/displayName").or_else(|| of("/node/nodeId")).or_else(|| of("/nodeId"));
         let word = if method.ends_with("approve") { "approved" } else { "rejected" };
-        context.output.line(format!("{word} what {} asked to offer", name_of(node)));
+        context.output.line(format!("{word} what {} asked to offer", words(name.unwrap_or("it"))));
         Ok(())
     })
 }
 
 fn remove(context: &Context, one: &One) -> anyhow::Result<ExitCode> {
-    with_gateway(context, &one.which, 0, async |talk| {
-        let node = talk.find(&one.node).await?;
-        let reply = talk.call("node.pair.remove", json!({"nodeId": node})).await?;
+    with_gateway(context, &one.which, Duration::ZERO, async |talk| {
+        let node = meant(talk, &one.node).await?;
+        let answer = talk.call("node.pair.remove", json!({"nodeId": node})).await?;
         if context.output.is_json() {
-            return context.output.value(&reply);
+            return context.output.value(&answer);
         }
         context.output.line(format!("{} is no node any more", one.node));
         Ok(())
@@ -224,12 +266,12 @@ fn remove(context: &Context, one: &One) -> anyhow::Result<ExitCode> {
 }
 
 fn rename(context: &Context, rename: &Rename) -> anyhow::Result<ExitCode> {
-    with_gateway(context, &rename.which, 0, async |talk| {
-        let node = talk.find(&rename.node).await?;
+    with_gateway(context, &rename.which, Duration::ZERO, async |talk| {
+        let node = meant(talk, &rename.node).await?;
         let params = json!({"nodeId": node, "displayName": rename.name});
-        let reply = talk.call("node.rename", params).await?;
+        let answer = talk.call("node.rename", params).await?;
         if context.output.is_json() {
-            return context.output.value(&reply);
+            return context.output.value(&answer);
         }
         context.output.line(format!("{} is now called {}", rename.node, rename.name));
         Ok(())
@@ -249,183 +291,139 @@ fn invoke(context: &Context, invoke: &Invoke) -> anyhow::Result<ExitCode> {
     }
     let key = invoke.idempotency_key.clone();
     let key = key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-    let patience = invoke.invoke_timeout + ON_THE_WAY_MS;
+    let patience = Duration::from_millis(invoke.invoke_timeout) + ON_THE_WAY;
     with_gateway(context, &invoke.which, patience, async |talk| {
-        let node = talk.find(&invoke.node).await?;
+        let node = meant(talk, &invoke.node).await?;
         let request = json!({
             "nodeId": node, "command": invoke.command, "params": params,
             "timeoutMs": invoke.invoke_timeout, "idempotencyKey": key,
         });
-        let reply = talk.call("node.invoke", request).await?;
+        let answer = talk.call("node.invoke", request).await?;
         if context.output.is_json() {
-            return context.output.value(&reply);
+            return context.output.value(&answer);
         }
-        let payload = reply.get("payload").unwrap_or(&Value::Null);
+        let payload = answer.get("payload").unwrap_or(&Value::Null);
         context.output.line(serde_json::to_string_pretty(payload)?);
         Ok(())
     })
 }
 
-/// A gateway that has been reached, and until when it may answer.
-struct Talk {
-    reached: Reached,
-    deadline: tokio::time::Instant,
+/// Every node, as the gateway tells of it.
+async fn nodes(talk: &Talk) -> Result<Vec<NodeEntry>, Problem> {
+    let answer = talk.call(LIST, json!({})).await?;
+    Ok(typed::<NodeListReply>(LIST, &answer)?.nodes)
 }
 
-impl Talk {
-    async fn call(&self, method: &str, params: Value) -> anyhow::Result<Value> {
-        Ok(self.reached.gateway.call(method, Some(params), left(self.deadline)).await?)
-    }
-
-    /// The id of the node that a person means.
-    async fn find(&self, meant: &str) -> anyhow::Result<String> {
-        let reply = self.call("node.list", json!({})).await?;
-        Ok(find(items(&reply, "nodes"), meant)?)
-    }
-}
-
-/// Reaches the gateway, and compares its identity before anything is asked of it.
-fn with_gateway(
-    context: &Context,
-    which: &Which,
-    at_least_ms: u64,
-    work: impl AsyncFnOnce(&Talk) -> anyhow::Result<()>,
-) -> anyhow::Result<ExitCode> {
-    let plan = which.plan(context)?;
-    block_on(async {
-        let patience = which.patience().max(std::time::Duration::from_millis(at_least_ms));
-        let deadline = tokio::time::Instant::now() + patience;
-        let reached = reach(context, &plan, EVERYTHING, deadline).await?;
-        reached.verify(left(deadline)).await?;
-        let talk = Talk { reached, deadline };
-        work(&talk).await?;
-        talk.reached.gateway.close().await;
-        Ok(ExitCode::SUCCESS)
-    })
+/// The id of the node that a person means.
+async fn meant(talk: &Talk, words: &str) -> Result<String, Problem> {
+    find(&nodes(talk).await?, words)
 }
 
 /// An exact id or address first, then a name, then the beginning of an id; of several, those that
 /// are connected.
-fn find(nodes: &[Value], meant: &str) -> Result<String, Problem> {
-    let is = |node: &Value, key: &str| node.get(key).and_then(Value::as_str) == Some(meant);
-    let named = |node: &Value| {
-        let name = node.get("displayName").and_then(Value::as_str);
-        name.is_some_and(|name| name.eq_ignore_ascii_case(meant))
-    };
-    let begins = |node: &Value| {
-        let id = node.get("nodeId").and_then(Value::as_str);
-        meant.len() >= MIN_PREFIX && id.is_some_and(|id| id.starts_with(meant))
-    };
-    let pick = |fits: &dyn Fn(&Value) -> bool| -> Vec<&Value> {
+fn find(nodes: &[NodeEntry], meant: &str) -> Result<String, Problem> {
+    let pick = |fits: &dyn Fn(&NodeEntry) -> bool| -> Vec<&NodeEntry> {
         nodes.iter().filter(|node| fits(node)).collect()
     };
-    let mut found = pick(&|node| is(node, "nodeId") || is(node, "remoteIp"));
+    let is_named = |node: &NodeEntry| {
+        node.display_name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(meant))
+    };
+    let mut found = pick(&|node| node.node_id == meant || node.remote_ip.as_deref() == Some(meant));
     if found.is_empty() {
-        found = pick(&named);
+        found = pick(&is_named);
     }
-    if found.is_empty() {
-        found = pick(&begins);
+    if found.is_empty() && meant.len() >= MIN_PREFIX {
+        found = pick(&|node| node.node_id.starts_with(meant));
     }
-    if found.len() > 1 && found.iter().any(|node| is_connected(node)) {
-        found.retain(|node| is_connected(node));
+    if found.len() > 1 && found.iter().any(|node| node.connected) {
+        found.retain(|node| node.connected);
     }
     match found.as_slice() {
-        [one] => {
-            let id = one.get("nodeId").and_then(Value::as_str);
-            Ok(id.unwrap_or_default().to_owned())
-        }
+        [one] => Ok(one.node_id.clone()),
         [] => {
             Err(Problem::new(Class::Usage, format!("no node {meant:?}"))
                 .fix("openclaw nodes status"))
         }
         many => {
-            let ids: Vec<_> = many.iter().filter_map(|node| node.get("nodeId")).map(text).collect();
-            Err(Problem::new(
-                Class::Usage,
-                format!("several nodes are {meant:?}: {}", ids.join(", ")),
-            )
-            .fix("name one by its id"))
+            let ids: Vec<_> = many.iter().map(|node| words(&node.node_id)).collect();
+            let message = format!("several nodes are {meant:?}: {}", ids.join(", "));
+            Err(Problem::new(Class::Usage, message).fix("name one by its id"))
         }
     }
 }
 
-fn table_of_requests(context: &Context, pending: &[Value]) {
-    for request in pending {
-        let of = |name: &str| request.get(name).map(text).unwrap_or_default();
-        let commands: Vec<_> = items(request, "commands").iter().map(text).collect();
+fn table_of_requests(context: &Context, pending: &[NodePairRequest]) {
+    for NodePairRequest { request_id, node, .. } in pending {
+        let commands: Vec<_> = node.commands.iter().map(|command| words(command)).collect();
+        let name = node.display_name.as_ref().unwrap_or(&node.node_id);
         context.output.line(format!(
             "{}  {} ({}) asks to offer: {}",
-            of("requestId"),
-            name_of(request),
-            of("platform"),
+            words(request_id),
+            words(name),
+            words(&node.platform),
             commands.join(", ")
         ));
-        context.output.note(approval("nodes", &of("requestId")));
+        context.output.note(approval("nodes", request_id));
     }
 }
 
-fn table(context: &Context, nodes: &[Value], none: &str) {
+fn table(context: &Context, nodes: &[NodeEntry], none: &str) {
     if nodes.is_empty() {
         context.output.line(none);
     }
     for node in nodes {
-        let of = |name: &str| node.get(name).map(text).unwrap_or_default();
         context.output.line(format!(
             "{}  {}  {}  {} commands  {}",
             name_of(node),
-            of("platform"),
+            words(node.platform.as_deref().unwrap_or("unknown")),
             state_of(node),
-            items(node, "commands").len(),
-            of("nodeId"),
+            node.commands.len(),
+            words(&node.node_id),
         ));
     }
 }
 
-fn state_of(node: &Value) -> String {
-    let approval = node.get("approvalState").map(text).unwrap_or_default();
-    let ms = |key: &str| node.get(key).and_then(Value::as_u64);
-    if is_connected(node) {
+fn state_of(node: &NodeEntry) -> String {
+    let approval = node.approval_state.name();
+    if node.connected {
         return format!("connected, {approval}");
     }
-    let since = ms("lastConnectedAtMs").map(|at| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-        period(now.saturating_sub(at))
-    });
-    match since {
-        Some(since) => format!("away, last connected {since} ago, {approval}"),
-        None => format!("never connected, {approval}"),
-    }
+    let Some(at) = node.last_connected_at_ms else {
+        return format!("never connected, {approval}");
+    };
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+    format!("away, last connected {} ago, {approval}", period(now.saturating_sub(at)))
 }
 
 fn is_connected(node: &Value) -> bool {
     node.get("connected").and_then(Value::as_bool).unwrap_or(false)
 }
 
-fn name_of(node: &Value) -> String {
-    let name = node.get("displayName").or_else(|| node.get("nodeId"));
-    name.map(text).unwrap_or_default()
+fn name_of(node: &NodeEntry) -> String {
+    words(node.display_name.as_ref().unwrap_or(&node.node_id))
 }
 
 fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-fn text(value: &Value) -> String {
-    shown(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn node(id: &str, name: &str, connected: bool) -> NodeEntry {
+        let (node_id, display_name) = (id.to_owned(), Some(name.to_owned()));
+        NodeEntry { node_id, display_name, connected, ..NodeEntry::default() }
+    }
+
     #[test]
     fn a_node_is_found_by_id_address_name_or_the_beginning_of_its_id() {
-        let nodes = [
-            json!({"nodeId": "abcdef0123", "displayName": "Desk", "connected": false}),
-            json!({"nodeId": "abcdef9999", "displayName": "desk", "connected": true}),
-            json!({"nodeId": "ffffff", "displayName": "abcdef0123", "remoteIp": "192.0.2.7"}),
-        ];
+        let elsewhere = NodeEntry {
+            remote_ip: Some("192.0.2.7".to_owned()),
+            ..node("ffffff", "abcdef0123", false)
+        };
+        let nodes =
+            [node("abcdef0123", "Desk", false), node("abcdef9999", "desk", true), elsewhere];
         let found = |meant: &str| find(&nodes, meant).ok();
         assert_eq!(found("abcdef0123").as_deref(), Some("abcdef0123"), "an id goes before a name");
         assert_eq!(found("192.0.2.7").as_deref(), Some("ffffff"));
@@ -433,10 +431,30 @@ mod tests {
         assert_eq!(found("abcdef").as_deref(), Some("abcdef9999"));
         assert_eq!(found("ffff"), None, "too short a beginning");
         assert_eq!(find(&nodes, "nobody").unwrap_err().class, Class::Usage);
-        let both = [
-            json!({"nodeId": "a", "displayName": "x"}),
-            json!({"nodeId": "b", "displayName": "x"}),
-        ];
+        let both = [node("a", "x", false), node("b", "x", false)];
         assert!(find(&both, "x").unwrap_err().message.contains("a, b"));
+    }
+
+    #[test]
+    fn a_nodes_own_words_do_not_reach_the_terminal_as_commands() {
+        let evil = NodeEntry {
+            platform: Some("lin\u{1b}[31mux".to_owned()),
+            pending_declared_commands: Some(vec!["a\nb".to_owned()]),
+            ..node("id\r", "evil\u{1b}[2J\nname", true)
+        };
+        let shown: String = description(&evil, &[]).into_iter().map(|(_, text)| text).collect();
+        assert!(!shown.contains(char::is_control), "{shown:?}");
+        assert!(shown.contains("evil[2Jname"), "{shown}");
+    }
+
+    #[test]
+    fn another_gateways_words_for_a_node_are_read_as_far_as_they_are_known() {
+        let told = json!({"ts": 1, "nodes": [
+            {"nodeId": "a", "approvalState": "something-new", "paired": true, "active": true},
+            {"nodeId": "b", "approvalState": "pending-reapproval", "connected": true},
+        ]});
+        let NodeListReply { nodes, .. } = typed(LIST, &told).unwrap();
+        let states: Vec<_> = nodes.iter().map(|node| node.approval_state.name()).collect();
+        assert_eq!(states, ["unapproved", "pending-reapproval"]);
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::{remote::LOCAL, ssh_options};
 use crate::{
     config::{self, Kind, Listen, OpenClaw, Remote, Remotes, check_name},
+    fingerprint::Fingerprint,
     problem::{Class, Problem},
     ssh,
 };
@@ -41,6 +42,10 @@ pub(super) struct Arguments {
     /// The gateway's port on the far side [default: 18789]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) remote_port: Option<u16>,
+    /// The certificate that the gateway shows (`openclaw gateway status` over there prints it); TLS
+    /// is spoken through the tunnel then. `none` for a gateway without TLS
+    #[arg(long, value_name = "SHA256")]
+    pub(super) tls_fingerprint: Option<String>,
     /// The gateway's token (others can see it in the process list; prefer --token-file)
     #[arg(long)]
     pub(super) token: Option<String>,
@@ -188,6 +193,9 @@ fn definition(
         },
     };
     remote.remote_port = arguments.remote_port.unwrap_or(remote.remote_port);
+    if let Some(text) = &arguments.tls_fingerprint {
+        remote.tls_fingerprint = pin(text)?;
+    }
     remote.companions |= arguments.companions;
     let folder = current_folder()?;
     arguments.ssh.change(&mut remote.ssh, &folder)?;
@@ -211,6 +219,20 @@ fn definition(
     check_destinations(&remote, own_gateway)?;
     remote.wanted = true;
     Ok(remote)
+}
+
+/// The certificate to pin; `none` for no TLS.
+fn pin(text: &str) -> Result<Option<Fingerprint>, Problem> {
+    if text == "none" {
+        return Ok(None);
+    }
+    Fingerprint::parse(text).map(Some).ok_or_else(|| {
+        Problem::new(
+            Class::Usage,
+            format!("--tls-fingerprint is no SHA-256 of a certificate: {text:?}"),
+        )
+        .fix("over there: openclaw gateway status prints it: sha256: and 64 hex digits")
+    })
 }
 
 /// Where the person stands.

@@ -274,6 +274,7 @@ pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
     } else {
         add("local", text(remote, "/localUrl"));
     }
+    add("TLS", text(remote, "/tlsFingerprint"));
     if let Some(proof) = remote.pointer("/proof").filter(|proof| !proof.is_null()) {
         let who =
             if text(proof, "/kind") == "gateway" { "gateway answered" } else { "SSH answered" };

@@ -156,13 +156,13 @@ impl Report {
         let target = &self.plan.target;
         let far = match &target.place {
             Place::Remote(_) => true,
-            Place::Local(_) => false,
+            Place::Local { .. } => false,
             Place::Address(_) => target.rule == Rule::Configured,
         };
         let tunnel = self.remote.as_ref().and_then(|remote| remote.get("localUrl")).cloned();
         let url = match &target.place {
             Place::Remote(_) => tunnel.unwrap_or_default(),
-            place @ (Place::Local(_) | Place::Address(_)) => json!(place.to_string()),
+            place @ (Place::Local { .. } | Place::Address(_)) => json!(place.to_string()),
         };
         let answers = self.answers.as_ref().ok();
         let hello = answers.map(|answers| &answers.reached.gateway.hello);

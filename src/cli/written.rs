@@ -6,21 +6,31 @@ use super::Context;
 use crate::{
     client::Credential,
     config::{Current, Edit, KeyPath, Run, change},
+    fingerprint::Fingerprint,
     problem::Problem,
 };
 
-/// Writes that the gateway is reached at the local `port` with `credential`, and says so: the
+/// How the gateway is reached on this machine.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way {
+    /// The local port.
+    pub(super) port: u64,
+    /// The gateway's certificate, where it speaks TLS.
+    pub(super) tls_fingerprint: Option<Fingerprint>,
+}
+
+/// Writes that the gateway is reached that `way` with `credential`, and says so: the
 /// secret stands there as it is, which is where OpenClaw's programs look for it.
 pub(super) fn write(
     context: &Context,
     name: &str,
-    port: u64,
+    way: Way,
     credential: &Credential,
 ) -> Result<(), Problem> {
     let mut was_local = false;
     let outcome = change(&context.paths, Run::Real, |current| {
         was_local = current.own.pointer("/gateway/mode") == Some(&json!("local"));
-        Ok(edits(current, port, credential))
+        Ok(edits(current, way, credential))
     });
     let outcome = outcome.map_err(|problem| {
         let message = format!("`{name}` is up and saved, but {}", problem.message);
@@ -46,13 +56,20 @@ pub(super) fn write(
 }
 
 /// What has to change; a secret that is referred to and right is left where it is.
-fn edits(current: &Current, port: u64, credential: &Credential) -> Vec<Edit> {
+fn edits(current: &Current, way: Way, credential: &Credential) -> Vec<Edit> {
+    let scheme = if way.tls_fingerprint.is_some() { "wss" } else { "ws" };
     let remote = |key: &str| KeyPath::of(&["gateway", "remote", key]);
     let mut edits = vec![
         Edit::Set(KeyPath::of(&["gateway", "mode"]), json!("remote")),
-        Edit::Set(remote("url"), json!(format!("ws://127.0.0.1:{port}"))),
+        Edit::Set(remote("url"), json!(format!("{scheme}://127.0.0.1:{}", way.port))),
         Edit::Set(remote("transport"), json!("direct")),
     ];
+    let pin = remote("tlsFingerprint");
+    match way.tls_fingerprint {
+        Some(fingerprint) => edits.push(Edit::Set(pin, json!(fingerprint))),
+        None if pin.find(&current.own).is_some() => edits.push(Edit::Unset(pin)),
+        None => {}
+    }
     for (key, secret) in [("token", &credential.token), ("password", &credential.password)] {
         let path = remote(key);
         let there = path.find(&current.whole);

@@ -136,7 +136,7 @@ pub(crate) fn choose(
                 .or(|| if name == CONFIG_REMOTE { of_remote(gateway) } else { Ok(empty()) })?
                 .or(|| Ok(environment))
         }
-        (Place::Local(_), _) => of_local(gateway, environment, own_token),
+        (Place::Local { .. }, _) => of_local(gateway, environment, own_token),
     }
 }
 
@@ -255,7 +255,8 @@ mod tests {
     }
 
     fn opened(host_key: Option<&str>, remote_port: u16) -> Opened {
-        Opened { host_key: host_key.map(str::to_owned), remote_port }
+        let host_key = host_key.map(str::to_owned);
+        Opened { host_key, remote_port, tls_fingerprint: None }
     }
 
     fn gateway() -> Gateway {
@@ -279,7 +280,7 @@ mod tests {
     }
 
     fn local() -> Target {
-        target(Rule::Local, Place::Local(1))
+        target(Rule::Local, Place::Local { port: 1, is_tls: false })
     }
 
     /// The chosen token and its source, with everything on offer but what `without` takes away.

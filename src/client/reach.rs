@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     Address, Asked, Credential, Gateway, Login, Place, Source, Sources, Surroundings, Target,
     address::{Host, may_be_plain},
+    cover::covered,
     credential, own_certificate, target,
     tls::{self, NoTls, Trust},
 };
@@ -80,7 +81,7 @@ impl Plan {
     fn saved(&self) -> Result<Option<config::Credential>, Problem> {
         match &self.target.place {
             Place::Remote(name) => Ok(Credentials::load(&self.paths)?.remotes.remove(name)),
-            Place::Local(_) | Place::Address(_) => Ok(None),
+            Place::Local { .. } | Place::Address(_) => Ok(None),
         }
     }
 
@@ -94,7 +95,7 @@ impl Plan {
         let name = self.target.place.to_string();
         let mut carried = None;
         let reached = match &self.target.place {
-            Place::Local(port) => {
+            Place::Local { port, .. } => {
                 let address = self.local(*port)?;
                 let credential = self.credential(None)?;
                 (self.log_in_at(&address, &credential, scopes, deadline).await, credential.source)
@@ -109,9 +110,14 @@ impl Plan {
                     control::open(&self.paths.endpoint(), remote, control::Edition::Kept, limit)
                         .await?;
                 let credential = self.credential(Some(&opened))?;
-                let url = format!("ws://127.0.0.1:{}", opened.remote_port);
+                let (pin, port) = (opened.tls_fingerprint, opened.remote_port);
+                let url = format!("ws://127.0.0.1:{port}");
                 let login = Login { url: &url, name: &name, credential: &credential, scopes };
-                let gateway = match Gateway::log_in(stream, login, deadline).await {
+                let outcome = match covered(stream, pin, port, deadline).await {
+                    Ok(stream) => Gateway::log_in(stream, login, deadline).await,
+                    Err(problem) => Err(problem),
+                };
+                let gateway = match outcome {
                     Ok(gateway) => Ok(gateway),
                     Err(problem) => Err(bearer.explain(problem).await),
                 };
@@ -168,7 +174,7 @@ impl Plan {
         opened: Option<&control::Opened>,
     ) -> Result<Credential, Problem> {
         let own_token = match self.target.place {
-            Place::Local(_) => file::read_private(&self.paths.gateway_token())?
+            Place::Local { .. } => file::read_private(&self.paths.gateway_token())?
                 .map(|text| Secret::new(text.trim())),
             Place::Address(_) | Place::Remote(_) => None,
         };
@@ -195,7 +201,7 @@ impl Plan {
             return Problem::new(Class::Unreachable, format!("cannot reach {place}: {error}"));
         }
         match place {
-            Place::Local(port) => Problem::new(
+            Place::Local { port, .. } => Problem::new(
                 Class::GatewayDown,
                 format!("no gateway runs on this machine: nothing listens on port {port}"),
             )
@@ -217,7 +223,7 @@ impl Plan {
             return problem;
         }
         match &self.target.place {
-            Place::Local(_) => problem.fix("openclaw gateway status"),
+            Place::Local { .. } => problem.fix("openclaw gateway status"),
             Place::Address(_) => problem,
             Place::Remote(name) => problem.fix(format!(
                 "on the far machine: openclaw gateway run; here: openclaw remote status {name}"
@@ -284,20 +290,19 @@ fn start_command(port: u16) -> String {
 /// Why the certificate or the handshake was not good enough, and what to type.
 fn no_tls(url: &str, why: &NoTls) -> Problem {
     match why {
-        NoTls::OtherCertificate { shown, .. } => Problem::new(
-            Class::HostKey,
-            format!("nothing was sent to {url}: {why}"),
-        )
-        .code("TLS_PIN_MISMATCH")
-        .fix(format!(
-            "if the certificate was renewed on purpose (openclaw gateway run over there prints \
-             it), set the pin to {shown}"
-        )),
+        NoTls::OtherCertificate { shown, .. } => {
+            Problem::new(Class::HostKey, format!("nothing was sent to {url}: {why}"))
+                .code("TLS_PIN_MISMATCH")
+                .fix(format!(
+                    "if the certificate was renewed on purpose (openclaw gateway status over there \
+             prints it), set the pin to {shown}"
+                ))
+        }
         NoTls::Untrusted { shown, .. } => {
             Problem::new(Class::HostKey, format!("nothing was sent to {url}: {why}"))
                 .code("TLS_UNTRUSTED")
                 .fix(format!(
-                    "compare it with what openclaw gateway run prints over there, then: \
+                    "compare it with what openclaw gateway status prints over there, then: \
              --tls-fingerprint {shown}"
                 ))
         }
@@ -425,7 +430,11 @@ mod tests {
         let mut stream = greet(supervisor).await;
         let call: control::Call = control::read(&mut stream).await.unwrap();
         assert!(matches!(call.request, control::Request::Open { name, .. } if name == "vps"));
-        let opened = control::Opened { host_key: Some(host_key.to_owned()), remote_port: 18789 };
+        let opened = control::Opened {
+            host_key: Some(host_key.to_owned()),
+            remote_port: 18789,
+            tls_fingerprint: None,
+        };
         control::write(&mut stream, &control::Reply::Opened(opened)).await.unwrap();
         stream
     }

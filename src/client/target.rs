@@ -68,8 +68,13 @@ pub(crate) struct Target {
 /// Where a gateway is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// On this machine, at a port.
-    Local(u16),
+    /// On this machine.
+    Local {
+        /// Its port.
+        port: u16,
+        /// Whether it speaks TLS, as `openclaw.json` says.
+        is_tls: bool,
+    },
     /// At an address.
     Address(Address),
     /// Behind the remote of this name.
@@ -121,7 +126,10 @@ impl fmt::Display for Rule {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Local(port) => write!(f, "ws://127.0.0.1:{port}"),
+            Self::Local { port, is_tls } => {
+                let scheme = if *is_tls { "wss" } else { "ws" };
+                write!(f, "{scheme}://127.0.0.1:{port}")
+            }
             Self::Address(address) => address.fmt(f),
             Self::Remote(name) => write!(f, "remote `{name}`"),
         }
@@ -142,7 +150,7 @@ pub(crate) fn choose(
 ) -> Result<Target, Problem> {
     let local = |rule, port: Option<u16>| {
         let port = port.unwrap_or_else(|| gateway.own_port());
-        Ok(Target { rule, place: Place::Local(port) })
+        Ok(Target { rule, place: Place::Local { port, is_tls: gateway.tls.enabled } })
     };
     if let Some(url) = &asked.url {
         return explicit_url(asked, url);
@@ -238,8 +246,8 @@ fn parse_port(text: &str) -> Result<u16, Problem> {
 /// The remote called `name`, `local` being this machine.
 fn named(rule: Rule, name: &str, remotes: &Remotes, gateway: &Gateway) -> Result<Target, Problem> {
     if name == "local" {
-        let port = gateway.own_port();
-        return Ok(Target { rule, place: Place::Local(port) });
+        let place = Place::Local { port: gateway.own_port(), is_tls: gateway.tls.enabled };
+        return Ok(Target { rule, place });
     }
     if name != CONFIG_REMOTE || !is_ssh(&gateway.remote) {
         remotes.named(name)?;
@@ -270,29 +278,13 @@ fn configured(gateway: &Gateway) -> Result<Target, Problem> {
         )
         .fix("openclaw remote connect user@host"));
     };
-    let address = Address::parse(url).and_then(|address| address.pinned(configured_pin(remote)?));
+    let address = Address::parse(url).and_then(|address| address.pinned(remote.pin()?));
     let address = address.map_err(|problem| Problem {
         class: Class::Config,
         message: format!("gateway.remote.url in openclaw.json: {}", problem.message),
         ..problem
     })?;
     Ok(Target { rule, place: Place::Address(address) })
-}
-
-/// The certificate of `gateway.remote.tlsFingerprint`; one that cannot be read is never left out.
-fn configured_pin(remote: &RemoteGateway) -> Result<Option<Fingerprint>, Problem> {
-    let Some(text) = remote.tls_fingerprint.as_deref().filter(|text| !text.trim().is_empty())
-    else {
-        return Ok(None);
-    };
-    match Fingerprint::parse(text) {
-        Some(fingerprint) => Ok(Some(fingerprint)),
-        None => Err(Problem::new(
-            Class::Config,
-            format!("gateway.remote.tlsFingerprint is no SHA-256 of a certificate: {text:?}"),
-        )
-        .fix("openclaw gateway run prints it over there: sha256: and 64 hex digits")),
-    }
 }
 
 #[cfg(test)]
@@ -346,27 +338,27 @@ mod tests {
         asked = Asked { remote: text("home"), ..Asked::default() };
         wins!(Remote, remote("home"));
         asked = Asked { local_gateway: true, ..Asked::default() };
-        wins!(LocalGateway, Place::Local(3));
+        wins!(LocalGateway, Place::Local { port: 3, is_tls: false });
         asked = Asked { local_gateway: true, port: Some(9), ..Asked::default() };
-        wins!(Port, Place::Local(9));
+        wins!(Port, Place::Local { port: 9, is_tls: false });
         asked = Asked::default();
         wins!(UrlVariable, address("ws://127.0.0.1:2"));
         surroundings.url = None;
         wins!(RemoteVariable, remote("home"));
         surroundings.remote = None;
-        wins!(PortVariable, Place::Local(3));
+        wins!(PortVariable, Place::Local { port: 3, is_tls: false });
         surroundings.port = None;
         wins!(DefaultRemote, remote("vps"));
         remotes.default = text("local");
-        wins!(DefaultRemote, Place::Local(4));
+        wins!(DefaultRemote, Place::Local { port: 4, is_tls: false });
         remotes.default = None;
         wins!(Configured, remote("config"));
         gateway.remote.transport = Some(Transport::Direct);
         wins!(Configured, address("ws://127.0.0.1:5"));
         gateway.mode = Some(Mode::Local);
-        wins!(Local, Place::Local(4));
+        wins!(Local, Place::Local { port: 4, is_tls: false });
         gateway.port = None;
-        wins!(Local, Place::Local(18789));
+        wins!(Local, Place::Local { port: 18789, is_tls: false });
     }
 
     #[test]

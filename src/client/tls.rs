@@ -29,6 +29,8 @@ pub(crate) enum Trust {
     Pin(Fingerprint),
     /// One that an authority in this machine's store vouches for, for the name that was dialled.
     Authorities,
+    /// None: only to see which one is shown.
+    Nobody,
 }
 
 /// Why there is no TLS.
@@ -79,7 +81,9 @@ where
         (Err(_), Some(shown), Trust::Pin(pinned)) if shown != pinned => {
             Err(NoTls::OtherCertificate { shown, pinned })
         }
-        (Err(error), Some(shown), Trust::Authorities) if is_about_certificate(&error) => {
+        (Err(error), Some(shown), Trust::Authorities | Trust::Nobody)
+            if is_about_certificate(&error) =>
+        {
             Err(NoTls::Untrusted { shown, why: error.to_string() })
         }
         (Err(error), ..) => Err(NoTls::Failed(error)),
@@ -167,7 +171,7 @@ impl ServerCertVerifier for Judge {
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
         match self.trust {
             Trust::Pin(pinned) if pinned == shown => Ok(ServerCertVerified::assertion()),
-            Trust::Pin(_) => {
+            Trust::Pin(_) | Trust::Nobody => {
                 let refused = CertificateError::ApplicationVerificationFailure;
                 Err(rustls::Error::InvalidCertificate(refused))
             }
@@ -201,7 +205,7 @@ impl ServerCertVerifier for Judge {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use rustls::{ServerConfig, pki_types::PrivateKeyDer};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio_rustls::TlsAcceptor;
@@ -209,7 +213,7 @@ mod tests {
     use super::*;
 
     /// A far side with a certificate of its own, and what it heard after the handshake.
-    fn far() -> (Fingerprint, TlsAcceptor) {
+    pub(in crate::client) fn far() -> (Fingerprint, TlsAcceptor) {
         let made = rcgen::generate_simple_self_signed(vec!["gateway.example".to_owned()]).unwrap();
         let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes());
         let certificate = made.cert.der().clone();

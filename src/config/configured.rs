@@ -1,10 +1,11 @@
 //! The remote that stands in `openclaw.json`, and the token in somebody else's.
 
 use super::{
-    CONFIG_REMOTE, DEFAULT_PORT, Family, HostKeyPolicy, OpenClaw, Paths, Remote, Remotes,
-    SshOptions, Transport,
+    CONFIG_REMOTE, DEFAULT_PORT, Family, HostKeyPolicy, OpenClaw, Paths, Remote, RemoteGateway,
+    Remotes, SshOptions, Transport,
 };
 use crate::{
+    fingerprint::Fingerprint,
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -45,9 +46,29 @@ impl OpenClaw {
         Ok(Remote {
             ssh,
             remote_port: remote.remote_port.unwrap_or(DEFAULT_PORT),
+            tls_fingerprint: remote.pin()?,
             local_port: remote.url.as_deref().and_then(local_port).unwrap_or(0),
             ..Remote::new(target)
         })
+    }
+}
+
+impl RemoteGateway {
+    /// The certificate of `gateway.remote.tlsFingerprint`; class `config` for one that cannot be
+    /// read, which is never left out.
+    pub(crate) fn pin(&self) -> Result<Option<Fingerprint>, Problem> {
+        let Some(text) = self.tls_fingerprint.as_deref().filter(|text| !text.trim().is_empty())
+        else {
+            return Ok(None);
+        };
+        match Fingerprint::parse(text) {
+            Some(fingerprint) => Ok(Some(fingerprint)),
+            None => Err(Problem::new(
+                Class::Config,
+                format!("gateway.remote.tlsFingerprint is no SHA-256 of a certificate: {text:?}"),
+            )
+            .fix("openclaw gateway status prints it over there: sha256: and 64 hex digits")),
+        }
     }
 }
 

@@ -7,7 +7,6 @@ mod ingress;
 
 use std::{io, path::Path};
 
-use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::{
@@ -23,7 +22,7 @@ use crate::{
     secret::Secret,
 };
 
-pub(crate) use ingress::{ProxyAuth, RateLimit, Tailscale, Tls};
+pub(crate) use ingress::{RateLimit, Tailscale, Tls};
 
 impl Gateway {
     /// The port of this machine's own gateway.
@@ -75,12 +74,6 @@ pub(crate) struct Gateway {
     pub(crate) tls: Tls,
     /// `gateway.tailscale`.
     pub(crate) tailscale: Tailscale,
-    /// `gateway.trustedProxies`: addresses and ranges of proxies whose headers count.
-    #[allow(dead_code, reason = "read and checked with the rest of the file")]
-    pub(crate) trusted_proxies: Vec<IpNet>,
-    /// `gateway.allowRealIpFallback`: whether a trusted proxy may name its client in `X-Real-IP`.
-    #[allow(dead_code, reason = "read and checked with the rest of the file")]
-    pub(crate) allow_real_ip: bool,
 }
 
 /// `gateway.mode`.
@@ -118,9 +111,6 @@ pub(crate) struct Auth {
     pub(crate) password: Option<SecretInput>,
     /// `gateway.auth.allowTailscale`: whether verified Tailscale users need no secret.
     pub(crate) allow_tailscale: Option<bool>,
-    /// `gateway.auth.trustedProxy`.
-    #[allow(dead_code, reason = "read and checked with the rest of the file")]
-    pub(crate) trusted_proxy: Option<ProxyAuth>,
     /// `gateway.auth.rateLimit`.
     pub(crate) rate_limit: RateLimit,
 }
@@ -195,6 +185,10 @@ pub(crate) struct Nodes {
     pub(crate) allow: Vec<String>,
     /// `gateway.nodes.commands.deny`, or the older `gateway.nodes.denyCommands`.
     pub(crate) deny: Vec<String>,
+    /// `gateway.nodes.pluginTools.enabled`: whether tools that nodes publish count; if not said, yes.
+    pub(crate) plugin_tools: Option<bool>,
+    /// `gateway.nodes.allowSkills`: whether skills that nodes publish count; if not said, yes.
+    pub(crate) skills: Option<bool>,
 }
 
 /// A secret as the file has it: known, or named but out of our reach.
@@ -383,7 +377,7 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
         ],
     );
     let custom_bind_host = walk.text(section, "customBindHost");
-    Gateway {
+    let gateway = Gateway {
         mode,
         port,
         usual_port: UsualPort::default(),
@@ -397,9 +391,11 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
         nodes: walk.within(section, "nodes", nodes),
         tls: walk.within(section, "tls", ingress::tls),
         tailscale: walk.within(section, "tailscale", ingress::tailscale),
-        trusted_proxies: walk.networks(section, "trustedProxies"),
-        allow_real_ip: walk.flag(section, "allowRealIpFallback").unwrap_or(false),
-    }
+    };
+    // Checked with the rest; this gateway trusts no proxy.
+    walk.networks(section, "trustedProxies");
+    walk.flag(section, "allowRealIpFallback");
+    gateway
 }
 
 fn nodes(walk: &mut Walk<'_>, section: &mut Section) -> Nodes {
@@ -408,6 +404,9 @@ fn nodes(walk: &mut Walk<'_>, section: &mut Section) -> Nodes {
             .within(section, "pairing", |walk, section| walk.flag(section, "autoApproveLocal")),
         allow: walk.texts(section, "allowCommands"),
         deny: walk.texts(section, "denyCommands"),
+        plugin_tools: walk
+            .within(section, "pluginTools", |walk, section| walk.flag(section, "enabled")),
+        skills: walk.flag(section, "allowSkills"),
     };
     let (allow, deny) = walk.within(section, "commands", |walk, section| {
         (walk.texts(section, "allow"), walk.texts(section, "deny"))
@@ -427,6 +426,7 @@ fn logging(walk: &mut Walk<'_>, section: &mut Section) -> Logging {
 }
 
 fn auth(walk: &mut Walk<'_>, section: &mut Section) -> Auth {
+    walk.within(section, "trustedProxy", ingress::check_proxy);
     Auth {
         mode: walk.choice(
             section,
@@ -441,7 +441,6 @@ fn auth(walk: &mut Walk<'_>, section: &mut Section) -> Auth {
         token: walk.secret(section, "token"),
         password: walk.secret(section, "password"),
         allow_tailscale: walk.flag(section, "allowTailscale"),
-        trusted_proxy: walk.within(section, "trustedProxy", ingress::proxy_auth),
         rate_limit: walk.within(section, "rateLimit", ingress::rate_limit),
     }
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{DEFAULT_PORT, Destination, Forward, Listen, Paths, file};
-use crate::problem::{Class, Problem};
+use crate::{
+    fingerprint::Fingerprint,
+    problem::{Class, Problem},
+};
 
 /// The remote that `gateway.remote` in `openclaw.json` stands for.
 pub(crate) const CONFIG_REMOTE: &str = "config";
@@ -62,6 +65,9 @@ pub(crate) struct Remote {
     pub(crate) remote_port: u16,
     /// The port of ours that leads there; never moves. Of an exposed one the gateway's own.
     pub(crate) local_port: u16,
+    /// The gateway's TLS certificate; without one it speaks none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_fingerprint: Option<Fingerprint>,
     /// `--companions`: whether the port after the gateway's is forwarded as well.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) companions: bool,
@@ -127,6 +133,7 @@ impl Remote {
             ssh: SshOptions::default(),
             remote_port: DEFAULT_PORT,
             local_port: 0,
+            tls_fingerprint: None,
             companions: false,
             forwards: Vec::new(),
             remote_forwards: Vec::new(),
@@ -139,6 +146,11 @@ impl Remote {
     pub(crate) fn companion(&self) -> Option<Forward> {
         let port = self.remote_port.checked_add(1).filter(|_| self.companions)?;
         Some(Forward { listen: Listen::loopback(port), to: Destination::loopback(port) })
+    }
+
+    /// `ws` or `wss`, as the gateway's clients write it.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls_fingerprint.is_some() { "wss" } else { "ws" }
     }
 
     /// Whether it uses local port `port`, or is about to.

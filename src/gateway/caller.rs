@@ -7,7 +7,6 @@ use crate::protocol::{Client, Role, Scope};
 
 /// One authenticated client, as methods may see it.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "what a method may ask of its caller, whether one does already or not")]
 pub(super) struct Caller {
     /// `hello-ok.server.connId`.
     pub(super) connection: String,
@@ -23,8 +22,6 @@ pub(super) struct Caller {
     pub(super) by_device_token: bool,
     /// What it was granted.
     pub(super) scopes: Vec<Scope>,
-    /// Whether it is on this machine's loopback and speaks for itself.
-    pub(super) is_local: bool,
     /// How the connection ends once the request that took its own right away is answered.
     pub(super) farewell: OnceLock<Ending>,
 }

@@ -156,7 +156,7 @@ where
                 let arriving = self.arriving(&connect, &admission, &entrance.peer).await;
                 let arriving =
                     arriving.map_err(|error| self.refuse(&request.id, Refusal::new(error)))?;
-                Ok(self.welcome(&request.id, &connect, admission, entrance, arriving))
+                Ok(self.welcome(&request.id, &connect, admission, entrance, arriving).await)
             }
             Err(refusal) => {
                 let refusal = self.slowed(&connect, refusal, &entrance.peer).await;
@@ -271,7 +271,7 @@ where
     }
 
     /// Makes the client a member and queues `hello-ok`.
-    fn welcome(
+    async fn welcome(
         &self,
         id: &str,
         connect: &Connect,
@@ -279,7 +279,7 @@ where
         entrance: Entrance,
         arriving: Option<Arriving>,
     ) -> Welcome {
-        let Entrance { peer, slot, gate, .. } = entrance;
+        let Entrance { slot, gate, .. } = entrance;
         slot.admitted();
         gate.lift();
         let shared = &self.shared;
@@ -330,9 +330,12 @@ where
                 Err(error) => tracing::error!(%error, "hello-ok cannot be written"),
             }
         });
-        let seat = arriving.map(|arriving| {
-            shared.nodes.seat(arriving, membership.number(), Arc::clone(&self.outbox))
-        });
+        let seat = match arriving {
+            Some(arriving) => {
+                shared.nodes.seat(arriving, membership.number(), Arc::clone(&self.outbox)).await
+            }
+            None => None,
+        };
         // A right that was taken away after the store was asked, and before there was a member to cut.
         let withdrawals = shared.withdrawals.load(Ordering::SeqCst);
         if admission.device_id.is_some() && withdrawals != admission.withdrawals {
@@ -346,7 +349,6 @@ where
             device_id: admission.device_id,
             by_device_token: admission.by_device_token,
             scopes: admission.scopes,
-            is_local: peer.is_direct_loopback(),
             farewell: OnceLock::new(),
         };
         Welcome {

@@ -50,31 +50,6 @@ struct State {
     version: StateVersion,
 }
 
-/// Whom an event is meant for, among those who may hear of it.
-#[derive(Debug, Clone, Copy)]
-#[allow(dead_code, reason = "the ways there are, whether an event takes each already or not")]
-pub(super) enum To<'a> {
-    /// Everybody.
-    All,
-    /// The members with these numbers.
-    Members(&'a [u64]),
-    /// Everybody of a role.
-    Role(Role),
-    /// Every connection of a device.
-    Device(&'a str),
-}
-
-impl To<'_> {
-    fn means(self, number: u64, member: &Member) -> bool {
-        match self {
-            Self::All => true,
-            Self::Members(numbers) => numbers.contains(&number),
-            Self::Role(role) => member.role == role,
-            Self::Device(id) => member.device_id.as_deref() == Some(id),
-        }
-    }
-}
-
 /// A place among the members; leaves when dropped.
 #[derive(Debug)]
 pub(super) struct Membership {
@@ -146,12 +121,12 @@ impl Hub {
     pub(super) fn tell_health(&self, health: &impl Serialize) {
         let mut state = self.lock();
         state.version.health += 1;
-        state.tell(To::All, event::HEALTH, health, Some(state.version));
+        state.tell(event::HEALTH, health, Some(state.version));
     }
 
-    /// Tells those of `to` that may hear of `kind`, and says how many they are.
-    pub(super) fn tell(&self, to: To<'_>, kind: event::Kind, payload: &impl Serialize) -> usize {
-        self.lock().tell(to, kind, payload, None)
+    /// Tells those that may hear of `kind`, and says how many they are.
+    pub(super) fn tell(&self, kind: event::Kind, payload: &impl Serialize) -> usize {
+        self.lock().tell(kind, payload, None)
     }
 
     /// Ends the connections that `is_meant` picks by number and member, after what is queued for
@@ -192,23 +167,21 @@ impl State {
     fn tell_presence(&self, now_ms: u64) -> u64 {
         let change = event::PresenceChange { presence: self.written_presence(now_ms) };
         let size: usize = change.presence.iter().map(|line| line.get().len() + 1).sum();
-        (size * self.tell(To::All, event::PRESENCE, &change, Some(self.version))) as u64
+        (size * self.tell(event::PRESENCE, &change, Some(self.version))) as u64
     }
 
     /// Queues an event for those who may get it; its payload is written once for all.
     fn tell(
         &self,
-        to: To<'_>,
         kind: event::Kind,
         payload: &impl Serialize,
         version: Option<StateVersion>,
     ) -> usize {
         let Ok(payload) = serde_json::to_string(payload) else { return 0 };
         let payload: Arc<str> = payload.into();
-        let meant = self.members.iter().filter(|(number, member)| {
-            to.means(**number, member) && kind.access.admits(member.role, &member.scopes)
-        });
-        meant.map(|(_, member)| member.outbox.shared_event(kind, &payload, version)).count()
+        let meant =
+            self.members.values().filter(|member| kind.access.admits(member.role, &member.scopes));
+        meant.map(|member| member.outbox.shared_event(kind, &payload, version)).count()
     }
 }
 
@@ -288,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn events_reach_those_they_are_meant_for_and_who_may_hear_of_them() {
+    fn events_reach_those_who_may_hear_of_them() {
         const PAIRED: event::Kind = event::Kind {
             name: "test",
             access: crate::protocol::Access::Holder(Scope::Pairing),
@@ -303,18 +276,15 @@ mod tests {
             hub.join(joining, 1, |_, _| {})
         };
         let _reader = join(|_| {});
-        let pairer = join(|member| member.scopes = vec![Scope::Pairing]);
+        let _pairer = join(|member| member.scopes = vec![Scope::Pairing]);
         let node = join(|member| {
             member.role = Role::Node;
             member.device_id = Some("phone".to_owned());
         });
-        assert_eq!(hub.tell(To::All, event::TICK, &1), 3);
-        assert_eq!(hub.tell(To::All, event::PRESENCE, &1), 1);
-        assert_eq!(hub.tell(To::All, PAIRED, &1), 1);
-        assert_eq!(hub.tell(To::Members(&[node.number()]), PAIRED, &1), 0);
-        assert_eq!(hub.tell(To::Members(&[pairer.number(), node.number()]), INVOKED, &1), 1);
-        assert_eq!(hub.tell(To::Device("phone"), INVOKED, &1), 1);
-        assert_eq!(hub.tell(To::Role(Role::Node), event::TICK, &1), 1);
+        assert_eq!(hub.tell(event::TICK, &1), 3);
+        assert_eq!(hub.tell(event::PRESENCE, &1), 1);
+        assert_eq!(hub.tell(PAIRED, &1), 1);
+        assert_eq!(hub.tell(INVOKED, &1), 1);
         assert_eq!(hub.dismiss(&Ending::silent(), |_, member| member.device_id.is_some()), 1);
         assert_eq!(hub.lock().members[&node.number()].outbox.ending(), Some(Ending::silent()));
     }

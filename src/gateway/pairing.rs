@@ -8,7 +8,6 @@ use super::{
     Shared,
     admission::{self, Claim, PeerInfo, Proof, Reason, Refusal, SignedDevice, Verdict},
     device_token::{digest, is_token_of},
-    hub::To,
     methods::device::{as_request, tell_resolved},
 };
 use crate::{
@@ -171,7 +170,7 @@ async fn ask(
             for gone in superseded {
                 tell_resolved(shared, &gone.id, &gone.asked.device_id, "rejected", now);
             }
-            shared.hub.tell(To::All, event::DEVICE_PAIR_REQUESTED, &as_request(&request));
+            shared.hub.tell(event::DEVICE_PAIR_REQUESTED, &as_request(&request));
             tracing::info!(request = request.id, role = %request.asked.role, "a device asks");
             request
         }

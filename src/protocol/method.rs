@@ -3,7 +3,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Access, catalog, config, device_pair, exec_approval, health, logs, node, node_side, system,
+    Access, catalog, config, device_pair, exec_approval, health, logs, node, node_published,
+    node_side, system,
 };
 
 /// A method as a type, made by [`methods!`].
@@ -26,7 +27,7 @@ pub(crate) struct Row {
 }
 
 /// The methods that we speak, a family a file.
-const FAMILIES: [&[Row]; 9] = [
+const FAMILIES: [&[Row]; 10] = [
     health::ROWS,
     system::ROWS,
     catalog::ROWS,
@@ -35,6 +36,7 @@ const FAMILIES: [&[Row]; 9] = [
     device_pair::ROWS,
     node::ROWS,
     node_side::ROWS,
+    node_published::ROWS,
     exec_approval::ROWS,
 ];
 

@@ -16,6 +16,7 @@ mod health;
 mod logs;
 mod method;
 mod node;
+mod node_published;
 mod node_side;
 mod role;
 mod scope;
@@ -62,12 +63,17 @@ pub(crate) use health::{
 pub(crate) use logs::{LogsTail, LogsTailParams, LogsTailResult};
 pub(crate) use method::{Method, Row, rows};
 pub(crate) use node::{
-    NodeDescribe, NodeDescribeReply, NodeEntry, NodeId, NodeInvoke, NodeInvokeParams,
-    NodeInvokeRequest, NodeInvoked, NodeList, NodeListReply, NodePairApprove, NodePairApproved,
-    NodePairList, NodePairListReply, NodePairReject, NodePairRejected, NodePairRemove,
-    NodePairRequest, NodePairResolved, NodePairing, NodePendingEnqueue, NodePendingEnqueueParams,
-    NodePendingEnqueued, NodeRemoved, NodeRename, NodeRenameParams, NodeRenamed, Nothing, Priority,
-    RequestId, Work, WorkKind,
+    ApprovalState, NodeDescribe, NodeDescribeReply, NodeEntry, NodeId, NodeInvoke,
+    NodeInvokeParams, NodeInvokeRequest, NodeInvoked, NodeList, NodeListReply, NodePairApprove,
+    NodePairApproved, NodePairList, NodePairListReply, NodePairReject, NodePairRejected,
+    NodePairRemove, NodePairRequest, NodePairResolved, NodePairing, NodePendingEnqueue,
+    NodePendingEnqueueParams, NodePendingEnqueued, NodeRemoved, NodeRename, NodeRenameParams,
+    NodeRenamed, Nothing, Priority, RequestId, Work, WorkKind,
+};
+pub(crate) use node_published::{
+    NodeIssue, NodePluginTools, NodePluginToolsKept, NodePluginToolsUpdate, NodeRunnerInventory,
+    NodeRunnerInventoryKept, NodeRunnerInventoryUpdate, NodeSkill, NodeSkillName, NodeSkills,
+    NodeSkillsKept, NodeSkillsUpdate, NodeTool, WorkerHost, WorkerSlots,
 };
 pub(crate) use node_side::{
     Heard, NodeError, NodeEvent, NodeEventParams, NodeEventReply, NodeInvokeProgress,

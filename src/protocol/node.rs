@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Access, Scope, method::methods};
+use super::{Access, NodeIssue, NodeSkillName, NodeTool, Scope, WorkerSlots, method::methods};
 
 methods! {
     /// Every node that is paired or connected.
@@ -169,9 +169,37 @@ pub(crate) struct NodePendingEnqueued {
     pub(crate) wake_triggered: bool,
 }
 
+/// How what a node offers stands with the people who approve it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ApprovalState {
+    /// Everything is approved.
+    Approved,
+    /// Nothing is yet, and it asks.
+    PendingApproval,
+    /// Something is, and it asks for more.
+    PendingReapproval,
+    /// Nothing is, and it does not ask; also what another gateway says in words unknown here.
+    #[default]
+    #[serde(other)]
+    Unapproved,
+}
+
+impl ApprovalState {
+    /// As the wire has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Approved => "approved",
+            Self::PendingApproval => "pending-approval",
+            Self::PendingReapproval => "pending-reapproval",
+            Self::Unapproved => "unapproved",
+        }
+    }
+}
+
 /// One line of `node.list`, as the reference gateway has it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct NodeEntry {
     /// The node's device.
     pub(crate) node_id: String,
@@ -209,11 +237,22 @@ pub(crate) struct NodeEntry {
     /// Its machine's load and memory, as it last told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) host_stats: Option<Value>,
+    /// Whether it hosts workers, or did when it was here last.
+    pub(crate) session_host: bool,
+    /// How many of them, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_slots: Option<WorkerSlots>,
+    /// What a person should do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) issues: Option<Vec<NodeIssue>>,
+    /// The tools that it has and that can be called; only while it is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node_plugin_tools: Option<Vec<NodeTool>>,
     /// Its PATH.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path_env: Option<String>,
-    /// `approved`, `pending-approval`, `pending-reapproval`, `unapproved`.
-    pub(crate) approval_state: &'static str,
+    /// Whether people approved what it offers.
+    pub(crate) approval_state: ApprovalState,
     /// The request that waits; only for those who may decide it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pending_request_id: Option<String>,
@@ -223,6 +262,9 @@ pub(crate) struct NodeEntry {
     /// Likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pending_declared_commands: Option<Vec<String>>,
+    /// Likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pending_declared_permissions: Option<BTreeMap<String, bool>>,
     /// Milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) connected_at_ms: Option<u64>,
@@ -237,7 +279,7 @@ pub(crate) struct NodeEntry {
     pub(crate) last_seen_at_ms: Option<u64>,
     /// `connect`, …
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) last_seen_reason: Option<&'static str>,
+    pub(crate) last_seen_reason: Option<String>,
     /// Milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) approved_at_ms: Option<u64>,
@@ -248,7 +290,7 @@ pub(crate) struct NodeEntry {
 }
 
 /// Reply of `node.list`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct NodeListReply {
     /// Milliseconds since 1970.
     pub(crate) ts: u64,
@@ -257,13 +299,17 @@ pub(crate) struct NodeListReply {
 }
 
 /// Reply of `node.describe`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct NodeDescribeReply {
     /// Milliseconds since 1970.
     pub(crate) ts: u64,
     /// The node.
     #[serde(flatten)]
     pub(crate) node: NodeEntry,
+    /// The skills that it has, without their content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) node_skills: Vec<NodeSkillName>,
 }
 
 /// Reply of `node.rename`.
@@ -277,7 +323,7 @@ pub(crate) struct NodeRenamed {
 }
 
 /// What a node asks to offer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NodePairRequest {
     /// What `node.pair.approve` takes.
@@ -285,15 +331,16 @@ pub(crate) struct NodePairRequest {
     /// Who asks, and for what.
     #[serde(flatten)]
     pub(crate) node: NodePairing,
-    /// What a person must hold to approve it.
+    /// What a person must hold to approve it; for who gives it, not for who reads it.
+    #[serde(skip_deserializing)]
     pub(crate) required_approve_scopes: Vec<Scope>,
     /// Milliseconds since 1970.
     pub(crate) ts: u64,
 }
 
 /// A node with what it offers.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct NodePairing {
     /// The node's device.
     pub(crate) node_id: String,
@@ -332,11 +379,11 @@ pub(crate) struct NodePairing {
     pub(crate) last_seen_at_ms: Option<u64>,
     /// `connect`, …
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) last_seen_reason: Option<&'static str>,
+    pub(crate) last_seen_reason: Option<String>,
 }
 
 /// Reply of `node.pair.list`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodePairListReply {
     /// What waits for a person.
     pub(crate) pending: Vec<NodePairRequest>,
@@ -345,7 +392,7 @@ pub(crate) struct NodePairListReply {
 }
 
 /// Reply of `node.pair.approve`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NodePairApproved {
     /// The request.

@@ -15,7 +15,6 @@ use tokio::{
     time::timeout,
 };
 
-use super::link::Facts;
 use crate::{
     control::{self, Opened, Reply},
     problem::Problem,
@@ -68,12 +67,11 @@ impl Incoming {
     }
 
     /// The local end, ready for bytes; `None` if it went away.
-    pub(super) async fn begin(self, facts: Facts, remote_port: u16) -> Option<Local> {
+    pub(super) async fn begin(self, opened: Opened) -> Option<Local> {
         match self.local {
             local @ (Local::Tcp(_) | Local::Unix(_)) => Some(local),
             Local::Command(mut stream) => {
-                let opened = Reply::Opened(Opened { host_key: facts.host_key, remote_port });
-                control::write(&mut stream, &opened).await.ok()?;
+                control::write(&mut stream, &Reply::Opened(opened)).await.ok()?;
                 Some(Local::Command(stream))
             }
         }

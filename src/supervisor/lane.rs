@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     config::Destination,
+    fingerprint::Fingerprint,
     tunnel::{
         Action, ClaimEvent, Event, Failure, News, Number, Options, Phase, ProofKind, SILENCE,
         Tunnel, Wish,
@@ -73,6 +74,9 @@ const PING_LIMIT: Duration = Duration::from_secs(SILENCE.as_secs() + 60);
 /// What a lane is for.
 #[derive(Debug, Clone)]
 pub(super) enum Purpose {
+    /// Streams that begin here lead to the gateway over there, which has this certificate if it
+    /// speaks TLS.
+    Gateway(Destination, Option<Fingerprint>),
     /// Streams that begin here lead to a place over there.
     Forward(Destination),
     /// Streams that begin over there lead here.
@@ -163,8 +167,12 @@ impl Lane {
         let totals = Arc::new(Totals::new(unread, Arc::clone(&limits.watchers)));
         let (news, reports) = mpsc::channel(REPORTS);
         let (inner, messages) = mpsc::channel(REPORTS);
+        let pin = match &purpose {
+            Purpose::Gateway(_, pin) => *pin,
+            Purpose::Forward(_) | Purpose::Reverse(_) => None,
+        };
         let (destination, outpost) = match purpose {
-            Purpose::Forward(to) => (to, None),
+            Purpose::Gateway(to, _) | Purpose::Forward(to) => (to, None),
             Purpose::Reverse(reverse) => {
                 (reverse.to.clone(), Some(Outpost::new(reverse, options.seed)))
             }
@@ -173,6 +181,7 @@ impl Lane {
             tunnel: Tunnel::new(options),
             proof: options.proof,
             destination,
+            pin,
             outpost,
             hold: limits.hold,
             dialer,
@@ -250,6 +259,8 @@ struct Actor {
     /// Whether it is the gateway's lane, or that of a further forward.
     proof: ProofKind,
     destination: Destination,
+    /// The gateway's certificate, where it speaks TLS.
+    pin: Option<Fingerprint>,
     /// The listener over there, where streams begin there.
     outpost: Option<Outpost>,
     hold: Duration,

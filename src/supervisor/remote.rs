@@ -100,7 +100,7 @@ impl Remote {
         let (proof, purpose) = match definition.kind {
             Kind::Gateway => {
                 let to = Destination::loopback(definition.remote_port);
-                (ProofKind::Gateway, Purpose::Forward(to))
+                (ProofKind::Gateway, Purpose::Gateway(to, definition.tls_fingerprint))
             }
             Kind::Exposed => (
                 ProofKind::Ssh,
@@ -108,6 +108,7 @@ impl Remote {
                     listen: Listen::loopback(definition.remote_port),
                     to: Destination::loopback(definition.local_port),
                     proves: true,
+                    pin: definition.tls_fingerprint,
                 }),
             ),
         };
@@ -136,7 +137,7 @@ impl Remote {
         let reverses = definition.remote_forwards.iter().chain(&configured.remote);
         let reverses = reverses.map(|it| {
             let (listen, to) = (it.listen.clone(), it.to.clone());
-            start(it, Purpose::Reverse(Reverse { listen, to, proves: false }))
+            start(it, Purpose::Reverse(Reverse { listen, to, proves: false, pin: None }))
         });
         let reverses = reverses.collect();
         Self {
@@ -565,6 +566,7 @@ impl Remote {
         Opened {
             host_key: self.state().facts.and_then(|facts| facts.host_key),
             remote_port: self.definition().remote_port,
+            tls_fingerprint: self.definition().tls_fingerprint,
         }
     }
 
@@ -614,7 +616,8 @@ impl Remote {
             "default": is_default, "kind": self.kind(), "remotePort": definition.remote_port,
             "othersType": others_type(&definition, &self.label),
             "phase": word(state.phase), "since": time(state.since), "stage": state.stage,
-            "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
+            "localUrl": format!("{}://127.0.0.1:{port}", definition.scheme()), "localPort": port,
+            "tlsFingerprint": definition.tls_fingerprint,
             "route": "ssh", "relay": false, "lowPower": self.definition().ssh.low_power,
             "proof": proof, "roundTripMs": self.round_trip(&state).map(tenths),
             "gateway": *locked(&self.said),
@@ -644,7 +647,8 @@ pub(super) fn resting(
         "default": is_default, "kind": definition.kind, "remotePort": definition.remote_port,
         "othersType": null,
         "phase": word(phase), "since": null, "stage": "",
-        "localUrl": format!("ws://127.0.0.1:{port}"), "localPort": port,
+        "localUrl": format!("{}://127.0.0.1:{port}", definition.scheme()), "localPort": port,
+            "tlsFingerprint": definition.tls_fingerprint,
         "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power,
         "proof": null, "roundTripMs": null, "gateway": null,
         "attempts": 0, "reconnects": 0, "held": 0, "streams": 0, "bytesIn": 0, "bytesOut": 0,
@@ -661,7 +665,9 @@ fn others_type(definition: &config::Remote, (target, via): &Label) -> Option<Str
     let jumps: Vec<String> = via.iter().map(|label| bare(label)).collect();
     let jumps = if jumps.is_empty() { String::new() } else { format!("-J {} ", jumps.join(",")) };
     let port = definition.remote_port;
-    Some(format!("openclaw remote connect --remote-port {port} {jumps}{}", bare(target)))
+    let pin = definition.tls_fingerprint;
+    let pin = pin.map(|pin| format!("--tls-fingerprint {pin} ")).unwrap_or_default();
+    Some(format!("openclaw remote connect --remote-port {port} {pin}{jumps}{}", bare(target)))
 }
 
 /// Whether a lane that listens over there does, or says why not, or is not wanted up.

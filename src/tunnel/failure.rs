@@ -55,6 +55,10 @@ pub(crate) enum Cause {
     GatewayStarting,
     /// What answers is not a gateway.
     NotAGateway,
+    /// The gateway shows another TLS certificate than the pinned one.
+    OtherCertificate,
+    /// The gateway speaks TLS, and no certificate is pinned.
+    NoPin,
     /// A local file or option is wrong: key unreadable, bad permissions, unknown option.
     Configuration,
 }
@@ -83,7 +87,22 @@ impl Cause {
             | Self::HostKeyChanged
             | Self::HostKeyRevoked
             | Self::ForwardRefused
+            | Self::OtherCertificate
+            | Self::NoPin
             | Self::Configuration => false,
+        }
+    }
+
+    /// The code under which scripts find it, where the class alone does not tell.
+    fn code(self) -> Option<&'static str> {
+        if self == Self::PlaceTaken {
+            Some(PLACE_TAKEN)
+        } else if self == Self::OtherCertificate {
+            Some("TLS_PIN_MISMATCH")
+        } else if self == Self::NoPin {
+            Some("TLS_UNTRUSTED")
+        } else {
+            None
         }
     }
 
@@ -100,7 +119,11 @@ impl Cause {
             | Self::Doubted
             | Self::Protocol => Class::Unreachable,
             Self::Authentication | Self::NeedsPerson | Self::Agent => Class::SshAuth,
-            Self::HostKeyUnknown | Self::HostKeyChanged | Self::HostKeyRevoked => Class::HostKey,
+            Self::HostKeyUnknown
+            | Self::HostKeyChanged
+            | Self::HostKeyRevoked
+            | Self::OtherCertificate
+            | Self::NoPin => Class::HostKey,
             Self::ForwardRefused | Self::PlaceTaken => Class::ForwardRefused,
             Self::GatewayAbsent | Self::GatewayStarting | Self::NotAGateway => Class::GatewayDown,
             Self::Configuration => Class::Config,
@@ -137,7 +160,7 @@ impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         Self {
             class: failure.cause.class(),
-            code: (failure.cause == Cause::PlaceTaken).then(|| PLACE_TAKEN.to_owned()),
+            code: failure.cause.code().map(str::to_owned),
             message: failure.message,
             fix: failure.fix,
         }

@@ -23,4 +23,5 @@ mod slow_gateway;
 mod ssh_config;
 mod stage;
 mod supervisor;
+mod tls;
 mod watching;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::OnceLock,
@@ -12,14 +13,23 @@ use tempfile::TempDir;
 
 use super::{
     home::{Home, Ran, built},
-    net::{answers, free_port, wait_until},
+    net::{answers, free_port, listens, wait_until},
     peers,
     program::{Program, guarded, run_to_end},
+    schema::Schema,
+    tap::Tap,
 };
 
-/// Our gateway in the foreground of a home.
+/// How long our gateway may take to listen.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Our gateway in the foreground of a home. In a story, all that it says is held against the
+/// published schema on its way to whoever asked; nobody can listen in where it speaks TLS.
 pub(crate) struct OurGateway {
     program: Program,
+    /// Ends after the program.
+    tap: Option<Tap>,
+    /// Where callers reach it.
     port: u16,
     token_file: PathBuf,
     /// From its start to its first good answer on /readyz.
@@ -34,7 +44,21 @@ impl OurGateway {
 
     /// The same on a port of the caller's choice.
     pub(crate) fn start_at(home: &Home, port: u16) -> Self {
-        Self::start_by(home, port, guarded(built()))
+        // The laboratory counts what becomes of each connection, and measurements measure.
+        if !cfg!(test) || env!("CARGO_CRATE_NAME") == "lab" || Schema::published().is_none() {
+            return Self::start_by(home, port, guarded(built()));
+        }
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("the gateway's port");
+        let mut gateway = Self::start_by(home, free_port(), guarded(built()));
+        let listeners = std::iter::once(listener).chain(TcpListener::bind(("::1", port)));
+        gateway.tap = Tap::before(listeners.collect(), gateway.port, gateway.program.pid());
+        gateway.port = port;
+        gateway
+    }
+
+    /// Starts it with nobody between it and its callers.
+    pub(crate) fn start_bare(home: &Home) -> Self {
+        Self::start_by(home, free_port(), guarded(built()))
     }
 
     /// The same by a command that ends in the built program, such as one that ties it to a core.
@@ -45,12 +69,31 @@ impl OurGateway {
         let mut program = Program::start("our gateway", command);
         wait_until_ready(&mut program, port, Duration::from_secs(20));
         let ready_after = start.elapsed();
-        Self { program, port, token_file: home.state().join("rs/gateway-token"), ready_after }
+        let token_file = home.state().join("rs/gateway-token");
+        Self { program, tap: None, port, token_file, ready_after }
+    }
+
+    /// Starts it in `home`, whose `openclaw.json` has it speak TLS, and waits until it listens.
+    pub(crate) fn start_with_tls(home: &Home) -> Self {
+        home.write("home/.openclaw/openclaw.json", "{gateway: {tls: {enabled: true}}}");
+        let (port, start) = (free_port(), Instant::now());
+        let mut command = guarded(built());
+        home.furnish(&mut command);
+        command.args(["gateway", "run", "--port", &port.to_string()]);
+        let program = Program::start("our gateway", command);
+        wait_until("the gateway listens", LIMIT, || listens(port).then_some(()));
+        let token_file = home.state().join("rs/gateway-token");
+        Self { program, tap: None, port, token_file, ready_after: start.elapsed() }
     }
 
     /// The port it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How many frames of it were held against the schema; `None` where nobody listens in.
+    pub(crate) fn held(&self) -> Option<usize> {
+        self.tap.as_ref().map(Tap::held)
     }
 
     /// The file with its token.
@@ -96,6 +139,22 @@ impl ReferenceGateway {
 
     /// The same beside another one; each has a home of its own by its name.
     pub(crate) fn start_as(name: &str) -> Self {
+        let start = Instant::now();
+        let mut gateway = Self::begin(name, &[]);
+        wait_until_ready(&mut gateway.program, gateway.port, Duration::from_secs(90));
+        gateway.ready_after = start.elapsed();
+        gateway
+    }
+
+    /// The same with TLS and a certificate that it makes for itself, as soon as it listens.
+    pub(crate) fn start_with_tls() -> Self {
+        let gateway = Self::begin("reference-tls", &[("PEER_TLS", "1")]);
+        let limit = Duration::from_secs(90);
+        wait_until("the reference gateway listens", limit, || listens(gateway.port).then_some(()));
+        gateway
+    }
+
+    fn begin(name: &str, environment: &[(&str, &str)]) -> Self {
         // A shared one is never dropped, so its home is not in the system's temporary folder.
         let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("{name}-{}", env!("CARGO_CRATE_NAME")));
@@ -105,9 +164,9 @@ impl ReferenceGateway {
         let mut command = guarded(peers::starter("gateway"));
         command.args([&port.to_string(), Self::TOKEN]);
         furnish_reference(&mut command, &home);
+        command.envs(environment.iter().copied());
         let start = Instant::now();
-        let mut program = Program::start("the reference gateway", command);
-        wait_until_ready(&mut program, port, Duration::from_secs(90));
+        let program = Program::start("the reference gateway", command);
         Self { program, port, home, ready_after: start.elapsed() }
     }
 
@@ -176,6 +235,50 @@ impl ReferenceCli {
         command.args(arguments);
         furnish_reference(&mut command, &self.home);
         run_to_end(command, Duration::from_secs(120))
+    }
+}
+
+/// The reference node host, with a home and a key of its own.
+pub(crate) struct ReferenceNode {
+    name: &'static str,
+    home: TempDir,
+}
+
+impl ReferenceNode {
+    /// One that has never run.
+    pub(crate) fn new(name: &'static str) -> Self {
+        let home = tempfile::Builder::new().prefix("reference-node-").tempdir();
+        Self { name, home: home.expect("making the home of a node host") }
+    }
+
+    /// Writes a file below its state directory.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.home.path().join(".openclaw").join(name);
+        fs::create_dir_all(path.parent().expect("below the folder")).expect("making folders");
+        fs::write(&path, text).expect("writing a file of a node host");
+        path
+    }
+
+    /// Starts it towards the gateway at a local port, with the gateway's token.
+    pub(crate) fn run(&self, port: u16, token: &str) -> Program {
+        let port = port.to_string();
+        let words = ["node", "run", "--host", "127.0.0.1", "--port", &port];
+        self.start(&[&words[..], &["--display-name", self.name]].concat(), Some(token))
+    }
+
+    /// Starts it with what `devices join-code` printed, and no other secret.
+    pub(crate) fn join(&self, target: &str) -> Program {
+        self.start(&["connect", target, "--display-name", self.name], None)
+    }
+
+    fn start(&self, words: &[&str], token: Option<&str>) -> Program {
+        let mut command = guarded(peers::starter("openclaw"));
+        command.args(words);
+        furnish_reference(&mut command, self.home.path());
+        if let Some(token) = token {
+            command.env("OPENCLAW_GATEWAY_TOKEN", token);
+        }
+        Program::start(self.name, command)
     }
 }
 

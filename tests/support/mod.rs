@@ -18,7 +18,9 @@ mod peers;
 mod processes;
 mod program;
 mod scene;
+mod schema;
 mod sshd;
+mod tap;
 mod terminal;
 mod wire;
 
@@ -26,7 +28,9 @@ pub(crate) use agent::Agent;
 pub(crate) use echo::{echo, echo_at, echo_socket, echoes, echoes_at};
 pub(crate) use forward::{KEEPALIVE, ssh_forward, ssh_forward_by};
 pub(crate) use freezer::Freezer;
-pub(crate) use gateways::{OurGateway, ReferenceCli, ReferenceGateway, reference_version};
+pub(crate) use gateways::{
+    OurGateway, ReferenceCli, ReferenceGateway, ReferenceNode, reference_version,
+};
 pub(crate) use home::{Home, Ran, Run, Started, built, openclaw};
 pub(crate) use meter::Meter;
 pub(crate) use moment::Moment;
@@ -38,6 +42,8 @@ pub(crate) use processes::{
 };
 pub(crate) use program::{Program, end_of, guarded, run_to_end};
 pub(crate) use scene::{Scene, dialling, way_in};
+pub(crate) use schema::Schema;
 pub(crate) use sshd::{Sshd, user};
+pub(crate) use tap::Tap;
 pub(crate) use terminal::Terminal;
 pub(crate) use wire::{Asked, Device, Wire, connect};

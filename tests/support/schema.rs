@@ -1,7 +1,7 @@
 //! Holds frames against the published schema of the protocol, each definition compiled once.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::Path,
     sync::{Mutex, OnceLock},
 };
@@ -21,6 +21,11 @@ const PAYLOADS: [(&str, &str); 1] =
     [("health", "/definitions/HelloOk/properties/snapshot/properties/health")];
 /// Methods whose reply is a list of a definition.
 const LISTS: [(&str, &str); 1] = [("system-presence", "PresenceEntry")];
+
+/// What the reference gateway said to a client that came in; it names its events.
+const HELLO: &str = include_str!("../../fixtures/frames/openclaw-2026.9.6/hello-ok.json");
+/// Events that its documents have, that it sends, and that its list leaves out.
+const UNLISTED: [&str; 1] = ["config.changed"];
 
 /// The schema, and what has been compiled of it.
 pub(crate) struct Schema {
@@ -57,44 +62,64 @@ impl Schema {
         rows.filter_map(|(name, row)| Some((name.clone(), scope(row)?))).collect()
     }
 
+    /// The events that a gateway may send: those of the reference gateway.
+    pub(crate) fn events() -> &'static BTreeSet<String> {
+        static EVENTS: OnceLock<BTreeSet<String>> = OnceLock::new();
+        EVENTS.get_or_init(|| {
+            let hello: Value = serde_json::from_str(HELLO).expect("the fixture is JSON");
+            let listed = hello.pointer("/payload/features/events").and_then(Value::as_array);
+            let listed = listed.into_iter().flatten().filter_map(Value::as_str);
+            listed.chain(UNLISTED).map(str::to_owned).collect()
+        })
+    }
+
     /// Panics unless `frame`, which a gateway sent, is as published; `method` is what it answers.
     pub(crate) fn hold(&self, frame: &Value, method: Option<&str>) {
+        let flaws = self.flaws(frame, method);
+        assert!(flaws.is_empty(), "{}", flaws.join("\n"));
+    }
+
+    /// What is not as published of `frame`, which a gateway sent; `method` is what it answers.
+    pub(crate) fn flaws(&self, frame: &Value, method: Option<&str>) -> Vec<String> {
         let word = |key| frame.get(key).and_then(Value::as_str);
-        let (kind, payload) = match word("type") {
-            Some("res") => ("ResponseFrame", "reply"),
-            Some("event") => ("EventFrame", "payload"),
-            Some("req") => ("RequestFrame", "params"),
-            other => panic!("a frame of type {other:?}: {frame}"),
+        let kind = match word("type") {
+            Some("res") => "ResponseFrame",
+            Some("event") => "EventFrame",
+            Some("req") => "RequestFrame",
+            other => return vec![format!("a frame of type {other:?}: {frame}")],
         };
-        self.hold_to(&format!("/definitions/{kind}"), frame, kind);
-        let event = word("event");
-        match (payload, method, event) {
-            ("reply", Some(method), _) if frame.get("ok") == Some(&Value::Bool(true)) => {
-                let reply = frame.get("payload").unwrap_or(&Value::Null);
+        let mut flaws = self.flaws_by(&format!("/definitions/{kind}"), frame, kind);
+        let payload = frame.get("payload").unwrap_or(&Value::Null);
+        match (kind, method.or_else(|| word("method")), word("event")) {
+            ("ResponseFrame", Some(method), _) if frame.get("ok") == Some(&Value::Bool(true)) => {
                 if let Some((_, item)) = LISTS.iter().find(|(name, _)| *name == method) {
-                    for item_value in reply.as_array().expect("a list") {
-                        self.hold_to(&format!("/definitions/{item}"), item_value, method);
-                    }
+                    flaws.extend(self.flaws_of_list(item, payload, method));
                 } else if let Some(pointer) = self.pointer(&REPLIES, method, "Result") {
-                    self.hold_to(&pointer, reply, method);
+                    flaws.extend(self.flaws_by(&pointer, payload, method));
                 }
             }
-            ("payload", _, Some(event)) => {
+            ("EventFrame", _, Some("presence")) => {
+                let list = payload.get("presence").unwrap_or(&Value::Null);
+                flaws.extend(self.flaws_of_list("PresenceEntry", list, "presence"));
+            }
+            ("EventFrame", _, Some(event)) if !Self::events().contains(event) => {
+                flaws.push(format!("an event that nobody knows: {event}"));
+            }
+            ("EventFrame", _, Some(event)) => {
                 if let Some(pointer) = self.pointer(&PAYLOADS, event, "Event") {
-                    let payload = frame.get("payload").unwrap_or(&Value::Null);
-                    self.hold_to(&pointer, payload, event);
+                    flaws.extend(self.flaws_by(&pointer, payload, event));
                 }
             }
-            ("params", ..) => {
-                let method = word("method").unwrap_or_default();
+            ("RequestFrame", Some(method), _) => {
                 let known = [("connect", "/definitions/ConnectParams")];
                 if let Some(pointer) = self.pointer(&known, method, "Params") {
                     let params = frame.get("params").cloned().unwrap_or_else(|| json!({}));
-                    self.hold_to(&pointer, &params, method);
+                    flaws.extend(self.flaws_by(&pointer, &params, method));
                 }
             }
             _ => {}
         }
+        flaws
     }
 
     /// Whether the schema says anything of the reply of `method`.
@@ -118,13 +143,19 @@ impl Schema {
         })
     }
 
-    fn hold_to(&self, pointer: &str, value: &Value, what: &str) {
-        let Some(validator) = self.validator(pointer) else { return };
-        let flaws: Vec<_> = validator
-            .iter_errors(value)
-            .map(|flaw| format!("{} at {}", flaw, flaw.instance_path()))
-            .collect();
-        assert!(flaws.is_empty(), "{what} is not as published ({pointer}): {flaws:#?}\n{value:#}");
+    fn flaws_of_list(&self, item: &str, list: &Value, what: &str) -> Vec<String> {
+        let Some(items) = list.as_array() else { return vec![format!("{what}: no list: {list}")] };
+        let pointer = format!("/definitions/{item}");
+        items.iter().flat_map(|item| self.flaws_by(&pointer, item, what)).collect()
+    }
+
+    fn flaws_by(&self, pointer: &str, value: &Value, what: &str) -> Vec<String> {
+        let Some(validator) = self.validator(pointer) else { return Vec::new() };
+        let told = |flaw: jsonschema::ValidationError<'_>| {
+            let place = flaw.instance_path();
+            format!("{what} is not as published ({pointer}): {flaw} at {place}\n{value:#}")
+        };
+        validator.iter_errors(value).map(told).collect()
     }
 
     fn validator(&self, pointer: &str) -> Option<&'static Validator> {

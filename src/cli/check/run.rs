@@ -163,6 +163,7 @@ impl Check<'_> {
             name: &self.name,
             is_saved: self.is_saved,
             remote_port: self.definition.remote_port,
+            pin: self.definition.tls_fingerprint,
             given: self.given.clone(),
             can_ask: self.can_ask,
             session: &session,

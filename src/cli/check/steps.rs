@@ -348,6 +348,8 @@ fn brief(failure: &Failure) -> String {
         Cause::ForwardRefused => "the hop before does not allow it",
         Cause::PlaceTaken => "somebody listens there already",
         Cause::GatewayAbsent | Cause::GatewayStarting | Cause::NotAGateway => "no gateway answers",
+        Cause::OtherCertificate => "another TLS certificate",
+        Cause::NoPin => "it speaks TLS, and no certificate is pinned",
         Cause::Configuration => "a local file or option is wrong",
     }
     .to_owned()

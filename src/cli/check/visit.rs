@@ -23,10 +23,11 @@ use crate::{
     },
     client::{
         self, Credential, EVERYTHING, Gateway, Login, Place, Rule, Source, Sources, Target,
-        choose_credential,
+        choose_credential, covered,
     },
     config::{Credentials, OpenClaw},
     control::Opened,
+    fingerprint::Fingerprint,
     problem::{Class, Problem},
     ssh::{OpenFailure, Session},
     supervisor,
@@ -45,6 +46,8 @@ pub(super) struct Visit<'a> {
     pub(super) name: &'a str,
     pub(super) is_saved: bool,
     pub(super) remote_port: u16,
+    /// The gateway's certificate, where it speaks TLS.
+    pub(super) pin: Option<Fingerprint>,
     pub(super) given: Credential,
     pub(super) can_ask: bool,
     pub(super) session: &'a Session,
@@ -120,10 +123,25 @@ impl Visit<'_> {
                 Err(problem) => Err(problem),
             };
         }
+        if let Err(problem) = outcome {
+            outcome = Err(self.look(problem).await);
+        }
         let took = Some(self.clock.now().saturating_sub(begun));
         let mut steps = vec![allowed];
         let problem = self.judge(outcome, &offer, took, &mut steps)?;
         Ok(Visited { steps, problem })
+    }
+
+    /// Whether what does not answer as a gateway speaks TLS, which nobody said.
+    async fn look(&self, problem: Problem) -> Problem {
+        if self.pin.is_some() || problem.class != Class::GatewayDown {
+            return problem;
+        }
+        let Ok(stream) = self.session.open("127.0.0.1", self.remote_port).await else {
+            return problem;
+        };
+        let shown = client::shown(stream, CHALLENGE).await;
+        shown.map_or(problem, |shown| client::unpinned(self.remote_port, shown))
     }
 
     /// Why there is no forward, in a few words and in full.
@@ -160,7 +178,8 @@ impl Visit<'_> {
         let file = OpenClaw::load(&self.context.paths)?;
         let target = Target { rule: Rule::Remote, place: Place::Remote(self.name.to_owned()) };
         let host_key = Some(self.session.facts().host_key.clone());
-        let opened = Opened { host_key, remote_port: self.remote_port };
+        let (remote_port, tls_fingerprint) = (self.remote_port, self.pin);
+        let opened = Opened { host_key, remote_port, tls_fingerprint };
         let sources = Sources {
             given: self.given.clone(),
             environment: Credential::from_environment(),
@@ -221,7 +240,9 @@ impl Visit<'_> {
             credential: &offer.credential,
             scopes: EVERYTHING,
         };
-        let gateway = Gateway::log_in(stream, login, Instant::now() + patience).await?;
+        let deadline = Instant::now() + patience;
+        let stream = covered(stream, self.pin, self.remote_port, deadline).await?;
+        let gateway = Gateway::log_in(stream, login, deadline).await?;
         let asked = Instant::now();
         let identity = gateway.identity(patience).await?;
         let welcome = Welcome {
@@ -292,11 +313,17 @@ impl Visit<'_> {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let begun = self.clock.now();
-        let answer = client::challenge(stream, CHALLENGE).await;
+        let deadline = Instant::now() + CHALLENGE;
+        let answer = match covered(stream, self.pin, self.remote_port, deadline).await {
+            Ok(stream) => client::challenge(stream, CHALLENGE)
+                .await
+                .map_err(|why| Problem::new(Class::GatewayDown, why.to_string())),
+            Err(problem) => Err(problem),
+        };
         let took = Some(self.clock.now().saturating_sub(begun));
-        if let Err(why) = answer {
+        if let Err(problem) = answer {
             let gateway = Step::failed(Kind::Gateway, took, "no gateway answers");
-            let problem = Problem::new(Class::GatewayDown, why.to_string());
+            let problem = self.look(problem).await;
             let problem = with_look_over_there(problem, self.remote_port);
             return Visited::failed(vec![forward, gateway], problem);
         }

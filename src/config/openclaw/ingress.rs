@@ -66,22 +66,7 @@ pub(crate) enum TailscaleMode {
     Funnel,
 }
 
-/// `gateway.auth.trustedProxy`.
-#[allow(dead_code, reason = "read and checked with the rest of the file")]
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct ProxyAuth {
-    /// `userHeader`: the header that names the user; must be there to use the mode.
-    pub(crate) user_header: Option<String>,
-    /// `requiredHeaders`: what else must be there.
-    pub(crate) required_headers: Vec<String>,
-    /// `allowUsers`: who may come in; everybody whom the proxy names if empty.
-    pub(crate) allow_users: Vec<String>,
-    /// `allowLoopback`: whether the proxy may run on this machine.
-    pub(crate) allow_loopback: bool,
-}
-
 /// `gateway.auth.rateLimit`.
-#[allow(dead_code, reason = "read and checked with the rest of the file")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RateLimit {
     /// `maxAttempts`: wrong secrets within the window until the lockout.
@@ -127,13 +112,12 @@ pub(super) fn tailscale(walk: &mut Walk<'_>, section: &mut Section) -> Tailscale
     Tailscale { mode: walk.choice(section, "mode", &modes).unwrap_or_default() }
 }
 
-pub(super) fn proxy_auth(walk: &mut Walk<'_>, section: &mut Section) -> Option<ProxyAuth> {
-    Some(ProxyAuth {
-        user_header: walk.text(section, "userHeader"),
-        required_headers: walk.texts(section, "requiredHeaders"),
-        allow_users: walk.texts(section, "allowUsers"),
-        allow_loopback: walk.flag(section, "allowLoopback").unwrap_or(false),
-    })
+/// Checks `gateway.auth.trustedProxy`; this gateway trusts no proxy.
+pub(super) fn check_proxy(walk: &mut Walk<'_>, section: &mut Section) {
+    walk.text(section, "userHeader");
+    walk.texts(section, "requiredHeaders");
+    walk.texts(section, "allowUsers");
+    walk.flag(section, "allowLoopback");
 }
 
 pub(super) fn rate_limit(walk: &mut Walk<'_>, section: &mut Section) -> RateLimit {

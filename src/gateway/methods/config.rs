@@ -32,7 +32,7 @@ async fn snapshot(call: Call, _params: ConfigGetParams) -> Outcome<ConfigSnapsho
     let paths = call.shared.paths.clone();
     aside(move || {
         let reading = config::reading(&paths).map_err(refused)?;
-        Ok(shown(&paths, reading, is_admin))
+        shown(&paths, reading, is_admin)
     })
     .await
 }
@@ -74,18 +74,18 @@ async fn written(
     let paths = call.shared.paths.clone();
     let client = call.caller.client.id.clone();
     aside(move || {
-        let mut stale = None;
+        let mut stale: Option<Box<ErrorShape>> = None;
         let outcome = config::change(&paths, Run::Real, |current: &Current| {
-            if let Err(message) = check_base(&paths, &current.own, base.as_deref()) {
-                stale = Some(message);
+            if let Err(error) = check_base(&paths, &current.own, base.as_deref()) {
+                stale = Some(error);
                 return Ok(Vec::new());
             }
             decide(&current.own)
                 .map_err(|why| Problem::new(crate::problem::Class::Usage, why))
         });
         let outcome = outcome.map_err(refused)?;
-        if let Some(message) = stale {
-            return Err(ErrorShape::invalid(message).into());
+        if let Some(error) = stale {
+            return Err(error);
         }
         let reading = config::reading(&paths).map_err(refused)?;
         if outcome.is_changed {
@@ -95,7 +95,7 @@ async fn written(
             ok: true,
             noop: !outcome.is_changed,
             path: paths.config.display().to_string(),
-            hash: revision(&reading.own),
+            hash: revision(&reading.own)?,
             config: config::redacted(&reading.review.whole),
         })
     })
@@ -103,32 +103,36 @@ async fn written(
 }
 
 /// As the reference gateway says it.
-fn check_base(paths: &Paths, own: &Value, base: Option<&str>) -> Result<(), &'static str> {
-    match base {
-        None if !paths.config.exists() => Ok(()),
-        None => Err("config base hash required; re-run config.get and retry"),
-        Some(base) if base == revision(own) => Ok(()),
-        Some(_) => Err("config changed since last load; re-run config.get and retry"),
-    }
+fn check_base(paths: &Paths, own: &Value, base: Option<&str>) -> Outcome<()> {
+    let message = match base {
+        None if !paths.config.exists() => return Ok(()),
+        None => "config base hash required; re-run config.get and retry",
+        Some(base) if base == revision(own)? => return Ok(()),
+        Some(_) => "config changed since last load; re-run config.get and retry",
+    };
+    Err(ErrorShape::invalid(message).into())
 }
 
 /// The revision of a file's value. The key is this process's own: nobody can try out secrets on it.
-fn revision(own: &Value) -> String {
+fn revision(own: &Value) -> Outcome<String> {
     static KEY: OnceLock<hmac::Key> = OnceLock::new();
-    let key = KEY.get_or_init(|| {
-        let mut bytes = [0; 32];
-        // Without random numbers a key of the process's own start would be no secret; the system
-        // has them, or the gateway would not have got its token.
-        let filled = SystemRandom::new().fill(&mut bytes).is_ok();
-        tracing::trace!(filled, "a key for revisions");
-        hmac::Key::new(hmac::HMAC_SHA256, &bytes)
-    });
+    let key = match KEY.get() {
+        Some(key) => key,
+        None => {
+            let mut bytes = [0; 32];
+            // A key that somebody can guess would tell what stands in the file: better no answer.
+            SystemRandom::new()
+                .fill(&mut bytes)
+                .map_err(|_| ErrorShape::unavailable("no random numbers for a revision", 1_000))?;
+            KEY.get_or_init(|| hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+        }
+    };
     let tag = hmac::sign(key, own.to_string().as_bytes());
     let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("hmac-sha256:v1:{hex}")
+    Ok(format!("hmac-sha256:v1:{hex}"))
 }
 
-fn shown(paths: &Paths, reading: Reading, is_admin: bool) -> ConfigSnapshot {
+fn shown(paths: &Paths, reading: Reading, is_admin: bool) -> Outcome<ConfigSnapshot> {
     let Reading { text, own, review } = reading;
     let parsed = config::redacted(&own);
     let anew = || format!("{parsed:#}\n");
@@ -143,7 +147,7 @@ fn shown(paths: &Paths, reading: Reading, is_admin: bool) -> ConfigSnapshot {
             .map(|issue| ConfigIssue { path: issue.path.clone(), message: issue.message.clone() })
             .collect::<Vec<_>>()
     };
-    ConfigSnapshot {
+    Ok(ConfigSnapshot {
         path: paths.config.display().to_string(),
         exists: raw.is_some(),
         raw,
@@ -151,12 +155,12 @@ fn shown(paths: &Paths, reading: Reading, is_admin: bool) -> ConfigSnapshot {
         resolved: whole.clone(),
         config: whole,
         valid: review.issues.is_empty(),
-        hash: revision(&own),
+        hash: revision(&own)?,
         issues: issues(&review.issues),
         warnings: issues(&review.warnings),
         legacy_issues: Vec::new(),
         parsed,
-    }
+    })
 }
 
 /// A refusal as the wire has it.

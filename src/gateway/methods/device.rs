@@ -14,7 +14,6 @@ use crate::{
         clock::now_ms,
         device_token,
         dispatch::{Call, Dispatcher, Outcome},
-        hub::To,
         joining,
         outbox::Ending,
         settings::Guard,
@@ -334,7 +333,7 @@ pub(in crate::gateway) fn tell_resolved(
         decision: decision.to_owned(),
         ts: now,
     };
-    shared.hub.tell(To::All, event::DEVICE_PAIR_RESOLVED, &resolved);
+    shared.hub.tell(event::DEVICE_PAIR_RESOLVED, &resolved);
 }
 
 /// A request as the wire has it.

@@ -7,7 +7,6 @@ use crate::{
     gateway::{
         clock::now_ms,
         dispatch::{Call, Dispatcher, Outcome},
-        hub::To,
         nodes::{Ask, NotAsked, NotDecided, Standing, Task, shown},
     },
     protocol::{
@@ -49,7 +48,7 @@ async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAns
         NotAsked::Full => ErrorShape::unavailable("too many approvals wait", FULL_RETRY_MS),
     })?;
     let id = standing.id.clone();
-    call.shared.hub.tell(To::All, event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
+    call.shared.hub.tell(event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
     if is_two_phase {
         return Ok(ExecApprovalAnswer { status: Some("accepted"), ..answer(standing) });
     }
@@ -96,7 +95,7 @@ async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
     let client = &call.caller.client;
     let by = client.display_name.clone().unwrap_or_else(|| client.id.clone());
     tracing::info!(id = standing.id, by, ?decision, "an approval was decided");
-    call.shared.hub.tell(To::All, event::EXEC_APPROVAL_RESOLVED, &resolved(standing, Some(by)));
+    call.shared.hub.tell(event::EXEC_APPROVAL_RESOLVED, &resolved(standing, Some(by)));
     Ok(Done { ok: true })
 }
 
@@ -226,7 +225,7 @@ fn resolved(standing: Standing, by: Option<String>) -> ExecApprovalResolved {
 fn tell_expired(call: &Call, standing: &Standing) {
     if standing.has_expired {
         let told = resolved(standing.clone(), None);
-        call.shared.hub.tell(To::All, event::EXEC_APPROVAL_RESOLVED, &told);
+        call.shared.hub.tell(event::EXEC_APPROVAL_RESOLVED, &told);
     }
 }
 

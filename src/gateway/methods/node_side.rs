@@ -12,7 +12,9 @@ use crate::{
         ErrorShape, Heard, NodeEvent, NodeEventParams, NodeEventReply, NodeInvokeProgress,
         NodeInvokeProgressParams, NodeInvokeResult, NodeInvokeResultParams, NodePendingAck,
         NodePendingAckParams, NodePendingAcked, NodePendingActions, NodePendingDrain,
-        NodePendingDrainParams, NodePendingDrained, NodePendingPull, Nothing,
+        NodePendingDrainParams, NodePendingDrained, NodePendingPull, NodePluginTools,
+        NodePluginToolsKept, NodePluginToolsUpdate, NodeRunnerInventory, NodeRunnerInventoryKept,
+        NodeRunnerInventoryUpdate, NodeSkills, NodeSkillsKept, NodeSkillsUpdate, Nothing,
     },
 };
 
@@ -28,6 +30,10 @@ const STATS: [&str; 6] = [
     "diskAvailableBytes",
 ];
 
+/// When a node says that it is alive (`NodePresenceAliveReason`).
+const OCCASIONS: [&str; 6] =
+    ["background", "silent_push", "bg_app_refresh", "significant_location", "manual", "connect"];
+
 pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<NodeInvokeResult, _>(result);
     dispatcher.on::<NodeInvokeProgress, _>(progress);
@@ -35,6 +41,9 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<NodePendingPull, _>(pull);
     dispatcher.on::<NodePendingAck, _>(acknowledge);
     dispatcher.on::<NodePendingDrain, _>(drain);
+    dispatcher.on::<NodePluginToolsUpdate, _>(plugin_tools);
+    dispatcher.on::<NodeSkillsUpdate, _>(skills);
+    dispatcher.on::<NodeRunnerInventoryUpdate, _>(runners);
 }
 
 async fn result(call: Call, params: NodeInvokeResultParams) -> Outcome<Heard> {
@@ -79,10 +88,15 @@ async fn event(call: Call, params: NodeEventParams) -> Outcome<NodeEventReply> {
     let (handled, reason) = match params.event.as_str() {
         "node.host.stats" => match stats(&payload) {
             Some(stats) => (call.shared.nodes.told_stats(node, call.caller.member, stats), None),
-            None => (false, Some("invalid payload")),
+            None => (false, Some("invalid_payload")),
         },
-        // That it speaks is the news.
-        "node.presence.alive" => (true, None),
+        "node.presence.alive" => match occasion(&payload) {
+            Some(occasion) => {
+                let is_stored = call.shared.nodes.told_alive(node, occasion).await?;
+                (true, Some(if is_stored { "persisted" } else { "throttled" }))
+            }
+            None => (false, Some("invalid_payload")),
+        },
         _ => (false, Some("unsupported event")),
     };
     let reason = reason.map(str::to_owned);
@@ -115,6 +129,24 @@ async fn drain(call: Call, params: NodePendingDrainParams) -> Outcome<NodePendin
     Ok(NodePendingDrained { node_id: node.to_owned(), revision, items, has_more })
 }
 
+async fn plugin_tools(call: Call, params: NodePluginTools) -> Outcome<NodePluginToolsKept> {
+    let node = own(&call, None)?;
+    let tools = call.shared.nodes.told_tools(node, call.caller.member, params.tools)?;
+    Ok(NodePluginToolsKept { node_id: node.to_owned(), tools })
+}
+
+async fn skills(call: Call, params: NodeSkills) -> Outcome<NodeSkillsKept> {
+    let node = own(&call, None)?;
+    let skills = call.shared.nodes.told_skills(node, call.caller.member, params.skills)?;
+    Ok(NodeSkillsKept { node_id: node.to_owned(), skills })
+}
+
+async fn runners(call: Call, params: NodeRunnerInventory) -> Outcome<NodeRunnerInventoryKept> {
+    let node = own(&call, None)?;
+    call.shared.nodes.told_runners(node, call.caller.member, params).await?;
+    Ok(NodeRunnerInventoryKept { node_id: node.to_owned() })
+}
+
 /// The caller's own device: a node speaks for no other.
 fn own<'a>(call: &'a Call, named: Option<&str>) -> Outcome<&'a str> {
     let own = call.caller.device_id.as_deref();
@@ -123,6 +155,12 @@ fn own<'a>(call: &'a Call, named: Option<&str>) -> Outcome<&'a str> {
         Some(named) if named != own => Err(ErrorShape::invalid("nodeId mismatch").into()),
         Some(_) | None => Ok(own),
     }
+}
+
+/// On which of the known occasions a node says that it is alive; in the background if on another.
+fn occasion(payload: &Value) -> Option<&str> {
+    let said = payload.as_object()?.get("trigger").and_then(Value::as_str).unwrap_or_default();
+    Some(OCCASIONS.into_iter().find(|known| *known == said).unwrap_or("background"))
 }
 
 /// The numbers among what a node tells of its machine, and when.

@@ -46,7 +46,8 @@ async fn describe(call: Call, params: NodeId) -> Outcome<NodeDescribeReply> {
     let nodes = entries(&call).await?;
     let node = nodes.into_iter().find(|node| node.node_id == params.node_id.trim());
     let node = node.ok_or_else(|| ErrorShape::invalid("unknown nodeId"))?;
-    Ok(NodeDescribeReply { ts: now_ms(), node })
+    let node_skills = call.shared.nodes.skills_of(&node.node_id);
+    Ok(NodeDescribeReply { ts: now_ms(), node, node_skills })
 }
 
 async fn rename(call: Call, params: NodeRenameParams) -> Outcome<NodeRenamed> {

@@ -10,6 +10,8 @@ use crate::store::Kept;
 
 /// How many nodes are kept; pairing a device comes first, so a stranger cannot fill this.
 const MAX_NODES: usize = 4_096;
+/// How often it is stored that a node is alive, milliseconds.
+const ALIVE_EVERY_MS: u64 = 60_000;
 
 /// What a node can do for others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +86,10 @@ pub(crate) struct Record {
     pub(crate) asked: Option<Asked>,
     /// Milliseconds since 1970.
     pub(crate) last_connected_at_ms: Option<u64>,
+    /// When it last said that it is alive, milliseconds since 1970, and on which occasion.
+    pub(crate) last_alive: Option<(u64, String)>,
+    /// Whether it said that it hosts workers.
+    pub(crate) session_host: bool,
 }
 
 /// What a connect of a node changed.
@@ -91,8 +97,6 @@ pub(crate) struct Record {
 pub(super) struct Arrival {
     /// To be stored.
     pub(super) record: Record,
-    /// What the node may do now: declared and approved.
-    pub(super) effective: Surface,
     /// A request that is new.
     pub(super) requested: Option<Asked>,
     /// A request that its node no longer makes.
@@ -139,6 +143,13 @@ impl Kept for Record {
 }
 
 impl Record {
+    /// When it was last heard of, milliseconds since 1970, and on which occasion.
+    pub(super) fn last_seen(&self) -> Option<(u64, &str)> {
+        let connected = self.last_connected_at_ms.map(|at| (at, "connect"));
+        let alive = self.last_alive.as_ref().map(|(at, occasion)| (*at, occasion.as_str()));
+        connected.max(alive)
+    }
+
     /// What people call it.
     pub(super) fn name(&self) -> Option<&str> {
         self.label.as_deref().or(self.facts.display_name.as_deref())
@@ -207,8 +218,7 @@ impl Book {
         } else {
             withdrawn = before;
         }
-        let effective = record.effective(declared);
-        Some(Arrival { record, effective, requested, withdrawn })
+        Some(Arrival { record, requested, withdrawn })
     }
 
     /// The record with this request approved.
@@ -234,6 +244,23 @@ impl Book {
         Some(Record { label: Some(label.to_owned()), ..record })
     }
 
+    /// The record of a node that says that it is alive; `None` if it said so a moment ago, or is
+    /// not known.
+    pub(super) fn alive(&self, node: &str, occasion: &str, now_ms: u64) -> Option<Record> {
+        let record = self.records.get(node)?;
+        let last = record.last_alive.as_ref().map(|(at, _)| *at);
+        if last.is_some_and(|at| now_ms.saturating_sub(at) < ALIVE_EVERY_MS) {
+            return None;
+        }
+        Some(Record { last_alive: Some((now_ms, occasion.to_owned())), ..record.clone() })
+    }
+
+    /// The record of a node that says whether it hosts workers; `None` if that is no news.
+    pub(super) fn hosting(&self, node: &str, session_host: bool) -> Option<Record> {
+        let record = self.records.get(node).filter(|it| it.session_host != session_host)?;
+        Some(Record { session_host, ..record.clone() })
+    }
+
     /// Takes up what has been stored.
     pub(super) fn keep(&mut self, record: Record) {
         self.records.insert(record.node_id.clone(), record);
@@ -257,6 +284,11 @@ mod tests {
         }
     }
 
+    /// What a node may do that is known and declares `declared`.
+    fn may(book: &Book, declared: &Surface) -> Surface {
+        book.find("n").unwrap().effective(declared)
+    }
+
     fn arrive(book: &mut Book, declared: &Surface, request: &str) -> Arrival {
         let arrival = book.arrived("n", Facts::default(), declared, request.to_owned(), 5).unwrap();
         book.keep(arrival.record.clone());
@@ -268,12 +300,12 @@ mod tests {
         let mut book = Book::default();
         let declared = surface(&["system.run", "system.which"]);
         let arrival = arrive(&mut book, &declared, "r1");
-        assert_eq!(arrival.effective, Surface::default());
+        assert_eq!(may(&book, &declared), Surface::default());
         assert_eq!(arrival.requested.unwrap().request_id, "r1");
         book.keep(book.approved("r1", 9).unwrap());
         assert!(book.asking("r1").is_none());
         let again = arrive(&mut book, &declared, "r2");
-        assert_eq!((again.effective, again.requested), (declared, None));
+        assert_eq!((may(&book, &declared), again.requested), (declared, None));
     }
 
     #[test]
@@ -294,12 +326,13 @@ mod tests {
         let mut book = Book::default();
         arrive(&mut book, &surface(&["system.which"]), "r1");
         book.keep(book.approved("r1", 9).unwrap());
-        let wider = arrive(&mut book, &surface(&["system.run", "system.which"]), "r2");
-        assert_eq!(wider.effective, surface(&["system.which"]));
+        let both = surface(&["system.run", "system.which"]);
+        let wider = arrive(&mut book, &both, "r2");
+        assert_eq!(may(&book, &both), surface(&["system.which"]));
         assert!(wider.requested.is_some());
         book.keep(book.rejected("r2").unwrap());
         let narrower = arrive(&mut book, &surface(&[]), "r3");
-        assert_eq!((narrower.effective, narrower.requested), (surface(&[]), None));
+        assert_eq!((may(&book, &surface(&[])), narrower.requested), (surface(&[]), None));
     }
 
     #[test]
@@ -311,7 +344,7 @@ mod tests {
         book.keep(book.approved("r1", 9).unwrap());
         declared.permissions.insert("camera".to_owned(), true);
         let arrival = arrive(&mut book, &declared, "r2");
-        assert_eq!(arrival.effective.permissions.get("camera"), Some(&false));
+        assert_eq!(may(&book, &declared).permissions.get("camera"), Some(&false));
         assert!(arrival.requested.is_some());
     }
 
@@ -332,5 +365,25 @@ mod tests {
         let record = book.find("n").unwrap();
         let text = serde_json::to_string(record).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), *record);
+    }
+
+    #[test]
+    fn a_node_is_alive_once_a_minute_and_was_last_seen_on_the_later_occasion() {
+        let mut book = Book::default();
+        arrive(&mut book, &surface(&[]), "r1");
+        assert_eq!(book.find("n").unwrap().last_seen(), Some((5, "connect")));
+        let record = book.alive("n", "silent_push", 7).unwrap();
+        assert_eq!(record.last_seen(), Some((7, "silent_push")));
+        book.keep(record);
+        assert!(book.alive("n", "manual", 7 + ALIVE_EVERY_MS - 1).is_none());
+        assert!(book.alive("n", "manual", 7 + ALIVE_EVERY_MS).is_some());
+        assert!(book.alive("nobody", "manual", 7).is_none());
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_read() {
+        let text = r#"{"nodeId":"n","facts":{},"lastConnectedAtMs":5}"#;
+        let record: Record = serde_json::from_str(text).unwrap();
+        assert_eq!((record.session_host, record.last_alive), (false, None));
     }
 }

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     book::{Asked, Facts, Record, Surface},
     live::Live,
+    published::Runners,
     shell::{Nodes, locked},
 };
-use crate::protocol::NodeEntry;
+use crate::protocol::{ApprovalState, NodeEntry, NodeIssue};
 
 /// A device that may come as a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,7 +39,10 @@ impl Nodes {
                 let record = book.find(id).cloned().unwrap_or_default();
                 let live = present.find(id);
                 let gone_at = present.departed(id).filter(|_| live.is_none());
-                entry(id, &record, live, paired.get(id), gone_at, may_decide)
+                NodeEntry {
+                    node_plugin_tools: live.map(|live| self.tools_of(live)),
+                    ..entry(id, &record, live, paired.get(id), gone_at, may_decide)
+                }
             })
             .filter(|node| node.paired || node.connected)
             .collect();
@@ -69,7 +73,8 @@ fn entry(
     let shown = asked.filter(|_| may_decide);
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
     let connected_at = live.map(|live| live.connected_at_ms);
-    let last_connected = connected_at.or(record.last_connected_at_ms);
+    let last_seen = connected_at.map(|at| (at, "connect")).max(record.last_seen());
+    let runners = live.map(|live| live.published.runners);
     NodeEntry {
         node_id: id.to_owned(),
         display_name: record
@@ -87,23 +92,33 @@ fn entry(
         caps: surface.caps.iter().cloned().collect(),
         commands: surface.commands.iter().cloned().collect(),
         permissions: (!surface.permissions.is_empty()).then(|| surface.permissions.clone()),
+        session_host: match runners {
+            Some(runners) => approved.is_some() && runners.slots().is_some(),
+            None => record.session_host,
+        },
+        worker_slots: runners.filter(|_| approved.is_some()).and_then(Runners::slots),
+        issues: (runners == Some(Runners::Outdated)).then(|| vec![NodeIssue::outdated()]),
+        node_plugin_tools: None,
         host_stats: live.and_then(|live| live.host_stats.clone()),
         path_env: live.and_then(|live| live.path_env.clone()),
         approval_state: match (approved, asked) {
-            (None, Some(_)) => "pending-approval",
-            (Some(_), Some(_)) => "pending-reapproval",
-            (Some(_), None) => "approved",
-            (None, None) => "unapproved",
+            (None, Some(_)) => ApprovalState::PendingApproval,
+            (Some(_), Some(_)) => ApprovalState::PendingReapproval,
+            (Some(_), None) => ApprovalState::Approved,
+            (None, None) => ApprovalState::Unapproved,
         },
         pending_request_id: shown.map(|asked| asked.request_id.clone()),
         pending_declared_caps: shown.map(|asked| asked.surface.caps.iter().cloned().collect()),
         pending_declared_commands: shown
             .map(|asked| asked.surface.commands.iter().cloned().collect()),
+        pending_declared_permissions: shown
+            .map(|asked| asked.surface.permissions.clone())
+            .filter(|permissions| !permissions.is_empty()),
         connected_at_ms: connected_at,
-        last_connected_at_ms: last_connected,
+        last_connected_at_ms: connected_at.or(record.last_connected_at_ms),
         last_disconnected_at_ms: gone_at,
-        last_seen_at_ms: last_connected,
-        last_seen_reason: last_connected.map(|_| "connect"),
+        last_seen_at_ms: last_seen.map(|(at, _)| at),
+        last_seen_reason: last_seen.map(|(_, occasion)| occasion.to_owned()),
         approved_at_ms: approved
             .map(|approved| approved.approved_at_ms)
             .or_else(|| paired.map(|paired| paired.approved_at_ms)),

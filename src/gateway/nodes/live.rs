@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     book::{Facts, Surface},
     policy::Platform,
+    published::Published,
 };
 use crate::{
     gateway::outbox::{Ending, Outbox},
@@ -29,6 +30,8 @@ pub(super) struct Live {
     pub(super) connected_at_ms: u64,
     /// Its machine's load and memory, as it last told.
     pub(super) host_stats: Option<Value>,
+    /// What it has beside its commands.
+    pub(super) published: Published,
 }
 
 /// All of them, and when the others went.
@@ -101,6 +104,7 @@ mod tests {
             path_env: None,
             connected_at_ms: 5,
             host_stats: None,
+            published: Published::default(),
         }
     }
 

@@ -5,8 +5,10 @@ mod book;
 mod catalog;
 mod invocations;
 mod live;
+mod news;
 mod pairing;
 mod policy;
+mod published;
 mod shell;
 #[cfg(test)]
 mod tests;

@@ -8,11 +8,7 @@ use super::{
     shell::{Arriving, Nodes, locked},
 };
 use crate::{
-    gateway::{
-        caller::Caller,
-        clock::now_ms,
-        hub::{Hub, To},
-    },
+    gateway::{caller::Caller, clock::now_ms, hub::Hub},
     protocol::{
         Connect, ErrorShape, NodePairApproved, NodePairListReply, NodePairRequest,
         NodePairResolved, NodePairing, event,
@@ -48,7 +44,7 @@ impl Nodes {
         }
         if let Some(asked) = &arrival.requested {
             tracing::info!(node, request = asked.request_id, "a node asks to offer something");
-            hub.tell(To::All, event::NODE_PAIR_REQUESTED, &request_of(&arrival.record, asked));
+            hub.tell(event::NODE_PAIR_REQUESTED, &request_of(&arrival.record, asked));
         }
         let platform = Platform::of(&facts.platform, facts.device_family.as_deref());
         Ok(Arriving {
@@ -56,7 +52,6 @@ impl Nodes {
             facts,
             platform,
             declared,
-            effective: arrival.effective,
             path_env: connect.path_env.clone(),
         })
     }
@@ -93,7 +88,6 @@ impl Nodes {
             .approved(request, now_ms())
             .ok_or_else(|| ErrorShape::invalid("unknown requestId"))?;
         self.keep(&mut book, record.clone()).await?;
-        drop(book);
         let node = &record.node_id;
         tracing::info!(node, request, "what a node offers was approved");
         let told = resolved(hub, request, node, "approved");
@@ -101,6 +95,8 @@ impl Nodes {
             live.effective = record.effective(&live.declared);
             live.outbox.event(event::NODE_PAIR_RESOLVED, &json!(told).to_string(), None);
         }
+        // Not before: a node that is just coming in is seated with what is approved.
+        drop(book);
         Ok(NodePairApproved { request_id: request.to_owned(), node: approved_of(&record) })
     }
 
@@ -145,9 +141,9 @@ impl Nodes {
         let mut book = self.book.lock().await;
         self.store.nodes().remove(node).await.map_err(|error| unavailable(&error))?;
         let was_known = book.forget(node).is_some();
+        let live = locked(&self.present).remove(node);
         drop(book);
         self.forget_work(node);
-        let live = locked(&self.present).remove(node);
         if let Some(live) = &live {
             live.dismiss("device removed");
         }
@@ -157,7 +153,11 @@ impl Nodes {
         Ok(was_known || live.is_some())
     }
 
-    async fn keep(&self, book: &mut Book, record: Record) -> Result<(), Box<ErrorShape>> {
+    pub(super) async fn keep(
+        &self,
+        book: &mut Book,
+        record: Record,
+    ) -> Result<(), Box<ErrorShape>> {
         self.store.nodes().keep(&record).await.map_err(|error| unavailable(&error))?;
         book.keep(record);
         Ok(())
@@ -176,7 +176,7 @@ fn resolved(hub: &Hub, request: &str, node: &str, decision: &'static str) -> Nod
         decision,
         ts: now_ms(),
     };
-    hub.tell(To::All, event::NODE_PAIR_RESOLVED, &told);
+    hub.tell(event::NODE_PAIR_RESOLVED, &told);
     told
 }
 
@@ -196,8 +196,8 @@ fn approved_of(record: &Record) -> NodePairing {
     NodePairing {
         created_at_ms: Some(approved.created_at_ms),
         approved_at_ms: Some(approved.approved_at_ms),
-        last_seen_at_ms: record.last_connected_at_ms,
-        last_seen_reason: record.last_connected_at_ms.map(|_| "connect"),
+        last_seen_at_ms: record.last_seen().map(|(at, _)| at),
+        last_seen_reason: record.last_seen().map(|(_, occasion)| occasion.to_owned()),
         ..pairing_of(record, &approved.surface)
     }
 }

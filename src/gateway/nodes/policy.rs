@@ -73,13 +73,17 @@ pub(super) enum Platform {
     Unknown,
 }
 
-/// `gateway.nodes.commands.allow` and `.deny`.
+/// What `gateway.nodes` says of what nodes may offer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Rules {
     /// Beyond the platform's own; also the only way to the dangerous ones.
     pub(crate) allow: BTreeSet<String>,
     /// Never, whatever else says so.
     pub(crate) deny: BTreeSet<String>,
+    /// The tools that nodes publish count for nothing.
+    pub(crate) without_tools: bool,
+    /// The skills that nodes publish count for nothing.
+    pub(crate) without_skills: bool,
 }
 
 /// Why a command does not run on a node.
@@ -169,7 +173,12 @@ impl Rules {
     /// What the configuration says.
     pub(crate) fn of(config: &crate::config::Nodes) -> Self {
         let set = |names: &[String]| names.iter().map(|name| name.trim().to_owned()).collect();
-        Self { allow: set(&config.allow), deny: set(&config.deny) }
+        Self {
+            allow: set(&config.allow),
+            deny: set(&config.deny),
+            without_tools: config.plugin_tools == Some(false),
+            without_skills: config.skills == Some(false),
+        }
     }
 
     /// Of what a node declares, what it may ask approval for; the rest is as good as unsaid.
@@ -304,8 +313,11 @@ mod tests {
 
     #[test]
     fn a_command_runs_only_where_declared_approved_and_allowed() {
-        let rules =
-            Rules { allow: set(&["camera.snap", "own.thing"]), deny: set(&["system.which"]) };
+        let rules = Rules {
+            allow: set(&["camera.snap", "own.thing"]),
+            deny: set(&["system.which"]),
+            ..Rules::default()
+        };
         let declared =
             set(&["system.run", "system.which", "camera.snap", "own.thing", "camera.clip"]);
         let effective = set(&["system.run", "system.which", "camera.snap", "camera.clip"]);

@@ -14,6 +14,7 @@ use super::{
     invocations::{Begun, Invocations, Key, Order, Outcome, Told},
     live::{Live, Present},
     policy::{Platform, Rules},
+    published::Published,
     work::Waiting,
 };
 use crate::{
@@ -51,7 +52,6 @@ pub(in crate::gateway) struct Arriving {
     pub(super) facts: Facts,
     pub(super) platform: Platform,
     pub(super) declared: Surface,
-    pub(super) effective: Surface,
     pub(super) path_env: Option<String>,
 }
 
@@ -134,14 +134,18 @@ impl Nodes {
         (facts, surface)
     }
 
-    /// Seats a node once its `hello-ok` is queued.
-    pub(in crate::gateway) fn seat(
+    /// Seats a node once its `hello-ok` is queued, with what of it is approved by then; `None` if
+    /// it was removed meanwhile.
+    pub(in crate::gateway) async fn seat(
         self: &Arc<Self>,
         arriving: Arriving,
         member: u64,
         outbox: Arc<Outbox>,
-    ) -> Seat {
-        let Arriving { node, facts, platform, declared, effective, path_env } = arriving;
+    ) -> Option<Seat> {
+        let Arriving { node, facts, platform, declared, path_env } = arriving;
+        // Held until the node is seated: an approval comes before, or finds it here.
+        let book = self.book.lock().await;
+        let effective = book.find(&node)?.effective(&declared);
         let live = Live {
             member,
             outbox,
@@ -152,10 +156,12 @@ impl Nodes {
             path_env,
             connected_at_ms: now_ms(),
             host_stats: None,
+            published: Published::default(),
         };
         let before = locked(&self.present).arrive(&node, live);
+        drop(book);
         tracing::info!(node, replaced = before.is_some(), "a node connected");
-        Seat { nodes: Arc::clone(self), node, member }
+        Some(Seat { nodes: Arc::clone(self), node, member })
     }
 
     /// Runs a command and waits for its outcome; an error frame where it never ran.
@@ -268,13 +274,6 @@ impl Nodes {
         number: u64,
     ) -> bool {
         locked(&self.invocations).progress(id, node, member, number)
-    }
-
-    /// A node tells of its machine; false if it is not here on this connection.
-    pub(in crate::gateway) fn told_stats(&self, node: &str, member: u64, stats: Value) -> bool {
-        let mut present = locked(&self.present);
-        let live = present.find_mut(node).filter(|live| live.member == member);
-        live.map(|live| live.host_stats = Some(stats)).is_some()
     }
 
     /// The gateway stops: nobody waits any longer.

@@ -7,10 +7,13 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Ask, Asker, Nodes, Ran, Seat, Task};
+use super::{Arriving, Ask, Asker, Nodes, Paired, Ran, Rules, Seat, Task};
 use crate::{
     gateway::{caller::Caller, hub::Hub, outbox::Outbox, tally::Tally},
-    protocol::{Connect, Decision, ErrorShape, PresenceEntry, Role, RunPlan, Scope},
+    protocol::{
+        Connect, Decision, ErrorShape, NodeEntry, NodeRunnerInventory, NodeSkill, NodeTool,
+        PresenceEntry, Role, RunPlan, Scope,
+    },
     store::Store,
 };
 
@@ -37,9 +40,17 @@ impl Place {
     }
 
     async fn connect(&self, member: u64) -> Node {
-        let arriving = self.nodes.arrived(&self.hub, NODE, &connect(), None).await.unwrap();
+        let arriving = self.arrive().await;
+        self.seat(arriving, member).await.unwrap()
+    }
+
+    async fn arrive(&self) -> Arriving {
+        self.nodes.arrived(&self.hub, NODE, &connect(), None).await.unwrap()
+    }
+
+    async fn seat(&self, arriving: Arriving, member: u64) -> Option<Node> {
         let outbox = Arc::new(Outbox::new(1 << 20, Arc::new(Tally::new())));
-        let seat = self.nodes.seat(arriving, member, Arc::clone(&outbox));
+        let seat = self.nodes.seat(arriving, member, Arc::clone(&outbox)).await?;
         let (sender, frames) = mpsc::unbounded_channel();
         let sink = sink::unfold(sender, |sender, message: Message| async move {
             if let Message::Text(text) = message {
@@ -48,13 +59,19 @@ impl Place {
             Ok(sender)
         });
         tokio::spawn(async move { outbox.write_to(Box::pin(sink)).await });
-        Node { seat, frames }
+        Some(Node { seat, frames })
     }
 
     async fn approve(&self) {
         let pending = self.nodes.pairings().await.pending;
         let request = &pending[0].request_id;
         self.nodes.approve(&self.hub, &caller(&[Scope::Admin]), request).await.unwrap();
+    }
+
+    /// The node as operators see it.
+    async fn shown(&self) -> NodeEntry {
+        let paired = Paired { node_id: NODE.to_owned(), ..Paired::default() };
+        self.nodes.list(vec![paired], true).await.remove(0)
     }
 
     async fn run(&self, command: &str, params: Value, key: &str) -> Result<Ran, Box<ErrorShape>> {
@@ -100,7 +117,6 @@ fn caller(scopes: &[Scope]) -> Caller {
         device_id: None,
         by_device_token: false,
         scopes: scopes.to_vec(),
-        is_local: true,
         farewell: std::sync::OnceLock::new(),
     }
 }
@@ -208,11 +224,90 @@ async fn what_was_approved_outlives_the_gateway_and_a_removal_ends_it() {
     assert!(later.nodes.pairings().await.pending.is_empty());
     let shown = later.nodes.list(Vec::new(), true).await;
     assert_eq!(shown[0].display_name.as_deref(), Some("Desk"));
-    assert_eq!((shown[0].approval_state, shown[0].connected), ("approved", true));
+    assert_eq!((shown[0].approval_state.name(), shown[0].connected), ("approved", true));
     assert_eq!(shown[0].commands, ["system.run", "system.which"]);
     assert!(later.nodes.forget(&later.hub, NODE).await.unwrap());
     assert!(later.nodes.list(Vec::new(), true).await.is_empty());
     assert!(!later.nodes.forget(&later.hub, NODE).await.unwrap());
     later.nodes.load().await.unwrap();
     assert!(later.nodes.pairings().await.paired.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_counts_for_a_node_that_is_just_coming_in_and_so_does_a_removal() {
+    let place = Place::new();
+    let arriving = place.arrive().await;
+    place.approve().await;
+    let mut node = place.seat(arriving, 1).await.unwrap();
+    let (ran, ()) = tokio::join!(place.run("system.which", json!({}), "1"), async {
+        let command = node.command().await;
+        assert!(place.nodes.ended(command["id"].as_str().unwrap(), NODE, 1, &done("{}")));
+    });
+    assert_eq!(ran.unwrap(), done("{}"));
+    let arriving = place.arrive().await;
+    assert!(place.nodes.forget(&place.hub, NODE).await.unwrap());
+    assert!(place.seat(arriving, 2).await.is_none(), "a node that was removed has no seat");
+}
+
+fn tool() -> Vec<NodeTool> {
+    let tool = json!([{"pluginId": "p", "name": "look", "description": "looks",
+        "command": "system.which"}]);
+    serde_json::from_value(tool).unwrap()
+}
+
+fn runners(feature: &str) -> NodeRunnerInventory {
+    let told = json!({"protocolFeatures": [feature],
+        "workerHost": {"enabled": true, "capacity": {"total": 2, "available": 1}}});
+    serde_json::from_value(told).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_publishes_counts_as_far_as_it_is_approved_and_while_it_is_here() {
+    const FEATURE: &str = "node-worker-supervisor-v6";
+    let place = Place::new();
+    let node = place.connect(1).await;
+    assert!(place.nodes.told_tools(NODE, 1, tool()).unwrap().is_empty(), "nothing is approved");
+    let early = place.nodes.told_runners(NODE, 1, runners(FEATURE)).await.unwrap_err();
+    assert_eq!((early.code.as_str(), early.retryable), ("UNAVAILABLE", Some(true)));
+    assert!(early.message.contains("openclaw nodes approve"), "{}", early.message);
+    assert!(!place.shown().await.session_host);
+    place.approve().await;
+    place.nodes.told_runners(NODE, 1, runners(FEATURE)).await.unwrap();
+    let shown = place.shown().await;
+    assert_eq!(shown.node_plugin_tools.unwrap()[0].name, "look");
+    assert_eq!((shown.session_host, shown.worker_slots.unwrap().available), (true, 1));
+    for error in [
+        place.nodes.told_tools(NODE, 2, tool()).map(drop).unwrap_err(),
+        place.nodes.told_skills(NODE, 2, Vec::new()).map(drop).unwrap_err(),
+        place.nodes.told_runners(NODE, 2, runners(FEATURE)).await.unwrap_err(),
+    ] {
+        assert_eq!(error.message, "unknown nodeId", "an older connection is not believed");
+    }
+    let old = place.nodes.told_runners(NODE, 1, runners("node-worker-supervisor-v2")).await;
+    assert!(old.unwrap_err().message.contains("openclaw update"));
+    assert_eq!(place.shown().await.issues.unwrap()[0].code, "update-required");
+    place.nodes.obey(Rules { without_tools: true, ..Rules::default() });
+    assert_eq!(place.shown().await.node_plugin_tools, Some(Vec::new()));
+    drop(node);
+    let shown = place.shown().await;
+    assert_eq!((shown.node_plugin_tools, shown.worker_slots, shown.issues), (None, None, None));
+    assert!(shown.session_host, "what it said last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn skills_are_shown_by_name_and_can_be_switched_off() {
+    let place = Place::new();
+    let _node = place.connect(1).await;
+    let skills = json!([{"name": "b", "description": "d", "content": "c"},
+        {"name": "a", "description": "d", "content": "c"}]);
+    let skills: Vec<NodeSkill> = serde_json::from_value(skills).unwrap();
+    let kept = place.nodes.told_skills(NODE, 1, skills.clone()).unwrap();
+    assert_eq!((kept.len(), kept[0].content.as_str()), (2, "c"));
+    assert_eq!(place.nodes.skills_of(NODE)[0].name, "a");
+    let flaw = NodeSkill { name: "A".to_owned(), ..kept[0].clone() };
+    let refused = place.nodes.told_skills(NODE, 1, vec![flaw]).unwrap_err();
+    assert!(refused.message.contains("skills[0].name"), "{}", refused.message);
+    place.nodes.obey(Rules { without_skills: true, ..Rules::default() });
+    assert!(place.nodes.told_skills(NODE, 1, skills).unwrap().is_empty());
+    assert!(place.nodes.skills_of(NODE).is_empty());
 }

@@ -1,38 +1,77 @@
 //! Asks the gateway through a path whether it is there, and words its missing answer.
 
+use std::io::ErrorKind;
+
 use tokio::time::timeout;
 
 use super::PROBE_LIMIT;
 use crate::{
-    client::{self, NotAnswered},
+    client::{self, NoTls, NotAnswered},
     config::Destination,
-    supervisor::{link::NotOpened, path::Path},
+    fingerprint::Fingerprint,
+    problem::Problem,
+    supervisor::{
+        link::{NotOpened, Stream},
+        path::Path,
+    },
     tunnel::{Cause, Failure, Probe},
 };
 
-/// Asks the gateway through a stream of its own; `None` if there is nothing to say.
+/// Asks the gateway, in TLS if it has the certificate `pin`, through a stream of its own; `None` if
+/// there is nothing to say.
 pub(super) async fn ask_gateway(
     path: &Path,
     destination: &Destination,
+    pin: Option<Fingerprint>,
     probe: Probe,
 ) -> Result<(), Option<Failure>> {
-    let opened = timeout(PROBE_LIMIT, path.link.open(destination)).await;
     let port = destination.port();
-    let stream = match opened {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(NotOpened::Prohibited(reason))) => {
-            return Err(Some(prohibited(port, &reason)));
-        }
-        Ok(Err(NotOpened::Refused(_))) => {
-            return Err(Some(absent(port)));
-        }
-        Ok(Err(NotOpened::SessionLost | NotOpened::Silent)) | Err(_) => return Err(None),
-    };
+    let stream = open(path, destination).await?;
+    let covered = timeout(PROBE_LIMIT, client::cover(stream, pin)).await.map_err(|_| None)?;
+    let stream = covered.map_err(|why| Some(uncovered(&why, port)))?;
     let answer = match probe {
         Probe::Challenge => client::challenge(stream, PROBE_LIMIT).await,
         Probe::Healthz => client::healthz(stream, PROBE_LIMIT).await,
     };
-    answer.map_err(|not| failure_of(not, port))
+    let Err(not) = answer else { return Ok(()) };
+    if pin.is_none() && matches!(not, NotAnswered::NotAGateway(_) | NotAnswered::Closed) {
+        let other = open(path, destination).await?;
+        if let Some(shown) = client::shown(other, PROBE_LIMIT).await {
+            return Err(Some(told(Cause::NoPin, client::unpinned(port, shown))));
+        }
+    }
+    Err(failure_of(not, port))
+}
+
+/// A stream to the gateway's port.
+async fn open(path: &Path, destination: &Destination) -> Result<Box<dyn Stream>, Option<Failure>> {
+    let opened = timeout(PROBE_LIMIT, path.link.open(destination)).await;
+    let port = destination.port();
+    match opened {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(NotOpened::Prohibited(reason))) => Err(Some(prohibited(port, &reason))),
+        Ok(Err(NotOpened::Refused(_))) => Err(Some(absent(port))),
+        Ok(Err(NotOpened::SessionLost | NotOpened::Silent)) | Err(_) => Err(None),
+    }
+}
+
+/// Why there is no TLS with it.
+fn uncovered(why: &NoTls, port: u16) -> Failure {
+    let cause = match why {
+        NoTls::OtherCertificate { .. } => Cause::OtherCertificate,
+        NoTls::Untrusted { .. } => Cause::NoPin,
+        NoTls::Failed(error)
+            if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) =>
+        {
+            Cause::GatewayStarting
+        }
+        NoTls::Failed(_) => Cause::NotAGateway,
+    };
+    told(cause, client::uncovered(port, why))
+}
+
+fn told(cause: Cause, problem: Problem) -> Failure {
+    Failure { cause, message: problem.message, fix: problem.fix }
 }
 
 /// The SSH server's policy forbids the forward to the gateway's port.

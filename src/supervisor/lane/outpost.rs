@@ -11,12 +11,15 @@ use tracing::{debug, info, warn};
 
 use super::{
     Actor, Message, PROBE_LIMIT,
-    outpost_words::{absent_here, failing_here, not_through, opened_wide, refused_at, unanswered},
+    outpost_words::{
+        absent_here, failing_here, not_through, opened_wide, refused_at, unanswered, uncovered_here,
+    },
     serving::finish,
 };
 use crate::{
-    client::{self, NotAnswered},
+    client::{self, NoTls, NotAnswered},
     config::{Destination, Listen},
+    fingerprint::Fingerprint,
     ssh::ListenFailure,
     supervisor::{
         incoming::Local,
@@ -41,6 +44,8 @@ pub(in crate::supervisor) struct Reverse {
     pub(in crate::supervisor) to: Destination,
     /// Whether that is the gateway of this machine, which must answer before this counts as live.
     pub(in crate::supervisor) proves: bool,
+    /// The certificate of that gateway, where it speaks TLS.
+    pub(in crate::supervisor) pin: Option<Fingerprint>,
 }
 
 /// What a lane knows of its listener.
@@ -265,9 +270,10 @@ impl Actor {
 
     fn prove_outpost(&mut self, number: Number) {
         let (Some(outpost), Some(path)) = (&self.outpost, self.path(number)) else { return };
-        let (to, at, inner) = (outpost.reverse.to.clone(), outpost.place(), self.inner.clone());
+        let (to, pin, at) = (outpost.reverse.to.clone(), outpost.reverse.pin, outpost.place());
+        let inner = self.inner.clone();
         self.tasks.spawn(async move {
-            let news = match see(path.link.as_ref(), &to, &at).await {
+            let news = match see(path.link.as_ref(), &to, &at, pin).await {
                 Ok(seen) => Outside::Gateway(number, Ok(seen)),
                 Err(NotSeen::Failed(failure)) => Outside::Gateway(number, Err(failure)),
                 Err(NotSeen::Elsewhere) => {
@@ -334,24 +340,39 @@ impl From<Failure> for NotSeen {
     }
 }
 
+/// The stream in TLS, if there is to be any; at most [`PROBE_LIMIT`].
+async fn cover<S>(stream: S, pin: Option<Fingerprint>) -> Result<client::Covered<S>, NoTls>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let late = |_| Err(NoTls::Failed(std::io::ErrorKind::TimedOut.into()));
+    timeout(PROBE_LIMIT, client::cover(stream, pin)).await.unwrap_or_else(late)
+}
+
 /// Asks the gateway of this machine, and then through the listener at `at`, as others will.
 async fn see(
     link: &dyn Link,
     to: &Destination,
     at: &Listen,
+    pin: Option<Fingerprint>,
 ) -> Result<(ProofKind, Duration), NotSeen> {
     let port = to.port();
     let local = dial(to).await.map_err(|_| absent_here(port))?;
+    let local = cover(local, pin).await.map_err(|why| uncovered_here(&why, port))?;
     let answer = client::healthz(local, PROBE_LIMIT).await;
     answer.map_err(|not| failing_here(&not, port))?;
     let begun = clock();
     let through = Destination::loopback(at.port().unwrap_or_default());
     match timeout(PROBE_LIMIT, link.open(&through)).await {
-        Ok(Ok(stream)) => match client::healthz(stream, PROBE_LIMIT).await {
-            Ok(()) => Ok((ProofKind::Gateway, clock() - begun)),
-            Err(NotAnswered::NotAGateway(_)) => Err(NotSeen::Elsewhere),
-            Err(_) => Err(not_through(at).into()),
-        },
+        Ok(Ok(stream)) => {
+            // Whoever has the place without our certificate is somebody else.
+            let stream = cover(stream, pin).await.map_err(|_| NotSeen::Elsewhere)?;
+            match client::healthz(stream, PROBE_LIMIT).await {
+                Ok(()) => Ok((ProofKind::Gateway, clock() - begun)),
+                Err(NotAnswered::NotAGateway(_)) => Err(NotSeen::Elsewhere),
+                Err(_) => Err(not_through(at).into()),
+            }
+        }
         Ok(Err(NotOpened::Refused(_))) => Err(NotSeen::Elsewhere),
         // It cannot be seen from over there; that the server listens and answers is all there is.
         Ok(Err(NotOpened::Prohibited(_))) => {

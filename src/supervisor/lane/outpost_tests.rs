@@ -54,7 +54,7 @@ impl Bench {
     /// A lane that is wanted up.
     async fn lane(&self, listen: Listen, to: Destination, proves: bool) -> Lane {
         let options = Options { proof: ProofKind::Ssh, alive: None, seed: 1 };
-        let purpose = Purpose::Reverse(Reverse { listen, to, proves });
+        let purpose = Purpose::Reverse(Reverse { listen, to, proves, pin: None });
         let span = tracing::Span::none();
         let lane = Lane::start(
             span,

@@ -1,7 +1,7 @@
 //! What is wrong with a listener over there, and with what it leads to, in words.
 
 use crate::{
-    client::NotAnswered,
+    client::{NoTls, NotAnswered},
     config::{Destination, Listen},
     tunnel::{Cause, Failure, Refusal},
 };
@@ -25,6 +25,15 @@ pub(super) fn failing_here(not: &NotAnswered, port: u16) -> Failure {
     };
     Failure::new(cause, format!("the gateway on port {port} of this machine: {what}"))
         .fix(format!("openclaw gateway status --port {port}"))
+}
+
+/// The gateway here shows another certificate than it did when it was published, or speaks no TLS.
+pub(super) fn uncovered_here(why: &NoTls, port: u16) -> Failure {
+    Failure::new(
+        Cause::OtherCertificate,
+        format!("the gateway on port {port} of this machine: {why}"),
+    )
+    .fix("openclaw remote expose (the same again), which publishes it as it is now")
 }
 
 /// The gateway here is well, and is not seen from over there.

@@ -14,6 +14,7 @@ use super::{
     ask::{absent, prohibited},
 };
 use crate::{
+    control::Opened,
     problem::{Class, Problem},
     supervisor::{
         incoming::{Incoming, Local},
@@ -76,7 +77,7 @@ impl Actor {
     fn serve(&mut self, incoming: Incoming) -> Option<Incoming> {
         let Some(path) = self.serving_path() else { return Some(incoming) };
         let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return Some(incoming) };
-        let destination = self.destination.clone();
+        let (destination, tls_fingerprint) = (self.destination.clone(), self.pin);
         let inner = self.inner.clone();
         let proof = self.proof;
         let (guest, trust) = (path.enter(), path.trust());
@@ -91,8 +92,12 @@ impl Actor {
             match opened {
                 Ok(Ok(far)) => {
                     path.answered();
-                    let facts = path.link.facts();
-                    if let Some(local) = incoming.begin(facts, destination.port()).await {
+                    let opened = Opened {
+                        host_key: path.link.facts().host_key,
+                        remote_port: destination.port(),
+                        tls_fingerprint,
+                    };
+                    if let Some(local) = incoming.begin(opened).await {
                         let (local, end) = pump(local, far, &path).await;
                         finish(local, &end);
                     }

@@ -121,10 +121,10 @@ impl Actor {
     pub(super) fn prove(&mut self, number: Number, probe: Probe) {
         let Some(Session::Up(path, _)) = self.sessions.get(&number) else { return };
         let (path, news) = (Arc::clone(path), self.news.clone());
-        let destination = self.destination.clone();
+        let (destination, pin) = (self.destination.clone(), self.pin);
         self.tasks.spawn(async move {
             let begun = clock();
-            let outcome = ask_gateway(&path, &destination, probe).await;
+            let outcome = ask_gateway(&path, &destination, pin, probe).await;
             let news_of_it = match outcome {
                 Ok(()) => News::Proved { rtt: clock() - begun },
                 Err(Some(failure)) => News::NotProved(failure),

@@ -1,0 +1,192 @@
+//! A gateway that speaks TLS behind a tunnel: known by its certificate, or not spoken to.
+
+use std::{
+    ffi::OsString,
+    fs,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::support::{
+    Home, OurGateway, Peer, ReferenceCli, ReferenceGateway, Sshd, dialling, free_port, openclaw,
+    present,
+};
+
+/// A laptop, and a machine whose gateway speaks TLS.
+struct Far {
+    laptop: Home,
+    sshd: Sshd,
+    port: u16,
+    token: std::path::PathBuf,
+}
+
+impl Far {
+    /// `remote connect --name vps` with more words.
+    fn connect(&self, more: &[&str]) -> crate::support::Run {
+        let words = dialling(&self.sshd, self.port, &self.token);
+        let target: OsString = self.sshd.target().into();
+        let words = words.into_iter().chain(more.iter().map(OsString::from)).chain([target]);
+        openclaw(&self.laptop).args(["--json"]).args(words).args(["--name", "vps"])
+    }
+
+    /// What a connect without a pin says of the certificate.
+    fn shown(&self) -> String {
+        let refused = self.connect(&[]).run().exits(5).json();
+        let error = &refused["error"];
+        assert_eq!((error["class"].as_str(), error["code"].as_str()), HOST_KEY, "{refused:#}");
+        let fix = error["fix"].as_str().expect("what to type");
+        assert!(fix.contains("openclaw gateway status --port"), "{fix}");
+        let list = openclaw(&self.laptop).args(["remote", "list", "--json"]).run().exits(0).json();
+        assert_eq!(list, Value::Array(Vec::new()), "a remote that failed is not saved");
+        fix.rsplit(' ').next().expect("the fingerprint").to_owned()
+    }
+
+    /// Everything a person does once the certificate is known.
+    fn live_with(&self, pin: &str) {
+        let (local, laptop) = (free_port(), &self.laptop);
+        let port = local.to_string();
+        let pinned = ["--tls-fingerprint", pin, "--local-port", &port];
+        let status = self.connect(&pinned).run().exits(0).json();
+        assert_eq!(status["phase"], "live", "{status:#}");
+        assert_eq!(status["proof"]["kind"], "gateway", "{status:#}");
+        assert_eq!(status["localUrl"], format!("wss://127.0.0.1:{local}"), "{status:#}");
+        assert_eq!(status["tlsFingerprint"], pin, "{status:#}");
+        assert_eq!(laptop.remotes()["remotes"]["vps"]["tlsFingerprint"], pin);
+        let text = openclaw(laptop).args(["remote", "status"]).run().exits(0);
+        assert!(text.stdout.contains("wss://127.0.0.1"), "{}", text.stdout);
+        assert!(text.stdout.contains(pin), "{}", text.stdout);
+        let health = openclaw(laptop).args(["health", "--json"]).run().exits(0).json();
+        assert_eq!(health["ok"], true, "{health:#}");
+        openclaw(laptop).args(["status", "--deep", "--json"]).run().exits(0);
+        let check = openclaw(laptop).args(["remote", "check", "--batch", "vps"]).run();
+        check.exits(0);
+    }
+
+    /// Another certificate than the pinned one is spoken to by nobody.
+    fn refuses_another(&self) {
+        let other = format!("sha256:{}", "0".repeat(64));
+        let refused = self.connect(&["--tls-fingerprint", &other]).run().exits(5).json();
+        assert_eq!(refused["error"]["code"], "TLS_PIN_MISMATCH", "{refused:#}");
+        // What worked before works on.
+        openclaw(&self.laptop).args(["health", "--json"]).run().exits(0);
+    }
+}
+
+const HOST_KEY: (Option<&str>, Option<&str>) = (Some("host_key"), Some("TLS_UNTRUSTED"));
+
+/// What openssl says of a certificate in a file.
+fn openssl(file: &std::path::Path) -> Option<String> {
+    let mut command = Command::new("openssl");
+    command.args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(file);
+    let output = command.stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let digits = text.trim().split_once('=')?.1.replace(':', "").to_lowercase();
+    Some(format!("sha256:{digits}"))
+}
+
+#[test]
+fn our_gateway_with_tls_is_reached_by_its_certificate_and_by_nothing_else() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let home = Home::new();
+    let gateway = OurGateway::start_with_tls(&home);
+    let far = Far {
+        laptop: Home::new(),
+        sshd: Sshd::start(&[]),
+        port: gateway.port(),
+        token: gateway.token_file().to_owned(),
+    };
+    let pin = far.shown();
+    // The command that is named prints the same on the other side.
+    let port = gateway.port().to_string();
+    let told = openclaw(&home).args(["gateway", "status", "--port", &port]).run().exits(0);
+    assert!(told.stdout.contains(&pin), "{}", told.stdout);
+    let told = openclaw(&home).args(["gateway", "status", "--json", "--port", &port]).run();
+    let told = told.exits(0).json();
+    assert_eq!(told["gateway"]["tls"]["fingerprint"], pin.as_str(), "{told:#}");
+    assert_eq!(told["gateway"]["probeUrl"], format!("wss://127.0.0.1:{port}"), "{told:#}");
+    if let Some(theirs) = openssl(&home.state().join("rs/tls/cert.pem")) {
+        assert_eq!(theirs, pin);
+    }
+
+    far.live_with(&pin);
+    far.refuses_another();
+    // TLS is not left out for a gateway that has it, and a wrong word is no pin.
+    let plain = far.connect(&["--tls-fingerprint", "none"]).run().exits(5).json();
+    assert_eq!(plain["error"]["code"], "TLS_UNTRUSTED", "{plain:#}");
+    far.connect(&["--tls-fingerprint", "sha256:abc"]).run().exits(2);
+}
+
+#[test]
+fn a_pinned_remote_never_speaks_plain_to_a_gateway_that_lost_its_tls() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let home = Home::new();
+    let gateway = OurGateway::start(&home);
+    let far = Far {
+        laptop: Home::new(),
+        sshd: Sshd::start(&[]),
+        port: gateway.port(),
+        token: gateway.token_file().to_owned(),
+    };
+    let pin = format!("sha256:{}", "0".repeat(64));
+    let refused = far.connect(&["--tls-fingerprint", &pin]).run().exits(7).json();
+    let error = &refused["error"];
+    assert_eq!(error["class"], "gateway_down", "{refused:#}");
+    let fix = error["fix"].as_str().expect("what to type");
+    assert!(fix.contains("--tls-fingerprint none"), "{fix}");
+    let again = far.connect(&["--tls-fingerprint", "none"]).run().exits(0).json();
+    assert!(again["localUrl"].as_str().is_some_and(|url| url.starts_with("ws://")), "{again:#}");
+}
+
+#[test]
+fn the_reference_gateway_with_tls_is_reached_alike_and_its_own_cli_uses_the_tunnel() {
+    if !present(&[Peer::OpenSsh, Peer::OpenClaw]) {
+        return;
+    }
+    let gateway = ReferenceGateway::start_with_tls();
+    let laptop = Home::new();
+    let token = laptop.write("token", ReferenceGateway::TOKEN);
+    let far = Far { laptop, sshd: Sshd::start(&[]), port: gateway.port(), token };
+    let pin = far.shown();
+    let certificate = gateway.home().join(".openclaw/gateway/tls/gateway-cert.pem");
+    if let Some(theirs) = openssl(&certificate) {
+        assert_eq!(theirs, pin);
+    }
+    far.live_with(&pin);
+    far.connect(&["--tls-fingerprint", &pin, "--write-config"]).run().exits(0);
+    let config = fs::read_to_string(far.laptop.state().join("openclaw.json")).expect("written");
+    assert!(config.contains("wss://127.0.0.1") && config.contains(&pin), "{config}");
+    let cli = ReferenceCli::of(&far.laptop);
+    let health = cli.run(&["health", "--json"]);
+    assert!(String::from_utf8_lossy(&health.stdout).contains("\"ok\": true"), "{health:?}");
+}
+
+#[test]
+fn a_gateway_with_tls_that_is_exposed_tells_others_its_certificate() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let owner = Home::new();
+    let gateway = OurGateway::start_with_tls(&owner);
+    let jump = Sshd::start(&[]);
+    let way = crate::support::way_in(jump.port(), &jump.key(), &jump.known_hosts());
+    let status = openclaw(&owner)
+        .args(["--json", "remote", "expose", "--batch", "--name", "home"])
+        .args(way)
+        .args(["--gateway-port", &gateway.port().to_string(), &jump.target()])
+        .run()
+        .exits(0)
+        .json();
+    assert_eq!((&status["phase"], &status["proof"]["kind"]), (&"live".into(), &"gateway".into()));
+    let pin = status["tlsFingerprint"].as_str().expect("its certificate");
+    let typed = status["othersType"].as_str().expect("what others type");
+    assert!(typed.contains(&format!("--tls-fingerprint {pin}")), "{typed}");
+    let published = u16::try_from(status["remotePort"].as_u64().expect("a port")).expect("a port");
+    let token = gateway.token_file().to_owned();
+    let far = Far { laptop: Home::new(), sshd: jump, port: published, token };
+    far.live_with(pin);
+}

@@ -1,0 +1,191 @@
+//! The reference node host against our gateway: paired on purpose, approved, and made to run things,
+//! by our CLI and by its own, directly and through our tunnel.
+#![expect(clippy::indexing_slicing, reason = "a test may panic")]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::{thread, time::Duration};
+
+use serde_json::{Value, json};
+use support::{
+    Home, Peer, Program, Ran, ReferenceCli, ReferenceNode, Scene, openclaw, present, wait_until,
+};
+
+/// How long a node host may take for its next word; it needs seconds to start on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// A server of the Model Context Protocol with one tool, on standard input and output.
+const MCP_SERVER: &str = r#"
+import { createInterface } from "node:readline";
+const tools = [{ name: "echo", description: "Says it again", inputSchema: { type: "object" } }];
+for await (const line of createInterface({ input: process.stdin })) {
+  const { id, method, params } = JSON.parse(line);
+  if (id === undefined) continue;
+  const result =
+    method === "initialize"
+      ? { protocolVersion: params.protocolVersion, capabilities: { tools: {} },
+          serverInfo: { name: "parrot", version: "1" } }
+      : method === "tools/list"
+        ? { tools }
+        : { content: [{ type: "text", text: JSON.stringify(params.arguments ?? {}) }] };
+  console.log(JSON.stringify({ jsonrpc: "2.0", id, result }));
+}
+"#;
+const SKILL: &str = "---\nname: tea\ndescription: How to make tea here\n---\n\nBoil water.\n";
+
+/// Our program on the gateway's own machine.
+fn ours(scene: &Scene, words: &[&str]) -> Ran {
+    let port = scene.gateway.port().to_string();
+    let words = [words, &["--port", &port, "--json"]].concat();
+    openclaw(&scene.far).args(words).run().exits(0)
+}
+
+/// What a reference program prints as JSON.
+fn theirs(cli: &ReferenceCli, words: &[&str]) -> Value {
+    cli.attempt(&[words, &["--json"]].concat()).exits(0).json()
+}
+
+fn says(program: &mut Program, words: &str) {
+    if !program.prints(words, PATIENCE) {
+        program.fail(&format!("did not say {words:?}"));
+    }
+}
+
+/// The request of the device or node that calls itself `name`.
+fn request_of<'a>(list: &'a Value, name: &str) -> &'a str {
+    let requests = list.as_array().expect("a list of requests");
+    let of_name = requests.iter().find(|request| request["displayName"] == name);
+    let id = of_name.and_then(|request| request["requestId"].as_str());
+    id.unwrap_or_else(|| panic!("{name} does not ask: {list}"))
+}
+
+/// The parameters of `node.invoke` that make a node say a word by `system.run`.
+fn echo(node: &Value, word: &str) -> String {
+    json!({"nodeId": node["nodeId"], "command": "system.run", "idempotencyKey": word,
+        "params": {"command": ["/bin/echo", word]}})
+    .to_string()
+}
+
+#[test]
+fn a_node_host_is_paired_approved_and_runs_what_it_is_told() {
+    if !present(&[Peer::OpenClaw, Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let token = scene.gateway.token();
+    let cli = ReferenceCli::to(scene.local_port, &token);
+    let (near, far) = (ReferenceNode::new("near"), ReferenceNode::new("far"));
+    near.write("skills/tea/SKILL.md", SKILL);
+    let server = near.write("parrot.mjs", MCP_SERVER);
+    let config = json!({"nodeHost": {"mcp": {"servers": {
+        "parrot": {"command": "node", "args": [server]}}}}});
+    near.write("openclaw.json", &config.to_string());
+
+    // Each comes, is turned away, and waits for a person.
+    let start = || (near.run(scene.gateway.port(), &token), far.run(scene.local_port, &token));
+    let (mut first, mut second) = start();
+    says(&mut first, "PAIRING_REQUIRED");
+    says(&mut second, "PAIRING_REQUIRED");
+    drop((first, second));
+
+    // By our program on the gateway's machine, and by theirs through the tunnel.
+    let asking = ours(&scene, &["devices", "list"]).json()["pending"].clone();
+    ours(&scene, &["devices", "approve", request_of(&asking, "near")]);
+    let asking = theirs(&cli, &["devices", "list"])["pending"].clone();
+    theirs(&cli, &["devices", "approve", request_of(&asking, "far")]);
+
+    // Paired, they offer what they have, and may nothing yet.
+    let (mut first, mut second) = start();
+    says(&mut first, "node host gateway connected");
+    says(&mut second, "node host gateway connected");
+    let asking = ours(&scene, &["nodes", "pending"]).json();
+    let near_node = ours(&scene, &["nodes", "describe", "--node", "near"]).json();
+    assert_eq!(near_node["approvalState"], "pending-approval", "{near_node}");
+    assert_eq!(near_node["commands"], json!([]), "{near_node}");
+    ours(&scene, &["nodes", "approve", request_of(&asking, "near")]);
+    theirs(&cli, &["nodes", "approve", request_of(&asking, "far")]);
+
+    thread::scope(|scope| {
+        scope.spawn(|| told_by_ours(&scene));
+        told_by_theirs(&cli);
+    });
+
+    // Theirs sends one away, ours the other.
+    theirs(&cli, &["nodes", "remove", "--node", "far"]);
+    says(&mut second, "node host gateway closed (1008)");
+    ours(&scene, &["devices", "remove", near_node["nodeId"].as_str().expect("an id")]);
+    says(&mut first, "node host gateway closed (1008)");
+    assert_eq!(ours(&scene, &["nodes", "list"]).json(), json!({"pending": [], "paired": []}));
+}
+
+/// Our program, directly and through the tunnel, with the node that is directly there.
+fn told_by_ours(scene: &Scene) {
+    let node = wait_until("the node publishes its tools", PATIENCE, || {
+        let node = ours(scene, &["nodes", "describe", "--node", "near"]).json();
+        (node["nodePluginTools"] != json!([]) && !node["nodeSkills"].is_null()).then_some(node)
+    });
+    assert_eq!(node["approvalState"], "approved", "{node}");
+    assert_eq!(node["sessionHost"], false, "{node}");
+    assert_eq!(node["nodeSkills"][0]["name"], "tea", "{node}");
+    let tool = &node["nodePluginTools"][0];
+    assert_eq!(tool["command"], "mcp.tools.call.v1", "{node}");
+    assert_eq!(tool["mcp"], json!({"server": "parrot", "tool": "echo"}), "{node}");
+
+    let which = ["nodes", "invoke", "--node", "near", "--command", "system.which", "--params"];
+    let which = [&which[..], &[r#"{"bins": ["sh", "no-such-program"]}"#]].concat();
+    for found in
+        [ours(scene, &which).json(), scene.laptop(&[&which[..], &["--json"]].concat()).json()]
+    {
+        let bins = found["payload"]["bins"].as_object().expect("programs by name");
+        assert!(bins["sh"].is_string() && bins.len() == 1, "{found}");
+    }
+    let ran = ours(scene, &["gateway", "call", "node.invoke", "--params", &echo(&node, "one")]);
+    assert_eq!(ran.json()["payload"]["stdout"], "one\n", "{ran}");
+    let call = json!({"nodeId": node["nodeId"], "command": "mcp.tools.call.v1",
+        "idempotencyKey": "mcp", "params":
+            {"server": "parrot", "tool": "echo", "arguments": {"word": "polly"}}});
+    let ran = ours(scene, &["gateway", "call", "node.invoke", "--params", &call.to_string()]);
+    assert!(ran.stdout.contains("polly"), "{ran}");
+    let rules = json!({"nodeId": node["nodeId"]}).to_string();
+    let rules = ours(scene, &["gateway", "call", "exec.approvals.node.get", "--params", &rules]);
+    assert_eq!(rules.json()["file"]["version"], 1, "{rules}");
+}
+
+/// Their program through the tunnel, with the node that is there through the tunnel as well.
+fn told_by_theirs(cli: &ReferenceCli) {
+    let list = theirs(cli, &["nodes", "list"]);
+    let paired = list["paired"].as_array().expect("the paired nodes");
+    assert_eq!(paired.len(), 2, "{list}");
+    let node = theirs(cli, &["nodes", "describe", "--node", "far"]);
+    assert_eq!((&node["approvalState"], &node["connected"]), (&json!("approved"), &json!(true)));
+    let which = ["nodes", "invoke", "--node", "far", "--command", "system.which", "--params"];
+    let found = theirs(cli, &[&which[..], &[r#"{"bins": ["sh"]}"#]].concat());
+    assert!(found["payload"]["bins"]["sh"].is_string(), "{found}");
+    let ran = theirs(cli, &["gateway", "call", "node.invoke", "--params", &echo(&node, "two")]);
+    assert_eq!(ran["payload"]["stdout"], "two\n", "{ran}");
+}
+
+#[test]
+fn a_join_code_lets_one_machine_in_once() {
+    if !present(&[Peer::OpenClaw]) {
+        return;
+    }
+    let home = Home::new();
+    let gateway = support::OurGateway::start(&home);
+    let port = gateway.port().to_string();
+    let ours =
+        |words: &[&str]| openclaw(&home).args([words, &["--port", &port]].concat()).run().exits(0);
+    let url = format!("ws://127.0.0.1:{port}");
+    let printed = ours(&["devices", "join-code", "--public-url", &url]).stdout;
+    let target = printed.lines().find_map(|line| line.trim().strip_prefix("npx openclaw connect "));
+    let target = target.unwrap_or_else(|| panic!("no command in {printed:?}"));
+    let (invited, late) = (ReferenceNode::new("invited"), ReferenceNode::new("late"));
+    says(&mut invited.join(target), "node host gateway connected");
+    let shown = ours(&["nodes", "pending"]).stdout;
+    assert!(shown.contains("invited"), "{shown}");
+    let mut late = late.join(target);
+    wait_until("the second machine is turned away", PATIENCE, || late.has_ended().then_some(()));
+    assert_ne!(late.code(), Some(0), "{}", late.log());
+    assert!(!ours(&["devices", "list"]).stdout.contains("late"));
+}
