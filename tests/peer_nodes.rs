@@ -189,3 +189,15 @@ fn a_join_code_lets_one_machine_in_once() {
     assert_ne!(late.code(), Some(0), "{}", late.log());
     assert!(!ours(&["devices", "list"]).stdout.contains("late"));
 }
+
+#[test]
+fn the_reference_client_is_a_node_on_version_3_and_on_4() {
+    if !present(&[Peer::OpenClaw]) {
+        return;
+    }
+    let home = Home::new();
+    let gateway = support::OurGateway::start(&home);
+    let output = support::run_script("peer_nodes.mjs", gateway.port(), &gateway.token());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}

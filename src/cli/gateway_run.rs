@@ -18,7 +18,7 @@ use super::{
     output::Output,
 };
 use crate::{
-    config::{AuthMode, Handed, OpenClaw},
+    config::{AuthMode, Handed, OpenClaw, TailscaleMode},
     gateway::{self, Flags, Machine, Running, Settings},
     notice::{self, Message},
     problem::{Class, Problem},
@@ -39,7 +39,8 @@ pub(super) struct Arguments {
     /// Listen here: loopback, lan, tailnet, auto, custom (gateway.customBindHost) or an IP address
     #[arg(long, value_name = "MODE|ADDRESS")]
     bind: Option<String>,
-    /// What clients must know: a token, a password, or nothing (on loopback only)
+    /// What clients must know: a token, a password, nothing (on loopback only), or whom a trusted
+    /// proxy names
     #[arg(long, value_enum, value_name = "MODE")]
     auth: Option<AuthWord>,
     /// The token that clients must know; other users can read it here, --token-file is better
@@ -54,6 +55,9 @@ pub(super) struct Arguments {
     /// Read the password from this file
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Have Tailscale publish it: for the tailnet, or for everybody (with a password only)
+    #[arg(long, value_enum, value_name = "MODE")]
+    tailscale: Option<TailscaleWord>,
     /// Accepted for OpenClaw's sake: this gateway starts without a configuration
     #[arg(long, hide = true)]
     allow_unconfigured: bool,
@@ -65,6 +69,15 @@ enum AuthWord {
     None,
     Token,
     Password,
+    TrustedProxy,
+}
+
+/// `--tailscale`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TailscaleWord {
+    Off,
+    Serve,
+    Funnel,
 }
 
 /// Runs `gateway run`.
@@ -114,12 +127,6 @@ fn settings(
             ));
         }
     }
-    for key in ignored(config) {
-        context.output.note(format!(
-            "warning: {key} is set in {}, and this gateway does not act on it yet",
-            context.paths.config.display()
-        ));
-    }
     let flags = Flags {
         port: arguments.port,
         bind: arguments.bind,
@@ -127,6 +134,12 @@ fn settings(
             AuthWord::None => AuthMode::None,
             AuthWord::Token => AuthMode::Token,
             AuthWord::Password => AuthMode::Password,
+            AuthWord::TrustedProxy => AuthMode::TrustedProxy,
+        }),
+        tailscale: arguments.tailscale.map(|word| match word {
+            TailscaleWord::Off => TailscaleMode::Off,
+            TailscaleWord::Serve => TailscaleMode::Serve,
+            TailscaleWord::Funnel => TailscaleMode::Funnel,
         }),
         token: secret(arguments.token, arguments.token_file)?,
         password: secret(arguments.password, arguments.password_file)?,
@@ -140,19 +153,6 @@ fn settings(
         std::env::var(name).ok().or_else(|| handed(name).map(|secret| secret.expose().to_owned()))
     };
     Settings::decide(&flags, variable, config, context.paths.clone(), &Machine::look())
-}
-
-/// Settings that change how people come in, and that we only read.
-fn ignored(config: &OpenClaw) -> Vec<&'static str> {
-    let gateway = &config.gateway;
-    [
-        ("gateway.tailscale.mode", gateway.tailscale.is_wanted()),
-        ("gateway.auth.allowTailscale", gateway.auth.allow_tailscale == Some(true)),
-        ("gateway.auth.rateLimit", gateway.auth.rate_limit != Default::default()),
-    ]
-    .into_iter()
-    .filter_map(|(key, is_set)| is_set.then_some(key))
-    .collect()
 }
 
 fn secret(text: Option<String>, file: Option<PathBuf>) -> Result<Option<Secret>, Problem> {
@@ -226,9 +226,13 @@ fn announce(output: &Output, running: &Running, logs: &Path) -> anyhow::Result<(
             "ok": true, "url": url, "port": first.port(), "pid": pid,
             "log": gateway_log::newest(logs),
             "tlsFingerprint": running.fingerprint(),
+            "publishedUrl": running.published(),
         }));
     }
     output.line(format!("gateway ready on {url}"));
+    if let Some(published) = running.published() {
+        output.line(format!("Tailscale publishes it at {published}"));
+    }
     if let Some(fingerprint) = running.fingerprint() {
         output.line(format!("TLS certificate {fingerprint}"));
     }

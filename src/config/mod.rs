@@ -28,8 +28,8 @@ pub(crate) use issue::Issue;
 #[cfg(test)]
 pub(crate) use openclaw::Auth;
 pub(crate) use openclaw::{
-    AuthMode, Bind, Gateway, HostKeyPolicy, Logging, Mode, Nodes, OpenClaw, RemoteGateway, Review,
-    SecretInput, Tls, Transport,
+    AuthMode, Bind, Gateway, HostKeyPolicy, Logging, Mode, Nodes, OpenClaw, RateLimit,
+    RemoteGateway, Review, SecretInput, TailscaleMode, Tls, Transport,
 };
 pub(crate) use own_port::{DEFAULT_PORT, port_variable, profile_port};
 pub(crate) use path::KeyPath;

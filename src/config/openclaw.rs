@@ -7,6 +7,7 @@ mod ingress;
 
 use std::{io, path::Path};
 
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::{
@@ -22,7 +23,7 @@ use crate::{
     secret::Secret,
 };
 
-pub(crate) use ingress::{RateLimit, Tailscale, Tls};
+pub(crate) use ingress::{ProxyAuth, RateLimit, Tailscale, TailscaleMode, Tls};
 
 impl Gateway {
     /// The port of this machine's own gateway.
@@ -74,6 +75,10 @@ pub(crate) struct Gateway {
     pub(crate) tls: Tls,
     /// `gateway.tailscale`.
     pub(crate) tailscale: Tailscale,
+    /// `gateway.trustedProxies`: addresses and ranges of proxies whose headers count.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// `gateway.allowRealIpFallback`: whether a trusted proxy may name its client in `X-Real-IP`.
+    pub(crate) allow_real_ip: bool,
 }
 
 /// `gateway.mode`.
@@ -111,6 +116,8 @@ pub(crate) struct Auth {
     pub(crate) password: Option<SecretInput>,
     /// `gateway.auth.allowTailscale`: whether verified Tailscale users need no secret.
     pub(crate) allow_tailscale: Option<bool>,
+    /// `gateway.auth.trustedProxy`.
+    pub(crate) trusted_proxy: Option<ProxyAuth>,
     /// `gateway.auth.rateLimit`.
     pub(crate) rate_limit: RateLimit,
 }
@@ -377,7 +384,7 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
         ],
     );
     let custom_bind_host = walk.text(section, "customBindHost");
-    let gateway = Gateway {
+    Gateway {
         mode,
         port,
         usual_port: UsualPort::default(),
@@ -391,11 +398,9 @@ fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
         nodes: walk.within(section, "nodes", nodes),
         tls: walk.within(section, "tls", ingress::tls),
         tailscale: walk.within(section, "tailscale", ingress::tailscale),
-    };
-    // Checked with the rest; this gateway trusts no proxy.
-    walk.networks(section, "trustedProxies");
-    walk.flag(section, "allowRealIpFallback");
-    gateway
+        trusted_proxies: walk.networks(section, "trustedProxies"),
+        allow_real_ip: walk.flag(section, "allowRealIpFallback").unwrap_or(false),
+    }
 }
 
 fn nodes(walk: &mut Walk<'_>, section: &mut Section) -> Nodes {
@@ -426,7 +431,6 @@ fn logging(walk: &mut Walk<'_>, section: &mut Section) -> Logging {
 }
 
 fn auth(walk: &mut Walk<'_>, section: &mut Section) -> Auth {
-    walk.within(section, "trustedProxy", ingress::check_proxy);
     Auth {
         mode: walk.choice(
             section,
@@ -441,6 +445,7 @@ fn auth(walk: &mut Walk<'_>, section: &mut Section) -> Auth {
         token: walk.secret(section, "token"),
         password: walk.secret(section, "password"),
         allow_tailscale: walk.flag(section, "allowTailscale"),
+        trusted_proxy: walk.within(section, "trustedProxy", ingress::proxy_auth),
         rate_limit: walk.within(section, "rateLimit", ingress::rate_limit),
     }
 }

@@ -1,11 +1,15 @@
 //! Who may come in: decisions over `connect`, the guard, the challenge, the peer and the record of
 //! the device. Pure.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use serde_json::json;
 
-use super::settings::Guard;
+use super::{
+    ingress::{Door, NoUser, Word},
+    settings::Guard,
+    throttle::Culprit,
+};
 use crate::{
     protocol::{
         Connect, ErrorShape, OLDEST_VERSION, Role, Scope, VERSION, close, code, detail,
@@ -49,14 +53,26 @@ pub(super) struct PeerInfo {
     pub(super) local: Option<IpAddr>,
     /// Whether something in between speaks for somebody else (a proxy's headers).
     pub(super) is_forwarded: bool,
+    /// The web page that asks, by its origin.
+    pub(super) origin: Option<String>,
+    /// The listener that it came in at.
+    pub(super) door: Door,
+    /// What whoever is in between says of who asks.
+    pub(super) word: Word,
 }
 
 impl PeerInfo {
+    /// Whoever is at `address`, before a word was said.
+    pub(super) fn at(address: IpAddr, local: Option<IpAddr>, door: Door) -> Self {
+        let is_forwarded = door != Door::Ordinary;
+        Self { address, local, is_forwarded, origin: None, door, word: Word::None }
+    }
+
     /// A peer on this machine's loopback.
     #[cfg(test)]
     pub(super) fn loopback() -> Self {
         let address = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-        Self { address, local: Some(address), is_forwarded: false }
+        Self::at(address, Some(address), Door::Ordinary)
     }
 
     /// Whether the peer is on this machine and speaks for itself.
@@ -91,6 +107,8 @@ pub(super) enum Proof {
     Secret,
     /// That it holds the device's own token.
     Token,
+    /// That somebody whose word counts knows its user: a trusted proxy, or Tailscale.
+    User,
     /// That it was given a setup code, good for this role and these scopes.
     Code,
 }
@@ -132,12 +150,15 @@ pub(super) struct Refusal {
     pub(super) close: u16,
     /// Whether it was a wrong secret, which counts against the peer.
     pub(super) is_wrong_secret: bool,
+    /// Against whom, once that is known.
+    pub(super) culprit: Option<Culprit>,
 }
 
 impl Refusal {
     /// A refusal that counts against nobody.
     pub(super) fn new(error: impl Into<Box<ErrorShape>>) -> Self {
-        Self { error: error.into(), close: close::POLICY, is_wrong_secret: false }
+        let error = error.into();
+        Self { error, close: close::POLICY, is_wrong_secret: false, culprit: None }
     }
 }
 
@@ -192,7 +213,7 @@ pub(super) fn judge(
         }
         // A narrowed token stays narrow, whatever its device was approved for.
         (Some(grant), Proof::Token) if is_within(&grant.approved) => return Err(wrong_scopes()),
-        (Some(grant), Proof::Secret) if is_within(&grant.approved) => {
+        (Some(grant), Proof::Secret | Proof::User) if is_within(&grant.approved) => {
             return Ok(Verdict::Enter(wanted.to_vec()));
         }
         (Some(_), _) => Reason::ScopeUpgrade,
@@ -264,6 +285,71 @@ fn untrusted(flaw: Flaw) -> Refusal {
     Refusal::new(ErrorShape::invalid(message).details(json!({"code": code, "reason": reason})))
 }
 
+/// What the client proves by itself or by the word of whoever is in between.
+pub(super) fn check(connect: &Connect, guard: &Guard, peer: &PeerInfo) -> Result<Proof, Refusal> {
+    let Guard::Proxy(rules) = guard else {
+        return check_secret(connect, guard).map(|()| Proof::Secret);
+    };
+    match (&peer.word, &rules.password) {
+        (Word::User(_), _) => Ok(Proof::User),
+        // Programs of this machine that come without the proxy; a token is never taken.
+        (_, Some(password)) if peer.is_direct_loopback() => {
+            check_secret(connect, &Guard::Password(password.clone())).map(|()| Proof::Secret)
+        }
+        (Word::NoUser(why), _) => Err(unproxied(why)),
+        (Word::None | Word::Tailscale(_), _) => Err(unproxied(&NoUser::UntrustedSource)),
+    }
+}
+
+/// Refuses who came by a proxy or by Tailscale without its word, whatever else they show.
+pub(super) fn check_word(peer: &PeerInfo) -> Result<(), Refusal> {
+    match &peer.word {
+        Word::NoUser(why) if why.is_final(peer.is_forwarded) => Err(unproxied(why)),
+        Word::NoUser(_) | Word::None | Word::User(_) | Word::Tailscale(_) => Ok(()),
+    }
+}
+
+/// The proxy's word does not count, or is missing.
+fn unproxied(why: &NoUser) -> Refusal {
+    let code = if why.is_missing_header() {
+        detail::IDENTITY_HEADER_REQUIRED
+    } else {
+        detail::UNAUTHORIZED
+    };
+    let reason = why.reason();
+    let error = ErrorShape::invalid(format!("unauthorized: {reason}")).details(json!({
+        "code": code, "authReason": reason, "canRetryWithDeviceToken": false,
+        "recommendedNextStep": "review_auth_configuration",
+    }));
+    Refusal::new(error)
+}
+
+/// Tailscale does not know the user who was named.
+pub(super) fn unverified(code: &str, reason: &str) -> Refusal {
+    let error = ErrorShape::invalid(format!("unauthorized: {reason}")).details(json!({
+        "code": code, "authReason": reason, "canRetryWithDeviceToken": false,
+        "recommendedNextStep": "review_auth_configuration",
+    }));
+    Refusal::new(error)
+}
+
+/// Too many wrong attempts; another one is heard after `left`.
+pub(super) fn rate_limited(left: Duration) -> Refusal {
+    let retry = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    let error = ErrorShape {
+        retryable: Some(true),
+        retry_after_ms: Some(retry),
+        ..ErrorShape::new(
+            code::INVALID_REQUEST,
+            "unauthorized: too many failed authentication attempts",
+        )
+    };
+    Refusal::new(error.details(json!({
+        "code": detail::RATE_LIMITED, "authReason": "rate_limited",
+        "canRetryWithDeviceToken": false, "recommendedNextStep": "wait_then_retry",
+    })))
+}
+
 /// Compares the secret that came with the gateway's; the mode picks the field to read first.
 pub(super) fn check_secret(connect: &Connect, guard: &Guard) -> Result<(), Refusal> {
     let auth = connect.auth.as_ref();
@@ -273,6 +359,8 @@ pub(super) fn check_secret(connect: &Connect, guard: &Guard) -> Result<(), Refus
         Guard::Open => return Ok(()),
         Guard::Token(expected) => ("token", Some(expected), token.or(password)),
         Guard::Password(expected) => ("password", Some(expected), password.or(token)),
+        // Opened by the proxy's word, which is looked at before.
+        Guard::Proxy(_) => ("password", None, password.or(token)),
         // Resolved to a token before the first client; without one nobody comes in.
         Guard::OwnToken => ("token", None, token.or(password)),
     };

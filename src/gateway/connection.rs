@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared, VERSION as GATEWAY_VERSION,
-    admission::{PeerInfo, Refusal},
+    admission::{self, PeerInfo, Refusal},
     caller::Caller,
     clock::now_ms,
     dispatch::Call,
@@ -37,11 +37,11 @@ use super::{
     pairing::{Admission, admit},
     slots::Slot,
     tally::{Malformed, TurnedAway},
-    throttle::Verdict,
+    throttle::{Culprit, Verdict, With},
 };
 use crate::protocol::{
     self, Asked, Challenge, Connect, ErrorShape, Features, Frame, Granted, HelloOk, PresenceEntry,
-    Request, Response, Role, Server, Snapshot, close, code, detail, event, rows, success_text,
+    Request, Response, Role, Server, Snapshot, close, event, rows, success_text,
 };
 
 /// Requests of one client that may be under way.
@@ -246,26 +246,20 @@ where
             shared.or(own)
         });
         let secret = secret.map(|secret| secret.expose()).unwrap_or_default();
-        match self.shared.failed(peer.address, secret) {
+        let culprit = refusal.culprit.clone();
+        let culprit = culprit.unwrap_or_else(|| Culprit::at(peer, With::of(connect)));
+        match self.shared.failed(&culprit, secret) {
             Verdict::Answer => refusal,
+            Verdict::Shut(time) => {
+                tracing::warn!(seconds = time.as_secs(), "too many wrong secrets; shut out");
+                admission::rate_limited(time)
+            }
             Verdict::Slow(delay) => {
                 tokio::select! {
                     () = sleep(delay) => {}
                     () = self.stop.cancelled() => {}
                 }
-                let retry = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                let error = ErrorShape {
-                    retryable: Some(true),
-                    retry_after_ms: Some(retry),
-                    ..ErrorShape::new(
-                        code::INVALID_REQUEST,
-                        "unauthorized: too many failed authentication attempts",
-                    )
-                };
-                Refusal::new(error.details(json!({
-                    "code": detail::RATE_LIMITED, "authReason": "rate_limited",
-                    "canRetryWithDeviceToken": false, "recommendedNextStep": "wait_then_retry",
-                })))
+                admission::rate_limited(delay)
             }
         }
     }

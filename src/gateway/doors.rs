@@ -24,12 +24,12 @@ pub(super) enum Turned {
 pub(super) fn check(
     headers: &HeaderMap,
     local: Option<IpAddr>,
-    allowed_origins: &[String],
+    allowed_origins: impl IntoIterator<Item = impl AsRef<str>>,
 ) -> Result<(), Turned> {
     let host = single(headers, header::HOST.as_str()).and_then(|text| authority(&text));
     let Some(host) = host else { return Err(Turned::Host) };
     let allowed: Vec<Url> =
-        allowed_origins.iter().filter_map(|origin| Url::parse(origin).ok()).collect();
+        allowed_origins.into_iter().filter_map(|origin| Url::parse(origin.as_ref()).ok()).collect();
     let is_ours = is_loopback(&host.0)
         || local.is_some_and(|local| is_address(&host.0, local))
         || allowed.iter().any(|origin| origin.host() == Some(host.0.as_ref_host()));
@@ -48,13 +48,18 @@ pub(super) fn check(
 /// Whether something in between speaks for somebody else: it says so, or it was asked under a name
 /// that nobody on this machine has to use.
 pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
+    let host = single(headers, header::HOST.as_str()).and_then(|text| authority(&text));
+    let is_here = host.is_some_and(|(host, _)| is_loopback(&host));
+    speaks_for_another(headers) || !is_here
+}
+
+/// Whether there are headers with which a proxy speaks for somebody else.
+pub(super) fn speaks_for_another(headers: &HeaderMap) -> bool {
     let is_told = FORWARDING.iter().any(|name| headers.contains_key(*name));
     let is_of_family = |name: &header::HeaderName| {
         FORWARDING_FAMILIES.iter().any(|family| name.as_str().starts_with(family))
     };
-    let host = single(headers, header::HOST.as_str()).and_then(|text| authority(&text));
-    let is_here = host.is_some_and(|(host, _)| is_loopback(&host));
-    is_told || headers.keys().any(is_of_family) || !is_here
+    is_told || headers.keys().any(is_of_family)
 }
 
 /// A host as a header names it, without the leniency of URLs (`0x7f.1` is a name here).
@@ -143,7 +148,7 @@ mod tests {
 
     fn verdict(pairs: &[(&str, &str)]) -> Result<(), Turned> {
         let local = Some("192.0.2.7".parse().unwrap());
-        check(&headers(pairs), local, &["https://control.example.com".to_owned()])
+        check(&headers(pairs), local, ["https://control.example.com"])
     }
 
     #[test]

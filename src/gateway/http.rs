@@ -36,9 +36,12 @@ use super::{
     connection::{self, Entrance},
     doors::{self, Turned},
     gate::Gate,
+    ingress::{self, Door},
     scrape,
+    settings::is_own_address,
     slots::{self, Slot},
     tally::{Malformed, TurnedAway},
+    throttle::{Culprit, Verdict, With},
 };
 
 /// The largest request head.
@@ -57,7 +60,8 @@ type Reply = Response<Full<Bytes>>;
 /// A request to become a WebSocket that has been granted.
 struct Upgrade {
     socket: OnUpgrade,
-    is_forwarded: bool,
+    /// Who asked, as this request showed it.
+    peer: PeerInfo,
 }
 
 /// Serves one stream until its client goes or the gateway stops.
@@ -87,8 +91,7 @@ pub(super) async fn serve<S>(
     let read = parts.read_buf.to_vec();
     let socket =
         WebSocketStream::from_partially_read(gated, read, Role::Server, Some(config)).await;
-    let is_forwarded = peer.is_forwarded || upgrade.is_forwarded;
-    let entrance = Entrance { peer: PeerInfo { is_forwarded, ..peer }, slot, gate, deadline };
+    let entrance = Entrance { peer: upgrade.peer, slot, gate, deadline };
     connection::serve(shared, socket, entrance, stop).await;
 }
 
@@ -139,7 +142,9 @@ fn answer(
     granted: &Mutex<Option<Upgrade>>,
 ) -> Reply {
     let headers = request.headers();
-    if let Err(turned) = doors::check(headers, peer.local, &shared.allowed_origins) {
+    let served_as = shared.served_as.get().filter(|_| peer.door != Door::Ordinary);
+    let allowed = shared.allowed_origins.iter().chain(served_as);
+    if let Err(turned) = doors::check(headers, peer.local, allowed) {
         tracing::info!(reason = turned_word(turned), "turned a request away");
         shared.tally.turned_away(match turned {
             Turned::Host => TurnedAway::Host,
@@ -156,10 +161,9 @@ fn answer(
                 .insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             return reply;
         };
-        let is_forwarded = doors::is_forwarded(headers);
+        let peer = ingress::arrival(&shared.ways, headers, peer, is_own_address);
         let socket = hyper::upgrade::on(&mut request);
-        *granted.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Upgrade { socket, is_forwarded });
+        *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Upgrade { socket, peer });
         return switching(accept);
     }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -181,7 +185,8 @@ fn answer(
         ),
         // A look at its head must not use a code up.
         path if request.method() == Method::GET && path.starts_with("/j/") => {
-            join(shared, peer, path.trim_start_matches("/j/"))
+            let peer = ingress::arrival(&shared.ways, headers, peer, is_own_address);
+            join(shared, &peer, path.trim_start_matches("/j/"))
         }
         _ => plain(StatusCode::NOT_FOUND, "Not Found\n"),
     }
@@ -211,6 +216,10 @@ fn metrics(shared: &Shared, headers: &HeaderMap) -> Reply {
 /// The setup payload behind a join URL, for the first who fetches it.
 fn join(shared: &Shared, peer: &PeerInfo, name: &str) -> Reply {
     let now = super::clock::now_ms();
+    let culprit = Culprit::at(peer, With::Code);
+    if let Some(left) = shared.shut_out(&culprit) {
+        return too_many(left);
+    }
     if let Some(payload) = shared.joining.take(name, now) {
         tracing::info!("a join code was fetched");
         return reply(
@@ -219,11 +228,22 @@ fn join(shared: &Shared, peer: &PeerInfo, name: &str) -> Reply {
             payload.expose().to_owned(),
         );
     }
-    // The names hold 128 random bits; guessing is only counted.
-    shared.failed(peer.address, name);
+    // The names hold 128 random bits, so guessing is hopeless; it is counted all the same.
+    if let Verdict::Shut(left) = shared.failed(&culprit, name) {
+        return too_many(left);
+    }
     let error = json!({"error": {"type": "not_found", "message":
         "this join code is unknown, used or expired; make another with: openclaw devices join-code"}});
     value(StatusCode::NOT_FOUND, &error)
+}
+
+/// Too many wrong attempts; another one is heard after `left`.
+fn too_many(left: Duration) -> Reply {
+    let error = json!({"error": {"type": "rate_limited", "message": "too many failed attempts"}});
+    let mut reply = value(StatusCode::TOO_MANY_REQUESTS, &error);
+    let seconds = HeaderValue::from(left.as_secs().saturating_add(1));
+    reply.headers_mut().insert(header::RETRY_AFTER, seconds);
+    reply
 }
 
 fn wants_websocket(headers: &HeaderMap) -> bool {

@@ -12,6 +12,7 @@ mod gate;
 mod http;
 mod hub;
 mod identity;
+mod ingress;
 mod joining;
 mod metered;
 mod methods;
@@ -24,6 +25,7 @@ mod server;
 mod settings;
 mod shared;
 mod slots;
+mod tailscale;
 mod tally;
 #[cfg(test)]
 mod tests;

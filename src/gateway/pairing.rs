@@ -8,10 +8,13 @@ use super::{
     Shared,
     admission::{self, Claim, PeerInfo, Proof, Reason, Refusal, SignedDevice, Verdict},
     device_token::{digest, is_token_of},
+    ingress::Word,
     methods::device::{as_request, tell_resolved},
+    tailscale::Unverified,
+    throttle::{Culprit, With},
 };
 use crate::{
-    protocol::{Connect, ErrorShape, Role, Scope, event},
+    protocol::{Connect, ErrorShape, Role, Scope, detail, event},
     secret::Secret,
     store::{self, About, Asked, Device, Filed, Grant, SetupCode},
 };
@@ -34,7 +37,7 @@ pub(super) struct Admission {
     pub(super) withdrawals: u64,
 }
 
-/// Decides about one `connect` that answers a challenge of `nonce`.
+/// Decides about one `connect` that answers a challenge of `nonce`; a refusal names its culprit.
 pub(super) async fn admit(
     shared: &Shared,
     connect: &Connect,
@@ -42,9 +45,42 @@ pub(super) async fn admit(
     nonce: &str,
     now: u64,
 ) -> Result<Admission, Refusal> {
+    let mut culprit = Culprit::at(peer, With::of(connect));
+    let outcome = decide(shared, connect, (peer, &mut culprit), nonce, now).await;
+    outcome.map_err(|refusal| Refusal { culprit: Some(culprit), ..refusal })
+}
+
+/// What the client proves; Tailscale's word is asked for where it counts and no secret came.
+async fn shown(shared: &Shared, connect: &Connect, peer: &PeerInfo) -> Result<Proof, Refusal> {
+    let shown = admission::check(connect, &shared.guard, peer);
+    let Word::Tailscale(login) = &peer.word else { return shown };
+    let auth = connect.auth.as_ref();
+    let has_secret = auth.is_some_and(|auth| auth.token.is_some() || auth.password.is_some());
+    if shown.is_ok() || has_secret || !shared.ways.allow_tailscale {
+        return shown;
+    }
+    match shared.whois.verify(peer.address, login).await {
+        Ok(()) => Ok(Proof::User),
+        Err(Unverified::Unknown) => {
+            Err(admission::unverified(detail::TAILSCALE_WHOIS_FAILED, "tailscale_whois_failed"))
+        }
+        Err(Unverified::Other) => Err(admission::unverified(
+            detail::TAILSCALE_IDENTITY_MISMATCH,
+            "tailscale_user_mismatch",
+        )),
+    }
+}
+
+async fn decide(
+    shared: &Shared,
+    connect: &Connect,
+    (peer, culprit): (&PeerInfo, &mut Culprit),
+    nonce: &str,
+    now: u64,
+) -> Result<Admission, Refusal> {
     let claim = admission::examine(connect, nonce, now)?;
+    admission::check_word(peer)?;
     let withdrawals = shared.withdrawals.load(Ordering::SeqCst);
-    let secret = admission::check_secret(connect, &shared.guard);
     let paired = match &claim.device {
         Some(device) => {
             shared.store.devices().find(&device.id).await.map_err(|error| unstored(&error))?
@@ -55,8 +91,14 @@ pub(super) async fn admit(
     let paired = paired.filter(|paired| {
         claim.device.as_ref().is_some_and(|device| device.public_key == paired.public_key)
     });
-    let (proof, code) = match (secret, &claim.device) {
-        (Ok(()), _) => (Proof::Secret, None),
+    if let Some(paired) = &paired {
+        *culprit = culprit.clone().device(&paired.id);
+    }
+    if let Some(left) = shared.shut_out(culprit).filter(|_| connect.auth.is_some()) {
+        return Err(admission::rate_limited(left));
+    }
+    let (proof, code) = match (shown(shared, connect, peer).await, &claim.device) {
+        (Ok(proof), _) => (proof, None),
         (Err(refusal), None) => return Err(refusal),
         (Err(refusal), Some(device)) => {
             prove(shared, connect, &claim, device, paired.as_ref(), refusal, now).await?
@@ -68,7 +110,7 @@ pub(super) async fn admit(
         scopes,
         device_id: claim.device.as_ref().map(|device| device.id.clone()),
         device_token,
-        by_device_token: proof != Proof::Secret,
+        by_device_token: matches!(proof, Proof::Token | Proof::Code),
         withdrawals,
     };
     let asked = |device: &SignedDevice| Asked {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -26,15 +26,18 @@ use super::{
     claim::{self, Claim},
     device_token::Mint,
     http, identity,
+    ingress::Door,
     metered::Metered,
     private,
     scrape::Scrapes,
-    settings::{Guard, Settings},
+    settings::{Guard, Machine, Settings},
     slots::{self, Slot},
+    tailscale::{self, Route},
     tally::{Malformed, TurnedAway},
     tls::Terminator,
 };
 use crate::{
+    config::TailscaleMode,
     fingerprint::Fingerprint,
     problem::{Class, Problem},
     secret::Secret,
@@ -47,6 +50,8 @@ const STOP: Duration = Duration::from_secs(8);
 const BACKLOG: u32 = 4_096;
 /// The pause after a failed accept (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks for a Tailscale address that was not there at the start.
+const TAILNET_LOOK: Duration = Duration::from_secs(2);
 
 /// A gateway that answers. Dropped, it ends at once; [`Running::stop`] ends it politely.
 pub(crate) struct Running {
@@ -62,6 +67,8 @@ pub(crate) struct Running {
     listeners: JoinSet<()>,
     /// Tells clients of presence.
     _rounds: AbortOnDropHandle<()>,
+    /// The way that Tailscale publishes.
+    route: Option<Route>,
     claim: Claim,
 }
 
@@ -74,8 +81,21 @@ struct Clients {
 
 /// Starts a gateway; returns once it accepts connections.
 pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
-    let Settings { paths, port, listen, tls, guard, allowed_origins, node_rules, pair_local, log } =
-        settings;
+    let Settings {
+        paths,
+        port,
+        listen,
+        tls,
+        guard,
+        allowed_origins,
+        node_rules,
+        pair_local,
+        ways,
+        rate_limit,
+        tailscale,
+        awaits_tailnet,
+        log,
+    } = settings;
     let mut claim = Claim::take(&paths)?;
     let tls = tls.map(Terminator::new).transpose()?.map(Arc::new);
     let listeners = bind(&listen.addresses(), port)?;
@@ -84,7 +104,9 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
             let (token, made) = own_secret(&paths.gateway_token())?;
             (Guard::Token(token), made)
         }
-        guard @ (Guard::Open | Guard::Token(_) | Guard::Password(_)) => (guard, false),
+        guard @ (Guard::Open | Guard::Token(_) | Guard::Password(_) | Guard::Proxy(_)) => {
+            (guard, false)
+        }
     };
     let identity = identity::load_or_make(&paths)?;
     let store = Store::open(&paths.own())?;
@@ -100,6 +122,8 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
     claim.announce(port)?;
     let mut shared = Shared::new(paths, guard, allowed_origins, identity, (store, mint), scrapes);
     shared.pair_local = pair_local;
+    shared.ways = ways;
+    shared.limit(rate_limit);
     let shared = Arc::new(shared);
     shared.nodes.obey(node_rules);
     shared.nodes.load().await?;
@@ -117,11 +141,16 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
         clients,
         listeners: JoinSet::new(),
         _rounds: AbortOnDropHandle::new(rounds),
+        route: None,
         claim,
     };
     for listener in listeners {
-        running.accept_from(listener);
+        running.accept_from(listener, Door::Ordinary);
     }
+    if awaits_tailnet {
+        running.await_tailnet(port);
+    }
+    running.publish(tailscale).await?;
     tracing::info!(port, pid = std::process::id(), version = VERSION, "gateway started");
     Ok(running)
 }
@@ -144,6 +173,9 @@ impl Running {
 
     /// Stops accepting, tells the clients, and waits for them a while.
     pub(crate) async fn stop(mut self) {
+        if let Some(route) = self.route.take() {
+            route.end().await;
+        }
         self.accepting.cancel();
         while self.listeners.join_next().await.is_some() {}
         self.shared.nodes.stop();
@@ -156,35 +188,116 @@ impl Running {
         tracing::info!("gateway stopped");
     }
 
-    fn accept_from(&mut self, listener: TcpListener) {
-        let (shared, clients) = (Arc::clone(&self.shared), self.clients.clone());
-        let (accepting, stop) = (self.accepting.clone(), self.stop.clone());
-        let tls = self.tls.clone();
+    /// The URL at which Tailscale publishes it, if it does and the machine has a name.
+    pub(crate) fn published(&self) -> Option<String> {
+        let name = self.route.as_ref()?.name.as_ref()?;
+        Some(format!("wss://{name}"))
+    }
+
+    /// Has Tailscale lead to a listener of its own; returns once it does.
+    async fn publish(&mut self, mode: TailscaleMode) -> Result<(), Problem> {
+        let (door, is_public) = match mode {
+            TailscaleMode::Off => return Ok(()),
+            TailscaleMode::Serve => (Door::Serve, false),
+            TailscaleMode::Funnel => (Door::Funnel, true),
+        };
+        let listener = listener((Ipv4Addr::LOCALHOST, 0).into());
+        let (listener, port) = listener
+            .and_then(|listener| listener.local_addr().map(|address| (listener, address.port())))
+            .map_err(|error| {
+                Problem::new(Class::Internal, format!("no port for tailscale to lead to: {error}"))
+            })?;
+        self.accept_from(listener, door);
+        let route = tailscale::claim(tailscale::Plan { is_public, port }).await?;
+        if let Some(name) = &route.name {
+            let told = self.shared.served_as.set(format!("https://{name}"));
+            tracing::debug!(is_first = told.is_ok(), name, "the name on the tailnet");
+        }
+        self.route = Some(route);
+        Ok(())
+    }
+
+    /// Listens on the Tailscale address as well, once this machine has one.
+    fn await_tailnet(&mut self, port: u16) {
+        tracing::info!("no Tailscale address yet; it is listened on when it comes");
+        let doorway = self.doorway(Door::Ordinary);
         self.listeners.spawn(async move {
-            let accept = async {
+            let late = async {
                 loop {
-                    match listener.accept().await {
-                        Ok((stream, from)) => {
-                            // Small frames must not wait for one another; a socket without the
-                            // option is slower and works.
-                            let set = stream.set_nodelay(true);
-                            tracing::trace!(nodelay = set.is_ok(), "accepted");
-                            let local = stream.local_addr().ok().map(|address| address.ip());
-                            let peer = PeerInfo { address: from.ip(), local, is_forwarded: false };
-                            clients.serve(&shared, stream, tls.clone(), peer, &stop);
+                    tokio::time::sleep(TAILNET_LOOK).await;
+                    let Some(address) = Machine::look().tailnet else { continue };
+                    match listener((address, port).into()) {
+                        Ok(listener) => {
+                            tracing::info!(%address, port, "listening on the Tailscale address");
+                            return doorway.clone().accept(listener).await;
                         }
-                        Err(error) => {
-                            tracing::warn!(%error, "cannot accept");
-                            tokio::time::sleep(ACCEPT_PAUSE).await;
-                        }
+                        Err(error) => tracing::warn!(%error, %address, "cannot listen there yet"),
                     }
                 }
             };
             tokio::select! {
-                () = accept => {}
-                () = accepting.cancelled() => {}
+                () = late => {}
+                () = doorway.accepting.cancelled() => {}
             }
         });
+    }
+
+    fn doorway(&self, door: Door) -> Doorway {
+        Doorway {
+            shared: Arc::clone(&self.shared),
+            clients: self.clients.clone(),
+            accepting: self.accepting.clone(),
+            stop: self.stop.clone(),
+            // Tailscale has a certificate of its own, and speaks plain to this machine.
+            tls: self.tls.clone().filter(|_| door == Door::Ordinary),
+            door,
+        }
+    }
+
+    fn accept_from(&mut self, listener: TcpListener, door: Door) {
+        let doorway = self.doorway(door);
+        self.listeners.spawn(doorway.accept(listener));
+    }
+}
+
+/// What a listener needs to let connections in.
+#[derive(Clone)]
+struct Doorway {
+    shared: Arc<Shared>,
+    clients: Clients,
+    accepting: CancellationToken,
+    stop: CancellationToken,
+    tls: Option<Arc<Terminator>>,
+    door: Door,
+}
+
+impl Doorway {
+    /// Accepts until the gateway takes nobody any more.
+    async fn accept(self, listener: TcpListener) {
+        let Self { shared, clients, accepting, stop, tls, door } = self;
+        let accept = async {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, from)) => {
+                        // Small frames must not wait for one another; a socket without the
+                        // option is slower and works.
+                        let set = stream.set_nodelay(true);
+                        tracing::trace!(nodelay = set.is_ok(), "accepted");
+                        let local = stream.local_addr().ok().map(|address| address.ip());
+                        let peer = PeerInfo::at(from.ip(), local, door);
+                        clients.serve(&shared, stream, tls.clone(), peer, &stop);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = accept => {}
+            () = accepting.cancelled() => {}
+        }
     }
 }
 
@@ -300,6 +413,14 @@ fn bind(addresses: &[(IpAddr, bool)], port: u16) -> Result<Vec<TcpListener>, Pro
             }
             Err(error) if *may_be_missing => {
                 tracing::debug!(%error, %address, "an address is not there");
+            }
+            // An address may come later: at boot the network does.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                return Err(Problem::new(
+                    Class::Unreachable,
+                    format!("this machine does not have the address {address} now: {error}"),
+                )
+                .fix("ip address; or: openclaw gateway run --bind loopback"));
             }
             Err(error) => {
                 return Err(Problem::new(

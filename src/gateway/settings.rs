@@ -2,11 +2,18 @@
 
 mod bind;
 
+pub(super) use bind::is_own_address;
 pub(crate) use bind::{Listen, Machine};
 
-use super::{nodes::Rules, tls::Files};
+use super::{
+    ingress::{ProxyRules, Ways},
+    nodes::Rules,
+    tls::Files,
+};
 use crate::{
-    config::{AuthMode, Mode, OpenClaw, Paths, SecretInput, port_variable},
+    config::{
+        AuthMode, Mode, OpenClaw, Paths, RateLimit, SecretInput, TailscaleMode, port_variable,
+    },
     logfile,
     problem::{Class, Problem},
     secret::Secret,
@@ -25,6 +32,8 @@ pub(crate) struct Flags {
     pub(crate) token: Option<Secret>,
     /// `--password` or `--password-file`.
     pub(crate) password: Option<Secret>,
+    /// `--tailscale`.
+    pub(crate) tailscale: Option<TailscaleMode>,
 }
 
 /// Everything that a gateway needs to start.
@@ -47,6 +56,14 @@ pub(crate) struct Settings {
     /// Whether an operator (and, said outright, a node) on this machine is paired without asking:
     /// `gateway.nodes.pairing.autoApproveLocal`.
     pub(crate) pair_local: Option<bool>,
+    /// Whose word about others counts.
+    pub(crate) ways: Ways,
+    /// How failed attempts are counted.
+    pub(crate) rate_limit: RateLimit,
+    /// `gateway.tailscale.mode`.
+    pub(crate) tailscale: TailscaleMode,
+    /// Whether the Tailscale address is listened on once there is one.
+    pub(crate) awaits_tailnet: bool,
     /// Its log.
     pub(crate) log: logfile::Handle,
 }
@@ -60,6 +77,8 @@ pub(crate) enum Guard {
     Token(Secret),
     /// This password.
     Password(Secret),
+    /// The word of a trusted proxy; a password for programs of this machine.
+    Proxy(Box<ProxyRules>),
     /// The token in `rs/gateway-token`, made at the first start; only ever on loopback.
     OwnToken,
 }
@@ -69,6 +88,7 @@ impl Guard {
     pub(super) fn secret(&self) -> Option<&Secret> {
         match self {
             Self::Token(secret) | Self::Password(secret) => Some(secret),
+            Self::Proxy(rules) => rules.password.as_ref(),
             Self::Open | Self::OwnToken => None,
         }
     }
@@ -108,8 +128,25 @@ impl Settings {
         let allowed_origins = gateway.control_ui.allowed_origins.clone();
         let node_rules = Rules::of(&gateway.nodes);
         let pair_local = gateway.nodes.pair_local;
-        let log = logfile::Handle::default();
-        Ok(Self { paths, port, listen, tls, guard, allowed_origins, node_rules, pair_local, log })
+        let tailscale = flags.tailscale.unwrap_or(gateway.tailscale.mode);
+        refuse_publishing(tailscale, &guard, listen)?;
+        let awaits_tailnet = listen.awaits_tailnet(flags.bind.as_deref(), gateway)
+            && refuse_unguarded(&guard, config).is_ok();
+        Ok(Self {
+            paths,
+            port,
+            listen,
+            tls,
+            ways: ways(config, &guard, tailscale),
+            guard,
+            allowed_origins,
+            node_rules,
+            pair_local,
+            rate_limit: gateway.auth.rate_limit,
+            tailscale,
+            awaits_tailnet,
+            log: logfile::Handle::default(),
+        })
     }
 }
 
@@ -151,11 +188,119 @@ fn guard(
             Err(Problem::new(Class::Config, "the auth mode is `password`, and there is none")
                 .fix("set OPENCLAW_GATEWAY_PASSWORD or gateway.auth.password"))
         }
-        (AuthMode::TrustedProxy, _, _) => {
-            Err(Problem::new(Class::Config, "the auth mode `trusted-proxy` is not built yet")
-                .fix("set gateway.auth.mode to \"token\""))
-        }
+        (AuthMode::TrustedProxy, Some(_), _) => Err(Problem::new(
+            Class::Config,
+            "the auth mode is `trusted-proxy`, and there is a token as well, by which one could \
+             come in past the proxy",
+        )
+        .fix("openclaw config unset gateway.auth.token, and unset OPENCLAW_GATEWAY_TOKEN")),
+        (AuthMode::TrustedProxy, None, password) => proxy_rules(config, password),
     }
+}
+
+/// The rules of mode `trusted-proxy`; what is missing is named.
+fn proxy_rules(config: &OpenClaw, password: Option<SecretInput>) -> Result<Guard, Problem> {
+    let wrong = |what: &str, fix: &str| {
+        let message = format!("the auth mode is `trusted-proxy`, and {what}");
+        Err(Problem::new(Class::Config, message).fix(fix))
+    };
+    let gateway = &config.gateway;
+    let Some(rules) = &gateway.auth.trusted_proxy else {
+        return wrong(
+            "gateway.auth.trustedProxy says nothing of the proxy",
+            "openclaw config set gateway.auth.trustedProxy.userHeader x-forwarded-user",
+        );
+    };
+    let user_header = rules.user_header.as_deref().map(str::trim).unwrap_or_default();
+    if user_header.is_empty() {
+        return wrong(
+            "gateway.auth.trustedProxy.userHeader names no header",
+            "openclaw config set gateway.auth.trustedProxy.userHeader x-forwarded-user",
+        );
+    }
+    let headers = rules.required_headers.iter().map(String::as_str).chain([user_header]);
+    let is_name = |name: &&str| hyper::header::HeaderName::from_bytes(name.as_bytes()).is_ok();
+    if let Some(odd) = headers.clone().find(|name| !is_name(name)) {
+        return wrong(&format!("{odd:?} is no name of a header"), "openclaw config validate");
+    }
+    if gateway.trusted_proxies.is_empty() {
+        return wrong(
+            "gateway.trustedProxies names no proxy",
+            "openclaw config set gateway.trustedProxies '[\"10.0.0.1\"]'",
+        );
+    }
+    let loops = gateway.trusted_proxies.iter().all(|network| network.addr().is_loopback());
+    if loops && !rules.allow_loopback {
+        return wrong(
+            "gateway.trustedProxies names this machine alone, which is refused without consent",
+            "openclaw config set gateway.auth.trustedProxy.allowLoopback true, if the proxy is the \
+             only way in",
+        );
+    }
+    Ok(Guard::Proxy(Box::new(ProxyRules {
+        user_header: user_header.to_ascii_lowercase(),
+        required_headers: headers.take(rules.required_headers.len()).map(str::to_owned).collect(),
+        allow_users: rules.allow_users.clone(),
+        allow_loopback: rules.allow_loopback,
+        password: password.map(|password| usable(&password, "password")).transpose()?,
+    })))
+}
+
+/// Whose word counts.
+fn ways(config: &OpenClaw, guard: &Guard, tailscale: TailscaleMode) -> Ways {
+    let gateway = &config.gateway;
+    let rules = match guard {
+        Guard::Proxy(rules) => Some((**rules).clone()),
+        Guard::Open | Guard::Token(_) | Guard::Password(_) | Guard::OwnToken => None,
+    };
+    // A password and a proxy stay what they are unless somebody says otherwise.
+    let usually = matches!(guard, Guard::Token(_) | Guard::OwnToken);
+    let is_allowed = gateway.auth.allow_tailscale.unwrap_or(usually);
+    Ways {
+        proxies: gateway.trusted_proxies.clone(),
+        allow_real_ip: gateway.allow_real_ip,
+        rules,
+        allow_tailscale: is_allowed && tailscale == TailscaleMode::Serve,
+    }
+}
+
+/// What is not published by Tailscale, by the name of the key that is in the way.
+fn refuse_publishing(
+    tailscale: TailscaleMode,
+    guard: &Guard,
+    listen: Listen,
+) -> Result<(), Problem> {
+    let (word, is_guarded) = match tailscale {
+        TailscaleMode::Off => return Ok(()),
+        TailscaleMode::Serve => ("serve", !matches!(guard, Guard::Open)),
+        TailscaleMode::Funnel => ("funnel", matches!(guard, Guard::Password(_))),
+    };
+    if !is_guarded && tailscale == TailscaleMode::Funnel {
+        return Err(Problem::new(
+            Class::Config,
+            "gateway.tailscale.mode is `funnel`, which opens the gateway to the internet: only \
+             with gateway.auth.mode `password`",
+        )
+        .fix("openclaw config set gateway.auth.mode password, and OPENCLAW_GATEWAY_PASSWORD"));
+    }
+    if !is_guarded {
+        return Err(Problem::new(
+            Class::Config,
+            "gateway.tailscale.mode is `serve`, and gateway.auth.mode `none` asks nobody anything",
+        )
+        .fix("openclaw config set gateway.auth.mode token"));
+    }
+    if !listen.is_loopback() {
+        return Err(Problem::new(
+            Class::Config,
+            format!(
+                "gateway.tailscale.mode is `{word}`, which leads to loopback, and gateway.bind \
+                 goes beyond it"
+            ),
+        )
+        .fix("openclaw config set gateway.bind loopback"));
+    }
+    Ok(())
 }
 
 fn usable(input: &SecretInput, name: &str) -> Result<Secret, Problem> {
@@ -170,7 +315,7 @@ fn usable(input: &SecretInput, name: &str) -> Result<Secret, Problem> {
 /// Beyond loopback a gateway starts only with a secret that somebody chose for it.
 fn refuse_unguarded(guard: &Guard, config: &OpenClaw) -> Result<(), Problem> {
     let why = match guard {
-        Guard::Token(_) | Guard::Password(_) => return Ok(()),
+        Guard::Token(_) | Guard::Password(_) | Guard::Proxy(_) => return Ok(()),
         Guard::Open => "the auth mode is `none`",
         Guard::OwnToken => "no token or password is configured for it",
     };
@@ -311,5 +456,115 @@ mod tests {
             let problem = decide_on(bind, &outside).unwrap_err();
             assert!(problem.message.contains("beyond loopback"), "{}", problem.message);
         }
+    }
+
+    fn read(text: &str) -> OpenClaw {
+        let (_home, paths) = Paths::temporary();
+        std::fs::create_dir_all(&paths.state).unwrap();
+        std::fs::write(&paths.config, text).unwrap();
+        OpenClaw::load(&paths).unwrap()
+    }
+
+    #[test]
+    fn a_trusted_proxy_that_is_half_described_refuses_to_start_by_name() {
+        let good = "{gateway: {trustedProxies: ['10.0.0.1'], auth: {mode: 'trusted-proxy', \
+                    trustedProxy: {userHeader: 'X-Forwarded-User'}}}}";
+        let settings = decide(&lan(), &[], &read(good)).unwrap();
+        assert_eq!(settings.ways.rules.unwrap().user_header, "x-forwarded-user");
+        let refused = |text: &str, environment: &[(&str, &str)]| {
+            decide(&Flags::default(), environment, &read(text)).unwrap_err()
+        };
+        let token = refused(good, &[("OPENCLAW_GATEWAY_TOKEN", "t")]);
+        assert!(token.message.contains("past the proxy"), "{}", token.message);
+        for (text, key) in [
+            ("auth: {mode: 'trusted-proxy'}", "gateway.auth.trustedProxy"),
+            (
+                "trustedProxies: ['10.0.0.1'], auth: {mode: 'trusted-proxy', trustedProxy: {}}",
+                "userHeader",
+            ),
+            (
+                "auth: {mode: 'trusted-proxy', trustedProxy: {userHeader: 'x-user'}}",
+                "gateway.trustedProxies",
+            ),
+            (
+                "trustedProxies: ['127.0.0.1'], \
+                 auth: {mode: 'trusted-proxy', trustedProxy: {userHeader: 'x-user'}}",
+                "this machine alone",
+            ),
+            (
+                "trustedProxies: ['10.0.0.1'], \
+                 auth: {mode: 'trusted-proxy', trustedProxy: {userHeader: 'x user'}}",
+                "no name of a header",
+            ),
+        ] {
+            let problem = refused(&format!("{{gateway: {{{text}}}}}"), &[]);
+            assert_eq!(problem.class, Class::Config);
+            assert!(problem.message.contains(key), "{}", problem.message);
+            assert!(problem.fix.is_some());
+        }
+    }
+
+    #[test]
+    fn tailscales_word_counts_with_serve_and_a_token_unless_told_otherwise() {
+        let allowed = |text: &str| {
+            let config = read(&format!("{{gateway: {{{text}}}}}"));
+            decide(&Flags::default(), &[], &config).unwrap().ways.allow_tailscale
+        };
+        for (text, expected) in [
+            ("tailscale: {mode: 'serve'}", true),
+            ("tailscale: {mode: 'serve'}, auth: {token: 't'}", true),
+            ("tailscale: {mode: 'serve'}, auth: {allowTailscale: false}", false),
+            ("tailscale: {mode: 'serve'}, auth: {password: 'p'}", false),
+            ("tailscale: {mode: 'serve'}, auth: {password: 'p', allowTailscale: true}", true),
+            ("auth: {allowTailscale: true}", false),
+            ("tailscale: {mode: 'off'}, auth: {allowTailscale: true}", false),
+            ("tailscale: {mode: 'funnel'}, auth: {password: 'p', allowTailscale: true}", false),
+        ] {
+            assert_eq!(allowed(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_open_the_gateway_by_tailscale_is_refused_by_the_key_in_the_way() {
+        for (text, key) in [
+            ("tailscale: {mode: 'funnel'}", "`password`"),
+            ("tailscale: {mode: 'funnel'}, auth: {token: 't'}", "`password`"),
+            ("tailscale: {mode: 'serve'}, auth: {mode: 'none'}", "`none`"),
+            ("tailscale: {mode: 'serve'}, bind: 'lan', auth: {token: 't'}", "gateway.bind"),
+        ] {
+            let config = read(&format!("{{gateway: {{{text}}}}}"));
+            let problem = decide(&Flags::default(), &[], &config).unwrap_err();
+            assert_eq!(problem.class, Class::Config);
+            assert!(problem.message.contains(key), "{}", problem.message);
+        }
+        let flags = Flags { tailscale: Some(TailscaleMode::Off), ..Flags::default() };
+        let config = read("{gateway: {tailscale: {mode: 'funnel'}}}");
+        assert!(decide(&flags, &[], &config).is_ok(), "the flag comes first");
+    }
+
+    #[test]
+    fn a_tailnet_address_that_comes_late_is_waited_for_where_a_secret_was_chosen() {
+        let awaits = |text: &str| {
+            let config = read(&format!("{{gateway: {{{text}}}}}"));
+            decide(&Flags::default(), &[], &config).unwrap().awaits_tailnet
+        };
+        assert!(awaits("bind: 'tailnet', auth: {token: 't'}"));
+        assert!(!awaits("bind: 'tailnet'"), "nobody chose a secret for more than loopback");
+        assert!(!awaits("bind: 'loopback', auth: {token: 't'}"));
+    }
+
+    #[test]
+    fn limits_are_those_of_the_file() {
+        let config = read(
+            "{gateway: {auth: {rateLimit: {maxAttempts: 3, windowMs: 1000, \
+                           lockoutMs: 2000, exemptLoopback: false}}}}",
+        );
+        let limit = decide(&Flags::default(), &[], &config).unwrap().rate_limit;
+        assert_eq!((limit.attempts, limit.exempt_loopback), (3, false));
+        assert_eq!((limit.window.as_secs(), limit.lockout.as_secs()), (1, 2));
+        assert_eq!(
+            decide(&Flags::default(), &[], &read("{}")).unwrap().rate_limit,
+            RateLimit::default()
+        );
     }
 }

@@ -1,12 +1,11 @@
 //! What every connection of one gateway shares.
 
 use std::{
-    net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -14,17 +13,19 @@ use super::{
     device_token::Mint,
     dispatch::Dispatcher,
     hub::Hub,
+    ingress::Ways,
     joining::Joining,
     methods::Summary,
     nodes::Nodes,
     scrape::Scrapes,
     settings::Guard,
     slots::Slots,
+    tailscale::Whois,
     tally::{Levels, Tally},
-    throttle::{Throttle, Verdict},
+    throttle::{Culprit, Throttle, Verdict},
 };
 use crate::{
-    config::Paths,
+    config::{Paths, RateLimit},
     protocol::{GatewayIdentity, Policy, PresenceEntry},
     store::Store,
 };
@@ -55,6 +56,12 @@ pub(super) struct Shared {
     /// Everything that is counted.
     pub(super) tally: Arc<Tally>,
     pub(super) scrapes: Scrapes,
+    /// Whose word about others counts.
+    pub(super) ways: Ways,
+    /// Asks Tailscale who somebody is.
+    pub(super) whois: Whois,
+    /// The origin under which Tailscale publishes this gateway.
+    pub(super) served_as: OnceLock<String>,
     throttle: Mutex<Throttle>,
     started: Instant,
     clients: AtomicU64,
@@ -95,7 +102,10 @@ impl Shared {
             summary: Summary::default(),
             tally: Arc::new(Tally::new()),
             scrapes,
-            throttle: Mutex::new(Throttle::new()),
+            throttle: Mutex::new(Throttle::new(RateLimit::default())),
+            ways: Ways::default(),
+            whois: Whois::default(),
+            served_as: OnceLock::new(),
             started: Instant::now(),
             clients: AtomicU64::new(0),
         }
@@ -123,9 +133,22 @@ impl Shared {
     }
 
     /// Counts a wrong secret.
-    pub(super) fn failed(&self, address: IpAddr, secret: &str) -> Verdict {
-        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-        throttle.failed(address, secret, Instant::now())
+    pub(super) fn failed(&self, culprit: &Culprit, secret: &str) -> Verdict {
+        self.throttle().failed(culprit, secret, Instant::now())
+    }
+
+    /// How long nothing of `culprit` is heard any more.
+    pub(super) fn shut_out(&self, culprit: &Culprit) -> Option<Duration> {
+        self.throttle().shut_out(culprit, Instant::now())
+    }
+
+    /// Counts failures by these limits from now on.
+    pub(super) fn limit(&mut self, limit: RateLimit) {
+        self.throttle = Mutex::new(Throttle::new(limit));
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -13,7 +13,10 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
-use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest, http::HeaderName},
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
@@ -32,7 +35,9 @@ use crate::{
     store::Store,
 };
 
+mod approvals;
 mod devices;
+mod ways;
 
 const TOKEN: &str = "the token";
 const SCRAPES: &str = "opens the metrics";
@@ -96,8 +101,11 @@ impl Lab {
     }
 
     fn serve(&self) -> (DuplexStream, JoinHandle<()>) {
+        self.serve_from(PeerInfo::loopback())
+    }
+
+    fn serve_from(&self, peer: PeerInfo) -> (DuplexStream, JoinHandle<()>) {
         let (ours, theirs) = duplex(256 * 1024);
-        let peer = PeerInfo::loopback();
         let slot = self.shared.slots.enter(peer.address).unwrap();
         let stop = self.stop.clone();
         let serve = http::serve(Arc::clone(&self.shared), theirs, peer, slot, stop);
@@ -111,6 +119,27 @@ impl Lab {
         let mut client = Client { socket, served, asked: HashMap::new() };
         assert_eq!(client.frame().await["event"], "connect.challenge");
         client
+    }
+
+    /// The same of a client elsewhere whose request has these headers.
+    async fn challenged_from(&self, peer: PeerInfo, headers: &[(&str, &str)]) -> Client {
+        let (client, challenge) = self.knocked_from(peer, headers).await;
+        assert_eq!(challenge["event"], "connect.challenge");
+        client
+    }
+
+    /// The same with the challenge.
+    async fn knocked_from(&self, peer: PeerInfo, headers: &[(&str, &str)]) -> (Client, Value) {
+        let (stream, served) = self.serve_from(peer);
+        let mut request = IntoClientRequest::into_client_request("ws://127.0.0.1:18789/").unwrap();
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().unwrap();
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let (socket, _) = client_async(request, stream).await.unwrap();
+        let mut client = Client { socket, served, asked: HashMap::new() };
+        let challenge = client.frame().await;
+        (client, challenge)
     }
 
     /// A client that has said `connect`, and the answer.
@@ -495,11 +524,7 @@ async fn what_happens_is_counted_and_told_to_whoever_has_the_token_of_the_metric
 async fn a_page_of_another_origin_gets_no_websocket() {
     let lab = Lab::new();
     for (header, value) in [("Origin", "http://evil.example"), ("Host", "evil.example")] {
-        let mut request =
-            tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(
-                "ws://127.0.0.1:18789/",
-            )
-            .unwrap();
+        let mut request = IntoClientRequest::into_client_request("ws://127.0.0.1:18789/").unwrap();
         request.headers_mut().insert(header, value.parse().unwrap());
         let (stream, _served) = lab.serve();
         let error = client_async(request, stream).await.unwrap_err();
@@ -510,11 +535,7 @@ async fn a_page_of_another_origin_gets_no_websocket() {
 #[tokio::test(start_paused = true)]
 async fn a_proxys_word_cancels_what_loopback_gives() {
     let lab = Lab::new();
-    let mut request =
-        tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(
-            "ws://127.0.0.1:18789/",
-        )
-        .unwrap();
+    let mut request = IntoClientRequest::into_client_request("ws://127.0.0.1:18789/").unwrap();
     request.headers_mut().insert("x-forwarded-for", "127.0.0.1".parse().unwrap());
     let (stream, served) = lab.serve();
     let (socket, _) = client_async(request, stream).await.unwrap();

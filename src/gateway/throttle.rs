@@ -1,13 +1,13 @@
-//! Failed attempts: wrong secrets are counted by address and by secret, and slowed.
+//! Failed attempts: wrong secrets are counted by who offers them, slowed, and shut out for a while.
 //!
-//! Every secret is compared, so a good one is never locked out by a bad neighbour on the same
-//! address (behind a tunnel everybody is 127.0.0.1); what grows is the time until a wrong one is
-//! answered. The same wrong secret again, from a client that was not told of a new one, is one
-//! guess, not many.
+//! Behind a tunnel or a router everybody has one address, so a bad neighbour must not lock a good
+//! one out: a device that is paired and signs stands for itself, and programs on this machine are
+//! slowed and no more, unless the configuration says otherwise. A web page has no such privilege.
+//! The same wrong secret again, from a client that was not told of a new one, is one guess.
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
@@ -16,17 +16,16 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 
-/// Different wrong secrets that an address may offer in [`WINDOW`] before it is slowed.
-const FREE_GUESSES: usize = 10;
-/// How often the same wrong secret may come in [`WINDOW`] before it is slowed.
+use super::admission::PeerInfo;
+use crate::{config::RateLimit, protocol::Connect};
+
+/// How often the same wrong secret may come within the window before it is slowed.
 const FREE_REPEATS: u32 = 20;
-/// How long a failure is remembered.
-const WINDOW: Duration = Duration::from_secs(60);
 /// How long a slowed failure waits for its answer.
 const DELAY: Duration = Duration::from_secs(2);
-/// Addresses remembered; the one quiet for longest is forgotten first.
-const MAX_ADDRESSES: usize = 1_024;
-/// Secrets remembered an address.
+/// Culprits remembered; the one quiet for longest is forgotten first, one that is shut out last.
+const MAX_CULPRITS: usize = 1_024;
+/// Secrets remembered of a culprit, beside the limit.
 const MAX_SECRETS: usize = 64;
 
 /// What to do with a failed attempt.
@@ -36,62 +35,160 @@ pub(super) enum Verdict {
     Answer,
     /// Answer after this long, and say so.
     Slow(Duration),
+    /// Shut out for this long from now.
+    Shut(Duration),
 }
 
-/// The failures of the last minute.
+/// Whom a failed attempt counts against.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Culprit {
+    who: Who,
+    with: With,
+    /// Whether it is a program on this machine, which is slowed and not shut out.
+    is_here: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Who {
+    /// An address; of IPv6 the network of one subscriber.
+    Address(IpAddr),
+    /// A web page in a browser of this machine, by its origin.
+    Page(String),
+    /// A paired device that signed.
+    Device(String),
+}
+
+/// What it was tried with; each is counted on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum With {
+    /// The gateway's secret.
+    Shared,
+    /// A device's token.
+    DeviceToken,
+    /// A setup code.
+    Code,
+}
+
+impl With {
+    /// What a `connect` offers.
+    pub(super) fn of(connect: &Connect) -> Self {
+        let auth = connect.auth.as_ref();
+        if auth.is_some_and(|auth| auth.device_token.is_some()) {
+            Self::DeviceToken
+        } else if auth.is_some_and(|auth| auth.bootstrap_token.is_some()) {
+            Self::Code
+        } else {
+            Self::Shared
+        }
+    }
+}
+
+impl Culprit {
+    /// Whoever comes from there.
+    pub(super) fn at(peer: &PeerInfo, with: With) -> Self {
+        let address = peer.address.to_canonical();
+        let who = match &peer.origin {
+            Some(origin) if address.is_loopback() => Who::Page(origin.to_ascii_lowercase()),
+            Some(_) | None => Who::Address(subscriber(address)),
+        };
+        Self { who, with, is_here: peer.is_direct_loopback() && peer.origin.is_none() }
+    }
+
+    /// The same, known as the paired device whose key signed.
+    pub(super) fn device(self, id: &str) -> Self {
+        Self { who: Who::Device(id.to_owned()), ..self }
+    }
+}
+
+/// The network that one subscriber usually has for himself.
+fn subscriber(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            if address.is_loopback() {
+                return IpAddr::V6(address);
+            }
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+/// The failures within the window.
 pub(super) struct Throttle {
+    limit: RateLimit,
     /// Secrets are kept as digests under a key that dies with the process.
     key: hmac::Key,
-    addresses: HashMap<IpAddr, Failures>,
+    culprits: HashMap<Culprit, Failures>,
 }
 
 struct Failures {
     latest: Instant,
+    /// Until when it is shut out.
+    shut: Option<Instant>,
     secrets: HashMap<[u8; 8], (Instant, u32)>,
 }
 
 impl Throttle {
     /// Remembers nothing yet.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(limit: RateLimit) -> Self {
         let mut seed = [0; 32];
         // Without random numbers the digests are guessable by who reads our memory, and no worse.
         let filled = SystemRandom::new().fill(&mut seed);
         tracing::trace!(filled = filled.is_ok(), "throttle keyed");
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, &seed), addresses: HashMap::new() }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &seed);
+        Self { limit, key, culprits: HashMap::new() }
     }
 
-    /// Counts a wrong `secret` from `address` at `now`.
-    pub(super) fn failed(&mut self, address: IpAddr, secret: &str, now: Instant) -> Verdict {
+    /// How long this one is still shut out: what it offers is not even compared.
+    pub(super) fn shut_out(&self, culprit: &Culprit, now: Instant) -> Option<Duration> {
+        let until = self.culprits.get(culprit)?.shut?;
+        until.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
+    /// Counts a wrong `secret` of `culprit` at `now`.
+    pub(super) fn failed(&mut self, culprit: &Culprit, secret: &str, now: Instant) -> Verdict {
         self.forget(now);
         let tag = hmac::sign(&self.key, secret.as_bytes());
         let mut digest = [0; 8];
         digest.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
-        let failures = self
-            .addresses
-            .entry(address.to_canonical())
-            .or_insert_with(|| Failures { latest: now, secrets: HashMap::new() });
+        let limit = self.limit;
+        let is_exempt = culprit.is_here && limit.exempt_loopback;
+        let failures = self.culprits.entry(culprit.clone()).or_insert_with(|| Failures {
+            latest: now,
+            shut: None,
+            secrets: HashMap::new(),
+        });
         failures.latest = now;
         let is_known = failures.secrets.contains_key(&digest);
-        if !is_known && failures.secrets.len() >= MAX_SECRETS {
+        if !is_known && failures.secrets.len() >= MAX_SECRETS.max(limit.attempts) {
             return Verdict::Slow(DELAY);
         }
         let (seen, repeats) = failures.secrets.entry(digest).or_insert((now, 0));
         *seen = now;
         *repeats += 1;
-        let is_slowed =
-            *repeats > FREE_REPEATS || (failures.secrets.len() > FREE_GUESSES && !is_known);
-        if is_slowed { Verdict::Slow(DELAY) } else { Verdict::Answer }
+        let is_stubborn = *repeats > FREE_REPEATS;
+        let guesses = failures.secrets.len();
+        if !is_known && guesses >= limit.attempts && !is_exempt && !limit.lockout.is_zero() {
+            failures.shut = Some(now + limit.lockout);
+            return Verdict::Shut(limit.lockout);
+        }
+        let is_guessing = !is_known && guesses > limit.attempts;
+        if is_stubborn || is_guessing { Verdict::Slow(DELAY) } else { Verdict::Answer }
     }
 
     fn forget(&mut self, now: Instant) {
-        self.addresses.retain(|_, failures| {
-            failures.secrets.retain(|_, (seen, _)| now.duration_since(*seen) < WINDOW);
-            !failures.secrets.is_empty()
+        let window = self.limit.window;
+        self.culprits.retain(|_, failures| {
+            failures.secrets.retain(|_, (seen, _)| now.duration_since(*seen) < window);
+            failures.shut = failures.shut.filter(|until| *until > now);
+            failures.shut.is_some() || !failures.secrets.is_empty()
         });
-        while self.addresses.len() >= MAX_ADDRESSES {
-            let quietest = self.addresses.iter().min_by_key(|(_, failures)| failures.latest);
-            let Some(address) = quietest.map(|(address, _)| *address) else { return };
-            self.addresses.remove(&address);
+        while self.culprits.len() >= MAX_CULPRITS {
+            let key = |failures: &Failures| (failures.shut.is_some(), failures.latest);
+            let quietest = self.culprits.iter().min_by_key(|(_, failures)| key(failures));
+            let Some(culprit) = quietest.map(|(culprit, _)| culprit.clone()) else { return };
+            self.culprits.remove(&culprit);
         }
     }
 }
@@ -100,41 +197,120 @@ impl Throttle {
 mod tests {
     use super::*;
 
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
+    const FREE_GUESSES: usize = 10;
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn peer(address: &str) -> PeerInfo {
+        PeerInfo { address: address.parse().unwrap(), ..PeerInfo::loopback() }
+    }
+
+    fn at(address: &str) -> Culprit {
+        Culprit::at(&peer(address), With::Shared)
+    }
+
+    fn throttle() -> (Throttle, Instant) {
+        (Throttle::new(RateLimit::default()), Instant::now())
+    }
+
+    /// Guesses until it is shut out; how often it was answered before.
+    fn guesses(throttle: &mut Throttle, culprit: &Culprit, now: Instant) -> usize {
+        (0..1_000)
+            .position(|guess| {
+                matches!(throttle.failed(culprit, &guess.to_string(), now), Verdict::Shut(_))
+            })
+            .expect("it is shut out in the end")
     }
 
     #[test]
-    fn slows_guessing_but_not_the_first_mistakes_or_another_address() {
-        let (mut throttle, now) = (Throttle::new(), Instant::now());
+    fn programs_of_this_machine_are_slowed_and_never_shut_out() {
+        let (mut throttle, now) = throttle();
+        let here = at("127.0.0.1");
         for guess in 0..FREE_GUESSES {
-            let verdict = throttle.failed(address(1), &guess.to_string(), now);
-            assert_eq!(verdict, Verdict::Answer, "{guess}");
+            assert_eq!(throttle.failed(&here, &guess.to_string(), now), Verdict::Answer, "{guess}");
         }
-        assert_eq!(throttle.failed(address(1), "one more", now), Verdict::Slow(DELAY));
-        assert_eq!(throttle.failed(address(2), "one more", now), Verdict::Answer);
+        for guess in FREE_GUESSES..200 {
+            let verdict = throttle.failed(&here, &guess.to_string(), now);
+            assert_eq!(verdict, Verdict::Slow(DELAY), "{guess}");
+        }
+        assert_eq!(throttle.shut_out(&here, now), None);
+    }
+
+    #[test]
+    fn others_are_shut_out_for_as_long_as_it_says_and_nobody_else_is() {
+        let (mut throttle, now) = throttle();
+        let there = at("192.0.2.1");
+        assert_eq!(guesses(&mut throttle, &there, now), FREE_GUESSES - 1);
+        let lockout = RateLimit::default().lockout;
+        assert_eq!(throttle.shut_out(&there, now), Some(lockout));
+        assert_eq!(throttle.shut_out(&there, now + lockout), None);
+        // Another address, another kind of secret, and a paired device at the same address.
+        assert_eq!(throttle.shut_out(&at("192.0.2.2"), now), None);
+        let token = Culprit::at(&peer("192.0.2.1"), With::DeviceToken);
+        assert_eq!(throttle.shut_out(&token, now), None);
+        assert_eq!(throttle.shut_out(&there.clone().device("d1"), now), None);
+        // A device is shut out by its own guesses alone.
+        let device = there.device("d2");
+        guesses(&mut throttle, &device, now);
+        assert!(throttle.shut_out(&device, now).is_some());
+    }
+
+    #[test]
+    fn a_page_is_throttled_on_loopback_too_and_by_its_origin() {
+        let (mut throttle, now) = throttle();
+        let page = |origin: &str| {
+            let origin = Some(origin.to_owned());
+            Culprit::at(&PeerInfo { origin, ..PeerInfo::loopback() }, With::Shared)
+        };
+        guesses(&mut throttle, &page("http://localhost:3000"), now);
+        assert!(throttle.shut_out(&page("http://LOCALHOST:3000"), now).is_some());
+        assert_eq!(throttle.shut_out(&page("http://localhost:4000"), now), None);
+        assert_eq!(throttle.shut_out(&at("127.0.0.1"), now), None);
+    }
+
+    #[test]
+    fn loopback_counts_like_any_other_where_the_configuration_says_so() {
+        let limit = RateLimit { exempt_loopback: false, attempts: 3, ..RateLimit::default() };
+        let (mut throttle, now) = (Throttle::new(limit), Instant::now());
+        assert_eq!(guesses(&mut throttle, &at("127.0.0.1"), now), 2);
+        assert!(throttle.shut_out(&at("127.0.0.1"), now).is_some());
+        // What came through a proxy was never exempt.
+        let forwarded = PeerInfo { is_forwarded: true, ..PeerInfo::loopback() };
+        let forwarded = Culprit::at(&forwarded, With::Shared);
+        let (mut throttle, now) = (Throttle::new(RateLimit::default()), Instant::now());
+        guesses(&mut throttle, &forwarded, now);
+        assert!(throttle.shut_out(&forwarded, now).is_some());
     }
 
     #[test]
     fn a_client_with_an_old_secret_slows_itself_and_no_neighbour() {
-        let (mut throttle, now) = (Throttle::new(), Instant::now());
+        let (mut throttle, now) = throttle();
         for _ in 0..FREE_REPEATS {
-            assert_eq!(throttle.failed(address(1), "old", now), Verdict::Answer);
+            assert_eq!(throttle.failed(&at("192.0.2.1"), "old", now), Verdict::Answer);
         }
-        assert_eq!(throttle.failed(address(1), "old", now), Verdict::Slow(DELAY));
-        assert_eq!(throttle.failed(address(1), "mistyped", now), Verdict::Answer);
+        assert_eq!(throttle.failed(&at("192.0.2.1"), "old", now), Verdict::Slow(DELAY));
+        assert_eq!(throttle.failed(&at("192.0.2.1"), "mistyped", now), Verdict::Answer);
     }
 
     #[test]
-    fn forgets_after_a_minute_and_never_grows_without_bound() {
-        let (mut throttle, now) = (Throttle::new(), Instant::now());
+    fn forgets_after_the_window_and_never_grows_without_bound() {
+        let (mut throttle, now) = throttle();
         for guess in 0..200 {
-            throttle.failed(address(1), &guess.to_string(), now);
+            throttle.failed(&at("127.0.0.1"), &guess.to_string(), now);
         }
-        assert_eq!(throttle.failed(address(1), "next", now + WINDOW), Verdict::Answer);
+        assert_eq!(throttle.failed(&at("127.0.0.1"), "next", now + MINUTE), Verdict::Answer);
+        guesses(&mut throttle, &at("192.0.2.1"), now);
         for number in 0..3_000_u32 {
-            throttle.failed(IpAddr::from(number.to_be_bytes()), "x", now);
+            let address = IpAddr::from((0x0a00_0000 + number).to_be_bytes()).to_string();
+            throttle.failed(&at(&address), "x", now);
         }
-        assert!(throttle.addresses.len() <= MAX_ADDRESSES);
+        assert!(throttle.culprits.len() <= MAX_CULPRITS);
+        assert!(throttle.shut_out(&at("192.0.2.1"), now).is_some(), "a flood frees nobody");
+    }
+
+    #[test]
+    fn a_subscriber_of_ipv6_is_one_however_many_addresses_he_has() {
+        assert_eq!(at("2001:db8:1:2::1"), at("2001:db8:1:2:ffff::9"));
+        assert_ne!(at("2001:db8:1:2::1"), at("2001:db8:1:3::1"));
+        assert_eq!(at("::ffff:192.0.2.1"), at("192.0.2.1"));
     }
 }

@@ -32,6 +32,14 @@ pub(crate) mod detail {
     pub(crate) const SCOPE_MISMATCH: &str = "AUTH_SCOPE_MISMATCH";
     /// The setup code is unknown, used or expired.
     pub(crate) const SETUP_CODE_INVALID: &str = "AUTH_BOOTSTRAP_TOKEN_INVALID";
+    /// Whoever is in between does not vouch for the client.
+    pub(crate) const UNAUTHORIZED: &str = "AUTH_UNAUTHORIZED";
+    /// A header that says who it is must come with it.
+    pub(crate) const IDENTITY_HEADER_REQUIRED: &str = "AUTH_IDENTITY_HEADER_REQUIRED";
+    /// Tailscale knows nobody at the address.
+    pub(crate) const TAILSCALE_WHOIS_FAILED: &str = "AUTH_TAILSCALE_WHOIS_FAILED";
+    /// Tailscale knows somebody else at the address.
+    pub(crate) const TAILSCALE_IDENTITY_MISMATCH: &str = "AUTH_TAILSCALE_IDENTITY_MISMATCH";
     /// Too many wrong attempts.
     pub(crate) const RATE_LIMITED: &str = "AUTH_RATE_LIMITED";
     /// No version in common.

@@ -23,5 +23,6 @@ mod slow_gateway;
 mod ssh_config;
 mod stage;
 mod supervisor;
+mod tailscale;
 mod tls;
 mod watching;

@@ -238,6 +238,16 @@ impl ReferenceCli {
     }
 }
 
+/// Runs a script below `tests/` by the reference programs' own Node, towards the gateway at a local
+/// port that lets `token` in.
+pub(crate) fn run_script(name: &str, port: u16, token: &str) -> Output {
+    let mut command = Command::new(peers::folder().join("node/node_modules/.bin/node"));
+    command.env_clear().arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(name));
+    command.env("PEERS", peers::folder()).env("TOKEN", token);
+    command.env("URL", format!("ws://127.0.0.1:{port}"));
+    run_to_end(command, Duration::from_secs(120))
+}
+
 /// The reference node host, with a home and a key of its own.
 pub(crate) struct ReferenceNode {
     name: &'static str,

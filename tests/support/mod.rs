@@ -29,7 +29,7 @@ pub(crate) use echo::{echo, echo_at, echo_socket, echoes, echoes_at};
 pub(crate) use forward::{KEEPALIVE, ssh_forward, ssh_forward_by};
 pub(crate) use freezer::Freezer;
 pub(crate) use gateways::{
-    OurGateway, ReferenceCli, ReferenceGateway, ReferenceNode, reference_version,
+    OurGateway, ReferenceCli, ReferenceGateway, ReferenceNode, reference_version, run_script,
 };
 pub(crate) use home::{Home, Ran, Run, Started, built, openclaw};
 pub(crate) use meter::Meter;

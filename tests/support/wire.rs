@@ -11,7 +11,10 @@ use ring::{
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
-use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest, http::HeaderName},
+};
 
 use super::schema::Schema;
 
@@ -35,10 +38,23 @@ pub(crate) struct Asked {
 impl Wire {
     /// Opens a WebSocket and reads the challenge.
     pub(crate) async fn open(port: u16) -> io::Result<(Self, Asked)> {
+        Self::open_with(port, &[]).await
+    }
+
+    /// The same with headers of the caller's.
+    pub(crate) async fn open_with(
+        port: u16,
+        headers: &[(&str, &str)],
+    ) -> io::Result<(Self, Asked)> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.set_nodelay(true)?;
         let url = format!("ws://127.0.0.1:{port}/");
-        let opened = timeout(PATIENCE, client_async(url, stream)).await?;
+        let mut request = url.into_client_request().map_err(io::Error::other)?;
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().map_err(io::Error::other)?;
+            request.headers_mut().insert(name, value.parse().map_err(io::Error::other)?);
+        }
+        let opened = timeout(PATIENCE, client_async(request, stream)).await?;
         let (socket, _) = opened.map_err(io::Error::other)?;
         let mut wire = Self::of(socket);
         let challenge = wire.frame().await?;

@@ -47,13 +47,6 @@ pub(crate) struct Tailscale {
     pub(crate) mode: TailscaleMode,
 }
 
-impl Tailscale {
-    /// Whether something is to be published.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.mode != TailscaleMode::Off
-    }
-}
-
 /// `gateway.tailscale.mode`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum TailscaleMode {
@@ -64,6 +57,19 @@ pub(crate) enum TailscaleMode {
     Serve,
     /// HTTPS for everybody.
     Funnel,
+}
+
+/// `gateway.auth.trustedProxy`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ProxyAuth {
+    /// `userHeader`: the header that names the user; must be there to use the mode.
+    pub(crate) user_header: Option<String>,
+    /// `requiredHeaders`: what else must be there.
+    pub(crate) required_headers: Vec<String>,
+    /// `allowUsers`: who may come in; everybody whom the proxy names if empty.
+    pub(crate) allow_users: Vec<String>,
+    /// `allowLoopback`: whether the proxy may run on this machine.
+    pub(crate) allow_loopback: bool,
 }
 
 /// `gateway.auth.rateLimit`.
@@ -112,12 +118,13 @@ pub(super) fn tailscale(walk: &mut Walk<'_>, section: &mut Section) -> Tailscale
     Tailscale { mode: walk.choice(section, "mode", &modes).unwrap_or_default() }
 }
 
-/// Checks `gateway.auth.trustedProxy`; this gateway trusts no proxy.
-pub(super) fn check_proxy(walk: &mut Walk<'_>, section: &mut Section) {
-    walk.text(section, "userHeader");
-    walk.texts(section, "requiredHeaders");
-    walk.texts(section, "allowUsers");
-    walk.flag(section, "allowLoopback");
+pub(super) fn proxy_auth(walk: &mut Walk<'_>, section: &mut Section) -> Option<ProxyAuth> {
+    Some(ProxyAuth {
+        user_header: walk.text(section, "userHeader"),
+        required_headers: walk.texts(section, "requiredHeaders"),
+        allow_users: walk.texts(section, "allowUsers"),
+        allow_loopback: walk.flag(section, "allowLoopback").unwrap_or(false),
+    })
 }
 
 pub(super) fn rate_limit(walk: &mut Walk<'_>, section: &mut Section) -> RateLimit {

@@ -197,8 +197,9 @@ async fn setup_code(call: Call, params: DevicePairSetupCodeParams) -> Outcome<Is
     let (shared, now) = (&call.shared, now_ms());
     let auth = match &shared.guard {
         Guard::Password(_) => "password",
+        Guard::Proxy(rules) if rules.has_password() => "password",
         Guard::Token(_) | Guard::OwnToken => "token",
-        Guard::Open => {
+        Guard::Open | Guard::Proxy(_) => {
             let message = "setup codes need a gateway with gateway.auth.mode token or password";
             return Err(ErrorShape::invalid(message).into());
         }

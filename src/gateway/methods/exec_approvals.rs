@@ -52,7 +52,7 @@ async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAns
     if is_two_phase {
         return Ok(ExecApprovalAnswer { status: Some("accepted"), ..answer(standing) });
     }
-    let decided = nodes.decision(&id).await.unwrap_or(standing);
+    let decided = nodes.decision(&id).await?.unwrap_or(standing);
     tell_expired(&call, &decided);
     Ok(answer(decided))
 }
@@ -77,7 +77,7 @@ async fn list(call: Call, _params: Nothing) -> Outcome<Vec<ExecApprovalPending>>
 }
 
 async fn wait(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalAnswer> {
-    let standing = call.shared.nodes.decision(&params.id).await;
+    let standing = call.shared.nodes.decision(&params.id).await?;
     let standing = standing.ok_or_else(|| ErrorShape::invalid("approval expired or not found"))?;
     tell_expired(&call, &standing);
     Ok(answer(standing))
@@ -186,12 +186,13 @@ fn checked(call: &Call, params: ExecApprovalAsk) -> Outcome<Ask> {
     let request = Value::Object(request);
     let id = id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let env_bytes: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if id.len() + env_bytes + request.to_string().len() > MAX_REQUEST {
+    let bytes = id.len() + env_bytes + request.to_string().len();
+    if bytes > MAX_REQUEST {
         let message = format!("a request for approval must have at most {MAX_REQUEST} bytes");
         return Err(ErrorShape::invalid(message).into());
     }
     let asker = asker(&call.caller);
-    Ok(Ask { id, request, node, plan, env, asker, wait_ms: timeout_ms })
+    Ok(Ask { id, request, node, plan, env, asker, wait_ms: timeout_ms, bytes })
 }
 
 /// A plan shows the very words that run.
@@ -223,7 +224,7 @@ fn resolved(standing: Standing, by: Option<String>) -> ExecApprovalResolved {
 
 /// Those who may decide learn that it is too late.
 fn tell_expired(call: &Call, standing: &Standing) {
-    if standing.has_expired {
+    if standing.has_expired && call.shared.nodes.is_news(&standing.id) {
         let told = resolved(standing.clone(), None);
         call.shared.hub.tell(event::EXEC_APPROVAL_RESOLVED, &told);
     }

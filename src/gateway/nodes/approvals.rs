@@ -17,6 +17,8 @@ const MAX_WAIT_MS: u64 = 86_400_000;
 const KEPT_MS: u64 = 15_000;
 /// How many requests are kept.
 const MAX_RECORDS: usize = 512;
+/// What all requests together may come to, bytes.
+const MAX_BYTES: usize = 16 << 20;
 /// How many may wait for one decision.
 const MAX_WAITERS: usize = 16;
 /// What of `system.run`'s parameters reaches a node; every word about approval is ours.
@@ -55,6 +57,8 @@ pub(in crate::gateway) struct Ask {
     pub(in crate::gateway) env: BTreeMap<String, String>,
     pub(in crate::gateway) asker: Asker,
     pub(in crate::gateway) wait_ms: Option<u64>,
+    /// What all of it comes to, about.
+    pub(in crate::gateway) bytes: usize,
 }
 
 /// A request as it stands.
@@ -87,6 +91,19 @@ pub(in crate::gateway) enum NotDecided {
     Decided,
 }
 
+/// What became of who wants to wait for a decision.
+#[derive(Debug, PartialEq)]
+pub(super) enum Waited<W> {
+    /// It waits.
+    Kept,
+    /// There is nothing to wait for: so things stand.
+    Over(W, Standing),
+    /// Too many wait already.
+    Full(W),
+    /// No such request.
+    Unknown(W),
+}
+
 /// Every request.
 #[derive(Debug)]
 pub(super) struct Approvals<W> {
@@ -101,6 +118,8 @@ struct Record<W> {
     decided: Option<(Decision, u64)>,
     /// The one run has begun.
     is_used: bool,
+    /// Somebody was told that it is too late.
+    is_told: bool,
     waiters: Vec<W>,
 }
 
@@ -116,7 +135,8 @@ impl<W> Approvals<W> {
         if self.records.contains_key(&ask.id) {
             return Err(NotAsked::Taken);
         }
-        if self.records.len() >= MAX_RECORDS {
+        let bytes: usize = self.records.values().map(|record| record.ask.bytes).sum();
+        if self.records.len() >= MAX_RECORDS || bytes + ask.bytes > MAX_BYTES {
             return Err(NotAsked::Full);
         }
         let wait = ask.wait_ms.unwrap_or(DEFAULT_WAIT_MS).min(MAX_WAIT_MS);
@@ -125,6 +145,7 @@ impl<W> Approvals<W> {
             expires_at_ms: now_ms.saturating_add(wait),
             decided: None,
             is_used: false,
+            is_told: false,
             waiters: Vec::new(),
             ask,
         };
@@ -150,14 +171,22 @@ impl<W> Approvals<W> {
         self.records.get(id).map(|record| record.standing(now_ms))
     }
 
-    /// Waits for a decision: the waiter is kept, or given back with how things stand.
-    pub(super) fn wait(&mut self, id: &str, waiter: W, now_ms: u64) -> Option<(W, Standing)> {
-        let record = self.records.get_mut(id)?;
-        if record.is_waiting(now_ms) && record.waiters.len() < MAX_WAITERS {
-            record.waiters.push(waiter);
-            return None;
+    /// Waits for a decision: the waiter is kept, or given back with the reason.
+    pub(super) fn wait(&mut self, id: &str, waiter: W, now_ms: u64) -> Waited<W> {
+        let Some(record) = self.records.get_mut(id) else { return Waited::Unknown(waiter) };
+        if !record.is_waiting(now_ms) {
+            return Waited::Over(waiter, record.standing(now_ms));
         }
-        Some((waiter, record.standing(now_ms)))
+        if record.waiters.len() >= MAX_WAITERS {
+            return Waited::Full(waiter);
+        }
+        record.waiters.push(waiter);
+        Waited::Kept
+    }
+
+    /// Whether it is news that this request has expired; once.
+    pub(super) fn is_news(&mut self, id: &str) -> bool {
+        self.records.get_mut(id).is_some_and(|record| !std::mem::replace(&mut record.is_told, true))
     }
 
     /// Decides, and gives back those who waited. The same decision again changes nothing.
@@ -403,6 +432,7 @@ mod tests {
             env: BTreeMap::new(),
             asker: asker(),
             wait_ms: Some(60_000),
+            bytes: 1,
         }
     }
 
@@ -541,7 +571,7 @@ mod tests {
         let mut approvals = Approvals::default();
         approvals.ask(ask("a"), NOW).unwrap();
         assert_eq!(approvals.ask(ask("a"), NOW), Err(NotAsked::Taken));
-        assert!(approvals.wait("a", 'x', NOW).is_none());
+        assert_eq!(approvals.wait("a", 'x', NOW), Waited::Kept);
         assert_eq!(approvals.waiting(NOW).len(), 1);
         let (standing, waiters) = approvals.decide("a", Decision::Deny, NOW).unwrap();
         assert_eq!((standing.decision, waiters), (Some(Decision::Deny), vec!['x']));
@@ -549,17 +579,19 @@ mod tests {
         assert_eq!(approvals.decide("a", Decision::AllowOnce, NOW), Err(NotDecided::Decided));
         assert_eq!(approvals.decide("b", Decision::Deny, NOW), Err(NotDecided::Unknown));
         assert!(approvals.waiting(NOW).is_empty());
-        assert!(approvals.wait("a", 'y', NOW).is_some());
+        assert!(matches!(approvals.wait("a", 'y', NOW), Waited::Over('y', _)));
+        assert_eq!(approvals.wait("b", 'y', NOW), Waited::Unknown('y'));
     }
 
     #[test]
     fn a_request_that_nobody_decides_ends_and_is_forgotten() {
         let mut approvals = Approvals::default();
         approvals.ask(ask("a"), NOW).unwrap();
-        assert!(approvals.wait("a", 'x', NOW).is_none());
+        assert_eq!(approvals.wait("a", 'x', NOW), Waited::Kept);
         assert!(approvals.expire(NOW + 59_999).is_empty());
         let ended = approvals.expire(NOW + 60_000);
         assert!(matches!(ended.as_slice(), [(standing, _)] if standing.has_expired));
+        assert_eq!((approvals.is_news("a"), approvals.is_news("a")), (true, false));
         let late = approvals.decide("a", Decision::AllowOnce, NOW + 60_000);
         assert_eq!(late, Err(NotDecided::Unknown));
         approvals.expire(NOW + 60_000 + KEPT_MS);
@@ -573,5 +605,14 @@ mod tests {
             approvals.ask(ask(&number.to_string()), NOW).unwrap();
         }
         assert_eq!(approvals.ask(ask("more"), NOW), Err(NotAsked::Full));
+        for _ in 0..MAX_WAITERS {
+            assert_eq!(approvals.wait("1", 'x', NOW), Waited::Kept);
+        }
+        assert_eq!(approvals.wait("1", 'x', NOW), Waited::Full('x'));
+        let mut approvals = Approvals::<char>::default();
+        let large = |id: &str| Ask { bytes: MAX_BYTES / 2, ..ask(id) };
+        approvals.ask(large("1"), NOW).unwrap();
+        approvals.ask(large("2"), NOW).unwrap();
+        assert_eq!(approvals.ask(ask("small"), NOW), Err(NotAsked::Full), "their bytes");
     }
 }

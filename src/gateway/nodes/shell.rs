@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{
-    approvals::{Approvals, Ask, Asker, NotAsked, NotDecided, Standing},
+    approvals::{Approvals, Ask, Asker, NotAsked, NotDecided, Standing, Waited},
     book::{Book, Facts, Record, Surface},
     invocations::{Begun, Invocations, Key, Order, Outcome, Told},
     live::{Live, Present},
@@ -289,25 +289,40 @@ impl Nodes {
         approvals.ask(ask, now)
     }
 
-    /// Waits until a request is decided or expires; `None` if it is not known.
-    pub(in crate::gateway) async fn decision(&self, id: &str) -> Option<Standing> {
+    /// Waits until a request is decided or expires; `None` if it is not known, an error where too
+    /// many wait already.
+    pub(in crate::gateway) async fn decision(
+        &self,
+        id: &str,
+    ) -> Result<Option<Standing>, Box<ErrorShape>> {
         let now = now_ms();
         let (sender, receiver) = oneshot::channel();
         let left = {
             let mut approvals = locked(&self.approvals);
-            let standing = approvals.find(id, now)?;
-            if let Some((_, standing)) = approvals.wait(id, sender, now) {
-                return Some(standing);
+            match approvals.wait(id, sender, now) {
+                Waited::Kept => {}
+                Waited::Over(_, standing) => return Ok(Some(standing)),
+                Waited::Unknown(_) => return Ok(None),
+                Waited::Full(_) => {
+                    let message = "too many wait for this decision";
+                    return Err(ErrorShape::unavailable(message, BUSY_RETRY_MS).into());
+                }
             }
-            Duration::from_millis(standing.expires_at_ms.saturating_sub(now))
+            let until = approvals.find(id, now).map_or(now, |standing| standing.expires_at_ms);
+            Duration::from_millis(until.saturating_sub(now))
         };
         if let Ok(Ok(standing)) = tokio::time::timeout(left, receiver).await {
-            return Some(standing);
+            return Ok(Some(standing));
         }
         let mut approvals = locked(&self.approvals);
         let standing = approvals.find(id, now_ms());
         wake(approvals.expire(now_ms()));
-        standing
+        Ok(standing)
+    }
+
+    /// Whether it is news that this request has expired; once.
+    pub(in crate::gateway) fn is_news(&self, id: &str) -> bool {
+        locked(&self.approvals).is_news(id)
     }
 
     /// Those that wait for a decision.
@@ -401,6 +416,12 @@ impl Nodes {
         let is_ios =
             locked(&self.present).find(node).is_some_and(|live| live.platform == Platform::Ios);
         is_ios && is_personal && code.as_deref() == Some("NODE_BACKGROUND_UNAVAILABLE")
+    }
+
+    /// Keeps everybody from the nodes' records until it is dropped, as a slow disk does.
+    #[cfg(test)]
+    pub(in crate::gateway) async fn busy(&self) -> impl Sized + '_ {
+        self.book.lock().await
     }
 
     pub(super) fn forget_work(&self, node: &str) {

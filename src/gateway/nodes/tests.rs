@@ -190,6 +190,7 @@ async fn a_decision_lets_one_command_through_once() {
         env: std::collections::BTreeMap::new(),
         asker: asker(),
         wait_ms: Some(60_000),
+        bytes: 1,
     };
     place.nodes.ask(ask).unwrap();
     let params = json!({"command": ["/bin/id"], "runId": "a", "approved": true, "sessionKey": "s"});
@@ -198,7 +199,7 @@ async fn a_decision_lets_one_command_through_once() {
     let (standing, ()) = tokio::join!(place.nodes.decision("a"), async {
         place.nodes.decide("a", Decision::AllowOnce).unwrap();
     });
-    assert_eq!(standing.unwrap().decision, Some(Decision::AllowOnce));
+    assert_eq!(standing.unwrap().unwrap().decision, Some(Decision::AllowOnce));
     let (ran, ()) = tokio::join!(place.run("system.run", params.clone(), "1"), async {
         let command = node.command().await;
         let sent: Value = serde_json::from_str(command["paramsJSON"].as_str().unwrap()).unwrap();
@@ -217,6 +218,10 @@ async fn what_was_approved_outlives_the_gateway_and_a_removal_ends_it() {
     let node = place.connect(1).await;
     place.approve().await;
     place.nodes.rename(NODE, "Desk").await.unwrap();
+    for name in ["", "two\nlines", "\u{1b}[31mred", "\u{7}", &"x".repeat(201)] {
+        place.nodes.rename(NODE, name).await.unwrap_err();
+    }
+    assert_eq!(place.nodes.rename("nobody", "x").await.unwrap_err().message, "unknown nodeId");
     drop(node);
     let later = Place { nodes: Arc::new(Nodes::new(place.store.clone())), ..Place::new() };
     later.nodes.load().await.unwrap();
@@ -239,6 +244,7 @@ async fn an_approval_counts_for_a_node_that_is_just_coming_in_and_so_does_a_remo
     let arriving = place.arrive().await;
     place.approve().await;
     let mut node = place.seat(arriving, 1).await.unwrap();
+    assert_eq!(place.shown().await.commands, ["system.run", "system.which"]);
     let (ran, ()) = tokio::join!(place.run("system.which", json!({}), "1"), async {
         let command = node.command().await;
         assert!(place.nodes.ended(command["id"].as_str().unwrap(), NODE, 1, &done("{}")));

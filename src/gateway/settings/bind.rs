@@ -84,6 +84,12 @@ impl Listen {
         }
     }
 
+    /// Whether the Tailscale address is wanted and was not there.
+    pub(super) fn awaits_tailnet(self, flag: Option<&str>, gateway: &Gateway) -> bool {
+        let mode = flag.map_or(gateway.bind, mode);
+        mode == Some(Bind::Tailnet) && self == Self::Loopback
+    }
+
     /// Whether nobody outside this machine can reach it.
     pub(super) fn is_loopback(self) -> bool {
         match self {
@@ -141,6 +147,12 @@ fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
         return Some(IpAddr::V4(address.ip()));
     }
     address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip()))
+}
+
+/// Whether an address is one of this machine's; `None` where that cannot be told.
+pub(in crate::gateway) fn is_own_address(address: IpAddr) -> Option<bool> {
+    let own = interfaces();
+    (!own.is_empty()).then(|| own.iter().any(|(_, other)| other.to_canonical() == address))
 }
 
 /// The Tailscale address. Addresses of 100.64.0.0/10 (RFC 6598) may be a provider's as well, so

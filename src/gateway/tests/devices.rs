@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// A machine with a key.
-struct Machine(Ed25519KeyPair);
+pub(super) struct Machine(Ed25519KeyPair);
 
 impl Machine {
-    fn new(seed: u8) -> Self {
+    pub(super) fn new(seed: u8) -> Self {
         Self(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap())
     }
 
@@ -26,10 +26,18 @@ impl Machine {
 
     /// Signs and sends `connect`; the answer.
     async fn knocks(&self, lab: &Lab, changes: &Value) -> (Client, Value) {
-        let (stream, served) = lab.serve();
-        let (socket, _) = client_async("ws://127.0.0.1:18789/", stream).await.unwrap();
-        let mut client = Client { socket, served, asked: HashMap::new() };
-        let challenge = client.frame().await;
+        self.knocks_from(lab, PeerInfo::loopback(), &[], changes).await
+    }
+
+    /// The same from elsewhere, with these headers.
+    pub(super) async fn knocks_from(
+        &self,
+        lab: &Lab,
+        peer: PeerInfo,
+        headers: &[(&str, &str)],
+        changes: &Value,
+    ) -> (Client, Value) {
+        let (mut client, challenge) = lab.knocked_from(peer, headers).await;
         let nonce = challenge["payload"]["nonce"].as_str().unwrap();
         let mut frame = connect(changes);
         let parsed: Connect = serde_json::from_value(frame["params"].clone()).unwrap();
@@ -46,7 +54,7 @@ impl Machine {
     }
 
     /// Comes in, and the token that it was given.
-    async fn enters(&self, lab: &Lab, changes: &Value) -> (Client, String) {
+    pub(super) async fn enters(&self, lab: &Lab, changes: &Value) -> (Client, String) {
         let (client, answer) = self.knocks(lab, changes).await;
         let token = answer["payload"]["auth"]["deviceToken"].as_str();
         (client, token.unwrap_or_else(|| panic!("{answer}")).to_owned())
@@ -250,4 +258,59 @@ async fn a_setup_code_pairs_one_node_and_no_other() {
         status = admin.frame().await;
     }
     assert_eq!(status["payload"]["completion"]["deviceId"], json!(machine.id()), "{status}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_removed_and_takes_nothing_is_closed_all_the_same() {
+    let lab = Lab::new();
+    let machine = Machine::new(1);
+    let mut admin = administrator(&lab).await;
+    let (mut client, _) = machine.enters(&lab, &json!({})).await;
+    assert_eq!(admin.frame().await["event"], "device.pair.resolved");
+    // It asks and never reads, until nothing more goes out to it.
+    let ask = json!({"type": "req", "id": "1", "method": "status", "params": {}});
+    for _ in 0..2_000 {
+        client.send(&ask).await;
+    }
+    let answer = admin.call("device.pair.remove", json!({"deviceId": machine.id()})).await;
+    assert_eq!(answer["ok"], true, "{answer}");
+    // Long before a write that stands still would end it.
+    let Client { socket, served, .. } = client;
+    timeout(Duration::from_secs(35), served).await.expect("it lives on").unwrap();
+    drop(socket);
+    assert_eq!(lab.shared.hub.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_removed_while_it_comes_in_does_not_get_in() {
+    let lab = Lab::new();
+    let machine = Machine::new(1);
+    let mut admin = administrator(&lab).await;
+    let secret = node(&json!({"token": TOKEN}));
+    let (_, details) = machine.is_refused(&lab, &secret).await;
+    admin.frame().await;
+    let approve = json!({"requestId": details["requestId"]});
+    admin.call("device.pair.approve", approve).await;
+    admin.frame().await;
+    // Everything that has to do with the nodes' records waits, as while the disk is slow.
+    let busy = lab.shared.nodes.busy().await;
+    let remove = json!({"type": "req", "id": "r", "method": "device.pair.remove",
+        "params": {"deviceId": machine.id()}});
+    let removal = async {
+        // The node is known to be paired, and waits for its record.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        admin.send(&remove).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(busy);
+    };
+    let ((client, answer), ()) = tokio::join!(machine.knocks(&lab, &secret), removal);
+    assert_eq!(answer["error"]["message"], "pairing changed; connect again", "{answer}");
+    client.closed().await;
+    let mut last = admin.frame().await;
+    while last["id"] != "r" {
+        last = admin.frame().await;
+    }
+    assert_eq!(last["ok"], true, "{last}");
+    let list = admin.call("node.pair.list", json!({})).await;
+    assert_eq!(list["payload"], json!({"pending": [], "paired": []}), "{list}");
 }

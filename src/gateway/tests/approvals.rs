@@ -1,0 +1,138 @@
+//! `exec.approval*` through the dispatcher: who may ask, see and decide, and what is refused.
+
+use super::*;
+
+const SCOPES: [&str; 2] = ["operator.approvals", "operator.admin"];
+
+async fn approver(lab: &Lab) -> Client {
+    lab.connected(&json!({"scopes": SCOPES})).await.0
+}
+
+fn request(changes: &Value) -> Value {
+    let mut params = json!({
+        "id": "a", "host": "node", "nodeId": "box", "twoPhase": true, "timeoutMs": 60_000,
+        "systemRunPlan": {"argv": ["/bin/id", "-u"], "cwd": null, "commandText": "/bin/id -u",
+            "agentId": null, "sessionKey": null},
+    });
+    for (name, change) in changes.as_object().unwrap() {
+        params[name] = change.clone();
+    }
+    params
+}
+
+impl Client {
+    /// The answer to a call, whatever events come before it.
+    async fn answer(&mut self, method: &str, params: Value) -> Value {
+        let mut answer = self.call(method, params).await;
+        while answer["type"] == "event" {
+            answer = self.frame().await;
+        }
+        answer
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_seen_decided_once_and_told_of() {
+    let lab = Lab::new();
+    let (mut asker, mut other) = (approver(&lab).await, approver(&lab).await);
+    let accepted = asker.answer("exec.approval.request", request(&json!({}))).await;
+    assert_eq!(accepted["payload"]["status"], "accepted", "{accepted}");
+    let told = other.frame().await;
+    assert_eq!(told["event"], "exec.approval.requested");
+    assert_eq!(told["payload"]["request"]["command"], "/bin/id -u");
+    let list = other.answer("exec.approval.list", json!({})).await;
+    assert_eq!(list["payload"][0]["id"], "a", "{list}");
+    let shown = other.answer("exec.approval.get", json!({"id": "a"})).await;
+    assert_eq!(shown["payload"]["commandText"], "/bin/id -u", "{shown}");
+    let waits = json!({"type": "req", "id": "w", "method": "exec.approval.waitDecision",
+        "params": {"id": "a"}});
+    asker.send(&waits).await;
+    let decide = |decision: &str| json!({"id": "a", "decision": decision});
+    let decided = other.answer("exec.approval.resolve", decide("deny")).await;
+    assert_eq!(decided["payload"], json!({"ok": true}), "{decided}");
+    let mut heard = vec![asker.frame().await, asker.frame().await];
+    heard.sort_by_key(|frame| frame["type"].to_string());
+    assert_eq!(heard[0]["payload"]["decision"], "deny", "{heard:?}");
+    assert_eq!(heard[1]["payload"]["decision"], "deny", "{heard:?}");
+    let late = asker.answer("exec.approval.resolve", decide("allow-once")).await;
+    assert_eq!(late["error"]["details"]["reason"], "APPROVAL_ALREADY_RESOLVED", "{late}");
+    let gone = asker.answer("exec.approval.get", json!({"id": "a"})).await;
+    assert_eq!(gone["error"]["details"]["reason"], "APPROVAL_NOT_FOUND", "{gone}");
+    assert_eq!(asker.answer("exec.approval.list", json!({})).await["payload"], json!([]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_approved_as_it_is_shown_is_not_taken_up() {
+    let lab = Lab::new();
+    let mut client = approver(&lab).await;
+    let plan = |text: &str, argv: Value| {
+        json!({"systemRunPlan": {"argv": argv, "cwd": null, "commandText": text,
+            "agentId": null, "sessionKey": null}})
+    };
+    for (changes, said) in [
+        (plan("/bin/ls", json!(["/bin/rm"])), "commandText"),
+        (plan("", json!([])), "commandArgv"),
+        (json!({"systemRunPlan": null}), "systemRunPlan is required"),
+        (json!({"nodeId": null}), "nodeId is required"),
+        (json!({"id": "plugin:x"}), "plugin:"),
+        (json!({"id": ""}), "must not be empty"),
+        (json!({"approved": true}), "unexpected property"),
+        (json!({"host": "gateway", "systemRunPlan": null, "command": " "}), "command must have"),
+        (
+            json!({"host": "gateway", "systemRunPlan": null, "command": "x".repeat(65_537)}),
+            "command must have",
+        ),
+        (json!({"warningText": "x".repeat(262_144)}), "at most 262144 bytes"),
+        (json!({"env": {"A": "x".repeat(262_144)}}), "at most 262144 bytes"),
+    ] {
+        let answer = client.answer("exec.approval.request", request(&changes)).await;
+        let message = answer["error"]["message"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        assert!(message.contains(said), "{said}: {message}");
+    }
+    assert_eq!(client.answer("exec.approval.list", json!({})).await["payload"], json!([]));
+    client.answer("exec.approval.request", request(&json!({}))).await;
+    let taken = client.answer("exec.approval.request", request(&json!({}))).await;
+    assert_eq!(taken["error"]["message"], "approval id already pending", "{taken}");
+    for (params, said) in [
+        (json!({"id": "a", "decision": "maybe"}), "invalid decision"),
+        (json!({"id": "b", "decision": "deny"}), "unknown or expired approval id"),
+    ] {
+        let answer = client.answer("exec.approval.resolve", params).await;
+        assert_eq!(answer["error"]["message"], said, "{answer}");
+    }
+    let unknown = client.answer("exec.approval.waitDecision", json!({"id": "b"})).await;
+    assert_eq!(unknown["error"]["message"], "approval expired or not found", "{unknown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_those_who_may_decide_hear_of_requests_and_reach_the_nodes_rules() {
+    let lab = Lab::new();
+    let mut reader = lab.admitted().await;
+    let (mut weak, _) = lab.connected(&json!({"scopes": ["operator.approvals"]})).await;
+    let mut client = approver(&lab).await;
+    client.answer("exec.approval.request", request(&json!({}))).await;
+    assert_eq!(weak.frame().await["event"], "exec.approval.requested");
+    for (method, params) in [
+        ("exec.approval.request", request(&json!({"id": "b"}))),
+        ("exec.approval.get", json!({"id": "a"})),
+        ("exec.approval.list", json!({})),
+        ("exec.approval.waitDecision", json!({"id": "a"})),
+        ("exec.approval.resolve", json!({"id": "a", "decision": "allow-once"})),
+    ] {
+        let refused = reader.call(method, params).await;
+        assert_eq!(refused["error"]["details"]["missingScope"], "operator.approvals", "{refused}");
+    }
+    let rules = json!({"nodeId": "box", "file": {"version": 1}});
+    let refused = weak.call("exec.approvals.node.set", rules.clone()).await;
+    assert_eq!(refused["error"]["details"]["missingScope"], "operator.admin", "{refused}");
+    let away = client.answer("exec.approvals.node.get", json!({"nodeId": "box"})).await;
+    assert_eq!(away["error"]["details"]["code"], "NOT_CONNECTED", "{away}");
+    let mut both = rules;
+    both["native"] = json!({"rules": []});
+    both["baseHash"] = json!("h");
+    for params in [both, json!({"nodeId": "box"})] {
+        let refused = client.answer("exec.approvals.node.set", params).await;
+        let message = refused["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains("file or native"), "{refused}");
+    }
+}
