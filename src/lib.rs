@@ -12,6 +12,8 @@ mod fingerprint;
 mod logfile;
 /// Messages to the service manager.
 mod notice;
+/// Where a gateway may be spoken to in plain text.
+mod plaintext;
 /// What went wrong, as people, scripts and exit codes see it.
 mod problem;
 /// Text that is wiped from memory and never printed.

@@ -19,6 +19,7 @@ const LEAVES: &[&str] = &[
     "logfile",
     "meeting",
     "notice",
+    "plaintext",
     "problem",
     "secret",
 ];
@@ -145,6 +146,28 @@ fn names_say_what_a_thing_is() {
         }
     }
     none("empty names", &broken);
+}
+
+#[test]
+fn every_security_rule_names_tests_that_are_there() {
+    let page = fs::read_to_string("docs/contributing.md").expect("the page");
+    let section = page.split("## Security rules and their tests").nth(1).expect("the section");
+    let section = section.split("\n## ").next().expect("its text");
+    let files = ["src", "tests"].into_iter().flat_map(sources);
+    let known: BTreeSet<String> = files.flat_map(|source| functions(&source.text)).collect();
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    let mut broken = Vec::new();
+    for row in &rows {
+        let tests = row.split('|').nth(2).unwrap_or_default();
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            broken.push(format!("no test: {row}"));
+        }
+        let gone = names.into_iter().filter(|name| !known.contains(*name));
+        broken.extend(gone.map(|name| format!("there is no test called {name}")));
+    }
+    assert!(rows.len() > 20, "the table is read");
+    none("rules without their tests", &broken);
 }
 
 #[test]

@@ -7,12 +7,9 @@ use url::Url;
 
 use crate::{
     fingerprint::Fingerprint,
+    plaintext::{may_go_to, may_go_to_name},
     problem::{Class, Problem},
 };
-
-/// What ends names that only a private network resolves, as OpenClaw documents them: those of
-/// multicast DNS (RFC 6762) and of Tailscale.
-const PRIVATE_SUFFIXES: [&str; 2] = [".local", ".ts.net"];
 
 /// A gateway's address, dialled encrypted, or plain where that may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +31,7 @@ pub(crate) struct Address {
 pub(crate) enum Host {
     /// These, in this order; never empty.
     Addresses(Vec<IpAddr>),
-    /// What this name leads to; in plain text only where [`may_be_plain`] says so.
+    /// What this name leads to; in plain text only where [`may_go_to`] says so.
     Name(String),
 }
 
@@ -70,8 +67,8 @@ impl Address {
             }
         };
         let is_private = match &host {
-            Host::Addresses(addresses) => addresses.iter().all(|address| may_be_plain(*address)),
-            Host::Name(name) => is_private_name(name),
+            Host::Addresses(addresses) => addresses.iter().all(|address| may_go_to(*address)),
+            Host::Name(name) => may_go_to_name(name),
         };
         if !is_tls && !is_private {
             return Err(Problem::new(
@@ -128,29 +125,6 @@ impl fmt::Display for Address {
         let text = self.url.as_str();
         f.write_str(if self.url.path() == "/" { text.trim_end_matches('/') } else { text })
     }
-}
-
-/// Whether plain text may go to an address: loopback, private, link-local or carrier-grade NAT
-/// (RFC 1122, 1918, 3927, 4193, 4291, 6598).
-pub(super) fn may_be_plain(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            let carrier = first == 100 && second & 0b1100_0000 == 64;
-            address.is_loopback() || address.is_private() || address.is_link_local() || carrier
-        }
-        IpAddr::V6(address) => {
-            address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
-        }
-    }
-}
-
-/// Whether a name is one of a private network. What it leads to is looked at again when dialled.
-fn is_private_name(name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    PRIVATE_SUFFIXES
-        .iter()
-        .any(|suffix| name.strip_suffix(suffix).is_some_and(|rest| !rest.is_empty()))
 }
 
 #[cfg(test)]

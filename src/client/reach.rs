@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Address, Asked, Credential, Gateway, Login, Place, Source, Sources, Surroundings, Target,
-    address::{Host, may_be_plain},
+    address::Host,
     cover::covered,
     credential, own_certificate, target,
     tls::{self, NoTls, Trust},
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     config::{self, Credentials, DEFAULT_PORT, OpenClaw, Paths, Remotes, file},
     control,
+    plaintext::may_go_to,
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -323,7 +324,7 @@ async fn resolve(address: &Address) -> io::Result<Vec<IpAddr>> {
     };
     let found: Vec<_> =
         tokio::net::lookup_host((name, address.port)).await?.map(|found| found.ip()).collect();
-    let usable = |found: &IpAddr| address.is_tls || may_be_plain(*found);
+    let usable = |found: &IpAddr| address.is_tls || may_go_to(*found);
     let usable: Vec<_> = found.iter().copied().filter(usable).collect();
     match found.first() {
         Some(public) if usable.is_empty() => Err(io::Error::new(

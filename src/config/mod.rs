@@ -26,7 +26,7 @@ pub(crate) use forward::{Destination, Forward, Listen};
 pub(crate) use handed::Handed;
 pub(crate) use issue::Issue;
 #[cfg(test)]
-pub(crate) use openclaw::Auth;
+pub(crate) use openclaw::{Auth, ProxyAuth};
 pub(crate) use openclaw::{
     AuthMode, Bind, Gateway, HostKeyPolicy, Logging, Mode, Nodes, OpenClaw, RateLimit,
     RemoteGateway, Review, SecretInput, TailscaleMode, Tls, Transport,

@@ -11,7 +11,10 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use url::{Host, Url};
 
-use crate::secret::Secret;
+use crate::{
+    plaintext::{may_go_to, may_go_to_name},
+    secret::Secret,
+};
 
 /// Offers that may wait at a time.
 const MAX_OFFERS: usize = 64;
@@ -89,18 +92,12 @@ pub(super) fn join_url(gateway: &str, name: &str) -> Secret {
     Secret::new(format!("{}/j/{name}", http.trim_end_matches('/')))
 }
 
+/// The clients' own rule: what they would not dial is not told to them.
 fn is_near(host: &Host<&str>) -> bool {
     match host {
-        Host::Ipv4(address) => {
-            address.is_loopback() || address.is_private() || address.is_link_local()
-        }
-        Host::Ipv6(address) => {
-            let is_local = address.is_unique_local() || address.is_unicast_link_local();
-            IpAddr::V6(*address).is_loopback() || is_local
-        }
-        Host::Domain(name) => {
-            *name == "localhost" || name.trim_end_matches('.').ends_with(".local")
-        }
+        Host::Ipv4(address) => may_go_to(IpAddr::V4(*address)),
+        Host::Ipv6(address) => may_go_to(IpAddr::V6(*address)),
+        Host::Domain(name) => *name == "localhost" || may_go_to_name(name),
     }
 }
 
@@ -134,6 +131,8 @@ mod tests {
             ("http://192.168.1.7:18789/", "ws://192.168.1.7:18789"),
             ("ws://[::1]:1", "ws://[::1]:1"),
             ("ws://box.local:1", "ws://box.local:1"),
+            ("ws://100.64.0.7:1", "ws://100.64.0.7:1"),
+            ("ws://box.tail1.ts.net:1", "ws://box.tail1.ts.net:1"),
         ] {
             assert_eq!(gateway_url(Some(given)).as_deref(), Ok(url));
         }

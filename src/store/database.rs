@@ -27,6 +27,19 @@ pub(super) fn open(folder: &Path) -> Result<Connection, Problem> {
     open_with(folder, STEPS)
 }
 
+/// Whether the database in `folder` is in order, as a start would find it; one that is not there is.
+/// Changes nothing but what a start of any program does that opens it.
+pub(super) fn look_at(folder: &Path) -> Result<(), Problem> {
+    let file = folder.join(FILE);
+    if !file.exists() {
+        return Ok(());
+    }
+    let connection = connect(&file).map_err(|error| unusable(&file, &error))?;
+    check(&connection, &file)?;
+    let found = version(&connection).map_err(|error| unusable(&file, &error))?;
+    if found > STEPS.len() { Err(too_new(&file, found, STEPS.len())) } else { Ok(()) }
+}
+
 /// The same for tests, without a file.
 #[cfg(test)]
 pub(super) fn in_memory() -> Connection {
@@ -45,14 +58,7 @@ fn open_with(folder: &Path, steps: &[&str]) -> Result<Connection, Problem> {
     let found = version(&connection).map_err(|error| unusable(&file, &error))?;
     let known = steps.len();
     if found > known {
-        return Err(Problem::new(
-            Class::Config,
-            format!(
-                "{} was written by a newer openclaw (version {found} of its tables, this one knows {known}); it has not been touched",
-                file.display()
-            ),
-        )
-        .fix("update this openclaw, or choose another folder with OPENCLAW_STATE_DIR"));
+        return Err(too_new(&file, found, known));
     }
     if found < known {
         if found > 0 {
@@ -62,6 +68,17 @@ fn open_with(folder: &Path, steps: &[&str]) -> Result<Connection, Problem> {
         tracing::info!(from = found, to = known, "database migrated");
     }
     Ok(connection)
+}
+
+fn too_new(file: &Path, found: usize, known: usize) -> Problem {
+    Problem::new(
+        Class::Config,
+        format!(
+            "{} was written by a newer openclaw (version {found} of its tables, this one knows {known}); it has not been touched",
+            file.display()
+        ),
+    )
+    .fix("update this openclaw, or choose another folder with OPENCLAW_STATE_DIR")
 }
 
 /// SQLite gives its other files (`-wal`) the mode of the database.

@@ -83,6 +83,12 @@ impl Store {
         Ok(Self { way: Arc::new(Way::Thread(owner)) })
     }
 
+    /// Whether the database in `folder` is in order; class `config` if not. Blocks, and finds it in
+    /// use where a gateway runs.
+    pub(crate) fn look_at(folder: &Path) -> Result<(), Problem> {
+        database::look_at(folder)
+    }
+
     /// A store that forgets with the process, for tests.
     #[cfg(test)]
     pub(crate) fn in_memory() -> Self {

@@ -10,6 +10,7 @@ mod check;
 mod config;
 mod connect;
 mod demo;
+mod doctor;
 mod expose;
 mod forwards;
 mod handed;

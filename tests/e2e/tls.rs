@@ -190,3 +190,38 @@ fn a_gateway_with_tls_that_is_exposed_tells_others_its_certificate() {
     let far = Far { laptop: Home::new(), sshd: jump, port: published, token };
     far.live_with(pin);
 }
+
+#[test]
+fn a_renewed_certificate_is_served_to_the_next_and_stops_who_pinned_the_old_one() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let home = Home::new();
+    let gateway = OurGateway::start_with_tls(&home);
+    let far = Far {
+        laptop: Home::new(),
+        sshd: Sshd::start(&[]),
+        port: gateway.port(),
+        token: gateway.token_file().to_owned(),
+    };
+    let old = far.shown();
+    far.live_with(&old);
+    // Another pair takes the files' place, as renewals do: the key first, each in one step.
+    let other = Home::new();
+    drop(OurGateway::start_with_tls(&other));
+    let (here, there) = (other.state().join("rs/tls"), home.state().join("rs/tls"));
+    for name in ["key.pem", "cert.pem"] {
+        fs::rename(here.join(name), there.join(name)).expect("renewing");
+    }
+    let port = gateway.port().to_string();
+    let told = openclaw(&home).args(["gateway", "status", "--json", "--port", &port]).run();
+    let new = told.exits(0).json()["gateway"]["tls"]["fingerprint"].clone();
+    let new = new.as_str().expect("a fingerprint");
+    assert_ne!(new, old);
+    // The path works on; who shakes hands anew with the old pin is told, and sends nothing.
+    let refused = openclaw(&far.laptop).args(["health", "--json"]).run().exits(5).json();
+    assert_eq!(refused["error"]["code"], "TLS_PIN_MISMATCH", "{refused:#}");
+    let fix = refused["error"]["fix"].as_str().expect("what to type");
+    assert!(fix.ends_with(&format!("--tls-fingerprint {new}")), "{fix}");
+    far.live_with(new);
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::finding::{Finding, Mend, Severity};
+use crate::config::{AuthMode, Gateway, TailscaleMode};
 
 /// A token or password shorter than this can be guessed by whoever may try for a while.
 const SHORTEST: usize = 16;
@@ -77,6 +78,43 @@ pub(super) fn entry(entry: &Entry) -> Option<Finding> {
         .fix(format!("chmod {letters} {shown}"))
         .mend(Mend::Narrow { path: entry.path.clone(), mode: entry.mode & (allowed | 0o700) }),
     )
+}
+
+/// Ways in that are wider than they look.
+pub(super) fn ways_in(gateway: &Gateway) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut warn = |check, what: &str, why: &str, fix: &str| {
+        findings.push(Finding::new(check, Severity::Warning, what).why(why).fix(fix));
+    };
+    if gateway.tailscale.mode == TailscaleMode::Funnel {
+        warn(
+            "bind",
+            "gateway.tailscale.mode is `funnel`: the gateway is open to the internet",
+            "everybody may try passwords there, from as many addresses as they have",
+            "openclaw config set gateway.tailscale.mode serve",
+        );
+    }
+    if gateway.auth.mode != Some(AuthMode::TrustedProxy) {
+        return findings;
+    }
+    let Some(rules) = &gateway.auth.trusted_proxy else { return findings };
+    if rules.allow_loopback {
+        warn(
+            "proxy",
+            "gateway.auth.trustedProxy.allowLoopback: every program of this machine may name a user",
+            "who comes from loopback with the header is believed, proxy or not",
+            "openclaw config unset gateway.auth.trustedProxy.allowLoopback, with a proxy elsewhere",
+        );
+    }
+    if rules.allow_users.is_empty() {
+        warn(
+            "proxy",
+            "gateway.auth.trustedProxy.allowUsers is empty: whoever the proxy names may come in",
+            "a proxy that knows everybody of a company lets all of them ask",
+            "openclaw config set gateway.auth.trustedProxy.allowUsers '[\"you@example.com\"]'",
+        );
+    }
+    findings
 }
 
 /// Where a gateway's secret stands, and how much it bears.
@@ -197,6 +235,7 @@ pub(super) fn clock(now: i64) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ProxyAuth;
 
     fn file(mode: u32, kind: Kind) -> Entry {
         Entry { path: "/s/x".into(), is_folder: false, mode, is_own: true, kind }
@@ -254,6 +293,28 @@ mod tests {
         assert!(found[1].what.contains("/gone") && found[1].fix == "openclaw gateway install");
         let fine = UnitFile { text: "[Service]\n".to_owned(), is_program_there: true, ..file };
         assert_eq!(unit(&fine), []);
+    }
+
+    #[test]
+    fn a_proxy_that_lets_more_in_than_meant_and_a_funnel_are_named() {
+        let of = |gateway: &Gateway| -> Vec<_> {
+            ways_in(gateway).into_iter().map(|finding| finding.check).collect()
+        };
+        let mut gateway = Gateway::default();
+        assert_eq!(of(&gateway), [""; 0]);
+        gateway.tailscale.mode = TailscaleMode::Funnel;
+        assert_eq!(of(&gateway), ["bind"]);
+        gateway.tailscale.mode = TailscaleMode::Serve;
+        gateway.auth.mode = Some(AuthMode::TrustedProxy);
+        gateway.auth.trusted_proxy = Some(ProxyAuth::default());
+        assert_eq!(of(&gateway), ["proxy"], "anybody may come in");
+        let rules = ProxyAuth {
+            allow_loopback: true,
+            allow_users: vec!["me@example.com".to_owned()],
+            ..ProxyAuth::default()
+        };
+        gateway.auth.trusted_proxy = Some(rules);
+        assert_eq!(of(&gateway), ["proxy"], "every program here may say who it is");
     }
 
     #[test]

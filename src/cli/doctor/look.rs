@@ -16,12 +16,13 @@ use super::{
     judge::{self, Entry, Kind, Strength, UnitFile},
 };
 use crate::{
-    config::{Bind, OpenClaw, Remotes, SecretInput, port_variable},
+    config::{Bind, OpenClaw, Remotes, SecretInput, TailscaleMode, port_variable},
     control,
     gateway::{self, Flags, Machine, Runner, Settings},
     problem::Problem,
     secret::Secret,
     service::{self, Owner, Part},
+    store::Store,
 };
 
 /// Entries of a folder that are looked at; a state directory has a few dozen.
@@ -91,8 +92,10 @@ pub(super) fn configuration(context: &Context) -> (Vec<Finding>, Option<OpenClaw
             findings.push(broken(problem));
         }
     }
-    let is_exposed = matches!(config.gateway.bind, Some(Bind::Lan | Bind::Tailnet | Bind::Custom));
-    if is_exposed && !config.gateway.tls.enabled && config.gateway.bind != Some(Bind::Tailnet) {
+    let is_bound = matches!(config.gateway.bind, Some(Bind::Lan | Bind::Tailnet | Bind::Custom));
+    let is_exposed = is_bound || config.gateway.tailscale.mode != TailscaleMode::Off;
+    findings.extend(judge::ways_in(&config.gateway));
+    if is_bound && !config.gateway.tls.enabled && config.gateway.bind != Some(Bind::Tailnet) {
         findings.push(
             Finding::new("bind", Severity::Warning, "gateway.bind is open to the network, without TLS")
                 .why("tokens and everything said travel as they are over whatever is in between")
@@ -102,6 +105,19 @@ pub(super) fn configuration(context: &Context) -> (Vec<Finding>, Option<OpenClaw
     let secrets = secrets(context, &config);
     findings.extend(secrets.iter().filter_map(|secret| judge::strength(secret, is_exposed)));
     (findings, Some(config))
+}
+
+/// The database, unless a gateway has it open, which looked at it when it started.
+pub(super) fn store(context: &Context) -> Option<Finding> {
+    if gateway::running(&context.paths).is_some() {
+        return None;
+    }
+    let problem = Store::look_at(&context.paths.own()).err()?;
+    Some(
+        Finding::new("store", Severity::Error, problem.message)
+            .why("the gateway does not start: who is paired is in there")
+            .fix(problem.fix.unwrap_or_default()),
+    )
 }
 
 /// The secrets that may open this machine's gateway.

@@ -12,8 +12,10 @@ use super::{
 };
 
 /// Every check, as `--json` names them.
-const CHECKS: [&str; 10] =
-    ["modes", "owner", "config", "bind", "secret", "lock", "port", "unit", "remote", "clock"];
+const CHECKS: [&str; 12] = [
+    "modes", "owner", "config", "bind", "proxy", "secret", "store", "lock", "port", "unit",
+    "remote", "clock",
+];
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
@@ -58,6 +60,7 @@ fn found(context: &Context) -> anyhow::Result<Vec<Finding>> {
     let mut findings = look::files(context);
     let (configured, config) = look::configuration(context);
     findings.extend(configured);
+    findings.extend(look::store(context));
     if let Some(config) = config {
         findings.extend(look::gateway(context, &config));
     }

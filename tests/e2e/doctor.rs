@@ -1,0 +1,126 @@
+//! `openclaw doctor`: what is unsafe is named with what to type, and mended where that harms nobody.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::{Home, OurGateway, alive, answers, openclaw, signal, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The findings of a run that ends with `code`.
+fn findings(home: &Home, arguments: &[&str], code: i32) -> Vec<Value> {
+    let report = openclaw(home).args(["doctor", "--json"]).args(arguments).run().exits(code).json();
+    assert_eq!(report["ok"], code == 0, "{report:#}");
+    report["findings"].as_array().expect("findings").clone()
+}
+
+/// The one finding of `check` that speaks of `word`.
+fn of<'a>(findings: &'a [Value], check: &str, word: &str) -> &'a Value {
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    findings
+        .iter()
+        .find(|finding| finding["check"] == check && text(finding, "what").contains(word))
+        .unwrap_or_else(|| panic!("nothing of {check} about {word}: {findings:#?}"))
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("a file").permissions().mode() & 0o777
+}
+
+fn open_up(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changing a mode");
+}
+
+#[test]
+fn names_what_is_unsafe_and_mends_what_it_may() {
+    let home = Home::new();
+    drop(OurGateway::start(&home));
+    let own = home.state().join("rs");
+    let (token, database) = (own.join("gateway-token"), own.join("state.sqlite"));
+    fs::write(&token, "changeme").expect("a weak token");
+    open_up(&token, 0o644);
+    open_up(&database, 0o666);
+    open_up(&home.state(), 0o755);
+    home.write(
+        "home/.openclaw/openclaw.json",
+        "{gateway: {bind: 'lan', auth: {mode: 'password', password: 'hunter2'}}}",
+    );
+
+    let found = findings(&home, &[], 1);
+    for path in [&token, &database, &home.state()] {
+        let finding = of(&found, "modes", &path.display().to_string());
+        assert_eq!(finding["severity"], "error", "{finding:#}");
+        assert!(
+            finding["fix"].as_str().is_some_and(|fix| fix.starts_with("chmod ")),
+            "{finding:#}"
+        );
+    }
+    of(&found, "bind", "open to the network");
+    assert_eq!(of(&found, "secret", "gateway.auth.password")["severity"], "error");
+    of(&found, "secret", "rs/gateway-token");
+    let shown = Value::from(found).to_string();
+    assert!(!shown.contains("hunter2") && !shown.contains("changeme"), "{shown}");
+
+    // Modes are narrowed; a weak secret that clients have stays until somebody says otherwise.
+    let left = findings(&home, &["--fix"], 1);
+    assert!(of(&left, "modes", "gateway-token")["fixed"].is_string(), "{left:#?}");
+    assert_eq!((mode(&token), mode(&database), mode(&home.state())), (0o600, 0o600, 0o700));
+    assert_eq!(fs::read_to_string(&token).expect("the token"), "changeme");
+    home.write("home/.openclaw/openclaw.json", "{}");
+    findings(&home, &["--fix", "--regenerate-token"], 0);
+    assert_eq!(fs::read_to_string(&token).expect("the token").trim().len(), 43);
+    assert_eq!(findings(&home, &[], 0), Vec::<Value>::new());
+    // What was mended starts and answers.
+    let gateway = OurGateway::start(&home);
+    assert!(answers(gateway.port(), "/healthz"));
+}
+
+#[test]
+fn a_link_is_not_followed_and_a_gateway_that_runs_is_left_alone() {
+    let home = Home::new();
+    let gateway = OurGateway::start(&home);
+    let elsewhere = home.write("elsewhere", "somebody's");
+    open_up(&elsewhere, 0o644);
+    let link = home.state().join("rs/a-link");
+    std::os::unix::fs::symlink(&elsewhere, link).expect("a link");
+    openclaw(&home).args(["doctor", "--fix"]).run().exits(0);
+    assert_eq!(mode(&elsewhere), 0o644);
+    assert!(answers(gateway.port(), "/healthz"));
+}
+
+#[test]
+fn a_configuration_that_no_gateway_starts_with_is_an_error_with_its_fix() {
+    for (config, word) in [
+        ("{gateway: {bind: 'lan'}}", "beyond loopback"),
+        ("{gateway: {tailscale: {mode: 'funnel'}}}", "funnel"),
+        ("{gateway: {auth: {mode: 'trusted-proxy'}}}", "trustedProxy"),
+        ("{ broken", "JSON5"),
+    ] {
+        let home = Home::new();
+        home.write("home/.openclaw/openclaw.json", config);
+        let found = findings(&home, &[], 1);
+        let finding = of(&found, "config", word);
+        assert!(finding["fix"].as_str().is_some_and(|fix| !fix.is_empty()), "{finding:#}");
+    }
+}
+
+#[test]
+fn a_database_that_was_damaged_is_named_and_nothing_is_overwritten() {
+    let home = Home::new();
+    let gateway = OurGateway::start(&home);
+    // Politely, so that everything is in the file and no log could bring it back.
+    signal(gateway.program().pid(), Signal::SIGTERM);
+    let pid = gateway.program().pid();
+    wait_until("the gateway has ended", LIMIT, || (!alive(pid)).then_some(()));
+    let database = home.state().join("rs/state.sqlite");
+    fs::write(&database, "no database at all, but long enough to be looked at".repeat(50))
+        .expect("damage");
+    let before = fs::read(&database).expect("the damaged file");
+    let found = findings(&home, &["--fix"], 1);
+    let finding = of(&found, "store", "state.sqlite");
+    assert_eq!(finding["severity"], "error", "{finding:#}");
+    assert!(finding["fix"].as_str().is_some_and(|fix| !fix.is_empty()), "{finding:#}");
+    assert_eq!(fs::read(&database).expect("the damaged file"), before);
+}
