@@ -127,6 +127,12 @@ fn settings(
             ));
         }
     }
+    if config.gateway.auth.trusted_proxy.as_ref().is_some_and(|rules| rules.auto_approve) {
+        context.output.note(
+            "warning: gateway.auth.trustedProxy.deviceAutoApprove is set, and devices ask all the \
+             same here: openclaw devices list",
+        );
+    }
     let flags = Flags {
         port: arguments.port,
         bind: arguments.bind,
@@ -169,7 +175,11 @@ async fn serve(output: &Output, settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let (token_file, logs) = (settings.paths.gateway_token(), settings.paths.logs());
-    let running = gateway::start(settings).await?;
+    // A start may wait for Tailscale.
+    let running = tokio::select! {
+        running = gateway::start(settings) => running?,
+        () = either(&mut terminate, &mut interrupt) => return Ok(()),
+    };
     if running.made_token() {
         output.note(format!("made a token for this gateway: {}", token_file.display()));
     }
