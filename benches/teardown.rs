@@ -98,10 +98,11 @@ fn last_after(port: u16, sink: &Sink, death: impl FnOnce()) -> Duration {
 }
 
 /// From the first stream's reset to the last one's: when a silent session is given up nobody but the
-/// program knows.
+/// program knows. A forward is replaced when somebody comes to it, and somebody does.
 fn spread(port: u16, sink: &Sink, silence: impl FnOnce()) -> Duration {
     let streams = Streams::open(port, sink);
     silence();
+    let _newcomer = dial(port, LIMIT).expect("the port accepts");
     let ends = streams.ends();
     let first = ends.iter().min().expect("twelve streams");
     let last = ends.iter().max().expect("twelve streams");

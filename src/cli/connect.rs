@@ -397,7 +397,13 @@ async fn log_in_once(
     let (stream, _bearer, opened) =
         control::open(&endpoint, &order.name, Edition::Trial, patience).await?;
     let stream = covered(stream, opened.tls_fingerprint, opened.remote_port, deadline).await?;
-    let login = Login { url: "ws://127.0.0.1/", name: &order.name, credential, scopes: EVERYTHING };
+    let login = Login {
+        url: "ws://127.0.0.1/",
+        name: &order.name,
+        credential,
+        scopes: EVERYTHING,
+        device: None,
+    };
     let gateway = Gateway::log_in(stream, login, deadline).await?;
     let identity = gateway.identity(patience).await?;
     let said = json!({

@@ -326,7 +326,7 @@ async fn keep_calling(port: u16, credential: Credential, stopped: watch::Receive
 async fn call(port: u16, credential: &Credential) -> anyhow::Result<()> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let url = format!("ws://127.0.0.1:{port}");
-    let login = Login { url: &url, name: "demo", credential, scopes: READ };
+    let login = Login { url: &url, name: "demo", credential, scopes: READ, device: None };
     let deadline = tokio::time::Instant::now() + STEP_LIMIT;
     let gateway = Gateway::log_in(stream, login, deadline).await?;
     gateway.call("health", None, STEP_LIMIT).await?;

@@ -103,7 +103,7 @@ impl TailscaleWord {
 /// Runs `gateway run`.
 pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let outcome = OpenClaw::load(&context.paths).and_then(|config| {
-        warn(context, &arguments);
+        warn(context, &arguments, &config);
         let origin = Origin::new(context, arguments);
         let levels = origin.levels(&config)?;
         Ok((origin.settings(&config)?, levels, origin))
@@ -133,7 +133,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
 }
 
 /// Says what is unwise or ignored.
-fn warn(context: &Context, arguments: &Arguments) {
+fn warn(context: &Context, arguments: &Arguments, config: &OpenClaw) {
     for (flag, is_given) in
         [("--token", arguments.token.is_some()), ("--password", arguments.password.is_some())]
     {
@@ -142,6 +142,12 @@ fn warn(context: &Context, arguments: &Arguments) {
                 "warning: other users of this machine can read {flag}; {flag}-file FILE hides it"
             ));
         }
+    }
+    if config.gateway.auth.trusted_proxy.as_ref().is_some_and(|rules| rules.auto_approve) {
+        context.output.note(
+            "warning: gateway.auth.trustedProxy.deviceAutoApprove is set, and devices ask all the \
+             same here: openclaw devices list",
+        );
     }
 }
 
@@ -153,7 +159,11 @@ async fn serve(output: &Output, settings: Settings, source: Arc<Origin>) -> anyh
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let (token_file, logs) = (settings.paths.gateway_token(), settings.paths.logs());
-    let mut running = gateway::start(settings).await?;
+    // A start may wait for Tailscale.
+    let mut running = tokio::select! {
+        running = gateway::start(settings) => running?,
+        () = either(&mut terminate, &mut interrupt) => return Ok(()),
+    };
     running.follow(source).await?;
     if running.made_token() {
         output.note(format!("made a token for this gateway: {}", token_file.display()));

@@ -18,6 +18,8 @@ pub(crate) struct Credential {
     pub(crate) token: Option<Secret>,
     /// The shared password.
     pub(crate) password: Option<Secret>,
+    /// Our own device's token, in place of both.
+    pub(crate) device_token: Option<Secret>,
     /// Where it comes from.
     pub(crate) source: Source,
 }
@@ -37,6 +39,8 @@ pub(crate) enum Source {
     ConfiguredLocal,
     /// `rs/gateway-token`.
     OwnToken,
+    /// The gateway gave it to our own device.
+    Device,
     /// There is none.
     #[default]
     None,
@@ -51,6 +55,7 @@ impl fmt::Display for Source {
             Self::Environment => "environment",
             Self::ConfiguredLocal => "gateway.auth in openclaw.json",
             Self::OwnToken => "rs/gateway-token",
+            Self::Device => "this device's own",
             Self::None => "none",
         })
     }
@@ -60,7 +65,7 @@ impl Credential {
     /// A credential from `source`; empty texts count as none.
     pub(crate) fn new(token: Option<Secret>, password: Option<Secret>, source: Source) -> Self {
         let filled = |secret: Option<Secret>| secret.filter(|text| !text.expose().is_empty());
-        Self { token: filled(token), password: filled(password), source }
+        Self { token: filled(token), password: filled(password), device_token: None, source }
     }
 
     /// Reads `OPENCLAW_GATEWAY_TOKEN` and `OPENCLAW_GATEWAY_PASSWORD`, or what a service manager
@@ -78,7 +83,7 @@ impl Credential {
 
     /// Whether there is nothing to offer.
     pub(crate) fn is_empty(&self) -> bool {
-        self.token.is_none() && self.password.is_none()
+        self.token.is_none() && self.password.is_none() && self.device_token.is_none()
     }
 
     /// As `connect` carries it; `None` when there is nothing to offer.
@@ -86,6 +91,7 @@ impl Credential {
         (!self.is_empty()).then(|| protocol::Auth {
             token: self.token.clone(),
             password: self.password.clone(),
+            device_token: self.device_token.clone(),
             ..protocol::Auth::default()
         })
     }
@@ -212,6 +218,7 @@ fn of_local(
         Credential {
             token: environment.token.filter(|_| wants(AuthMode::Token)),
             password: environment.password.filter(|_| wants(AuthMode::Password)),
+            device_token: None,
             source: Source::Environment,
         }
         .or(|| {

@@ -3,6 +3,7 @@
 mod address;
 mod cover;
 mod credential;
+mod device;
 mod proof;
 mod reach;
 mod refusal;
@@ -15,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub(crate) use address::Address;
 pub(crate) use cover::{Covered, cover, covered, shown, uncovered, unpinned};
 pub(crate) use credential::{Credential, Source, Sources, choose as choose_credential};
+pub(crate) use device::OwnDevice;
 pub(crate) use proof::{NotAnswered, challenge, healthz};
 pub(crate) use reach::{Plan, Reached};
 pub(crate) use session::{EVERYTHING, Gateway, Login, READ};

@@ -13,10 +13,13 @@ use tokio::{
 };
 
 use super::{
-    Address, Asked, Credential, Gateway, Login, Place, Source, Sources, Surroundings, Target,
+    Address, Asked, Credential, Gateway, Login, OwnDevice, Place, Rule, Source, Sources,
+    Surroundings, Target,
     address::Host,
     cover::covered,
-    credential, own_certificate, target,
+    credential,
+    device::{self, Way},
+    own_certificate, target,
     tls::{self, NoTls, Trust},
 };
 use crate::{
@@ -27,6 +30,9 @@ use crate::{
     secret::Secret,
 };
 
+/// The code of a device's token that the gateway does not take.
+const WRONG_TOKEN: &str = "AUTH_DEVICE_TOKEN_MISMATCH";
+
 /// Which gateway is meant, with what the files know of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -36,6 +42,14 @@ pub(crate) struct Plan {
     pub(crate) settings: OpenClaw,
     paths: Paths,
     given: Credential,
+}
+
+/// What a login offers and asks for.
+#[derive(Clone, Copy)]
+struct Asks<'a> {
+    credential: &'a Credential,
+    scopes: &'a [&'a str],
+    device: Option<&'a OwnDevice>,
 }
 
 /// A gateway that let us in.
@@ -86,34 +100,71 @@ impl Plan {
         }
     }
 
-    /// Goes there and logs in, asking for `scopes`; all of it by `deadline`.
+    /// Goes there and logs in, asking for `scopes`; all of it by `deadline`. A gateway that wants to
+    /// know who we are is told at the second try, and given a token of its own where it gave one.
     pub(crate) async fn reach(
         &self,
         scopes: &[&str],
         deadline: Instant,
     ) -> Result<Reached, Problem> {
+        match Box::pin(self.reach_as(None, scopes, deadline)).await {
+            Err(problem) if device::may_help(&self.paths, &problem) => {}
+            // OpenClaw's gateway lets a stranger in and lets it do nothing.
+            Ok(reached) if reached.may_nothing() && !scopes.is_empty() => {
+                reached.gateway.close().await;
+            }
+            outcome => return outcome,
+        }
+        tracing::debug!("the gateway wants a device");
+        let device = OwnDevice::load_or_make(&self.paths)?;
+        match Box::pin(self.reach_as(Some(&device), scopes, deadline)).await {
+            // The token is forgotten by now.
+            Err(problem) if problem.code.as_deref() == Some(WRONG_TOKEN) => {
+                Box::pin(self.reach_as(Some(&device), scopes, deadline)).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn reach_as(
+        &self,
+        device: Option<&OwnDevice>,
+        scopes: &[&str],
+        deadline: Instant,
+    ) -> Result<Reached, Problem> {
         let start = Instant::now();
+        let mut way = None;
+        let own = |way: &Option<Way>, credential| match (way, device) {
+            (Some(way), Some(_)) => way.credential(&self.paths, credential),
+            _ => Ok(credential),
+        };
         let name = self.target.place.to_string();
         let mut carried = None;
         let reached = match &self.target.place {
             Place::Local { port, .. } => {
                 let address = self.local(*port)?;
                 let credential = self.credential(None)?;
-                (self.log_in_at(&address, &credential, scopes, deadline).await, credential.source)
+                let asks = Asks { credential: &credential, scopes, device };
+                (self.log_in_at(&address, asks, deadline).await, credential.source)
             }
             Place::Address(address) => {
-                let credential = self.credential(None)?;
-                (self.log_in_at(address, &credential, scopes, deadline).await, credential.source)
+                // Nothing that is saved goes to an address that came from elsewhere.
+                way = (self.target.rule == Rule::Configured).then(|| Way::to(address));
+                let credential = own(&way, self.credential(None)?)?;
+                let asks = Asks { credential: &credential, scopes, device };
+                (self.log_in_at(address, asks, deadline).await, credential.source)
             }
             Place::Remote(remote) => {
                 let limit = deadline.saturating_duration_since(start);
                 let (stream, bearer, opened) =
                     control::open(&self.paths.endpoint(), remote, control::Edition::Kept, limit)
                         .await?;
-                let credential = self.credential(Some(&opened))?;
+                way = Way::through(remote, &opened);
+                let credential = own(&way, self.credential(Some(&opened))?)?;
                 let (pin, port) = (opened.tls_fingerprint, opened.remote_port);
                 let url = format!("ws://127.0.0.1:{port}");
-                let login = Login { url: &url, name: &name, credential: &credential, scopes };
+                let (credential, source) = (&credential, credential.source);
+                let login = Login { url: &url, name: &name, credential, scopes, device };
                 let outcome = match covered(stream, pin, port, deadline).await {
                     Ok(stream) => Gateway::log_in(stream, login, deadline).await,
                     Err(problem) => Err(problem),
@@ -123,16 +174,33 @@ impl Plan {
                     Err(problem) => Err(bearer.explain(problem).await),
                 };
                 carried = Some(bearer);
-                (gateway, credential.source)
+                (gateway, source)
             }
         };
         let (gateway, source) = reached;
+        if let Some(way) = way.filter(|_| device.is_some()) {
+            self.learn(&way, &gateway)?;
+        }
         let gateway = gateway.map_err(|problem| self.advise(problem))?;
         let known = match (&self.target.place, self.saved()?.and_then(|saved| saved.gateway)) {
             (Place::Remote(name), Some(id)) => Some((name.clone(), id)),
             _ => None,
         };
         Ok(Reached { gateway, source, took: start.elapsed(), known, bearer: carried })
+    }
+
+    /// Keeps the token that the gateway gave our device, and forgets one that it no longer takes.
+    fn learn(&self, way: &Way, outcome: &Result<Gateway, Problem>) -> Result<(), Problem> {
+        match outcome {
+            Ok(gateway) => match &gateway.hello.auth.device_token {
+                Some(token) => way.keep(&self.paths, Some(token)),
+                None => Ok(()),
+            },
+            Err(problem) if problem.code.as_deref() == Some(WRONG_TOKEN) => {
+                way.keep(&self.paths, None)
+            }
+            Err(_) => Ok(()),
+        }
     }
 
     /// The address of this machine's gateway, as `openclaw.json` describes it.
@@ -148,12 +216,12 @@ impl Plan {
     async fn log_in_at(
         &self,
         address: &Address,
-        credential: &Credential,
-        scopes: &[&str],
+        asks: Asks<'_>,
         deadline: Instant,
     ) -> Result<Gateway, Problem> {
         let url = address.to_string();
-        let login = Login { url: &url, name: &url, credential, scopes };
+        let Asks { credential, scopes, device } = asks;
+        let login = Login { url: &url, name: &url, credential, scopes, device };
         let stream = dial(address, deadline).await.map_err(|error| self.no_way(&error))?;
         if !address.is_tls {
             return Gateway::log_in(stream, login, deadline).await;
@@ -234,6 +302,11 @@ impl Plan {
 }
 
 impl Reached {
+    /// Whether the gateway granted no scope at all.
+    fn may_nothing(&self) -> bool {
+        self.gateway.hello.auth.scopes.is_empty()
+    }
+
     /// [Calls](Gateway::call) `method`; a supervisor that goes away meanwhile is an error of its
     /// own, with the code [`control::SUPERVISOR_GONE`].
     pub(crate) async fn call(

@@ -23,9 +23,7 @@ pub(super) fn of_login(error: &ErrorShape, source: Source) -> Problem {
         "DEVICE_IDENTITY_REQUIRED" if !offered => {
             "the gateway wants a secret, and there is none for it".to_owned()
         }
-        "DEVICE_IDENTITY_REQUIRED" => {
-            "the gateway wants a paired device, which this program cannot be yet".to_owned()
-        }
+        "DEVICE_IDENTITY_REQUIRED" => "the gateway wants a paired device".to_owned(),
         "PAIRING_REQUIRED" => pairing(error),
         "PROTOCOL_MISMATCH" => format!(
             "this program speaks protocol {}, the gateway does not: {}",

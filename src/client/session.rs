@@ -22,10 +22,10 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, protocol::WebSocketConfig},
 };
 
-use super::{Credential, NotAnswered, Source, proof::first_word, refusal};
+use super::{Credential, NotAnswered, OwnDevice, Source, proof::first_word, refusal};
 use crate::{
     problem::{Class, Problem},
-    protocol::{Client, Connect, Frame, HelloOk, Request, Response, VERSION},
+    protocol::{Challenge, Client, Connect, Frame, HelloOk, Request, Response, VERSION},
 };
 
 /// The largest frame that a gateway may send, bytes; above the 25 MiB that gateways announce.
@@ -58,6 +58,8 @@ pub(crate) struct Login<'a> {
     pub(crate) credential: &'a Credential,
     /// [`READ`] or [`EVERYTHING`].
     pub(crate) scopes: &'a [&'a str],
+    /// Who we are, for a gateway that wants to know.
+    pub(crate) device: Option<&'a OwnDevice>,
 }
 
 /// A gateway that let us in. Dropping it ends the conversation.
@@ -131,8 +133,8 @@ impl Gateway {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let shake = async {
-            let mut socket = greet(stream, login.url).await?;
-            let response = introduce(&mut socket, &login).await?;
+            let (mut socket, challenge) = greet(stream, login.url).await?;
+            let response = introduce(&mut socket, &login, &challenge).await?;
             Ok((socket, response))
         };
         let (socket, response) = timeout_at(deadline, shake)
@@ -247,7 +249,7 @@ impl Gateway {
 }
 
 /// The WebSocket handshake and the gateway's challenge.
-async fn greet<S>(stream: S, url: &str) -> Result<WebSocketStream<S>, NotAnswered>
+async fn greet<S>(stream: S, url: &str) -> Result<(WebSocketStream<S>, Challenge), NotAnswered>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -255,19 +257,24 @@ where
         .max_message_size(Some(LARGEST_FRAME))
         .max_frame_size(Some(LARGEST_FRAME));
     let (mut socket, _) = client_async_with_config(url, stream, Some(limits)).await?;
-    first_word(&mut socket).await?;
-    Ok(socket)
+    let challenge = first_word(&mut socket).await?;
+    Ok((socket, challenge))
 }
 
 /// Sends `connect` and waits for its answer.
 async fn introduce<S>(
     socket: &mut WebSocketStream<S>,
     login: &Login<'_>,
+    challenge: &Challenge,
 ) -> Result<Response, NotAnswered>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let params = serde_json::to_value(connect(login))
+    let mut connect = connect(login);
+    if let Some(device) = login.device {
+        device.sign(&mut connect, challenge);
+    }
+    let params = serde_json::to_value(connect)
         .map_err(|error| NotAnswered::Io(std::io::Error::other(error)))?;
     let request = Frame::Request(Request {
         id: "connect".to_owned(),
@@ -293,7 +300,7 @@ where
     Err(NotAnswered::Closed)
 }
 
-/// Parameters of `connect`. With the shared secret a gateway wants no device identity from us.
+/// Parameters of `connect`, without the device.
 fn connect(login: &Login<'_>) -> Connect {
     Connect {
         min_protocol: VERSION,

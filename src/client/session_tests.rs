@@ -66,7 +66,8 @@ fn token() -> Credential {
 }
 
 async fn log_in(stream: DuplexStream, credential: &Credential) -> Result<Gateway, Problem> {
-    let login = Login { url: "ws://127.0.0.1:1", name: "here", credential, scopes: READ };
+    let login =
+        Login { url: "ws://127.0.0.1:1", name: "here", credential, scopes: READ, device: None };
     Gateway::log_in(stream, login, Instant::now() + PATIENCE).await
 }
 

@@ -119,7 +119,7 @@ fn text(path: &Path) -> Result<Option<String>, Problem> {
 }
 
 /// The JSON value that `text`, the content of `path`, stands for; a broken one names the file.
-pub(super) fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Problem> {
+pub(crate) fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Problem> {
     serde_json::from_str(text).map_err(|error| {
         Problem::new(Class::Config, format!("{} is broken: {error}", path.display()))
             .fix(format!("mend or move away {}", path.display()))
@@ -127,7 +127,7 @@ pub(super) fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, P
 }
 
 /// Writes `value` as JSON for people and programs, as [`write()`] does.
-pub(super) fn store(path: &Path, value: &impl Serialize) -> Result<(), Problem> {
+pub(crate) fn store(path: &Path, value: &impl Serialize) -> Result<(), Problem> {
     let mut text = serde_json::to_string_pretty(value).map_err(|error| {
         Problem::new(Class::Internal, format!("cannot write {}: {error}", path.display()))
     })?;

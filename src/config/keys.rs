@@ -136,6 +136,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Whether the proxy may run on this machine.",
     ),
     key(
+        "gateway.auth.trustedProxy.deviceAutoApprove.enabled",
+        Flag,
+        Nothing,
+        "Not done here: devices of a proxy's users ask.",
+    ),
+    key(
         "gateway.auth.rateLimit.maxAttempts",
         Number(1, 1_000_000),
         Restart,

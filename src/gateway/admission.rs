@@ -59,13 +59,15 @@ pub(super) struct PeerInfo {
     pub(super) door: Door,
     /// What whoever is in between says of who asks.
     pub(super) word: Word,
+    /// The most that a trusted proxy lets its user have.
+    pub(super) cap: Option<Vec<Scope>>,
 }
 
 impl PeerInfo {
     /// Whoever is at `address`, before a word was said.
     pub(super) fn at(address: IpAddr, local: Option<IpAddr>, door: Door) -> Self {
         let is_forwarded = door != Door::Ordinary;
-        Self { address, local, is_forwarded, origin: None, door, word: Word::None }
+        Self { address, local, is_forwarded, origin: None, door, word: Word::None, cap: None }
     }
 
     /// A peer on this machine's loopback.
@@ -136,6 +138,14 @@ pub(super) enum Reason {
 }
 
 impl Claim {
+    /// The same with no more than `cap`, if there is one.
+    pub(super) fn capped(mut self, cap: Option<&[Scope]>) -> Self {
+        if let Some(cap) = cap {
+            self.scopes.retain(|scope| scope.is_within(cap));
+        }
+        self
+    }
+
     /// What it asks for; a probe never gets anything.
     pub(super) fn wanted(&self) -> &[Scope] {
         if self.is_probe || self.role == Role::Node { &[] } else { &self.scopes }

@@ -6,10 +6,12 @@ use hyper::{HeaderMap, header};
 use ipnet::IpNet;
 
 use super::{admission::PeerInfo, doors};
-use crate::secret::Secret;
+use crate::{protocol::Scope, secret::Secret};
 
 /// Headers in which Tailscale says who asks.
 const TAILSCALE_LOGIN: &str = "tailscale-user-login";
+/// The header in which a proxy says the most that its user may do.
+const SCOPES: &str = "x-openclaw-scopes";
 /// The header that marks what came from the internet.
 const TAILSCALE_FUNNEL: &str = "tailscale-funnel-request";
 
@@ -172,7 +174,25 @@ fn by_proxy(
             Err(why) => Word::NoUser(why),
         },
     };
-    PeerInfo { address: client.unwrap_or(peer.address), word, ..peer }
+    let cap = match word {
+        Word::User(_) => cap(headers),
+        Word::None | Word::NoUser(_) | Word::Tailscale(_) => None,
+    };
+    PeerInfo { address: client.unwrap_or(peer.address), word, cap, ..peer }
+}
+
+/// The scopes that a trusted proxy leaves its user; none for a header that is empty or unknown.
+fn cap(headers: &HeaderMap) -> Option<Vec<Scope>> {
+    if !headers.contains_key(SCOPES) {
+        return None;
+    }
+    let lines = headers.get_all(SCOPES).iter().filter_map(|line| line.to_str().ok());
+    Some(
+        lines
+            .flat_map(|line| line.split(','))
+            .filter_map(|word| Scope::parse(word.trim()))
+            .collect(),
+    )
 }
 
 /// The user whom a trusted proxy names.
@@ -323,6 +343,21 @@ mod tests {
         assert_eq!((arrived.word, arrived.address.to_string()), (Word::None, "203.0.113.9".into()));
         let stranger = arrival(&plain, &headers(&GOOD), &from("192.0.2.1"), |_| Some(false));
         assert_eq!(stranger.address.to_string(), "192.0.2.1");
+    }
+
+    #[test]
+    fn a_proxy_may_leave_its_user_less_and_nobody_else_may() {
+        let caps = |source: &str, value: &str| {
+            let pairs = [&GOOD[..], &[(SCOPES, value)]].concat();
+            arrival(&ways(), &headers(&pairs), &from(source), |_| Some(false)).cap
+        };
+        let both = Some(vec![Scope::Read, Scope::Write]);
+        assert_eq!(caps("10.0.0.1", "operator.read, operator.write"), both);
+        assert_eq!(caps("10.0.0.1", ""), Some(Vec::new()));
+        assert_eq!(caps("10.0.0.1", "operator.everything"), Some(Vec::new()));
+        assert_eq!(caps("192.0.2.1", "operator.read"), None);
+        let arrived = arrival(&ways(), &headers(&GOOD), &from("10.0.0.1"), |_| Some(false));
+        assert_eq!(arrived.cap, None);
     }
 
     #[test]

@@ -52,7 +52,7 @@ const BACKLOG: u32 = 4_096;
 /// The pause after a failed accept (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks for a Tailscale address that was not there at the start.
-const TAILNET_LOOK: Duration = Duration::from_secs(2);
+const TAILNET_LOOK: Duration = Duration::from_secs(5);
 
 /// A gateway that answers. Dropped, it ends at once; [`Running::stop`] ends it politely.
 pub(crate) struct Running {
@@ -253,15 +253,20 @@ impl Running {
         let doorway = self.doorway(Door::Ordinary);
         self.listeners.spawn(async move {
             let late = async {
+                let mut said = false;
                 loop {
                     tokio::time::sleep(TAILNET_LOOK).await;
-                    let Some(address) = Machine::look().tailnet else { continue };
+                    let Some(address) = Machine::tailnet_now() else { continue };
                     match listener((address, port).into()) {
                         Ok(listener) => {
                             tracing::info!(%address, port, "listening on the Tailscale address");
                             return doorway.clone().accept(listener).await;
                         }
-                        Err(error) => tracing::warn!(%error, %address, "cannot listen there yet"),
+                        Err(error) if !said => {
+                            tracing::warn!(%error, %address, "cannot listen there yet");
+                            said = true;
+                        }
+                        Err(error) => tracing::debug!(%error, %address, "cannot listen there yet"),
                     }
                 }
             };

@@ -22,6 +22,13 @@ fn program() -> PathBuf {
     if cfg!(target_os = "macos") && store.exists() { store } else { PathBuf::from("tailscale") }
 }
 
+/// Takes what opens the gateway out of a child's environment.
+fn keep_secrets_from(command: &mut Command) {
+    for name in ["OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD", "CREDENTIALS_DIRECTORY"] {
+        command.env_remove(name);
+    }
+}
+
 /// What a question is answered with.
 struct Answer {
     is_success: bool,
@@ -33,6 +40,7 @@ struct Answer {
 async fn ask(program: &PathBuf, arguments: &[&str]) -> io::Result<Answer> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    keep_secrets_from(&mut command);
     let output = timeout(ANSWER_LIMIT, command.output())
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;

@@ -11,12 +11,13 @@
 
 use std::{
     io,
+    ops::Range,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures_util::task::AtomicWaker;
@@ -27,6 +28,10 @@ use tokio::{
 
 /// Any byte wakes.
 const ANY: u64 = 1;
+/// What is read at once of a quiet connection, bytes: there may be hundreds.
+const AHEAD_QUIET: usize = 4 * 1024;
+/// What is read at once of a busy one: some packets of 32 KiB.
+const AHEAD_MOST: usize = 128 * 1024;
 
 /// The outside end of a [`Wire`]: for how little it wakes, and what it has heard.
 #[derive(Debug)]
@@ -61,12 +66,18 @@ impl Ear {
 }
 
 /// A TCP connection that acknowledges what it reads without delay.
+///
+/// It reads ahead: the library asks for the four bytes of a packet's length, and then for the packet.
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: TcpStream,
     ear: Arc<Ear>,
     /// How many bytes the kernel waits for.
     set: u64,
+    /// Room for what is read at once.
+    room: Box<[u8]>,
+    /// What of the room the reader has not taken yet.
+    ahead: Range<usize>,
 }
 
 impl Wire {
@@ -77,7 +88,8 @@ impl Wire {
             received: AtomicU64::new(0),
             reader: AtomicWaker::new(),
         });
-        (Self { stream, ear: Arc::clone(&ear), set: ANY }, ear)
+        let room = vec![0; AHEAD_QUIET].into();
+        (Self { stream, ear: Arc::clone(&ear), set: ANY, room, ahead: 0..0 }, ear)
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -89,6 +101,34 @@ impl Wire {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     fn acknowledge(&self) {}
 
+    /// Fills the room with what is there; nothing at all is the end.
+    fn read_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Before the look at what is wanted, so that a change in between wakes this task.
+        self.ear.reader.register(context.waker());
+        if self.ear.wanted.load(Relaxed) == ANY {
+            self.tune();
+        }
+        if self.ahead.end == self.room.len() && self.room.len() < AHEAD_MOST {
+            // The last read filled it.
+            self.room = vec![0; AHEAD_MOST].into();
+        }
+        let mut room = ReadBuf::new(&mut self.room);
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, &mut room));
+        let count = room.filled().len();
+        self.ahead = 0..count;
+        self.ear.received.fetch_add(count as u64, Relaxed);
+        if count < self.room.len() {
+            // With more to read, the next read acknowledges this one too.
+            self.acknowledge();
+        }
+        if self.set != ANY {
+            // More than the answer, or the end: from here on everything counts again.
+            self.ear.wanted.store(ANY, Relaxed);
+            self.tune();
+        }
+        Poll::Ready(read)
+    }
+
     /// Tells the kernel how many bytes are worth waking for, if that has changed. It looks at once
     /// whether so many are there.
     fn tune(&mut self) {
@@ -96,6 +136,11 @@ impl Wire {
         // A kernel that will not wakes us for nothing.
         if wanted != self.set && low_water::set(&self.stream, wanted).is_ok() {
             self.set = wanted;
+        }
+        if wanted != ANY && self.ahead.is_empty() && self.room.len() > AHEAD_QUIET {
+            // Nobody uses it now.
+            self.room = vec![0; AHEAD_QUIET].into();
+            self.ahead = 0..0;
         }
     }
 }
@@ -140,24 +185,14 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        // Before the look at what is wanted, so that a change in between wakes this task.
-        this.ear.reader.register(context.waker());
-        if this.ear.wanted.load(Relaxed) == ANY {
-            this.tune();
+        if this.ahead.is_empty() {
+            ready!(this.read_ahead(context))?;
         }
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if read.is_ready() {
-            this.acknowledge();
-            let count = buffer.filled().len().saturating_sub(before);
-            this.ear.received.fetch_add(count as u64, Relaxed);
-            if this.set != ANY {
-                // More than the answer, or the end: from here on everything counts again.
-                this.ear.wanted.store(ANY, Relaxed);
-                this.tune();
-            }
-        }
-        read
+        let ahead = this.room.get(this.ahead.clone()).unwrap_or_default();
+        let count = ahead.len().min(buffer.remaining());
+        buffer.put_slice(ahead.get(..count).unwrap_or_default());
+        this.ahead.start += count;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -252,6 +287,41 @@ mod tests {
         drop(far);
         let end = timeout(LIMIT, wire.read(&mut buffer)).await.expect("the end wakes");
         assert!(matches!(end, Ok(0) | Err(_)), "not {end:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_comes_in_order_and_before_the_end() {
+        let (mut wire, ear, mut far) = pair().await;
+        let sent: Vec<u8> = (0..3 * AHEAD_MOST).map(|at| (at % 251) as u8).collect();
+        let sending = async {
+            far.write_all(&sent).await.unwrap();
+            drop(far);
+        };
+        let reading = async {
+            let mut got = vec![0; 4];
+            wire.read_exact(&mut got).await.unwrap();
+            wire.read_to_end(&mut got).await.unwrap();
+            got
+        };
+        let (got, ()) = timeout(LIMIT, async { tokio::join!(reading, sending) }).await.unwrap();
+        assert!(got == sent, "some bytes are lost or out of order");
+        assert_eq!(ear.received(), sent.len() as u64);
+        assert_eq!(wire.room.len(), AHEAD_MOST, "a busy connection gets more room");
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_gives_its_room_back() {
+        let (mut wire, ear, mut far) = pair().await;
+        far.write_all(&[1; 2 * AHEAD_QUIET]).await.unwrap();
+        timeout(LIMIT, wire.read_exact(&mut [0; 2 * AHEAD_QUIET])).await.unwrap().unwrap();
+        assert_eq!(wire.room.len(), AHEAD_MOST);
+        ear.hush(4);
+        wire.write_all(b"ping").await.unwrap();
+        assert_eq!(wire.room.len(), AHEAD_QUIET);
+        far.write_all(b"pong!").await.unwrap();
+        let mut answer = [0; 5];
+        timeout(LIMIT, wire.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(&answer, b"pong!");
     }
 
     #[tokio::test]

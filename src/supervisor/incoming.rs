@@ -1,7 +1,7 @@
 //! A connection that wants a path: from a local port, or from one of our own commands.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     os::fd::{AsFd, OwnedFd},
     pin::Pin,
     task::{Context, Poll},
@@ -162,6 +162,23 @@ impl AsyncWrite for Local {
                 Pin::new(stream).poll_write(context, bytes)
             }
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
+            Self::Unix(stream) | Self::Command(stream) => {
+                Pin::new(stream).poll_write_vectored(context, pieces)
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

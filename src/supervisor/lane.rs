@@ -38,6 +38,7 @@ use crate::{
 mod ask;
 mod outpost;
 mod outpost_words;
+mod pings;
 mod serving;
 mod sessions;
 mod state;
@@ -47,6 +48,7 @@ pub(super) use outpost::Reverse;
 pub(super) use state::{Outage, State, hopeless, serves, word};
 
 use outpost::{Outpost, Outside};
+use pings::Pings;
 
 /// How long a connection waits for a path.
 const HOLD: Duration = Duration::from_secs(30);
@@ -194,6 +196,7 @@ impl Lane {
             state: state_sender,
             totals: Arc::clone(&totals),
             tasks: JoinSet::new(),
+            pings: Pings::default(),
             refusals: JoinSet::new(),
             lost: None,
             left: None,
@@ -276,6 +279,7 @@ struct Actor {
     state: watch::Sender<State>,
     totals: Arc<Totals>,
     tasks: JoinSet<()>,
+    pings: Pings,
     refusals: JoinSet<()>,
     /// When the path was lost, while it is.
     lost: Option<Instant>,
@@ -314,6 +318,11 @@ impl Actor {
                     self.admit_accepted(local);
                 }
                 Some((number, news)) = reports.recv() => self.on_report(number, news),
+                report = self.pings.next() => {
+                    if let Some((number, news)) = report {
+                        self.on_report(number, news);
+                    }
+                }
                 Some(message) = messages.recv() => self.on_message(message),
                 Some(_) = self.refusals.join_next() => {}
                 // A stream that has ended may make room.

@@ -2,13 +2,15 @@
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
     time::timeout,
 };
 
-use super::{link::Stream, path::Path, unread::Backlog};
+mod inward;
+
+use super::{link::Stream, path::Path};
+use inward::Inward;
 
 /// What is read at once of a busy stream, bytes.
 const CHUNK: usize = 64 * 1024;
@@ -16,8 +18,6 @@ const CHUNK: usize = 64 * 1024;
 const CHUNK_QUIET: usize = 4 * 1024;
 /// How long a write may take before the session is asked whether it lives.
 const STALL: Duration = Duration::from_secs(1);
-/// Unread bytes at which a stream with neighbours is ended.
-const MOST: usize = 16 << 20;
 
 /// How a stream ended.
 #[derive(Debug)]
@@ -41,13 +41,7 @@ where
     let (mut local_read, mut local_write) = (local_read, local_write);
     let outcome = {
         let out = send(&mut local_read, far_write, path);
-        let inward = async {
-            tokio::try_join!(
-                fetch(far_read, &backlog, path),
-                deliver(&backlog, &mut local_write, path)
-            )
-            .map(|_| ())
-        };
+        let inward = Inward::new(far_read, &mut local_write, &backlog, path).run();
         tokio::select! {
             outcome = async { tokio::try_join!(out, inward) } => outcome,
             () = backlog.until_cut() => Err(End::Cut(
@@ -105,62 +99,6 @@ async fn patiently(writing: impl Future<Output = io::Result<()>>, path: &Path) -
             Err(_) => path.asked(),
         }
     }
-}
-
-/// Far bytes into the backlog.
-async fn fetch(
-    mut far: ReadHalf<Box<dyn Stream>>,
-    backlog: &Backlog,
-    path: &Path,
-) -> Result<(), End> {
-    let mut buffer = BytesMut::new();
-    let mut chunk = CHUNK_QUIET;
-    loop {
-        // Small pieces share one allocation; a fresh one is made when it is used up.
-        if buffer.capacity() < chunk / 4 {
-            buffer = BytesMut::with_capacity(chunk);
-        }
-        let count = far.read_buf(&mut buffer).await.map_err(|_| End::Cut("the session died"))?;
-        if count == 0 {
-            backlog.finish();
-            return Ok(());
-        }
-        path.received(count);
-        if count >= chunk / 2 {
-            chunk = (chunk * 4).min(CHUNK);
-        }
-        let pushed = backlog.push(buffer.split().freeze());
-        if pushed.is_news {
-            path.clogged(true);
-        }
-        if pushed.is_clogged && path.is_lonely() {
-            // The session is left undrained: true back-pressure to the source. Whoever comes in
-            // next would wait for this reader as well, so that ends it.
-            tokio::select! {
-                () = backlog.until_clear() => {}
-                () = path.until_shared() => {}
-            }
-        } else if pushed.waiting >= MOST {
-            return Err(End::Cut(
-                "its local reader is too far behind, and others share its session",
-            ));
-        }
-    }
-}
-
-/// The backlog to the local side.
-async fn deliver<L: AsyncWrite>(
-    backlog: &Backlog,
-    local: &mut WriteHalf<L>,
-    path: &Path,
-) -> Result<(), End> {
-    while let Some(bytes) = backlog.next().await {
-        local.write_all(&bytes).await.map_err(End::Local)?;
-        if backlog.written(bytes.len()) {
-            path.clogged(false);
-        }
-    }
-    local.shutdown().await.map_err(End::Local)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
 use super::lock::locked;
@@ -55,8 +55,6 @@ impl Unread {
             id,
             unread: Arc::clone(self),
             state: Mutex::default(),
-            filled: Notify::new(),
-            emptied: Notify::new(),
             cut: Notify::new(),
         });
         backlogs.1.insert(id, Arc::downgrade(&backlog));
@@ -100,8 +98,6 @@ pub(super) struct Backlog {
     id: u64,
     unread: Arc<Unread>,
     state: Mutex<State>,
-    filled: Notify,
-    emptied: Notify,
     cut: Notify,
 }
 
@@ -112,7 +108,6 @@ struct State {
     size: usize,
     /// What the library may hold beside them.
     reserved: usize,
-    finished: bool,
     /// While the reader is slow: at what size it no longer is.
     clear: Option<usize>,
     is_cut: bool,
@@ -158,32 +153,14 @@ impl Backlog {
             }
             Pushed { waiting: state.size, is_clogged: state.clear.is_some(), is_news }
         };
-        self.filled.notify_one();
         self.unread.fit();
         pushed
     }
 
-    /// The far side is done.
-    pub(super) fn finish(&self) {
-        self.lock().finished = true;
-        self.filled.notify_one();
-    }
-
-    /// The next bytes to write; `None` once all is written and the far side is done.
-    pub(super) async fn next(&self) -> Option<Bytes> {
-        loop {
-            let filled = self.filled.notified();
-            {
-                let mut state = self.lock();
-                if let Some(bytes) = state.queue.pop_front() {
-                    return Some(bytes);
-                }
-                if state.finished {
-                    return None;
-                }
-            }
-            filled.await;
-        }
+    /// The pieces to write next; empty ones when there are no more.
+    pub(super) fn first<const N: usize>(&self) -> [Bytes; N] {
+        let state = self.lock();
+        std::array::from_fn(|at| state.queue.get(at).cloned().unwrap_or_default())
     }
 
     /// Counts written bytes out; whether a reader that was far behind has caught up.
@@ -194,24 +171,37 @@ impl Backlog {
         }
         state.size -= count;
         self.unread.remove(count);
+        let mut left = count;
+        while left > 0
+            && let Some(piece) = state.queue.front_mut()
+        {
+            let part = left.min(piece.len());
+            piece.advance(part);
+            left -= part;
+            if piece.is_empty() {
+                state.queue.pop_front();
+            }
+        }
         let has_caught_up = state.clear.is_some_and(|clear| state.size < clear);
         if has_caught_up {
             state.clear = None;
         }
-        self.emptied.notify_one();
         has_caught_up
     }
 
-    /// Waits, while the stream is left undrained, until its reader has caught up; may be given up.
-    pub(super) async fn until_clear(&self) {
-        let _undrained = Undrained::begin(self);
-        loop {
-            let emptied = self.emptied.notified();
-            if self.lock().clear.is_none() {
-                break;
-            }
-            emptied.await;
-        }
+    /// Whether the reader is far behind.
+    pub(super) fn is_clogged(&self) -> bool {
+        self.lock().clear.is_some()
+    }
+
+    /// Whether the stream has to go, for the sake of the others.
+    pub(super) fn is_cut(&self) -> bool {
+        self.lock().is_cut
+    }
+
+    /// Counts what the library may hold while the stream is left undrained, until that is dropped.
+    pub(super) fn undrained(&self) -> Undrained<'_> {
+        Undrained::begin(self)
     }
 
     fn reserve(&self, count: usize) {
@@ -231,7 +221,7 @@ impl Backlog {
     pub(super) async fn until_cut(&self) {
         loop {
             let cut = self.cut.notified();
-            if self.lock().is_cut {
+            if self.is_cut() {
                 return;
             }
             cut.await;
@@ -263,7 +253,7 @@ impl Backlog {
 }
 
 /// While it exists, what the library may hold of an undrained stream counts.
-struct Undrained<'a>(&'a Backlog);
+pub(super) struct Undrained<'a>(&'a Backlog);
 
 impl<'a> Undrained<'a> {
     fn begin(backlog: &'a Backlog) -> Self {
@@ -312,6 +302,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_is_gone_and_the_rest_keeps_its_order() {
+        let unread = Arc::new(Unread::default());
+        let backlog = unread.enter();
+        for piece in ["one", "two", "three"] {
+            backlog.push(Bytes::from_static(piece.as_bytes()));
+        }
+        assert_eq!(backlog.first::<2>(), ["one", "two"].map(Bytes::from));
+        backlog.written(5);
+        assert_eq!(backlog.first::<3>(), ["o", "three", ""].map(Bytes::from));
+        assert_eq!(unread.total(), 6);
+        backlog.written(6);
+        assert_eq!(backlog.first::<1>(), [Bytes::new()]);
+    }
+
+    #[test]
     fn readers_count_as_slow_sooner_while_memory_is_tight() {
         let unread = Arc::new(Unread::bounded(8 * CLOGGED_TIGHT));
         let (first, second) = (unread.enter(), unread.enter());
@@ -323,20 +328,18 @@ mod tests {
         assert!(second.written(CLOGGED_TIGHT));
     }
 
-    #[tokio::test]
-    async fn a_stream_left_undrained_counts_what_the_library_holds_of_it() {
+    #[test]
+    fn a_stream_left_undrained_counts_what_the_library_holds_of_it() {
         let unread = Arc::new(Unread::default());
         let backlog = unread.enter();
         assert!(backlog.push(Bytes::from(vec![0; CLOGGED])).is_clogged);
         {
-            let waiting = backlog.until_clear();
-            tokio::pin!(waiting);
-            assert!(waiting.as_mut().now_or_never().is_none());
+            let _undrained = backlog.undrained();
             assert_eq!(unread.total(), CLOGGED + LIBRARY);
         }
         assert_eq!(unread.total(), CLOGGED, "nor any longer than the wait");
         assert!(backlog.written(CLOGGED));
-        backlog.until_clear().await;
+        assert!(!backlog.is_clogged());
         assert_eq!(unread.total(), 0);
     }
 }

@@ -6,8 +6,8 @@ use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Device, Home, Program, Wire, alive, answers, built, connect, free_port, guarded, listens,
-    run_to_end, signal, wait_until,
+    Device, Home, Peer, Program, Wire, alive, answers, built, connect, free_port, guarded, listens,
+    present, run_to_end, signal, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -169,6 +169,10 @@ fn a_daemon_that_is_on_its_way_up_is_waited_for() {
         fs::read_to_string(tailnet.home.path("tailnet/calls")).ok().filter(|it| !it.is_empty())
     });
     assert!(!program.has_ended());
+    // Whoever ends it meanwhile need not wait.
+    signal(program.pid(), Signal::SIGTERM);
+    wait_until("it ends", LIMIT, || program.has_ended().then_some(()));
+    let mut program = Program::start("our gateway", tailnet.command(guarded(built())));
     tailnet.home.write("tailnet/state", "Running");
     assert!(program.prints("gateway ready", LIMIT), "{}", program.log());
     assert!(tailnet.route().is_some());
@@ -212,7 +216,10 @@ async fn funnel_leads_everybody_to_the_question_for_the_password() {
     let config = "{gateway: {auth: {mode: 'password', password: 'a-password-for-tests-0123'}, \
                   tailscale: {mode: 'funnel'}}}";
     let tailnet = Tailnet::new(config);
-    let _gateway = tailnet.start();
+    let mut command = tailnet.command(guarded(built()));
+    command.env("OPENCLAW_GATEWAY_PASSWORD", "another-password-0123456789");
+    let mut gateway = Program::start("our gateway", command);
+    assert!(gateway.prints("gateway ready", LIMIT), "{}", gateway.log());
     let calls = fs::read_to_string(tailnet.home.path("tailnet/calls")).expect("calls");
     assert!(
         calls.lines().any(|call| call.starts_with("funnel --yes --bg=false http://127.0.0.1:"))
@@ -222,4 +229,48 @@ async fn funnel_leads_everybody_to_the_question_for_the_password() {
     let door = tailnet.route().expect("a way");
     let refused = tailnet.knocks(door, &public, Some(&Device::new(1))).await;
     assert_eq!(refused["code"], "AUTH_PASSWORD_MISSING", "{refused}");
+}
+
+/// Runs `words` in the network of `pid`.
+fn within(pid: Pid, words: &[&str]) -> bool {
+    let mut command = Command::new("nsenter");
+    command.args(["-t", &pid.to_string(), "-n"]).args(words);
+    run_to_end(command, LIMIT).status.success()
+}
+
+#[test]
+fn a_tailscale_address_that_comes_after_the_gateway_is_listened_on() {
+    if !present(&[Peer::Namespaces]) {
+        return;
+    }
+    let tailnet = Tailnet::new("{gateway: {bind: 'tailnet', auth: {token: 'a-token-0123456789'}}}");
+    let mut outer = guarded("unshare");
+    tailnet.home.furnish(&mut outer);
+    outer.args(["--net", "sh", "-c", "ip link set lo up; exec \"$0\" gateway run --port \"$1\""]);
+    outer.arg(built()).arg(tailnet.port.to_string());
+    let mut gateway = Program::start("our gateway", outer);
+    assert!(gateway.prints("gateway ready", LIMIT), "{}", gateway.log());
+    let pid = gateway.pid();
+    assert!(within(
+        pid,
+        &["ip", "link", "add", "tailscale0", "type", "veth", "peer", "name", "far0"]
+    ));
+    assert!(within(pid, &["ip", "address", "add", "100.64.0.7/32", "dev", "tailscale0"]));
+    assert!(within(pid, &["ip", "link", "set", "tailscale0", "up"]));
+    assert!(gateway.prints("listening on the Tailscale address", LIMIT), "{}", gateway.log());
+    let url = format!("http://100.64.0.7:{}/healthz", tailnet.port);
+    assert!(within(pid, &["curl", "--silent", "--fail", "--max-time", "10", &url]));
+}
+
+#[test]
+fn an_address_that_is_not_there_yet_is_no_broken_configuration() {
+    let config = "{gateway: {bind: 'custom', customBindHost: '192.0.2.77', \
+                  auth: {token: 'a-token-for-tests-0123'}}}";
+    let tailnet = Tailnet::new(config);
+    let mut command = tailnet.command(Command::new(built()));
+    command.env("INVOCATION_ID", "of-a-service");
+    let output = run_to_end(command, LIMIT);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "a service is started again: {said}");
+    assert!(said.contains("192.0.2.77"), "{said}");
 }

@@ -144,8 +144,13 @@ impl ReferenceGateway {
 
     /// The same beside another one; each has a home of its own by its name.
     pub(crate) fn start_as(name: &str) -> Self {
+        Self::start_with(name, "")
+    }
+
+    /// The same with further keys of `gateway` in its configuration.
+    pub(crate) fn start_with(name: &str, keys: &str) -> Self {
         let start = Instant::now();
-        let mut gateway = Self::begin(name, &[]);
+        let mut gateway = Self::begin(name, &[("PEER_GATEWAY", keys)]);
         wait_until_ready(&mut gateway.program, gateway.port, Duration::from_secs(90));
         gateway.ready_after = start.elapsed();
         gateway

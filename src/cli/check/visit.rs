@@ -239,6 +239,7 @@ impl Visit<'_> {
             name: self.name,
             credential: &offer.credential,
             scopes: EVERYTHING,
+            device: None,
         };
         let deadline = Instant::now() + patience;
         let stream = covered(stream, self.pin, self.remote_port, deadline).await?;

@@ -70,6 +70,8 @@ pub(crate) struct ProxyAuth {
     pub(crate) allow_users: Vec<String>,
     /// `allowLoopback`: whether the proxy may run on this machine.
     pub(crate) allow_loopback: bool,
+    /// `deviceAutoApprove.enabled`, which this gateway does not do: devices ask.
+    pub(crate) auto_approve: bool,
 }
 
 /// `gateway.auth.rateLimit`.
@@ -124,6 +126,9 @@ pub(super) fn proxy_auth(walk: &mut Walk<'_>, section: &mut Section) -> Option<P
         required_headers: walk.texts(section, "requiredHeaders"),
         allow_users: walk.texts(section, "allowUsers"),
         allow_loopback: walk.flag(section, "allowLoopback").unwrap_or(false),
+        auto_approve: walk
+            .within(section, "deviceAutoApprove", |walk, section| walk.flag(section, "enabled"))
+            .unwrap_or(false),
     })
 }
 

@@ -39,9 +39,13 @@ impl Default for Machine {
 impl Machine {
     /// This machine, now.
     pub(crate) fn look() -> Self {
-        let tailnet = tailnet_among(&interfaces());
         let has_loopback = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).is_ok();
-        Self { tailnet, has_loopback }
+        Self { tailnet: Self::tailnet_now(), has_loopback }
+    }
+
+    /// The Tailscale address of this machine, now.
+    pub(in crate::gateway) fn tailnet_now() -> Option<Ipv4Addr> {
+        tailnet_among(&interfaces())
     }
 }
 

@@ -24,7 +24,7 @@ use tokio_util::{
 
 use super::{
     answers::{self, Backend},
-    ask, program,
+    ask, keep_secrets_from, program,
 };
 use crate::{
     backoff::Backoff,
@@ -137,6 +137,7 @@ impl Run {
         command.args([word, "--yes", "--bg=false", &format!("http://127.0.0.1:{}", plan.port)]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
+        keep_secrets_from(&mut command);
         let failed = |error: std::io::Error| stuck(&format!("it cannot be started: {error}"));
         let mut child = command.spawn().map_err(failed)?;
         let (hold, out) = (child.stdin.take(), child.stdout.take());

@@ -90,6 +90,9 @@ async fn a_proxys_user_needs_no_secret_and_is_paired_like_any_other() {
     assert_eq!(admin.frame().await["event"], "device.pair.resolved");
     let (_client, answer) = machine.knocks_from(&lab, from(PROXY), &PROXIED, &nothing).await;
     assert_eq!(answer["payload"]["auth"]["scopes"], json!(["operator.read"]), "{answer}");
+    let capped = [&PROXIED[..], &[("x-openclaw-scopes", "")]].concat();
+    let (_client, answer) = machine.knocks_from(&lab, from(PROXY), &capped, &nothing).await;
+    assert_eq!(answer["payload"]["auth"]["scopes"], json!([]), "{answer}");
 }
 
 #[tokio::test(start_paused = true)]

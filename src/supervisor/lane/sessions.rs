@@ -103,20 +103,19 @@ impl Actor {
 
     pub(super) fn ping(&mut self, number: Number, voice: Voice) {
         let Some(Session::Up(path, _)) = self.sessions.get(&number) else { return };
-        let (path, news) = (Arc::clone(path), self.news.clone());
+        let path = Arc::clone(path);
         path.listen();
         // Whoever watches wants to see how long each answer takes.
         let is_quiet = voice == Voice::Quiet && !self.totals.is_watched() && path.link.hush();
         if !is_quiet {
             path.link.attend();
         }
-        self.tasks.spawn(async move {
-            if let Ok(Ok(rtt)) = timeout(PING_LIMIT, path.link.ping()).await {
-                path.stop_listening();
-                let answer = if is_quiet { News::Found } else { News::Pong { rtt } };
-                let _ended = news.send((number, answer)).await;
-            }
-        });
+        self.pings.push(Box::pin(async move {
+            let answered = timeout(PING_LIMIT, path.link.ping()).await;
+            let rtt = answered.ok()?.ok()?;
+            path.stop_listening();
+            Some((number, if is_quiet { News::Found } else { News::Pong { rtt } }))
+        }));
     }
 
     pub(super) fn prove(&mut self, number: Number, probe: Probe) {

@@ -1,0 +1,132 @@
+//! Our client as a device: asked about by a gateway that takes it for a stranger, approved, and back
+//! with the token that it was given; with the reference gateway and with ours.
+#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use support::{Home, OurGateway, Peer, Ran, ReferenceCli, ReferenceGateway, openclaw, present};
+
+/// The longest head of a request.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Leads to a gateway and says, as proxies do, that it speaks for a machine elsewhere. It ends with
+/// the process.
+fn proxy_to(port: u16) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for the proxy");
+    let own = listener.local_addr().expect("its address").port();
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || forward(client, port));
+        }
+    });
+    own
+}
+
+/// One connection; whichever side ends, both do.
+fn forward(mut client: TcpStream, port: u16) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_HEAD {
+        let mut byte = [0];
+        client.read_exact(&mut byte).ok()?;
+        head.extend(byte);
+    }
+    let mut gateway = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    let words = head.strip_suffix(b"\r\n")?;
+    gateway.write_all(words).ok()?;
+    gateway.write_all(b"X-Forwarded-For: 203.0.113.9\r\n\r\n").ok()?;
+    let (mut to, mut from) = (gateway.try_clone().ok()?, client.try_clone().ok()?);
+    thread::spawn(move || {
+        drop(std::io::copy(&mut from, &mut to));
+        drop(to.shutdown(std::net::Shutdown::Both));
+    });
+    drop(std::io::copy(&mut gateway, &mut client));
+    drop(client.shutdown(std::net::Shutdown::Both));
+    Some(())
+}
+
+/// A laptop whose `openclaw.json` names a gateway, and what somebody at the gateway types.
+struct Story<'a> {
+    laptop: Home,
+    port: u16,
+    owner: &'a dyn Fn(&[&str]) -> Value,
+}
+
+impl Story<'_> {
+    /// What the laptop is told of the gateway, with its secret or without.
+    fn configure(&self, token: Option<&str>) {
+        let url = format!("ws://127.0.0.1:{}", self.port);
+        let config = json!({"gateway": {"mode": "remote", "remote": {"url": url, "token": token}}});
+        self.laptop.write("home/.openclaw/openclaw.json", &config.to_string());
+    }
+
+    fn asks(&self) -> Ran {
+        let ran = openclaw(&self.laptop).args(["gateway", "call", "status", "--json"]);
+        ran.limit(Duration::from_secs(40)).run()
+    }
+
+    fn tells(&self, token: &str) {
+        self.configure(Some(token));
+        let refused = self.asks().exits(8);
+        let asking = (self.owner)(&["devices", "list"])["pending"].clone();
+        let request = asking.pointer("/0/requestId").and_then(Value::as_str);
+        let request = request.unwrap_or_else(|| panic!("nobody asks: {asking}\n{refused}"));
+        assert!(refused.stdout.contains(&format!("devices approve {request}")), "{refused}");
+        (self.owner)(&["devices", "approve", request]);
+        self.asks().exits(0);
+
+        // From now on without the gateway's secret.
+        let tokens = self.laptop.state().join("rs/device-tokens.json");
+        let mode = fs::metadata(&tokens).expect("the token is kept").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!fs::read_to_string(&tokens).expect("the tokens").contains(token));
+        self.configure(None);
+        self.asks().exits(0);
+
+        // Taken back, it is forgotten.
+        let paired = (self.owner)(&["devices", "list"])["paired"].clone();
+        let device = asking.pointer("/0/deviceId").and_then(Value::as_str).expect("its device");
+        assert!(paired.to_string().contains(device), "{paired}");
+        (self.owner)(&["devices", "revoke", "--device", device, "--role", "operator"]);
+        self.asks().exits(8);
+        let left = fs::read_to_string(&tokens).expect("the tokens");
+        assert_eq!(serde_json::from_str::<Value>(&left).expect("JSON"), json!({"ways": {}}));
+    }
+}
+
+#[test]
+fn the_reference_gateway_approves_our_device_and_takes_its_token() {
+    if !present(&[Peer::OpenClaw]) {
+        return;
+    }
+    // It refuses what comes through a proxy that it was not told of.
+    let proxies = r#""trustedProxies": ["127.0.0.1"]"#;
+    let reference = ReferenceGateway::start_with("trusting", proxies);
+    let cli = ReferenceCli::through(reference.port());
+    let owner = |words: &[&str]| cli.attempt(&[words, &["--json"]].concat()).exits(0).json();
+    let port = proxy_to(reference.port());
+    Story { laptop: Home::new(), port, owner: &owner }.tells(ReferenceGateway::TOKEN);
+}
+
+#[test]
+fn our_gateway_approves_our_device_and_takes_its_token() {
+    let home = Home::new();
+    let gateway = OurGateway::start(&home);
+    let at = gateway.port().to_string();
+    let owner = |words: &[&str]| {
+        let words = [words, &["--port", &at, "--json"]].concat();
+        openclaw(&home).args(words).run().exits(0).json()
+    };
+    let port = proxy_to(gateway.port());
+    Story { laptop: Home::new(), port, owner: &owner }.tells(&gateway.token());
+}
