@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Context, gateway_log, gateway_origin::Origin, output::Output};
 use crate::{
     config::{AuthMode, OpenClaw, TailscaleMode},
-    gateway::{self, Running, Settings},
+    gateway::{self, FirstReading, Running, Settings},
     notice::{self, Message},
     problem::{Class, Problem},
 };
@@ -159,12 +159,13 @@ async fn serve(output: &Output, settings: Settings, source: Arc<Origin>) -> anyh
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let (token_file, logs) = (settings.paths.gateway_token(), settings.paths.logs());
+    let first = FirstReading::of(source)?;
     // A start may wait for Tailscale.
     let mut running = tokio::select! {
         running = gateway::start(settings) => running?,
         () = either(&mut terminate, &mut interrupt) => return Ok(()),
     };
-    running.follow(source).await?;
+    running.follow(first).await;
     if running.made_token() {
         output.note(format!("made a token for this gateway: {}", token_file.display()));
     }

@@ -37,7 +37,7 @@ mod throttle;
 mod tls;
 
 pub(crate) use claim::{Runner, running};
-pub(crate) use reload::{Fresh, Source};
+pub(crate) use reload::{FirstReading, Fresh, Source};
 pub(crate) use server::{Running, start};
 pub(crate) use settings::{Flags, Machine, Settings};
 use shared::{Shared, VERSION};

@@ -90,14 +90,31 @@ pub(super) struct Live {
     pub(super) pair_local: Option<bool>,
 }
 
-impl Known {
-    /// What the gateway has started with.
-    pub(super) fn new(source: Arc<dyn Source>, running: Settings) -> Result<Self, Problem> {
+/// What a source held before the gateway listened: whoever edits from then on is noticed.
+pub(crate) struct FirstReading {
+    source: Arc<dyn Source>,
+    whole: Value,
+    own: Value,
+    files: Vec<PathBuf>,
+    seen: Stamps,
+}
+
+impl FirstReading {
+    /// Reads; class `config` if what is there is refused.
+    pub(crate) fn of(source: Arc<dyn Source>) -> Result<Self, Problem> {
         // Which files there are is known only once they were read; what is read after a look at
         // them is not older than the look.
         let seen = looked_at(source.read()?.files);
         let Fresh { whole, own, files, .. } = source.read()?;
-        Ok(Self { source, running, whole, own, files, seen })
+        Ok(Self { source, whole, own, files, seen })
+    }
+}
+
+impl Known {
+    /// What the gateway has started with.
+    pub(super) fn new(first: FirstReading, running: Settings) -> Self {
+        let FirstReading { source, whole, own, files, seen } = first;
+        Self { source, running, whole, own, files, seen }
     }
 }
 

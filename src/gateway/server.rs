@@ -29,7 +29,7 @@ use super::{
     ingress::Door,
     metered::Metered,
     private,
-    reload::{self, Known, Live, Source, Why},
+    reload::{self, FirstReading, Known, Live, Why},
     scrape::Scrapes,
     settings::{Guard, Machine, Settings},
     slots::{self, Slot},
@@ -179,15 +179,12 @@ impl Running {
         self.made_token
     }
 
-    /// Takes up from now on what changes of what `source` reads; class `config` if it cannot be read.
-    pub(crate) async fn follow(&mut self, source: Arc<dyn Source>) -> Result<(), Problem> {
-        let known = Known::new(source, self.settings.clone())?;
+    /// Takes up from now on what changes of what was read before the start.
+    pub(crate) async fn follow(&mut self, first: FirstReading) {
+        let known = Known::new(first, self.settings.clone());
         *self.shared.known.lock().await = Some(known);
-        // Something may have changed since the start.
-        self.reload().await;
         let watch = tokio::spawn(reload::watch(Arc::clone(&self.shared)));
         self._watch = Some(AbortOnDropHandle::new(watch));
-        Ok(())
     }
 
     /// Reads what it follows again, and takes up what is safe; says in the log what came of it.
