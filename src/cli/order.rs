@@ -189,6 +189,8 @@ fn definition(
         Some(remote) => remote,
         None => Remote {
             local_port: before.map_or(0, |before| before.local_port),
+            // Only `--tls-fingerprint` takes a pin away: another gateway of this name is a mismatch.
+            tls_fingerprint: before.and_then(|before| before.tls_fingerprint),
             ..Remote::new(arguments.target.clone().unwrap_or_default())
         },
     };
@@ -339,6 +341,21 @@ mod tests {
         ] {
             assert_eq!(name_of(target), name);
         }
+    }
+
+    #[test]
+    fn a_pin_stays_when_the_target_is_typed_again_until_it_is_taken_away() {
+        let pinned = Fingerprint::parse(&format!("sha256:{}", "ab".repeat(32)));
+        let before = Remote { tls_fingerprint: pinned, ..vps() };
+        let after = |words: &[&str]| {
+            let words = ["connect"].iter().chain(words);
+            let line = Line::parse_from(words);
+            definition(&line.arguments, None, Some(&before), 18789).unwrap().tls_fingerprint
+        };
+        assert!(pinned.is_some());
+        assert_eq!(after(&["me@vps"]), pinned);
+        assert_eq!(after(&["me@another", "--name", "vps"]), pinned);
+        assert_eq!(after(&["me@vps", "--tls-fingerprint", "none"]), None);
     }
 
     #[test]

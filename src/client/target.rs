@@ -155,7 +155,8 @@ pub(crate) fn choose(
     if let Some(url) = &asked.url {
         return explicit_url(asked, url);
     }
-    if asked.pin.is_some() && surroundings.url.is_none() {
+    let is_elsewhere = asked.remote.is_some() || asked.port.is_some() || asked.local_gateway;
+    if asked.pin.is_some() && (surroundings.url.is_none() || is_elsewhere) {
         return Err(Problem::new(
             Class::Usage,
             "--tls-fingerprint says which certificate --url must show, and there is no --url",
@@ -309,6 +310,24 @@ mod tests {
 
     fn text(value: &str) -> Option<String> {
         Some(value.to_owned())
+    }
+
+    #[test]
+    fn a_pin_is_never_dropped_for_a_gateway_that_it_is_not_for() {
+        let surroundings =
+            Surroundings { url: text("wss://127.0.0.1:2"), ..Surroundings::default() };
+        let pin = Fingerprint::parse(&format!("sha256:{}", "ab".repeat(32)));
+        let asked = Asked { pin, ..Asked::default() };
+        let chosen =
+            |asked: &Asked| choose(asked, &surroundings, &remotes(None), &Gateway::default());
+        assert!(chosen(&asked).is_ok());
+        for elsewhere in [
+            Asked { remote: text("vps"), ..asked.clone() },
+            Asked { port: Some(9), ..asked.clone() },
+            Asked { local_gateway: true, ..asked.clone() },
+        ] {
+            assert_eq!(chosen(&elsewhere).unwrap_err().class, Class::Usage);
+        }
     }
 
     #[test]
