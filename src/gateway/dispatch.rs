@@ -69,6 +69,26 @@ impl Dispatcher {
         }));
     }
 
+    /// The same of one that changes what is kept: once begun it comes to its end, whether or not
+    /// its caller waits for that, so that nothing is taken away by half.
+    pub(super) fn on_change<M, F>(&mut self, handler: fn(Call, M::Params) -> F)
+    where
+        M: Method + 'static,
+        M::Reply: Send,
+        F: Future<Output = Outcome<M::Reply>> + Send + 'static,
+    {
+        self.take_up::<M>(Box::new(move |call, params| {
+            let finishing = call.shared.finishing.clone();
+            let change = handler(call, params);
+            Box::pin(async move {
+                let ended = finishing.spawn(change.in_current_span()).await;
+                let stopping =
+                    |_| Err(ErrorShape::unavailable("the gateway is stopping", 1_000).into());
+                encode(&ended.unwrap_or_else(stopping)?).map(Written::Own)
+            })
+        }));
+    }
+
     /// The same of one whose reply may be written already.
     pub(super) fn on_written<M, F>(&mut self, handler: fn(Call, M::Params) -> F)
     where

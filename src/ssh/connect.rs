@@ -280,6 +280,7 @@ impl Making<'_> {
             end,
             ear,
             answer: AtomicU64::new(u64::MAX),
+            answer_again: AtomicU64::new(0),
             facts,
             below,
             chores: Mutex::new(chores),

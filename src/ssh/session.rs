@@ -136,6 +136,8 @@ pub(super) struct Inner {
     pub(super) ear: Option<Arc<Ear>>,
     /// The fewest bytes that came in with a ping's answer.
     pub(super) answer: AtomicU64,
+    /// The same once it was seen twice: the first answer may have had other bytes beside it.
+    pub(super) answer_again: AtomicU64,
     pub(super) facts: Facts,
     /// The session of the jump host that carries this one and nothing else.
     pub(super) below: Option<Session>,
@@ -259,9 +261,11 @@ impl Session {
             return Err(self.closed().await);
         }
         if let (Some(ear), Some(before)) = (ear, before) {
-            // The shortest seen is an answer without anything beside it.
+            // The shortest seen is an answer without anything beside it, once it was seen again.
             let length = ear.received().saturating_sub(before).max(1);
-            self.0.answer.fetch_min(length, Ordering::Relaxed);
+            if self.0.answer.fetch_min(length, Ordering::Relaxed) == length {
+                self.0.answer_again.store(length, Ordering::Relaxed);
+            }
         }
         Ok(started.elapsed())
     }
@@ -271,7 +275,8 @@ impl Session {
     /// answer is on the wire.
     pub(crate) fn hush(&self) -> bool {
         let answer = self.0.answer.load(Ordering::Relaxed);
-        answer <= ANSWER_MOST && self.ear().is_some_and(|ear| ear.hush(answer))
+        let is_sure = self.0.answer_again.load(Ordering::Relaxed) == answer;
+        is_sure && answer <= ANSWER_MOST && self.ear().is_some_and(|ear| ear.hush(answer))
     }
 
     /// Has the session read what has come in, and wake for whatever comes.

@@ -252,6 +252,8 @@ impl<'a> Devices<'a> {
                 db.execute("DELETE FROM device_request WHERE device_id = ?1", [&id])?;
                 // The answer to its code may be asked for again only while it is wanted here.
                 db.execute("DELETE FROM setup_code WHERE device_id = ?1", [&id])?;
+                // What it was allowed as a node must not wait here for its return.
+                db.execute("DELETE FROM node WHERE device_id = ?1", [&id])?;
                 Ok(db.execute("DELETE FROM device WHERE id = ?1", [&id])? > 0)
             })
             .await
@@ -309,6 +311,9 @@ impl<'a> Devices<'a> {
                     params![id, role.name(), now],
                 )?;
                 db.execute("DELETE FROM setup_code WHERE device_id = ?1", [&id])?;
+                if role == Role::Node {
+                    db.execute("DELETE FROM node WHERE device_id = ?1", [&id])?;
+                }
                 grant(db, &id, role)
             })
             .await

@@ -71,6 +71,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::protocol::Role;
 
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     struct Thing {
@@ -98,5 +99,17 @@ mod tests {
         assert_eq!(all, [thing("a", "2"), thing("b", "3")]);
         store.nodes().remove("a").await.unwrap();
         assert_eq!(store.nodes().all::<Thing>().await.unwrap(), [thing("b", "3")]);
+    }
+
+    #[tokio::test]
+    async fn a_node_goes_with_its_device_and_with_its_role() {
+        let store = Store::in_memory();
+        for it in [thing("a", "1"), thing("b", "2"), thing("c", "3")] {
+            store.nodes().keep(&it).await.unwrap();
+        }
+        store.devices().remove("a").await.unwrap();
+        store.devices().revoke("b", Role::Node, 1).await.unwrap();
+        store.devices().revoke("c", Role::Operator, 1).await.unwrap();
+        assert_eq!(store.nodes().all::<Thing>().await.unwrap(), [thing("c", "3")]);
     }
 }

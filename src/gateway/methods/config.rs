@@ -30,9 +30,9 @@ const LARGEST: usize = 1024 * 1024;
 
 pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<ConfigGet, _>(snapshot);
-    dispatcher.on::<ConfigSet, _>(set);
-    dispatcher.on::<ConfigPatch, _>(patch);
-    dispatcher.on::<ConfigApply, _>(apply);
+    dispatcher.on_change::<ConfigSet, _>(set);
+    dispatcher.on_change::<ConfigPatch, _>(patch);
+    dispatcher.on_change::<ConfigApply, _>(apply);
     dispatcher.on::<ConfigSchema, _>(schema);
     dispatcher.on::<ConfigSchemaLookup, _>(lookup);
 }

@@ -39,13 +39,13 @@ const MAX_LABEL: usize = 64;
 
 pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<DevicePairList, _>(list);
-    dispatcher.on::<DevicePairApprove, _>(approve);
-    dispatcher.on::<DevicePairReject, _>(reject);
-    dispatcher.on::<DevicePairRemove, _>(remove);
-    dispatcher.on::<DevicePairRename, _>(rename);
-    dispatcher.on::<DeviceTokenRotate, _>(rotate);
-    dispatcher.on::<DeviceTokenRevoke, _>(revoke);
-    dispatcher.on::<DevicePairSetupCode, _>(setup_code);
+    dispatcher.on_change::<DevicePairApprove, _>(approve);
+    dispatcher.on_change::<DevicePairReject, _>(reject);
+    dispatcher.on_change::<DevicePairRemove, _>(remove);
+    dispatcher.on_change::<DevicePairRename, _>(rename);
+    dispatcher.on_change::<DeviceTokenRotate, _>(rotate);
+    dispatcher.on_change::<DeviceTokenRevoke, _>(revoke);
+    dispatcher.on_change::<DevicePairSetupCode, _>(setup_code);
     dispatcher.on::<DevicePairSetupStatus, _>(setup_status);
 }
 

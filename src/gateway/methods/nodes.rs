@@ -30,11 +30,11 @@ const FULL_RETRY_MS: u64 = 5_000;
 pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<NodeList, _>(list);
     dispatcher.on::<NodeDescribe, _>(describe);
-    dispatcher.on::<NodeRename, _>(rename);
+    dispatcher.on_change::<NodeRename, _>(rename);
     dispatcher.on::<NodePairList, _>(pairings);
-    dispatcher.on::<NodePairApprove, _>(approve);
-    dispatcher.on::<NodePairReject, _>(reject);
-    dispatcher.on::<NodePairRemove, _>(remove);
+    dispatcher.on_change::<NodePairApprove, _>(approve);
+    dispatcher.on_change::<NodePairReject, _>(reject);
+    dispatcher.on_change::<NodePairRemove, _>(remove);
     dispatcher.on_written::<NodeInvoke, _>(invoke);
     dispatcher.on::<NodePendingEnqueue, _>(enqueue);
 }

@@ -184,6 +184,13 @@ impl<W> Approvals<W> {
         Waited::Kept
     }
 
+    /// Forgets who no longer waits for a decision.
+    pub(super) fn forget_waiters(&mut self, id: &str, is_gone: impl Fn(&W) -> bool) {
+        if let Some(record) = self.records.get_mut(id) {
+            record.waiters.retain(|waiter| !is_gone(waiter));
+        }
+    }
+
     /// Whether it is news that this request has expired; once.
     pub(super) fn is_news(&mut self, id: &str) -> bool {
         self.records.get_mut(id).is_some_and(|record| !std::mem::replace(&mut record.is_told, true))
@@ -609,6 +616,8 @@ mod tests {
             assert_eq!(approvals.wait("1", 'x', NOW), Waited::Kept);
         }
         assert_eq!(approvals.wait("1", 'x', NOW), Waited::Full('x'));
+        approvals.forget_waiters("1", |waiter| *waiter == 'x');
+        assert_eq!(approvals.wait("1", 'y', NOW), Waited::Kept, "those who left make room");
         let mut approvals = Approvals::<char>::default();
         let large = |id: &str| Ask { bytes: MAX_BYTES / 2, ..ask(id) };
         approvals.ask(large("1"), NOW).unwrap();

@@ -236,18 +236,15 @@ impl<W> Invocations<W> {
         };
         if let Some(key) = order.key {
             self.keys.remove(&key);
-            if outcome.size() <= MAX_REMEMBERED_BYTES {
-                if self.remembered.len() >= MAX_REMEMBERED {
-                    self.remembered.pop_front();
-                }
-                self.remembered.push_back(Remembered {
-                    key,
-                    node: order.node,
-                    command: order.command,
-                    outcome: outcome.clone(),
-                    until: now + REMEMBERED,
-                });
+            // Whatever is remembered: a repetition must not have it done a second time.
+            let is_short = outcome.size() <= MAX_REMEMBERED_BYTES;
+            let outcome = if is_short { outcome.clone() } else { too_long() };
+            if self.remembered.len() >= MAX_REMEMBERED {
+                self.remembered.pop_front();
             }
+            let until = now + REMEMBERED;
+            let (node, command) = (order.node, order.command);
+            self.remembered.push_back(Remembered { key, node, command, outcome, until });
         }
         waiters.into_iter().map(|waiter| (waiter, outcome.clone())).collect()
     }
@@ -266,13 +263,19 @@ impl Outcome {
                 let value = payload.as_ref().map_or(0, |value| value.to_string().len());
                 text + value
             }
-            Self::Failed { message, .. } => message.as_ref().map_or(0, String::len),
+            Self::Failed { code, message } => {
+                [code, message].into_iter().flatten().map(String::len).sum()
+            }
         }
     }
 }
 
 fn failed(code: &str, message: &str) -> Outcome {
     Outcome::Failed { code: Some(code.to_owned()), message: Some(message.to_owned()) }
+}
+
+fn too_long() -> Outcome {
+    failed("ANSWER_TOO_LONG", "this was done before, and its answer was too long to be kept")
 }
 
 fn stopped() -> Outcome {
@@ -426,6 +429,8 @@ mod tests {
         assert_eq!(invocations.begin(keyed("1", now), 1, now), Begun::Full(1));
         let long = done(&"x".repeat(MAX_REMEMBERED_BYTES + 1));
         assert!(invocations.result("1", "node", 1, &long, now).is_some());
-        assert_eq!(invocations.begin(keyed("2", now), 0, now), Begun::Started);
+        let again = invocations.begin(keyed("2", now), 0, now);
+        assert_eq!(again, Begun::Known(0, too_long()), "not done a second time");
+        assert_eq!(too_long().size(), 15 + 60, "both parts count");
     }
 }

@@ -300,6 +300,7 @@ impl Nodes {
         let (sender, receiver) = oneshot::channel();
         let left = {
             let mut approvals = locked(&self.approvals);
+            approvals.forget_waiters(id, oneshot::Sender::is_closed);
             match approvals.wait(id, sender, now) {
                 Waited::Kept => {}
                 Waited::Over(_, standing) => return Ok(Some(standing)),

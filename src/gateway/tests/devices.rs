@@ -315,3 +315,31 @@ async fn a_node_that_is_removed_while_it_comes_in_does_not_get_in() {
     let list = admin.call("node.pair.list", json!({})).await;
     assert_eq!(list["payload"], json!({"pending": [], "paired": []}), "{list}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_comes_to_its_end_though_the_caller_leaves() {
+    let lab = Lab::new();
+    let machine = Machine::new(1);
+    let mut admin = administrator(&lab).await;
+    let secret = node(&json!({"token": TOKEN}));
+    let (_, details) = machine.is_refused(&lab, &secret).await;
+    admin.frame().await;
+    let approve = json!({"requestId": details["requestId"]});
+    admin.call("device.pair.approve", approve).await;
+    let (_client, answer) = machine.knocks(&lab, &secret).await;
+    assert_eq!(answer["ok"], true, "{answer}");
+    let list = administrator(&lab).await.call("node.pair.list", json!({})).await;
+    assert_ne!(list["payload"], json!({"pending": [], "paired": []}), "{list}");
+    // Everything that has to do with the nodes' records waits, as while the disk is slow.
+    let busy = lab.shared.nodes.busy().await;
+    let remove = json!({"type": "req", "id": "r", "method": "device.pair.remove",
+        "params": {"deviceId": machine.id()}});
+    admin.send(&remove).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(admin);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(busy);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let list = administrator(&lab).await.call("node.pair.list", json!({})).await;
+    assert_eq!(list["payload"], json!({"pending": [], "paired": []}), "{list}");
+}
