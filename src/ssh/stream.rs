@@ -16,7 +16,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::task::AtomicWaker;
+use futures_util::{FutureExt, task::AtomicWaker};
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, client::Msg};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::bytes::{Buf, Bytes};
@@ -286,8 +286,12 @@ impl Drop for Stream {
         if let (Some(closer), Ok(runtime)) =
             (self.closer.take(), tokio::runtime::Handle::try_current())
         {
-            // Ends with the session at the latest: its queue refuses then.
-            runtime.spawn(async move { closer.close().await.is_ok() });
+            let mut closing = Box::pin(async move { closer.close().await.is_ok() });
+            // Nearly always there is room for it, and a task for it would wake a thread.
+            if closing.as_mut().now_or_never().is_none() {
+                // Ends with the session at the latest: its queue refuses then.
+                runtime.spawn(closing);
+            }
         }
     }
 }

@@ -36,9 +36,9 @@ use crate::{
 };
 
 mod ask;
+mod asked;
 mod outpost;
 mod outpost_words;
-mod pings;
 mod serving;
 mod sessions;
 mod state;
@@ -47,8 +47,8 @@ pub(crate) use ask::{absent, prohibited};
 pub(super) use outpost::Reverse;
 pub(super) use state::{Outage, State, hopeless, serves, word};
 
+use asked::Asked;
 use outpost::{Outpost, Outside};
-use pings::Pings;
 
 /// How long a connection waits for a path.
 const HOLD: Duration = Duration::from_secs(30);
@@ -196,7 +196,7 @@ impl Lane {
             state: state_sender,
             totals: Arc::clone(&totals),
             tasks: JoinSet::new(),
-            pings: Pings::default(),
+            asked: Asked::default(),
             refusals: JoinSet::new(),
             lost: None,
             left: None,
@@ -279,7 +279,7 @@ struct Actor {
     state: watch::Sender<State>,
     totals: Arc<Totals>,
     tasks: JoinSet<()>,
-    pings: Pings,
+    asked: Asked,
     refusals: JoinSet<()>,
     /// When the path was lost, while it is.
     lost: Option<Instant>,
@@ -318,7 +318,7 @@ impl Actor {
                     self.admit_accepted(local);
                 }
                 Some((number, news)) = reports.recv() => self.on_report(number, news),
-                report = self.pings.next() => {
+                report = self.asked.next() => {
                     if let Some((number, news)) = report {
                         self.on_report(number, news);
                     }

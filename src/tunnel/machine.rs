@@ -12,7 +12,7 @@ mod due;
 mod news;
 
 /// Between two `/healthz` proofs of a path that works.
-const PROOF_INTERVAL: Duration = Duration::from_secs(120);
+const PROOF_INTERVAL: Duration = Duration::from_secs(180);
 /// Between two proofs while the gateway is slow.
 const PROOF_INTERVAL_SLOW: Duration = Duration::from_secs(5);
 /// How long a gateway may take to answer a proof.

@@ -110,7 +110,7 @@ impl Actor {
         if !is_quiet {
             path.link.attend();
         }
-        self.pings.push(Box::pin(async move {
+        self.asked.push(Box::pin(async move {
             let answered = timeout(PING_LIMIT, path.link.ping()).await;
             let rtt = answered.ok()?.ok()?;
             path.stop_listening();
@@ -120,19 +120,18 @@ impl Actor {
 
     pub(super) fn prove(&mut self, number: Number, probe: Probe) {
         let Some(Session::Up(path, _)) = self.sessions.get(&number) else { return };
-        let (path, news) = (Arc::clone(path), self.news.clone());
+        let path = Arc::clone(path);
         let (destination, pin) = (self.destination.clone(), self.pin);
-        self.tasks.spawn(async move {
+        self.asked.push(Box::pin(async move {
             let begun = clock();
-            let outcome = ask_gateway(&path, &destination, pin, probe).await;
-            let news_of_it = match outcome {
+            let news = match ask_gateway(&path, &destination, pin, probe).await {
                 Ok(()) => News::Proved { rtt: clock() - begun },
                 Err(Some(failure)) => News::NotProved(failure),
                 // The machine's own deadline or the session's end says the rest.
-                Err(None) => return,
+                Err(None) => return None,
             };
-            let _ended = news.send((number, news_of_it)).await;
-        });
+            Some((number, news))
+        }));
     }
 
     pub(super) fn drain(&mut self, number: Number) {

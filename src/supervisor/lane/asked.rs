@@ -1,4 +1,4 @@
-//! The pings of a lane that are under way.
+//! What a lane has asked its sessions and gateways: the pings and proofs that are under way.
 //!
 //! They are no tasks, and in none of the collections that wake whoever polls them once more: from
 //! one ping of an idle session to the next everything happens on one thread of the runtime, which
@@ -11,17 +11,17 @@ use std::{
 
 use super::super::{link::Later, path::Report};
 
-/// A ping: what it finds, or nothing if the session ended before.
-type Ping = Later<'static, Option<Report>>;
+/// A ping or a proof: what it finds, or nothing if something else says the rest.
+type Question = Later<'static, Option<Report>>;
 
-/// Some pings, rarely more than two.
+/// Some questions, rarely more than two.
 #[derive(Default)]
-pub(super) struct Pings(Vec<Ping>);
+pub(super) struct Asked(Vec<Question>);
 
-impl Pings {
-    /// Takes care of `ping` from the next [`next`](Self::next) on.
-    pub(super) fn push(&mut self, ping: Ping) {
-        self.0.push(ping);
+impl Asked {
+    /// Takes care of `question` from the next [`next`](Self::next) on.
+    pub(super) fn push(&mut self, question: Question) {
+        self.0.push(question);
     }
 
     /// Waits for the first one to end. May be dropped and called again.
@@ -31,7 +31,7 @@ impl Pings {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Report>> {
         let mut polled = self.0.iter_mut().enumerate();
-        let ended = polled.find_map(|(at, ping)| match ping.as_mut().poll(context) {
+        let ended = polled.find_map(|(at, question)| match question.as_mut().poll(context) {
             Poll::Ready(report) => Some((at, report)),
             Poll::Pending => None,
         });
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use crate::tunnel::{News, Number};
 
-    fn ping(number: u64) -> (oneshot::Sender<News>, Ping) {
+    fn ping(number: u64) -> (oneshot::Sender<News>, Question) {
         let (sender, receiver) = oneshot::channel();
         let ping = receiver.map(move |news| Some((Number(number), news.ok()?)));
         (sender, Box::pin(ping))
@@ -59,27 +59,27 @@ mod tests {
 
     #[tokio::test]
     async fn whichever_ends_first_is_told_first() {
-        let mut pings = Pings::default();
+        let mut asked = Asked::default();
         let (first, one) = ping(1);
         let (second, two) = ping(2);
-        pings.push(one);
-        pings.push(two);
-        assert!(poll!(Box::pin(pings.next())).is_pending());
+        asked.push(one);
+        asked.push(two);
+        assert!(poll!(Box::pin(asked.next())).is_pending());
         second.send(News::Found).unwrap();
-        assert_eq!(pings.next().await, Some((Number(2), News::Found)));
+        assert_eq!(asked.next().await, Some((Number(2), News::Found)));
         first.send(News::Pong { rtt: Duration::ZERO }).unwrap();
         let pong = News::Pong { rtt: Duration::ZERO };
-        assert_eq!(pings.next().await, Some((Number(1), pong)));
-        assert!(poll!(Box::pin(pings.next())).is_pending(), "nothing is under way");
+        assert_eq!(asked.next().await, Some((Number(1), pong)));
+        assert!(poll!(Box::pin(asked.next())).is_pending(), "nothing is under way");
     }
 
     #[tokio::test]
     async fn one_whose_session_ended_says_nothing() {
-        let mut pings = Pings::default();
+        let mut asked = Asked::default();
         let (gone, one) = ping(1);
-        pings.push(one);
+        asked.push(one);
         drop(gone);
-        assert_eq!(pings.next().await, None);
-        assert!(poll!(Box::pin(pings.next())).is_pending());
+        assert_eq!(asked.next().await, None);
+        assert!(poll!(Box::pin(asked.next())).is_pending());
     }
 }
