@@ -17,6 +17,8 @@ use std::{
 use serde_json::{Value, json};
 use support::{Home, OurGateway, Peer, Ran, ReferenceCli, ReferenceGateway, openclaw, present};
 
+/// More wrong secrets than any gateway hears out.
+const MOST_GUESSES: usize = 30;
 /// The longest head of a request.
 const MAX_HEAD: usize = 16 * 1024;
 
@@ -93,14 +95,59 @@ impl Story<'_> {
         self.configure(None);
         self.asks().exits(0);
 
-        // Taken back, it is forgotten.
-        let paired = (self.owner)(&["devices", "list"])["paired"].clone();
-        let device = asking.pointer("/0/deviceId").and_then(Value::as_str).expect("its device");
-        assert!(paired.to_string().contains(device), "{paired}");
-        (self.owner)(&["devices", "revoke", "--device", device, "--role", "operator"]);
+        // A neighbour who tries one wrong secret after the other shuts out the secret, not the token.
+        self.configure(Some(token));
+        let is_shut = (0..MOST_GUESSES).any(|turn| {
+            let guess = self.guesses(&format!("wrong-{turn}"));
+            assert_eq!(guess.code, 8, "{guess}");
+            guess.stdout.contains("AUTH_RATE_LIMITED")
+        });
+        assert!(is_shut, "nobody counts");
+        self.asks().exits(0);
+    }
+
+    /// A stranger's login on the same way, with `secret`.
+    fn guesses(&self, secret: &str) -> Ran {
+        let stranger = Home::new();
+        let file = stranger.write("secret", secret);
+        let url = format!("ws://127.0.0.1:{}", self.port);
+        let ran = openclaw(&stranger).args(["gateway", "call", "status", "--json", "--url", &url]);
+        ran.arg("--token-file").arg(file).limit(Duration::from_secs(40)).run()
+    }
+
+    /// The token is narrowed and then taken back: the gateway's secret still gets the laptop in.
+    fn loses(&self, token: &str) {
+        self.configure(Some(token));
+        let refused = self.asks().exits(8);
+        let asking = (self.owner)(&["devices", "list"])["pending"].clone();
+        let text = |key: &str| asking.pointer(key).and_then(Value::as_str).map(str::to_owned);
+        let request = text("/0/requestId").unwrap_or_else(|| panic!("nobody asks: {refused}"));
+        let device = text("/0/deviceId").expect("its device");
+        (self.owner)(&["devices", "approve", &request]);
+        self.asks().exits(0);
+        let named = ["--device", device.as_str(), "--role", "operator"];
+        let narrow = [&["devices", "rotate"], &named[..], &["--scope", "operator.read"]].concat();
+        (self.owner)(&narrow);
+        // The first login has the old token refused, and the next one what it was given instead, if
+        // that is too narrow.
+        for _ in 0..2 {
+            self.asks().exits(0);
+        }
+
+        let tokens = self.laptop.state().join("rs/device-tokens.json");
+        let read = || fs::read_to_string(&tokens).expect("the tokens");
+        let before = read();
+        (self.owner)(&[&["devices", "revoke"], &named[..]].concat());
+        self.configure(None);
         self.asks().exits(8);
-        let left = fs::read_to_string(&tokens).expect("the tokens");
-        assert_eq!(serde_json::from_str::<Value>(&left).expect("JSON"), json!({"ways": {}}));
+        assert_eq!(read(), before, "who refused it may have been anybody");
+        self.configure(Some(token));
+        self.asks().exits(8);
+        let asking = (self.owner)(&["devices", "list"])["pending"].clone();
+        let request = asking.pointer("/0/requestId").and_then(Value::as_str);
+        (self.owner)(&["devices", "approve", request.expect("it asks again")]);
+        self.asks().exits(0);
+        assert_ne!(read(), before, "the dead token is replaced");
     }
 }
 
@@ -115,6 +162,7 @@ fn the_reference_gateway_approves_our_device_and_takes_its_token() {
     let cli = ReferenceCli::through(reference.port());
     let owner = |words: &[&str]| cli.attempt(&[words, &["--json"]].concat()).exits(0).json();
     let port = proxy_to(reference.port());
+    Story { laptop: Home::new(), port, owner: &owner }.loses(ReferenceGateway::TOKEN);
     Story { laptop: Home::new(), port, owner: &owner }.tells(ReferenceGateway::TOKEN);
 }
 
@@ -128,5 +176,6 @@ fn our_gateway_approves_our_device_and_takes_its_token() {
         openclaw(&home).args(words).run().exits(0).json()
     };
     let port = proxy_to(gateway.port());
+    Story { laptop: Home::new(), port, owner: &owner }.loses(&gateway.token());
     Story { laptop: Home::new(), port, owner: &owner }.tells(&gateway.token());
 }

@@ -19,7 +19,7 @@ use crate::{
     control::Opened,
     problem::{Class, Problem},
     protocol::{
-        Challenge, Connect,
+        Challenge, Connect, detail,
         device::{Device, TextVersion, device_id, signed_text},
     },
     secret::Secret,
@@ -50,6 +50,48 @@ struct Tokens {
 /// What a token is bound to: the gateway's name or address, and what its transport proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Way(String);
+
+/// Who we say we are at a login, in the order in which it is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// The device whose token came on this way; without one, like `Anyone`.
+    Known,
+    /// Anyone who has the shared secret.
+    Anyone,
+    /// Our device, with the shared secret.
+    Device,
+}
+
+/// What a login shows.
+pub(super) struct Papers {
+    /// The secret.
+    pub(super) credential: Credential,
+    /// Who we are.
+    pub(super) device: Option<OwnDevice>,
+    /// What that was made of.
+    pub(super) offered: Offered,
+}
+
+/// What a login had to offer.
+#[derive(Debug, Default)]
+pub(super) struct Offered {
+    /// The way that was proved.
+    pub(super) way: Option<Way>,
+    /// Whether the device's token was offered, and the shared secret was not.
+    token: bool,
+    /// Whether there is a shared secret.
+    secret: bool,
+}
+
+/// What a login taught about our device's token, to be kept once the gateway is known to be the one
+/// that was meant.
+#[derive(Debug)]
+pub(super) struct News {
+    paths: Paths,
+    way: Way,
+    /// The token to keep; `None` forgets it.
+    token: Option<Secret>,
+}
 
 impl std::fmt::Debug for OwnDevice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -115,21 +157,9 @@ impl Way {
         Self(format!("{address}{pin}"))
     }
 
-    /// The token that came on this way, in place of `credential`.
-    pub(super) fn credential(
-        &self,
-        paths: &Paths,
-        credential: Credential,
-    ) -> Result<Credential, Problem> {
-        let token = Tokens::load(paths)?.ways.remove(&self.0);
-        Ok(match token {
-            Some(token) => Credential {
-                device_token: Some(token),
-                source: Source::Device,
-                ..Credential::default()
-            },
-            None => credential,
-        })
+    /// The token that came on this way.
+    pub(super) fn token(&self, paths: &Paths) -> Result<Option<Secret>, Problem> {
+        Ok(Tokens::load(paths)?.ways.remove(&self.0))
     }
 
     /// Keeps the token that came on this way; with `None`, forgets what did.
@@ -161,15 +191,82 @@ impl Tokens {
     }
 }
 
-/// Whether a device may get us in where we were refused without one. Blocks.
-pub(super) fn may_help(paths: &Paths, problem: &Problem) -> bool {
-    match problem.code.as_deref() {
-        Some("DEVICE_IDENTITY_REQUIRED") => true,
-        // A token of its own may do where the shared secret is missing or has changed.
-        Some("AUTH_TOKEN_MISSING" | "AUTH_TOKEN_MISMATCH" | "AUTH_REQUIRED") => {
-            Tokens::load(paths).is_ok_and(|tokens| !tokens.ways.is_empty())
+impl Who {
+    /// What is shown on `way` by one who has the shared secret `shared`. Blocks.
+    ///
+    /// A secret from the command line is meant: no token goes in its place. Files of the device that
+    /// cannot be read are an error only where the gateway wants the device.
+    pub(super) fn papers(
+        self,
+        paths: &Paths,
+        way: Option<Way>,
+        shared: Credential,
+    ) -> Result<Papers, Problem> {
+        let offered = Offered { way, token: false, secret: !shared.is_empty() };
+        let device = match self {
+            Self::Anyone => None,
+            Self::Device => Some(OwnDevice::load_or_make(paths)?),
+            Self::Known if shared.source == Source::Given => None,
+            Self::Known => match known(paths, offered.way.as_ref()) {
+                Ok(Some((device, token))) => {
+                    let credential = Credential {
+                        device_token: Some(token),
+                        source: Source::Device,
+                        ..Credential::default()
+                    };
+                    let offered = Offered { token: true, ..offered };
+                    return Ok(Papers { credential, device: Some(device), offered });
+                }
+                Ok(None) => None,
+                Err(problem) => {
+                    tracing::warn!(%problem, "the tokens of this device are left aside");
+                    None
+                }
+            },
+        };
+        Ok(Papers { credential: shared, device, offered })
+    }
+
+    /// Who to come as next, where a login that offered `offered` ended in `problem`, or without one
+    /// in being allowed nothing.
+    pub(super) fn next(self, offered: &Offered, problem: Option<&Problem>) -> Option<Self> {
+        let code = problem.and_then(|problem| problem.code.as_deref());
+        if offered.token {
+            let is_refused = problem.is_none_or(|problem| problem.class == Class::GatewayRefused);
+            // A token that is not taken any more is as good as none.
+            let may_help = offered.secret || code == Some(detail::DEVICE_TOKEN_MISMATCH);
+            return (is_refused && may_help).then_some(Self::Anyone);
         }
-        Some(_) | None => false,
+        let is_wanted = problem.is_none() || code == Some(detail::DEVICE_REQUIRED);
+        (self != Self::Device && is_wanted).then_some(Self::Device)
+    }
+}
+
+/// Our device and the token that came on `way`, if one did.
+fn known(paths: &Paths, way: Option<&Way>) -> Result<Option<(OwnDevice, Secret)>, Problem> {
+    let Some(way) = way else { return Ok(None) };
+    let Some(token) = way.token(paths)? else { return Ok(None) };
+    Ok(Some((OwnDevice::load_or_make(paths)?, token)))
+}
+
+impl News {
+    /// What a gateway on `way` taught by letting us in: the token that it gave, else that it no
+    /// longer takes the one of the way `lost`.
+    pub(super) fn of(
+        paths: &Paths,
+        way: Option<Way>,
+        token: Option<Secret>,
+        lost: Option<&Way>,
+    ) -> Option<Self> {
+        let way = way.filter(|way| token.is_some() || lost == Some(way))?;
+        Some(Self { paths: paths.clone(), way, token })
+    }
+
+    /// Writes it down. What cannot be written is a warning: the login has worked. Blocks.
+    pub(super) fn keep(&self) {
+        if let Err(problem) = self.way.keep(&self.paths, self.token.as_ref()) {
+            tracing::warn!(%problem, "the gateway's token for this device is not kept");
+        }
     }
 }
 
@@ -205,7 +302,8 @@ mod tests {
         let vps = way("vps", "SHA256:a", 1);
         vps.keep(&paths, Some(&Secret::new("token"))).unwrap();
         let shared = || Credential::new(Some(Secret::new("shared")), None, Source::Saved);
-        let found = |way: &Way| way.credential(&paths, shared()).unwrap();
+        let found =
+            |way: &Way| Who::Known.papers(&paths, Some(way.clone()), shared()).unwrap().credential;
         assert!(found(&vps).device_token.is_some_and(|token| token.matches("token")));
         assert!(found(&vps).token.is_none(), "the shared secret stays at home");
         for other in [way("vps", "SHA256:b", 1), way("vps", "SHA256:a", 2), way("x", "SHA256:a", 1)]
@@ -218,5 +316,51 @@ mod tests {
         vps.keep(&paths, None).unwrap();
         assert_eq!(found(&vps).source, Source::Saved);
         drop(home);
+    }
+    #[test]
+    fn a_refused_token_gives_way_to_the_shared_secret_and_that_to_the_device() {
+        let refused = |code: &str| Problem::new(Class::GatewayRefused, "no").code(code);
+        let offered = |token, secret| Offered { way: None, token, secret };
+        let next = |who: Who, offered: Offered, code| who.next(&offered, Some(&refused(code)));
+        let codes = ["AUTH_SCOPE_MISMATCH", "AUTH_RATE_LIMITED", "PAIRING_REQUIRED"];
+        for code in codes {
+            assert_eq!(next(Who::Known, offered(true, true), code), Some(Who::Anyone));
+            assert_eq!(next(Who::Known, offered(true, false), code), None, "there is no secret");
+            assert_eq!(next(Who::Anyone, offered(false, true), code), None);
+        }
+        let lost = "AUTH_DEVICE_TOKEN_MISMATCH";
+        assert_eq!(next(Who::Known, offered(true, false), lost), Some(Who::Anyone));
+        let wanted = "DEVICE_IDENTITY_REQUIRED";
+        for who in [Who::Known, Who::Anyone] {
+            assert_eq!(next(who, offered(false, true), wanted), Some(Who::Device));
+            assert_eq!(who.next(&offered(false, true), None), Some(Who::Device));
+        }
+        assert_eq!(next(Who::Device, offered(false, true), wanted), None, "it was shown");
+        assert_eq!(Who::Device.next(&offered(false, true), None), None);
+        let down = Problem::new(Class::GatewayDown, "gone");
+        assert_eq!(Who::Known.next(&offered(true, true), Some(&down)), None);
+    }
+
+    #[test]
+    fn a_secret_from_the_command_line_is_used_and_not_the_token() {
+        let (_home, paths) = Paths::temporary();
+        let way = Way::through("vps", &opened(Some("SHA256:a"), 1)).unwrap();
+        way.keep(&paths, Some(&Secret::new("token"))).unwrap();
+        let given = || Credential::new(Some(Secret::new("given")), None, Source::Given);
+        for who in [Who::Known, Who::Anyone, Who::Device] {
+            let papers = who.papers(&paths, Some(way.clone()), given()).unwrap();
+            assert_eq!(papers.credential.source, Source::Given, "{who:?}");
+            assert_eq!(papers.device.is_some(), who == Who::Device);
+        }
+    }
+
+    #[test]
+    fn tokens_that_cannot_be_read_do_not_lock_out_the_shared_secret() {
+        let (_home, paths) = Paths::temporary();
+        let way = Way::through("vps", &opened(Some("SHA256:a"), 1)).unwrap();
+        file::write(&Tokens::path(&paths), b"{ broken").unwrap();
+        let shared = Credential::new(Some(Secret::new("shared")), None, Source::Saved);
+        let papers = Who::Known.papers(&paths, Some(way), shared).unwrap();
+        assert_eq!(papers.credential.source, Source::Saved);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     time::{Instant, timeout_at},
 };
 
@@ -18,7 +18,7 @@ use super::{
     address::Host,
     cover::covered,
     credential,
-    device::{self, Way},
+    device::{News, Offered, Way, Who},
     own_certificate, target,
     tls::{self, NoTls, Trust},
 };
@@ -27,11 +27,9 @@ use crate::{
     control,
     plaintext::may_go_to,
     problem::{Class, Problem},
+    protocol::detail,
     secret::Secret,
 };
-
-/// The code of a device's token that the gateway does not take.
-const WRONG_TOKEN: &str = "AUTH_DEVICE_TOKEN_MISMATCH";
 
 /// Which gateway is meant, with what the files know of it.
 #[derive(Debug, Clone)]
@@ -52,6 +50,27 @@ struct Asks<'a> {
     device: Option<&'a OwnDevice>,
 }
 
+/// What a login goes through.
+enum Road {
+    /// A connection that is yet to be made.
+    Address(Address),
+    /// A stream of the supervisor's.
+    Remote(UnixStream, control::Bearer, control::Opened),
+}
+
+/// Why we were not let in, and with what.
+struct NotIn {
+    problem: Problem,
+    offered: Offered,
+}
+
+impl From<Problem> for NotIn {
+    /// Nothing was offered.
+    fn from(problem: Problem) -> Self {
+        Self { problem, offered: Offered::default() }
+    }
+}
+
 /// A gateway that let us in.
 #[derive(Debug)]
 pub(crate) struct Reached {
@@ -65,6 +84,10 @@ pub(crate) struct Reached {
     known: Option<(String, String)>,
     /// Whose supervision the conversation hangs on.
     bearer: Option<control::Bearer>,
+    /// What the login offered.
+    offered: Offered,
+    /// What it taught, kept only after [`verify`](Self::verify).
+    news: Option<News>,
 }
 
 impl Plan {
@@ -100,106 +123,99 @@ impl Plan {
         }
     }
 
-    /// Goes there and logs in, asking for `scopes`; all of it by `deadline`. A gateway that wants to
-    /// know who we are is told at the second try, and given a token of its own where it gave one.
+    /// Goes there and logs in, asking for `scopes`; all of it by `deadline`.
+    ///
+    /// The token that this gateway gave our device goes first: it has a count of failed logins of
+    /// its own, which nobody else can fill. Then comes the shared secret alone, and then our device
+    /// with it, where the gateway wants one. What the gateway gave is kept by
+    /// [`Reached::verify`].
     pub(crate) async fn reach(
         &self,
         scopes: &[&str],
         deadline: Instant,
     ) -> Result<Reached, Problem> {
-        match Box::pin(self.reach_as(None, scopes, deadline)).await {
-            Err(problem) if device::may_help(&self.paths, &problem) => {}
-            // OpenClaw's gateway lets a stranger in and lets it do nothing.
-            Ok(reached) if reached.may_nothing() && !scopes.is_empty() => {
-                reached.gateway.close().await;
-            }
-            outcome => return outcome,
-        }
-        tracing::debug!("the gateway wants a device");
-        let device = OwnDevice::load_or_make(&self.paths)?;
-        match Box::pin(self.reach_as(Some(&device), scopes, deadline)).await {
-            // The token is forgotten by now.
-            Err(problem) if problem.code.as_deref() == Some(WRONG_TOKEN) => {
-                Box::pin(self.reach_as(Some(&device), scopes, deadline)).await
-            }
-            outcome => outcome,
+        let (mut who, mut lost) = (Who::Known, None);
+        loop {
+            let outcome = Box::pin(self.reach_as(who, lost.as_ref(), scopes, deadline)).await;
+            let next = match outcome {
+                // OpenClaw's gateway lets a stranger in and lets it do nothing.
+                Ok(reached) if reached.may_nothing() && !scopes.is_empty() => {
+                    let Some(next) = who.next(&reached.offered, None) else { return Ok(reached) };
+                    reached.gateway.close().await;
+                    next
+                }
+                Ok(reached) => return Ok(reached),
+                Err(NotIn { problem, offered }) => {
+                    let Some(next) = who.next(&offered, Some(&problem)) else {
+                        return Err(problem);
+                    };
+                    if problem.code.as_deref() == Some(detail::DEVICE_TOKEN_MISMATCH) {
+                        lost = offered.way;
+                    }
+                    next
+                }
+            };
+            tracing::debug!(?who, ?next, "the gateway wants somebody else");
+            who = next;
         }
     }
 
     async fn reach_as(
         &self,
-        device: Option<&OwnDevice>,
+        who: Who,
+        lost: Option<&Way>,
         scopes: &[&str],
         deadline: Instant,
-    ) -> Result<Reached, Problem> {
+    ) -> Result<Reached, NotIn> {
         let start = Instant::now();
-        let mut way = None;
-        let own = |way: &Option<Way>, credential| match (way, device) {
-            (Some(way), Some(_)) => way.credential(&self.paths, credential),
-            _ => Ok(credential),
-        };
-        let name = self.target.place.to_string();
-        let mut carried = None;
-        let reached = match &self.target.place {
-            Place::Local { port, .. } => {
-                let address = self.local(*port)?;
-                let credential = self.credential(None)?;
-                let asks = Asks { credential: &credential, scopes, device };
-                (self.log_in_at(&address, asks, deadline).await, credential.source)
-            }
-            Place::Address(address) => {
-                // Nothing that is saved goes to an address that came from elsewhere.
-                way = (self.target.rule == Rule::Configured).then(|| Way::to(address));
-                let credential = own(&way, self.credential(None)?)?;
-                let asks = Asks { credential: &credential, scopes, device };
-                (self.log_in_at(address, asks, deadline).await, credential.source)
-            }
-            Place::Remote(remote) => {
-                let limit = deadline.saturating_duration_since(start);
-                let (stream, bearer, opened) =
-                    control::open(&self.paths.endpoint(), remote, control::Edition::Kept, limit)
-                        .await?;
-                way = Way::through(remote, &opened);
-                let credential = own(&way, self.credential(Some(&opened))?)?;
-                let (pin, port) = (opened.tls_fingerprint, opened.remote_port);
-                let url = format!("ws://127.0.0.1:{port}");
-                let (credential, source) = (&credential, credential.source);
-                let login = Login { url: &url, name: &name, credential, scopes, device };
-                let outcome = match covered(stream, pin, port, deadline).await {
-                    Ok(stream) => Gateway::log_in(stream, login, deadline).await,
-                    Err(problem) => Err(problem),
-                };
-                let gateway = match outcome {
-                    Ok(gateway) => Ok(gateway),
+        let (road, shared, way) = self.road(deadline).await?;
+        let papers = who.papers(&self.paths, way, shared)?;
+        let (source, offered) = (papers.credential.source, papers.offered);
+        let device = papers.device.as_ref();
+        let asks = Asks { credential: &papers.credential, scopes, device };
+        let (outcome, bearer) = match road {
+            Road::Address(address) => (self.log_in_at(&address, asks, deadline).await, None),
+            Road::Remote(stream, bearer, opened) => {
+                let outcome = match self.log_in_through(stream, &opened, asks, deadline).await {
                     Err(problem) => Err(bearer.explain(problem).await),
+                    outcome => outcome,
                 };
-                carried = Some(bearer);
-                (gateway, source)
+                (outcome, Some(bearer))
             }
         };
-        let (gateway, source) = reached;
-        if let Some(way) = way.filter(|_| device.is_some()) {
-            self.learn(&way, &gateway)?;
-        }
-        let gateway = gateway.map_err(|problem| self.advise(problem))?;
+        let gateway = match outcome {
+            Ok(gateway) => gateway,
+            Err(problem) => return Err(NotIn { problem: self.advise(problem), offered }),
+        };
         let known = match (&self.target.place, self.saved()?.and_then(|saved| saved.gateway)) {
             (Place::Remote(name), Some(id)) => Some((name.clone(), id)),
             _ => None,
         };
-        Ok(Reached { gateway, source, took: start.elapsed(), known, bearer: carried })
+        let token = device.and_then(|_| gateway.hello.auth.device_token.clone());
+        let news = News::of(&self.paths, offered.way.clone(), token, lost);
+        Ok(Reached { gateway, source, took: start.elapsed(), known, bearer, offered, news })
     }
 
-    /// Keeps the token that the gateway gave our device, and forgets one that it no longer takes.
-    fn learn(&self, way: &Way, outcome: &Result<Gateway, Problem>) -> Result<(), Problem> {
-        match outcome {
-            Ok(gateway) => match &gateway.hello.auth.device_token {
-                Some(token) => way.keep(&self.paths, Some(token)),
-                None => Ok(()),
-            },
-            Err(problem) if problem.code.as_deref() == Some(WRONG_TOKEN) => {
-                way.keep(&self.paths, None)
+    /// What leads there, the shared secret for it, and what a device's token is bound to.
+    async fn road(&self, deadline: Instant) -> Result<(Road, Credential, Option<Way>), Problem> {
+        match &self.target.place {
+            Place::Local { port, .. } => {
+                Ok((Road::Address(self.local(*port)?), self.credential(None)?, None))
             }
-            Err(_) => Ok(()),
+            Place::Address(address) => {
+                // Nothing that is saved goes to an address that came from elsewhere.
+                let way = (self.target.rule == Rule::Configured).then(|| Way::to(address));
+                Ok((Road::Address(address.clone()), self.credential(None)?, way))
+            }
+            Place::Remote(remote) => {
+                let limit = deadline.saturating_duration_since(Instant::now());
+                let (stream, bearer, opened) =
+                    control::open(&self.paths.endpoint(), remote, control::Edition::Kept, limit)
+                        .await?;
+                let way = Way::through(remote, &opened);
+                let credential = self.credential(Some(&opened))?;
+                Ok((Road::Remote(stream, bearer, opened), credential, way))
+            }
         }
     }
 
@@ -211,6 +227,21 @@ impl Plan {
         } else {
             Address::local(port)
         }
+    }
+
+    async fn log_in_through(
+        &self,
+        stream: UnixStream,
+        opened: &control::Opened,
+        asks: Asks<'_>,
+        deadline: Instant,
+    ) -> Result<Gateway, Problem> {
+        let port = opened.remote_port;
+        let (url, name) = (format!("ws://127.0.0.1:{port}"), self.target.place.to_string());
+        let Asks { credential, scopes, device } = asks;
+        let login = Login { url: &url, name: &name, credential, scopes, device };
+        let stream = covered(stream, opened.tls_fingerprint, port, deadline).await?;
+        Gateway::log_in(stream, login, deadline).await
     }
 
     async fn log_in_at(
@@ -307,6 +338,12 @@ impl Reached {
         self.gateway.hello.auth.scopes.is_empty()
     }
 
+    fn learn(&self) {
+        if let Some(news) = &self.news {
+            news.keep();
+        }
+    }
+
     /// [Calls](Gateway::call) `method`; a supervisor that goes away meanwhile is an error of its
     /// own, with the code [`control::SUPERVISOR_GONE`].
     pub(crate) async fn call(
@@ -330,16 +367,23 @@ impl Reached {
     }
 
     /// Compares the gateway's identity with the one that answered at this remote before; sends
-    /// nothing where there is nothing to compare.
+    /// nothing where there is nothing to compare. Only then is a token kept, or forgotten: another
+    /// program behind the same port must not take the good one away.
     pub(crate) async fn verify(&self, patience: Duration) -> Result<(), Problem> {
-        let Some((name, known)) = &self.known else { return Ok(()) };
+        let Some((name, known)) = &self.known else {
+            self.learn();
+            return Ok(());
+        };
         let identity = match self.gateway.identity(patience).await {
             Ok(identity) => identity,
             Err(problem) => return Err(self.explain(problem).await),
         };
         match identity {
-            Some(id) if id == *known => Ok(()),
-            // Too old to tell.
+            Some(id) if id == *known => {
+                self.learn();
+                Ok(())
+            }
+            // Too old to tell, and nothing to learn from.
             None => Ok(()),
             Some(_) => Err(Problem::new(
                 Class::GatewayRefused,
@@ -429,212 +473,5 @@ async fn dial(address: &Address, deadline: Instant) -> io::Result<TcpStream> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-    use tokio::net::{UnixListener, UnixStream};
-
-    use super::{
-        super::{READ, session::tests::Far},
-        *,
-    };
-    use crate::config::{Bound, Remote};
-
-    const PATIENCE: Duration = Duration::from_secs(10);
-
-    fn write(paths: &Paths, text: &str) {
-        file::write(&paths.config, text.as_bytes()).unwrap();
-    }
-
-    fn plan(paths: &Paths, asked: &Asked) -> Result<Plan, Problem> {
-        Plan::make_in(paths, asked, Credential::default(), &Surroundings::default())
-    }
-
-    #[test]
-    fn a_url_from_the_command_line_needs_no_files() {
-        let (_home, paths) = Paths::temporary();
-        write(&paths, "{ broken");
-        let asked = Asked {
-            url: Some("ws://127.0.0.1:1".to_owned()),
-            with_credential: true,
-            ..Asked::default()
-        };
-        plan(&paths, &asked).unwrap();
-        assert_eq!(plan(&paths, &Asked::default()).unwrap_err().class, Class::Config);
-    }
-
-    #[tokio::test]
-    async fn a_port_without_a_listener_says_how_to_start_a_gateway() {
-        let (_home, paths) = Paths::temporary();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let plan = plan(&paths, &Asked { port: Some(port), ..Asked::default() }).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        let problem = plan.reach(READ, deadline).await.unwrap_err();
-        assert_eq!(problem.class, Class::GatewayDown);
-        assert_eq!(problem.fix.unwrap(), format!("openclaw gateway run --port {port}"));
-    }
-
-    /// A home with the remote `vps`, its saved token bound to host key `SHA256:a`, and a scripted
-    /// supervisor.
-    fn home_with_remote() -> (tempfile::TempDir, Paths, UnixListener) {
-        let (home, paths) = Paths::temporary();
-        Remotes::update(&paths, |remotes| {
-            let remote = Remote { local_port: 18789, ..Remote::new("me@vps") };
-            remotes.remotes.insert("vps".to_owned(), remote);
-            remotes.default = Some("vps".to_owned());
-            Ok(())
-        })
-        .unwrap();
-        Credentials::update(&paths, |credentials| {
-            let credential = config::Credential {
-                token: Some(Secret::new("hunter2")),
-                password: None,
-                bound: Some(Bound { host_key: "SHA256:a".to_owned(), remote_port: 18789 }),
-                gateway: Some("gateway-1".to_owned()),
-            };
-            credentials.remotes.insert("vps".to_owned(), credential);
-            Ok(())
-        })
-        .unwrap();
-        let supervisor = UnixListener::bind(&paths.socket).unwrap();
-        (home, paths, supervisor)
-    }
-
-    /// Answers one `open` with what the transport proved; the stream follows.
-    async fn open_once(supervisor: &UnixListener, host_key: &str) -> UnixStream {
-        let mut stream = greet(supervisor).await;
-        let call: control::Call = control::read(&mut stream).await.unwrap();
-        assert!(matches!(call.request, control::Request::Open { name, .. } if name == "vps"));
-        let opened = control::Opened {
-            host_key: Some(host_key.to_owned()),
-            remote_port: 18789,
-            tls_fingerprint: None,
-        };
-        control::write(&mut stream, &control::Reply::Opened(opened)).await.unwrap();
-        stream
-    }
-
-    /// The next command's connection, greeted.
-    async fn greet(supervisor: &UnixListener) -> UnixStream {
-        let (mut stream, _) = supervisor.accept().await.unwrap();
-        let greeting = crate::meeting::Greeting {
-            version: control::VERSION,
-            pid: 1,
-            program: env!("CARGO_PKG_VERSION").to_owned(),
-            replaced: false,
-            foreground: false,
-        };
-        control::write(&mut stream, &greeting).await.unwrap();
-        stream
-    }
-
-    #[tokio::test]
-    async fn a_remote_gets_its_saved_secret_and_nothing_else_does() {
-        let (_home, paths, supervisor) = home_with_remote();
-        let plan = plan(&paths, &Asked::default()).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        let far = async {
-            let mut far = Far::accept(open_once(&supervisor, "SHA256:a").await).await;
-            let token = far.admit().await.params.unwrap()["auth"]["token"].clone();
-            let request = far.hear().await.unwrap();
-            far.answer(&request.id, &json!({"deviceId": "gateway-1"})).await;
-            token
-        };
-        let near = async {
-            let reached = plan.reach(READ, deadline).await.unwrap();
-            reached.verify(PATIENCE).await.unwrap();
-            reached.source
-        };
-        let (source, token) = tokio::join!(near, far);
-        assert_eq!((source, token), (Source::Saved, json!("hunter2")));
-    }
-
-    #[tokio::test]
-    async fn a_supervisor_that_goes_away_is_no_missing_gateway() {
-        for is_gone in [true, false] {
-            let (_home, paths, supervisor) = home_with_remote();
-            let plan = plan(&paths, &Asked::default()).unwrap();
-            let deadline = Instant::now() + PATIENCE;
-            let (reached, mut far) = tokio::join!(plan.reach(READ, deadline), async {
-                let mut far = Far::accept(open_once(&supervisor, "SHA256:a").await).await;
-                far.admit().await;
-                far
-            });
-            let reached = reached.unwrap();
-            let end = async {
-                far.hear().await.unwrap();
-                drop(far);
-                if is_gone {
-                    drop(supervisor);
-                } else {
-                    greet(&supervisor).await;
-                }
-            };
-            let (outcome, ()) = tokio::join!(reached.call("health", None, PATIENCE), end);
-            let problem = outcome.unwrap_err();
-            let told = problem.code.as_deref() == Some(control::SUPERVISOR_GONE);
-            assert_eq!(told, is_gone, "{problem}");
-            let class = if is_gone { Class::Internal } else { Class::GatewayDown };
-            assert_eq!(problem.class, class);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_secret_that_was_changed_meanwhile_is_read_again() {
-        let (_home, paths, supervisor) = home_with_remote();
-        let plan = plan(&paths, &Asked::default()).unwrap();
-        let mut sent = Vec::new();
-        for secret in ["hunter2", "hunter3"] {
-            Credentials::update(&paths, |credentials| {
-                let saved = credentials.remotes.get_mut("vps").unwrap();
-                saved.token = Some(Secret::new(secret));
-                Ok(())
-            })
-            .unwrap();
-            let deadline = Instant::now() + PATIENCE;
-            let far = async {
-                let mut far = Far::accept(open_once(&supervisor, "SHA256:a").await).await;
-                far.admit().await.params.unwrap()["auth"]["token"].clone()
-            };
-            let (reached, token) = tokio::join!(plan.reach(READ, deadline), far);
-            reached.unwrap();
-            sent.push(token);
-        }
-        assert_eq!(sent, [json!("hunter2"), json!("hunter3")]);
-    }
-
-    #[tokio::test]
-    async fn sends_nothing_to_another_host() {
-        let (_home, paths, supervisor) = home_with_remote();
-        let plan = plan(&paths, &Asked::default()).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        let far = async {
-            let mut stream = open_once(&supervisor, "SHA256:b").await;
-            let mut heard = Vec::new();
-            tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut heard).await.unwrap();
-            heard
-        };
-        let (outcome, heard) = tokio::join!(plan.reach(READ, deadline), far);
-        assert_eq!(outcome.unwrap_err().class, Class::HostKey);
-        assert!(heard.is_empty());
-    }
-
-    #[tokio::test]
-    async fn another_gateway_at_the_same_remote_is_refused() {
-        let (_home, paths, supervisor) = home_with_remote();
-        let plan = plan(&paths, &Asked::default()).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        let far = async {
-            let mut far = Far::accept(open_once(&supervisor, "SHA256:a").await).await;
-            far.admit().await;
-            let request = far.hear().await.unwrap();
-            far.answer(&request.id, &json!({"deviceId": "gateway-2"})).await;
-        };
-        let near = async {
-            let reached = plan.reach(READ, deadline).await.unwrap();
-            reached.verify(PATIENCE).await.unwrap_err()
-        };
-        let (problem, ()) = tokio::join!(near, far);
-        assert_eq!(problem.class, Class::GatewayRefused);
-        assert_eq!(problem.code.as_deref(), Some("GATEWAY_IDENTITY_CHANGED"));
-    }
-}
+#[path = "reach_tests.rs"]
+mod tests;

@@ -42,9 +42,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Far<S> {
     }
 
     pub(in crate::client) async fn admit(&mut self) -> Request {
+        self.admit_with(None).await
+    }
+
+    /// Admits the client, and gives its device a token.
+    pub(in crate::client) async fn admit_with(&mut self, device_token: Option<&str>) -> Request {
         let request = self.hear().await.unwrap();
         assert_eq!(request.method, "connect");
-        self.answer(&request.id, &hello()).await;
+        let mut hello = hello();
+        if let Some(token) = device_token {
+            hello["auth"]["deviceToken"] = json!(token);
+        }
+        self.answer(&request.id, &hello).await;
+        request
+    }
+
+    /// Refuses the login, for the reason `code`.
+    pub(in crate::client) async fn refuse(&mut self, code: &str) -> Request {
+        let request = self.hear().await.unwrap();
+        assert_eq!(request.method, "connect");
+        self.say(&json!({"type": "res", "id": request.id, "ok": false, "error": {
+            "code": "INVALID_REQUEST", "message": "no", "details": {"code": code}}}))
+            .await;
         request
     }
 }

@@ -143,19 +143,19 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "gateway.auth.rateLimit.maxAttempts",
-        Number(1, 1_000_000),
+        Number(1, 1_000),
         Restart,
         "Wrong secrets within the window until the lockout.",
     ),
     key(
         "gateway.auth.rateLimit.windowMs",
-        Number(0, MONTH_MS),
+        Number(1_000, MONTH_MS),
         Restart,
         "How long a wrong secret counts, milliseconds.",
     ),
     key(
         "gateway.auth.rateLimit.lockoutMs",
-        Number(0, MONTH_MS),
+        Number(1_000, MONTH_MS),
         Restart,
         "How long a lockout lasts, milliseconds.",
     ),

@@ -142,6 +142,8 @@ mod tests {
             ("{gateway: {auth: {token: 1}}}", false),
             ("{gateway: []}", false),
             ("{gateway: {trustedProxies: 'x'}}", false),
+            ("{gateway: {auth: {rateLimit: {windowMs: 0}}}}", false),
+            ("{gateway: {auth: {rateLimit: {windowMs: 1000, maxAttempts: 1000}}}}", true),
         ] {
             let value = crate::config::parse_json5(text).unwrap();
             assert_eq!(schema.is_valid(&value), is_right, "{text}");

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     ingress::{Door, NoUser, Word},
     settings::Guard,
-    throttle::Culprit,
+    throttle::{Culprit, Wrong},
 };
 use crate::{
     protocol::{
@@ -158,8 +158,8 @@ pub(super) struct Refusal {
     pub(super) error: Box<ErrorShape>,
     /// The WebSocket close code.
     pub(super) close: u16,
-    /// Whether it was a wrong secret, which counts against the peer.
-    pub(super) is_wrong_secret: bool,
+    /// The secrets that were compared and were wrong, which count against the peer.
+    pub(super) wrong: Vec<Wrong>,
     /// Against whom, once that is known.
     pub(super) culprit: Option<Culprit>,
 }
@@ -168,7 +168,12 @@ impl Refusal {
     /// A refusal that counts against nobody.
     pub(super) fn new(error: impl Into<Box<ErrorShape>>) -> Self {
         let error = error.into();
-        Self { error, close: close::POLICY, is_wrong_secret: false, culprit: None }
+        Self { error, close: close::POLICY, wrong: Vec::new(), culprit: None }
+    }
+
+    /// The same of a client that was refused `before` and tried something else.
+    pub(super) fn after(self, before: Self) -> Self {
+        Self { wrong: [before.wrong, self.wrong].concat(), ..self }
     }
 }
 
@@ -363,8 +368,8 @@ pub(super) fn rate_limited(left: Duration) -> Refusal {
 /// Compares the secret that came with the gateway's; the mode picks the field to read first.
 pub(super) fn check_secret(connect: &Connect, guard: &Guard) -> Result<(), Refusal> {
     let auth = connect.auth.as_ref();
-    let token = auth.and_then(|auth| auth.token.as_ref());
-    let password = auth.and_then(|auth| auth.password.as_ref());
+    let token = auth.and_then(|auth| auth.token.as_ref()).map(|text| (text, Wrong::Token));
+    let password = auth.and_then(|auth| auth.password.as_ref()).map(|text| (text, Wrong::Password));
     let (word, expected, offered) = match guard {
         Guard::Open => return Ok(()),
         Guard::Token(expected) => ("token", Some(expected), token.or(password)),
@@ -377,17 +382,18 @@ pub(super) fn check_secret(connect: &Connect, guard: &Guard) -> Result<(), Refus
     let has_own = auth.is_some_and(|auth| auth.device_token.is_some());
     let is_same = |expected: &Secret, offered: &Secret| expected.matches(offered.expose());
     match (expected, offered) {
-        (Some(expected), Some(offered)) if is_same(expected, offered) => Ok(()),
+        (Some(expected), Some((offered, _))) if is_same(expected, offered) => Ok(()),
         // A device may have a token of its own, as long as it has not tried that as well.
-        (_, Some(_)) if connect.device.is_some() && word == "token" && !has_own => {
-            Err(unauthorized(word, "mismatch", "retry_with_device_token"))
+        (_, Some((_, wrong))) if connect.device.is_some() && word == "token" && !has_own => {
+            Err(unauthorized(word, Some(wrong), "retry_with_device_token"))
         }
-        (_, Some(_)) => Err(unauthorized(word, "mismatch", "update_auth_credentials")),
-        (_, None) => Err(unauthorized(word, "missing", "update_auth_configuration")),
+        (_, Some((_, wrong))) => Err(unauthorized(word, Some(wrong), "update_auth_credentials")),
+        (_, None) => Err(unauthorized(word, None, "update_auth_configuration")),
     }
 }
 
-fn unauthorized(word: &str, flaw: &str, next: &str) -> Refusal {
+fn unauthorized(word: &str, wrong: Option<Wrong>, next: &str) -> Refusal {
+    let flaw = if wrong.is_some() { "mismatch" } else { "missing" };
     let code = match (word, flaw) {
         ("token", "mismatch") => detail::TOKEN_MISMATCH,
         ("token", _) => detail::TOKEN_MISSING,
@@ -400,7 +406,7 @@ fn unauthorized(word: &str, flaw: &str, next: &str) -> Refusal {
             "canRetryWithDeviceToken": next == "retry_with_device_token",
             "recommendedNextStep": next,
         }));
-    Refusal { is_wrong_secret: flaw == "mismatch", ..Refusal::new(error) }
+    Refusal { wrong: Vec::from_iter(wrong), ..Refusal::new(error) }
 }
 
 /// Somebody must approve; says who asks, for what, and under which id.
@@ -467,7 +473,7 @@ pub(super) fn wrong_device_token() -> Refusal {
         "code": detail::DEVICE_TOKEN_MISMATCH, "authReason": "device_token_mismatch",
         "canRetryWithDeviceToken": false, "recommendedNextStep": "update_auth_credentials",
     }));
-    Refusal { is_wrong_secret: true, ..Refusal::new(error) }
+    Refusal { wrong: vec![Wrong::DeviceToken], ..Refusal::new(error) }
 }
 
 /// The token is right and holds less than what is asked for.
@@ -488,7 +494,7 @@ pub(super) fn wrong_setup_code() -> Refusal {
         "code": detail::SETUP_CODE_INVALID, "authReason": "bootstrap_token_invalid",
         "canRetryWithDeviceToken": false, "recommendedNextStep": "review_auth_configuration",
     }));
-    Refusal { is_wrong_secret: true, ..Refusal::new(error) }
+    Refusal { wrong: vec![Wrong::Code], ..Refusal::new(error) }
 }
 
 /// The shared secret stands for every scope; a client gets those of them that it asks for.
@@ -567,7 +573,7 @@ mod tests {
     fn says_what_is_wrong_with_a_secret() {
         let peer = PeerInfo::loopback();
         let wrong = decide(&json!({"auth": {"token": "no"}}), &token(), &peer).unwrap_err();
-        assert!(wrong.is_wrong_secret);
+        assert_eq!(wrong.wrong, [Wrong::Token]);
         assert_eq!(
             serde_json::to_value(&wrong.error).unwrap(),
             json!({"code": "INVALID_REQUEST", "message": "unauthorized: gateway token mismatch",
@@ -576,7 +582,7 @@ mod tests {
                     "recommendedNextStep": "update_auth_credentials"}})
         );
         let missing = decide(&json!({"auth": null}), &token(), &peer);
-        assert!(!missing.clone().unwrap_err().is_wrong_secret);
+        assert_eq!(missing.clone().unwrap_err().wrong, []);
         assert_eq!(code_of(missing), "AUTH_TOKEN_MISSING");
         let guard = Guard::Password(Secret::new("p"));
         assert_eq!(code_of(decide(&json!({}), &guard, &peer)), "AUTH_PASSWORD_MISMATCH");

@@ -237,25 +237,19 @@ where
 
     /// Holds back the answer to a wrong secret that looks like guessing.
     async fn slowed(&self, connect: &Connect, refusal: Refusal, peer: &PeerInfo) -> Refusal {
-        if !refusal.is_wrong_secret {
-            return refusal;
-        }
-        let auth = connect.auth.as_ref();
-        let secret = auth.and_then(|auth| {
-            let shared = auth.token.as_ref().or(auth.password.as_ref());
-            let own = auth.device_token.as_ref().or(auth.bootstrap_token.as_ref());
-            shared.or(own)
-        });
-        let secret = secret.map(|secret| secret.expose()).unwrap_or_default();
         let culprit = refusal.culprit.clone();
-        let culprit = culprit.unwrap_or_else(|| Culprit::at(peer, With::of(connect)));
-        match self.shared.failed(&culprit, secret) {
-            Verdict::Answer => refusal,
-            Verdict::Shut(time) => {
+        let culprit = culprit.unwrap_or_else(|| Culprit::at(peer, With::Shared));
+        let verdicts = refusal
+            .wrong
+            .iter()
+            .map(|wrong| self.shared.failed(&culprit.trying(wrong.with()), wrong.text(connect)));
+        match verdicts.max() {
+            None | Some(Verdict::Answer) => refusal,
+            Some(Verdict::Shut(time)) => {
                 tracing::warn!(seconds = time.as_secs(), "too many wrong secrets; shut out");
                 admission::rate_limited(time)
             }
-            Verdict::Slow(delay) => {
+            Some(Verdict::Slow(delay)) => {
                 tokio::select! {
                     () = sleep(delay) => {}
                     () = self.stop.cancelled() => {}

@@ -181,18 +181,14 @@ fn by_proxy(
     PeerInfo { address: client.unwrap_or(peer.address), word, cap, ..peer }
 }
 
-/// The scopes that a trusted proxy leaves its user; none for a header that is empty or unknown.
+/// The scopes that a trusted proxy leaves its user; none for a header that is empty, unknown or no
+/// text, or that stands there twice: one of the two may be the client's own.
 fn cap(headers: &HeaderMap) -> Option<Vec<Scope>> {
-    if !headers.contains_key(SCOPES) {
-        return None;
-    }
-    let lines = headers.get_all(SCOPES).iter().filter_map(|line| line.to_str().ok());
-    Some(
-        lines
-            .flat_map(|line| line.split(','))
-            .filter_map(|word| Scope::parse(word.trim()))
-            .collect(),
-    )
+    let mut lines = headers.get_all(SCOPES).iter();
+    let line = lines.next()?;
+    let text = if lines.next().is_none() { line.to_str().ok() } else { None };
+    let words = text.unwrap_or_default().split(',');
+    Some(words.filter_map(|word| Scope::parse(word.trim())).collect())
 }
 
 /// The user whom a trusted proxy names.
@@ -246,18 +242,24 @@ fn by_tailscale(headers: &HeaderMap, peer: PeerInfo) -> PeerInfo {
 }
 
 /// Whom a trusted proxy speaks for: the last address of the chain that is none of the proxies;
-/// `None` where the chain is broken or ends on this machine.
+/// `None` where the chain is broken after it or ends on this machine. What stands before it is the
+/// client's own, and nothing that it writes there matters.
 fn client(ways: &Ways, headers: &HeaderMap) -> Option<IpAddr> {
-    let mut chain = Vec::new();
-    for line in headers.get_all("x-forwarded-for") {
-        for part in line.to_str().ok()?.split(',') {
-            chain.push(address(part)?);
+    let lines = headers.get_all("x-forwarded-for");
+    let mut chain =
+        lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    let is_stranger = |client: &IpAddr| !is_among(&ways.proxies, *client);
+    let client = if ways.allow_real_ip && !headers.contains_key("x-forwarded-for") {
+        address(&value(headers, "x-real-ip")?).filter(is_stranger)?
+    } else {
+        loop {
+            let part = std::str::from_utf8(chain.next()?).ok()?;
+            let client = address(part)?;
+            if is_stranger(&client) {
+                break client;
+            }
         }
-    }
-    if chain.is_empty() && ways.allow_real_ip {
-        chain.push(address(&value(headers, "x-real-ip")?)?);
-    }
-    let client = chain.into_iter().rev().find(|address| !is_among(&ways.proxies, *address))?;
+    };
     (!client.is_loopback() && !client.is_unspecified()).then_some(client)
 }
 
@@ -356,6 +358,16 @@ mod tests {
         assert_eq!(caps("10.0.0.1", ""), Some(Vec::new()));
         assert_eq!(caps("10.0.0.1", "operator.everything"), Some(Vec::new()));
         assert_eq!(caps("192.0.2.1", "operator.read"), None);
+        // The client's own line beside the proxy's widens nothing, nor does one that is no text.
+        let line = (SCOPES, "operator.read");
+        let twice = headers(&[&GOOD[..], &[line, (SCOPES, "operator.admin")]].concat());
+        let mut binary = headers(&GOOD);
+        let text = header::HeaderValue::from_bytes(b"operator.read,\xff").unwrap();
+        binary.insert(SCOPES, text);
+        for headers in [twice, binary] {
+            let arrived = arrival(&ways(), &headers, &from("10.0.0.1"), |_| Some(false));
+            assert_eq!(arrived.cap, Some(Vec::new()), "{headers:?}");
+        }
         let arrived = arrival(&ways(), &headers(&GOOD), &from("10.0.0.1"), |_| Some(false));
         assert_eq!(arrived.cap, None);
     }
@@ -424,12 +436,20 @@ mod tests {
             ("::1", None),
             ("127.0.0.2", None),
             ("10.0.0.7", None),
-            ("nonsense, 203.0.113.9", None),
+            ("nonsense, 203.0.113.9", Some("203.0.113.9")),
+            ("x,, 203.0.113.9, 10.0.0.7", Some("203.0.113.9")),
             ("203.0.113.9, unknown", None),
+            ("203.0.113.9, unknown, 10.0.0.7", None),
             ("", None),
         ] {
             assert_eq!(client(&[("x-forwarded-for", chain)]).as_deref(), expected, "{chain}");
         }
+        let lines = [("x-forwarded-for", "nonsense"), ("x-forwarded-for", "203.0.113.9")];
+        assert_eq!(client(&lines).as_deref(), Some("203.0.113.9"));
+        let mut binary = headers(&[]);
+        let line = header::HeaderValue::from_bytes(b"\xff, 203.0.113.9").unwrap();
+        binary.insert("x-forwarded-for", line);
+        assert!(ends(&ways, &binary).is_some());
         assert_eq!(client(&[("x-real-ip", "203.0.113.9")]), None);
         let with_fallback = Ways { allow_real_ip: true, ..ways.clone() };
         let real = headers(&[("x-real-ip", "203.0.113.9")]);

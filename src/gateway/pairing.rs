@@ -1,6 +1,6 @@
 //! Lets a client in with what the store knows of its device, or files its request to be paired.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use serde_json::json;
 
@@ -10,6 +10,7 @@ use super::{
     device_token::{digest, is_token_of},
     ingress::Word,
     methods::device::{as_request, tell_resolved},
+    settings::Guard,
     tailscale::Unverified,
     throttle::{Culprit, With},
 };
@@ -45,22 +46,50 @@ pub(super) async fn admit(
     nonce: &str,
     now: u64,
 ) -> Result<Admission, Refusal> {
-    let mut culprit = Culprit::at(peer, With::of(connect));
+    let mut culprit = Culprit::at(peer, With::Shared);
     let outcome = decide(shared, connect, (peer, &mut culprit), nonce, now).await;
     outcome.map_err(|refusal| Refusal { culprit: Some(culprit), ..refusal })
 }
 
-/// What the client proves; Tailscale's word is asked for where it counts and no secret came.
-async fn shown(shared: &Shared, connect: &Connect, peer: &PeerInfo) -> Result<Proof, Refusal> {
-    let shown = admission::check(connect, &shared.live().guard, peer);
-    let Word::Tailscale(login) = &peer.word else { return shown };
+/// Whether it offers something to be compared with the gateway's secret.
+fn has_shared(connect: &Connect) -> bool {
     let auth = connect.auth.as_ref();
-    let has_secret = auth.is_some_and(|auth| auth.token.is_some() || auth.password.is_some());
-    if shown.is_ok() || has_secret || !shared.ways.allow_tailscale {
+    auth.is_some_and(|auth| auth.token.is_some() || auth.password.is_some())
+}
+
+/// How long nothing of the client is compared with the gateway's secret; no matter to whom a trusted
+/// proxy names, since nothing of his is compared anyway.
+fn shut_out(
+    shared: &Shared,
+    connect: &Connect,
+    peer: &PeerInfo,
+    culprit: &Culprit,
+) -> Option<Duration> {
+    let is_named = matches!((&shared.live().guard, &peer.word), (Guard::Proxy(_), Word::User(_)));
+    let is_compared = has_shared(connect) && !is_named;
+    shared.shut_out(&culprit.trying(With::Shared)).filter(|_| is_compared)
+}
+
+/// What the client proves; Tailscale's word is asked for where it counts and no secret came, or
+/// none that is heard. `shut` is for how long that is.
+async fn shown(
+    shared: &Shared,
+    connect: &Connect,
+    peer: &PeerInfo,
+    shut: Option<Duration>,
+) -> Result<Proof, Refusal> {
+    let shown = match shut {
+        Some(left) => Err(admission::rate_limited(left)),
+        None => admission::check(connect, &shared.live().guard, peer),
+    };
+    let Word::Tailscale(login) = &peer.word else { return shown };
+    let is_compared = has_shared(connect) && shut.is_none();
+    if shown.is_ok() || is_compared || !shared.ways.allow_tailscale {
         return shown;
     }
     match shared.whois.verify(peer.address, login).await {
         Ok(()) => Ok(Proof::User),
+        Err(_) if shut.is_some() => shown,
         Err(Unverified::Unknown) => {
             Err(admission::unverified(detail::TAILSCALE_WHOIS_FAILED, "tailscale_whois_failed"))
         }
@@ -94,15 +123,17 @@ async fn decide(
     if let Some(paired) = &paired {
         *culprit = culprit.clone().device(&paired.id);
     }
-    if let Some(left) = shared.shut_out(culprit).filter(|_| connect.auth.is_some()) {
-        return Err(admission::rate_limited(left));
-    }
-    let (proof, code) = match (shown(shared, connect, peer).await, &claim.device) {
+    let shut = shut_out(shared, connect, peer, culprit);
+    let (proof, code) = match (shown(shared, connect, peer, shut).await, &claim.device) {
         (Ok(proof), _) => (proof, None),
-        (Err(refusal), None) => return Err(refusal),
-        (Err(refusal), Some(device)) => {
+        (Err(refusal), Some(device)) if shut.is_none() => {
+            if let Some(left) = own_shut_out(shared, connect, culprit) {
+                // The gateway's secret was compared all the same, and counts.
+                return Err(admission::rate_limited(left).after(refusal));
+            }
             prove(shared, connect, &claim, device, paired.as_ref(), refusal, now).await?
         }
+        (Err(refusal), _) => return Err(refusal),
     };
     let verdict = admission::judge(&claim, proof, paired.as_ref(), peer, shared.live().pair_local)?;
     let in_as = |scopes, device_token| Admission {
@@ -141,6 +172,15 @@ async fn decide(
     }
 }
 
+/// How long what the client offers as a device's own token or as a setup code is not compared.
+fn own_shut_out(shared: &Shared, connect: &Connect, culprit: &Culprit) -> Option<Duration> {
+    let auth = connect.auth.as_ref()?;
+    let token = auth.device_token.as_ref().map(|_| With::DeviceToken);
+    let code = auth.bootstrap_token.as_ref().map(|_| With::Code);
+    let kinds = token.into_iter().chain(code);
+    kinds.filter_map(|with| shared.shut_out(&culprit.trying(with))).max()
+}
+
 /// What a device proves without the gateway's secret: its own token, or a setup code.
 async fn prove(
     shared: &Shared,
@@ -159,7 +199,8 @@ async fn prove(
         if grant.is_some_and(|grant| is_token_of(&grant.token_digest, token.expose())) {
             return Ok((Proof::Token, None));
         }
-        return Err(if is_explicit { admission::wrong_device_token() } else { refusal });
+        let own = admission::wrong_device_token;
+        return Err(if is_explicit { own().after(refusal) } else { refusal });
     }
     if let Some(token) = &auth.bootstrap_token {
         let devices = shared.store.devices();
@@ -169,7 +210,7 @@ async fn prove(
             Some(code) if claim.role == Role::Node && claim.wanted().is_empty() => {
                 Ok((Proof::Code, Some(code)))
             }
-            Some(_) | None => Err(admission::wrong_setup_code()),
+            Some(_) | None => Err(admission::wrong_setup_code().after(refusal)),
         };
     }
     Err(refusal)

@@ -16,6 +16,8 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 
+use url::{Host, Url};
+
 use super::admission::PeerInfo;
 use crate::{config::RateLimit, protocol::Connect};
 
@@ -28,8 +30,8 @@ const MAX_CULPRITS: usize = 1_024;
 /// Secrets remembered of a culprit, beside the limit.
 const MAX_SECRETS: usize = 64;
 
-/// What to do with a failed attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What to do with a failed attempt, the mildest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
     /// Answer now.
     Answer,
@@ -52,7 +54,7 @@ pub(super) struct Culprit {
 enum Who {
     /// An address; of IPv6 the network of one subscriber.
     Address(IpAddr),
-    /// A web page in a browser of this machine, by its origin.
+    /// A web page in a browser of this machine, by the host of its origin.
     Page(String),
     /// A paired device that signed.
     Device(String),
@@ -69,17 +71,38 @@ pub(super) enum With {
     Code,
 }
 
-impl With {
-    /// What a `connect` offers.
-    pub(super) fn of(connect: &Connect) -> Self {
-        let auth = connect.auth.as_ref();
-        if auth.is_some_and(|auth| auth.device_token.is_some()) {
-            Self::DeviceToken
-        } else if auth.is_some_and(|auth| auth.bootstrap_token.is_some()) {
-            Self::Code
-        } else {
-            Self::Shared
+/// A secret that was compared and was wrong, by the field of `connect.auth` that it came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// `token`, compared with the gateway's secret.
+    Token,
+    /// `password`, compared with the gateway's secret.
+    Password,
+    /// `deviceToken`.
+    DeviceToken,
+    /// `bootstrapToken`.
+    Code,
+}
+
+impl Wrong {
+    /// What it was tried as.
+    pub(super) fn with(self) -> With {
+        match self {
+            Self::Token | Self::Password => With::Shared,
+            Self::DeviceToken => With::DeviceToken,
+            Self::Code => With::Code,
         }
+    }
+
+    /// Its text in the `connect` that brought it.
+    pub(super) fn text(self, connect: &Connect) -> &str {
+        let secret = connect.auth.as_ref().and_then(|auth| match self {
+            Self::Token => auth.token.as_ref(),
+            Self::Password => auth.password.as_ref(),
+            Self::DeviceToken => auth.device_token.as_ref(),
+            Self::Code => auth.bootstrap_token.as_ref(),
+        });
+        secret.map(|secret| secret.expose()).unwrap_or_default()
     }
 }
 
@@ -88,7 +111,8 @@ impl Culprit {
     pub(super) fn at(peer: &PeerInfo, with: With) -> Self {
         let address = peer.address.to_canonical();
         let who = match &peer.origin {
-            Some(origin) if address.is_loopback() => Who::Page(origin.to_ascii_lowercase()),
+            // Behind a proxy on this machine everybody may claim any origin.
+            Some(origin) if peer.is_direct_loopback() => Who::Page(page(origin)),
             Some(_) | None => Who::Address(subscriber(address)),
         };
         Self { who, with, is_here: peer.is_direct_loopback() && peer.origin.is_none() }
@@ -97,6 +121,23 @@ impl Culprit {
     /// The same, known as the paired device whose key signed.
     pub(super) fn device(self, id: &str) -> Self {
         Self { who: Who::Device(id.to_owned()), ..self }
+    }
+
+    /// The same, trying it with something else.
+    pub(super) fn trying(&self, with: With) -> Self {
+        Self { with, ..self.clone() }
+    }
+}
+
+/// The host of an origin. A page may choose the port and the name of this machine, so they are one;
+/// other hosts are those of the configuration.
+fn page(origin: &str) -> String {
+    let url = Url::parse(origin).ok();
+    match url.as_ref().and_then(Url::host) {
+        Some(Host::Domain(name)) => name.to_ascii_lowercase(),
+        Some(Host::Ipv4(address)) if !address.is_loopback() => address.to_string(),
+        Some(Host::Ipv6(address)) if !address.is_loopback() => address.to_string(),
+        Some(Host::Ipv4(_) | Host::Ipv6(_)) | None => "localhost".to_owned(),
     }
 }
 
@@ -161,14 +202,16 @@ impl Throttle {
         });
         failures.latest = now;
         let is_known = failures.secrets.contains_key(&digest);
-        if !is_known && failures.secrets.len() >= MAX_SECRETS.max(limit.attempts) {
-            return Verdict::Slow(DELAY);
+        // One more than can be remembered is a guess all the same.
+        let is_beyond = !is_known && failures.secrets.len() >= MAX_SECRETS.max(limit.attempts);
+        let mut is_stubborn = false;
+        if !is_beyond {
+            let (seen, repeats) = failures.secrets.entry(digest).or_insert((now, 0));
+            *seen = now;
+            *repeats += 1;
+            is_stubborn = *repeats > FREE_REPEATS;
         }
-        let (seen, repeats) = failures.secrets.entry(digest).or_insert((now, 0));
-        *seen = now;
-        *repeats += 1;
-        let is_stubborn = *repeats > FREE_REPEATS;
-        let guesses = failures.secrets.len();
+        let guesses = failures.secrets.len() + usize::from(is_beyond);
         if !is_known && guesses >= limit.attempts && !is_exempt && !limit.lockout.is_zero() {
             failures.shut = Some(now + limit.lockout);
             return Verdict::Shut(limit.lockout);
@@ -262,9 +305,42 @@ mod tests {
             Culprit::at(&PeerInfo { origin, ..PeerInfo::loopback() }, With::Shared)
         };
         guesses(&mut throttle, &page("http://localhost:3000"), now);
-        assert!(throttle.shut_out(&page("http://LOCALHOST:3000"), now).is_some());
-        assert_eq!(throttle.shut_out(&page("http://localhost:4000"), now), None);
+        for here in
+            ["http://LOCALHOST:4000", "http://127.0.0.1:1", "https://127.9.9.9", "http://[::1]"]
+        {
+            assert!(throttle.shut_out(&page(here), now).is_some(), "{here}");
+        }
+        assert_eq!(throttle.shut_out(&page("https://control.example.com"), now), None);
         assert_eq!(throttle.shut_out(&at("127.0.0.1"), now), None);
+    }
+
+    #[test]
+    fn who_comes_through_a_proxy_on_this_machine_is_one_whatever_page_he_claims_to_be() {
+        let page = |origin: &str| {
+            let origin = Some(origin.to_owned());
+            let peer = PeerInfo { origin, is_forwarded: true, ..PeerInfo::loopback() };
+            Culprit::at(&peer, With::Shared)
+        };
+        assert_eq!(page("http://127.0.0.1:1"), page("https://control.example.com"));
+        assert_ne!(
+            page("http://127.0.0.1:1"),
+            at("127.0.0.1"),
+            "programs are not shut out with him"
+        );
+    }
+
+    #[test]
+    fn a_guesser_who_comes_again_after_each_lockout_is_shut_out_again_however_long() {
+        let lockout = Duration::from_secs(1);
+        let window = Duration::from_secs(3_600);
+        let limit = RateLimit { lockout, window, attempts: 2, ..RateLimit::default() };
+        let (mut throttle, now) = (Throttle::new(limit), Instant::now());
+        for guess in 1..200_u32 {
+            let verdict =
+                throttle.failed(&at("192.0.2.1"), &guess.to_string(), now + lockout * guess);
+            let expected = if guess < 2 { Verdict::Answer } else { Verdict::Shut(lockout) };
+            assert_eq!(verdict, expected, "{guess}");
+        }
     }
 
     #[test]

@@ -10,8 +10,12 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{Section, Walk};
 
-/// The longest time that a rate limit may name.
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// The shortest time that a rate limit may name, milliseconds: with less it would limit nothing.
+const SHORTEST_MS: u64 = 1_000;
+/// The longest, milliseconds: thirty days.
+const LONGEST_MS: u64 = 30 * 24 * 3_600 * 1_000;
+/// The most attempts that a rate limit may name; each is remembered.
+const MOST_ATTEMPTS: u64 = 1_000;
 
 /// `gateway.tls`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,11 +138,9 @@ pub(super) fn proxy_auth(walk: &mut Walk<'_>, section: &mut Section) -> Option<P
 
 pub(super) fn rate_limit(walk: &mut Walk<'_>, section: &mut Section) -> RateLimit {
     let usual = RateLimit::default();
-    let attempts = walk.number(section, "maxAttempts", 1, 1_000_000);
-    let mut time = |key| {
-        let longest = u64::try_from(LONGEST.as_millis()).unwrap_or(u64::MAX);
-        walk.number(section, key, 0, longest).map(Duration::from_millis)
-    };
+    let attempts = walk.number(section, "maxAttempts", 1, MOST_ATTEMPTS);
+    let mut time =
+        |key| walk.number(section, key, SHORTEST_MS, LONGEST_MS).map(Duration::from_millis);
     let (window, lockout) = (time("windowMs"), time("lockoutMs"));
     RateLimit {
         attempts: attempts.map_or(usual.attempts, |n| usize::try_from(n).unwrap_or(usize::MAX)),
@@ -188,7 +190,41 @@ fn network(text: &str) -> Option<IpNet> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
+
+    use super::{
+        super::{Review, World},
+        *,
+    };
+
+    #[test]
+    fn a_limit_that_would_limit_nothing_is_an_issue_at_its_key() {
+        let find = |_: &Path, name: &str| Err(format!("cannot read {name}"));
+        let world = World { variable: &|_| None, find: &find };
+        let issues = |key: &str, value: u64| {
+            let text = format!("{{gateway: {{auth: {{rateLimit: {{{key}: {value}}}}}}}}}");
+            let issues = Review::of(&text, Path::new("openclaw.json"), &world).issues;
+            issues.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        for (key, value, is_right) in [
+            ("windowMs", 0, false),
+            ("windowMs", 999, false),
+            ("windowMs", 1_000, true),
+            ("lockoutMs", 0, false),
+            ("lockoutMs", 1_000, true),
+            ("lockoutMs", LONGEST_MS, true),
+            ("lockoutMs", LONGEST_MS + 1, false),
+            ("maxAttempts", 0, false),
+            ("maxAttempts", 1, true),
+            ("maxAttempts", 1_000, true),
+            ("maxAttempts", 1_001, false),
+        ] {
+            let found = issues(key, value);
+            let path = format!("gateway.auth.rateLimit.{key}");
+            assert_eq!(found.is_empty(), is_right, "{key} {value}: {found}");
+            assert!(is_right || found.contains(&path), "{found}");
+        }
+    }
 
     #[test]
     fn ranges_are_parsed_and_a_mapped_one_is_the_range_in_it() {

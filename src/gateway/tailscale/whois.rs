@@ -66,6 +66,12 @@ impl Whois {
         }
     }
 
+    /// Knows `login` at `address`, as if the daemon had said so.
+    #[cfg(test)]
+    pub(in crate::gateway) fn learn(&self, address: IpAddr, login: &str) {
+        self.remember(address, Some(login.to_owned()));
+    }
+
     async fn ask(&self, address: IpAddr) -> Option<String> {
         let _room = self.room.acquire().await.ok()?;
         let answer = ask(&self.program, &["whois", "--json", &address.to_string()]).await;

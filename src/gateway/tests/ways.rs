@@ -6,8 +6,9 @@ use super::{devices::Machine, *};
 use crate::{
     config::RateLimit,
     gateway::{
-        ingress::{ProxyRules, Ways},
+        ingress::{Door, ProxyRules, Ways},
         settings::Guard,
+        throttle::{Culprit, With},
     },
 };
 
@@ -197,6 +198,110 @@ async fn a_page_that_guesses_on_loopback_is_shut_out_and_programs_are_not() {
     let found = details(&lab, PeerInfo::loopback(), &page, &json!({})).await;
     assert_eq!(found["code"], "AUTH_RATE_LIMITED");
     lab.admitted().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_port_in_each_guess_is_no_other_page_directly_or_through_a_proxy() {
+    for forwarded in [None, Some(("x-forwarded-for", "x"))] {
+        let lab = limited(RateLimit { attempts: 3, ..RateLimit::default() });
+        for guess in 0..4 {
+            let (host, origin) = (
+                format!("127.0.0.1:{}", 4000 + guess),
+                format!("http://127.0.0.1:{}", 4000 + guess),
+            );
+            let mut headers = vec![("host", host.as_str()), ("origin", origin.as_str())];
+            headers.extend(forwarded);
+            let wrong = json!({"auth": {"token": format!("guess {guess}")}});
+            let found = details(&lab, PeerInfo::loopback(), &headers, &wrong).await;
+            let code = if guess < 2 { "AUTH_TOKEN_MISMATCH" } else { "AUTH_RATE_LIMITED" };
+            assert_eq!(found["code"], code, "{guess} {forwarded:?}");
+        }
+        lab.admitted().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_guesser_sends_beside_his_guess_does_not_choose_its_counter() {
+    let host = [("host", "127.0.0.1:18789")];
+    let far = || from("198.51.100.7");
+    // Guesses at the gateway's secret, each with something else beside it.
+    let lab = limited(RateLimit { attempts: 3, ..RateLimit::default() });
+    for (guess, beside) in ["deviceToken", "bootstrapToken", "password", "token"].iter().enumerate()
+    {
+        let mut auth = json!({*beside: "beside"});
+        auth["token"] = json!(format!("guess {guess}"));
+        let found = details(&lab, far(), &host, &json!({"auth": auth})).await;
+        let code = if guess < 2 { "AUTH_TOKEN_MISMATCH" } else { "AUTH_RATE_LIMITED" };
+        assert_eq!(found["code"], code, "{guess} {beside}");
+    }
+    // Guesses at a device's token, with the same wrong secret beside them.
+    let lab = limited(RateLimit { attempts: 3, ..RateLimit::default() });
+    let machine = Machine::new(1);
+    for guess in 0..4 {
+        let auth = json!({"token": "no", "deviceToken": format!("guess {guess}")});
+        let auth = json!({"auth": auth});
+        let (client, answer) = machine.knocks_from(&lab, far(), &host, &auth).await;
+        let code = if guess < 2 { "AUTH_DEVICE_TOKEN_MISMATCH" } else { "AUTH_RATE_LIMITED" };
+        assert_eq!(answer["error"]["details"]["code"], code, "{guess}");
+        client.closed().await;
+    }
+    // The gateway's secret was guessed at once, so it opens yet.
+    let right = json!({"auth": {"token": TOKEN}});
+    let found = details(&lab, far(), &host, &right).await;
+    assert_eq!(found["code"], "DEVICE_IDENTITY_REQUIRED");
+    // Nor does a counter that is full hide guesses from another.
+    for guess in ["one", "two"] {
+        let auth = json!({"auth": {"token": guess, "deviceToken": "any"}});
+        let (client, _) = machine.knocks_from(&lab, far(), &host, &auth).await;
+        client.closed().await;
+    }
+    let found = details(&lab, far(), &host, &right).await;
+    assert_eq!(found["code"], "AUTH_RATE_LIMITED");
+}
+
+/// Guesses until whoever is there is shut out.
+fn shut_out(lab: &Lab, address: &str) {
+    for with in [With::Shared, With::DeviceToken] {
+        let culprit = Culprit::at(&PeerInfo { is_forwarded: true, ..from(address) }, with);
+        for guess in 0..RateLimit::default().attempts {
+            lab.shared.failed(&culprit, &guess.to_string());
+        }
+        assert!(lab.shared.shut_out(&culprit).is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_named_by_proxy_or_tailscale_is_not_shut_out_for_secrets_sent_as_well() {
+    let auths = [json!({"token": "old"}), json!({"deviceToken": "old"})];
+    let lab = behind_proxy(None);
+    shut_out(&lab, "203.0.113.9");
+    for auth in &auths {
+        let found = details(&lab, from(PROXY), &PROXIED, &json!({"auth": auth})).await;
+        assert_eq!(found["code"], "DEVICE_IDENTITY_REQUIRED", "{auth}");
+    }
+    let mut lab = Lab::new();
+    Arc::get_mut(&mut lab.shared).unwrap().ways.allow_tailscale = true;
+    let served = |user: &'static str| {
+        [
+            ("host", "127.0.0.1:18789"),
+            ("x-forwarded-for", "100.64.0.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "box.tail.ts.net"),
+            ("tailscale-user-login", user),
+        ]
+    };
+    let door = || PeerInfo { door: Door::Serve, ..PeerInfo::loopback() };
+    shut_out(&lab, "100.64.0.9");
+    lab.shared.whois.learn("100.64.0.9".parse().unwrap(), "me@example.com");
+    for auth in &auths {
+        let auth = json!({"auth": auth});
+        let found = details(&lab, door(), &served("me@example.com"), &auth).await;
+        assert_eq!(found["code"], "DEVICE_IDENTITY_REQUIRED", "{auth}");
+    }
+    // Whom Tailscale does not bear out is, even with the right secret.
+    let right = json!({"auth": {"token": TOKEN}});
+    let found = details(&lab, door(), &served("eve@example.com"), &right).await;
+    assert_eq!(found["code"], "AUTH_RATE_LIMITED");
 }
 
 #[tokio::test(start_paused = true)]
