@@ -324,7 +324,7 @@ mod tests {
         for elsewhere in [
             Asked { remote: text("vps"), ..asked.clone() },
             Asked { port: Some(9), ..asked.clone() },
-            Asked { local_gateway: true, ..asked.clone() },
+            Asked { local_gateway: true, ..asked },
         ] {
             assert_eq!(chosen(&elsewhere).unwrap_err().class, Class::Usage);
         }
