@@ -830,7 +830,7 @@ fn a_gateway_that_is_down_is_asked_again_without_a_new_login() {
 fn a_slow_gateway_is_no_reason_to_dial_again() {
     let mut sim = live();
     let mut asked = 0;
-    for _ in 0..80 {
+    for _ in 0..120 {
         let actions = sim.pass_answering(ms(2000));
         asked += actions.iter().filter(|a| matches!(a, Action::Prove(..))).count();
     }
