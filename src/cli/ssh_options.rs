@@ -63,7 +63,7 @@ pub(super) struct Arguments {
     /// Forget a key that was unlocked: the next login asks for its passphrase again
     #[arg(long)]
     pub(super) no_remember: bool,
-    /// Ask an idle server for a sign of life every 30 s instead of every 7: for a radio or a battery;
+    /// Ask an idle server for a sign of life every 30 s instead of about every 5: for a battery;
     /// a link that dies unnoticed is then found out later, though at once when somebody comes
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) low_power: Option<bool>,
