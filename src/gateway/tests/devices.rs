@@ -282,16 +282,22 @@ async fn who_was_removed_and_takes_nothing_is_closed_all_the_same() {
     assert_eq!(lab.shared.hub.count(), 1);
 }
 
+/// Has `admin` approve the machine as a node; what it then connects with.
+async fn approved_node(lab: &Lab, machine: &Machine, admin: &mut Client) -> Value {
+    let secret = node(&json!({"token": TOKEN}));
+    let (_, details) = machine.is_refused(lab, &secret).await;
+    admin.frame().await;
+    let approve = json!({"requestId": details["requestId"]});
+    admin.call("device.pair.approve", approve).await;
+    secret
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_removed_while_it_comes_in_does_not_get_in() {
     let lab = Lab::new();
     let machine = Machine::new(1);
     let mut admin = administrator(&lab).await;
-    let secret = node(&json!({"token": TOKEN}));
-    let (_, details) = machine.is_refused(&lab, &secret).await;
-    admin.frame().await;
-    let approve = json!({"requestId": details["requestId"]});
-    admin.call("device.pair.approve", approve).await;
+    let secret = approved_node(&lab, &machine, &mut admin).await;
     admin.frame().await;
     // Everything that has to do with the nodes' records waits, as while the disk is slow.
     let busy = lab.shared.nodes.busy().await;
@@ -321,11 +327,7 @@ async fn a_removal_comes_to_its_end_though_the_caller_leaves() {
     let lab = Lab::new();
     let machine = Machine::new(1);
     let mut admin = administrator(&lab).await;
-    let secret = node(&json!({"token": TOKEN}));
-    let (_, details) = machine.is_refused(&lab, &secret).await;
-    admin.frame().await;
-    let approve = json!({"requestId": details["requestId"]});
-    admin.call("device.pair.approve", approve).await;
+    let secret = approved_node(&lab, &machine, &mut admin).await;
     let (_client, answer) = machine.knocks(&lab, &secret).await;
     assert_eq!(answer["ok"], true, "{answer}");
     let list = administrator(&lab).await.call("node.pair.list", json!({})).await;
