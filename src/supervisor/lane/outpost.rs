@@ -365,8 +365,10 @@ async fn see(
     let through = Destination::loopback(at.port().unwrap_or_default());
     match timeout(PROBE_LIMIT, link.open(&through)).await {
         Ok(Ok(stream)) => {
-            // Whoever has the place without our certificate is somebody else.
-            let stream = cover(stream, pin).await.map_err(|_| NotSeen::Elsewhere)?;
+            let stream = cover(stream, pin).await.map_err(|why| match why.is_somebody_else() {
+                true => NotSeen::Elsewhere,
+                false => not_through(at).into(),
+            })?;
             match client::healthz(stream, PROBE_LIMIT).await {
                 Ok(()) => Ok((ProofKind::Gateway, clock() - begun)),
                 Err(NotAnswered::NotAGateway(_)) => Err(NotSeen::Elsewhere),
