@@ -383,7 +383,7 @@ impl Actor {
         let missed: Vec<_> = paths.filter(|path| path.has_missed()).cloned().collect();
         for path in missed {
             self.step(Event::News(path.number, News::Parked(path.is_clogged())));
-            if path.streams() == 0 {
+            if path.is_empty() {
                 self.step(Event::News(path.number, News::Empty));
             }
         }
