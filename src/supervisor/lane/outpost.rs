@@ -393,4 +393,4 @@ async fn see(
 
 #[cfg(test)]
 #[path = "outpost_tests.rs"]
-mod tests;
+pub(super) mod tests;

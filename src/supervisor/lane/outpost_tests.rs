@@ -27,14 +27,14 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server, and a lane that may go to it.
-struct Bench {
+pub(in crate::supervisor::lane) struct Bench {
     _folder: tempfile::TempDir,
     server: Embedded,
-    dialer: Arc<dyn crate::supervisor::link::Dial>,
+    pub(in crate::supervisor::lane) dialer: Arc<dyn crate::supervisor::link::Dial>,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(in crate::supervisor::lane) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let key = generate_client_key(FilePath::new(&at("key"))).unwrap();
