@@ -619,6 +619,11 @@ fn program() -> io::Result<PathBuf> {
     Ok(installed.unwrap_or_else(|| PathBuf::from("/proc/self/exe")))
 }
 
+/// How many heaps glibc keeps (`man 3 mallopt`, `M_ARENA_MAX`). With one for each thread, what
+/// sessions and their helper threads leave behind is spread over all of them, and memory creeps up
+/// with every reconnect for days.
+pub(crate) const ARENAS: &str = "MALLOC_ARENA_MAX";
+
 /// Starts the supervisor and connects once it says that it listens.
 ///
 /// Of two that start at once one gives way; its starter finds the other's socket.
@@ -632,6 +637,9 @@ async fn launch(endpoint: &Endpoint) -> Result<UnixStream, Problem> {
     }
     for variable in NOT_INHERITED {
         command.env_remove(variable);
+    }
+    if std::env::var_os(ARENAS).is_none() {
+        command.env(ARENAS, "1");
     }
     // Relative to our folder, which is not the supervisor's.
     for variable in FOLDERS {
