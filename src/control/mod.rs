@@ -6,6 +6,8 @@
 mod connection;
 mod endpoint;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod launch;
 mod message;
 
