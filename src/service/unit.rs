@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::Path};
 
 use super::{Part, Service, Starter, Work, seal::seal};
-use crate::control::ARENAS;
+use crate::control::ALLOCATOR;
 
 /// Exit codes after which another start of a supervisor would fail in the same way: a person must act
 /// (login, host key, forward), or the configuration is wrong.
@@ -155,7 +155,8 @@ fn command(service: &Service) -> Result<String, String> {
         text.push_str(&format!("Environment={}\n", quoted(&format!("{name}={value}"))?));
     }
     if service.work.part() == Part::Remotes {
-        text.push_str(&format!("Environment={ARENAS}=1\n"));
+        let (variable, value) = ALLOCATOR;
+        text.push_str(&format!("Environment={variable}={value}\n"));
     }
     text.push_str(&format!("ExecStart={}", quoted(program(&service.program)?)?));
     for word in service.arguments() {
