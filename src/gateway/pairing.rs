@@ -13,11 +13,12 @@ use super::{
     settings::Guard,
     tailscale::Unverified,
     throttle::{Culprit, With},
+    upgrades::End,
 };
 use crate::{
     protocol::{Connect, ErrorShape, Role, Scope, detail, event},
     secret::Secret,
-    store::{self, About, Asked, Device, Filed, Grant, SetupCode},
+    store::{self, About, Asked, Device, Filed, Grant, Request, SetupCode},
 };
 
 /// How long a client waits for a database that is busy, milliseconds.
@@ -162,7 +163,13 @@ async fn decide(
         (Verdict::Pair, Some(device)) => {
             let asked = asked(device);
             let paired = pair(shared, asked.clone(), code.as_ref(), now).await?;
-            tell_resolved(shared, &uuid::Uuid::new_v4().to_string(), &paired.id, "approved", now);
+            tell_resolved(
+                shared,
+                &uuid::Uuid::new_v4().to_string(),
+                &paired.id,
+                End::Approved,
+                now,
+            );
             Ok(in_as(asked.scopes, token_of(shared, &paired, claim.role)))
         }
         (Verdict::Ask(reason), Some(device)) => {
@@ -237,6 +244,32 @@ async fn pair(
     Ok(paired)
 }
 
+/// Files a request, and tells approvers of it; an error frame where there is no room.
+pub(super) async fn file(
+    shared: &Shared,
+    asked: Asked,
+    now: u64,
+) -> Result<Request, Box<ErrorShape>> {
+    let id = uuid::Uuid::new_v4().to_string();
+    let filed = shared.store.devices().ask(id, asked, now).await;
+    match filed.map_err(|error| unstored(&error).error)? {
+        Filed::New(request, superseded) => {
+            for gone in superseded {
+                tell_resolved(shared, &gone.id, &gone.asked.device_id, End::Rejected, now);
+            }
+            shared.hub.tell(event::DEVICE_PAIR_REQUESTED, &as_request(&request));
+            tracing::info!(request = request.id, role = %request.asked.role, "a device asks");
+            Ok(request)
+        }
+        Filed::Known(request) => Ok(request),
+        Filed::Full => Err(ErrorShape::unavailable(
+            "too many devices wait to be paired; on the gateway's machine: openclaw devices list",
+            60_000,
+        )
+        .into()),
+    }
+}
+
 /// Files a request; the refusal that says so.
 async fn ask(
     shared: &Shared,
@@ -245,26 +278,7 @@ async fn ask(
     paired: Option<&Device>,
     now: u64,
 ) -> Result<Refusal, Refusal> {
-    let id = uuid::Uuid::new_v4().to_string();
-    let filed =
-        shared.store.devices().ask(id, asked, now).await.map_err(|error| unstored(&error))?;
-    let request = match filed {
-        Filed::New(request, superseded) => {
-            for gone in superseded {
-                tell_resolved(shared, &gone.id, &gone.asked.device_id, "rejected", now);
-            }
-            shared.hub.tell(event::DEVICE_PAIR_REQUESTED, &as_request(&request));
-            tracing::info!(request = request.id, role = %request.asked.role, "a device asks");
-            request
-        }
-        Filed::Known(request) => request,
-        Filed::Full => {
-            return Err(Refusal::new(ErrorShape::unavailable(
-                "too many devices wait to be paired; on the gateway's machine: openclaw devices list",
-                60_000,
-            )));
-        }
-    };
+    let request = file(shared, asked, now).await.map_err(Refusal::new)?;
     Ok(admission::pairing_required(&request, reason, paired))
 }
 
@@ -274,7 +288,7 @@ fn live(device: &Device, role: Role) -> Option<&Grant> {
 }
 
 /// The token that a device has; `None` if it was made with a key that is gone.
-fn token_of(shared: &Shared, device: &Device, role: Role) -> Option<Secret> {
+pub(super) fn token_of(shared: &Shared, device: &Device, role: Role) -> Option<Secret> {
     let grant = live(device, role)?;
     let token = shared.mint.token(&device.id, role, &grant.serial);
     is_token_of(&grant.token_digest, token.expose()).then_some(token)

@@ -201,6 +201,7 @@ impl Running {
         self.accepting.cancel();
         while self.listeners.join_next().await.is_some() {}
         self.shared.nodes.stop();
+        self.shared.upgrades.stop();
         self.stop.cancel();
         self.clients.tracker.close();
         self.shared.finishing.close();

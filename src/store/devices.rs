@@ -63,6 +63,8 @@ pub(crate) struct Request {
     pub(crate) is_repair: bool,
     /// When it asked, milliseconds since 1970.
     pub(crate) at: u64,
+    /// Until when somebody may decide.
+    pub(crate) expires_at: u64,
 }
 
 /// A request as it now lies there.
@@ -493,7 +495,8 @@ fn file(db: &Connection, id: String, asked: Asked, now: u64) -> rusqlite::Result
             "UPDATE device_request SET expires_at = ?2 WHERE id = ?1",
             params![known.id, now + REQUEST_LIFE_MS],
         )?;
-        return Ok(Filed::Known(known.clone()));
+        let expires_at = now + REQUEST_LIFE_MS;
+        return Ok(Filed::Known(Request { expires_at, ..known.clone() }));
     }
     db.execute("DELETE FROM device_request WHERE device_id = ?1", [&asked.device_id])?;
     let waiting: u32 = db.query_row("SELECT count(*) FROM device_request", [], |row| row.get(0))?;
@@ -515,11 +518,12 @@ fn file(db: &Connection, id: String, asked: Asked, now: u64) -> rusqlite::Result
             now + REQUEST_LIFE_MS
         ],
     )?;
-    Ok(Filed::New(Request { id, asked, is_repair, at: now }, present))
+    let expires_at = now + REQUEST_LIFE_MS;
+    Ok(Filed::New(Request { id, asked, is_repair, at: now, expires_at }, present))
 }
 
-const REQUEST: &str = "SELECT id, device_id, public_key, about, role, scopes, is_repair, at
-    FROM device_request WHERE expires_at > ?1";
+const REQUEST: &str = "SELECT id, device_id, public_key, about, role, scopes, is_repair, at,
+    expires_at FROM device_request WHERE expires_at > ?1";
 
 fn requests(db: &Connection, now: u64) -> rusqlite::Result<Vec<Request>> {
     let mut statement = db.prepare_cached(&format!("{REQUEST} ORDER BY at DESC, id"))?;
@@ -543,6 +547,7 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
         },
         is_repair: row.get(6)?,
         at: row.get(7)?,
+        expires_at: row.get(8)?,
     })
 }
 

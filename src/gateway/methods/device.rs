@@ -17,6 +17,7 @@ use crate::{
         joining,
         outbox::Ending,
         settings::Guard,
+        upgrades::End,
     },
     protocol::{
         ApprovedDevice, DeviceAbout, DeviceId, DeviceLabel, DevicePairApprove, DevicePairList,
@@ -85,7 +86,7 @@ async fn approve(call: Call, params: DeviceRequestId) -> Outcome<ApprovedDevice>
         devices.approve(id, "owner", minted, now).await.map_err(|error| unstored(&error))?;
     let device = approved.ok_or_else(no_request)?;
     tracing::info!(device = device.id, role = %asked.role, "device approved");
-    tell_resolved(shared, id, &device.id, "approved", now);
+    tell_resolved(shared, id, &device.id, End::Approved, now);
     Ok(ApprovedDevice { request_id: id.to_owned(), device: as_paired(&device) })
 }
 
@@ -101,7 +102,7 @@ async fn reject(call: Call, params: DeviceRequestId) -> Outcome<RejectedDevice> 
     let rejected =
         devices.reject(id, now).await.map_err(|error| unstored(&error))?.ok_or_else(no_request)?;
     let device_id = rejected.asked.device_id;
-    tell_resolved(shared, id, &device_id, "rejected", now);
+    tell_resolved(shared, id, &device_id, End::Rejected, now);
     Ok(RejectedDevice { request_id: id.to_owned(), device_id })
 }
 
@@ -113,6 +114,7 @@ async fn remove(call: Call, params: DeviceId) -> Outcome<DeviceId> {
         return Err(no_device().into());
     }
     tracing::info!(device = device.id, "device removed");
+    shared.upgrades.forget(&device.id, now_ms());
     cut(&call, &device.id, None, "the device was removed");
     shared.nodes.forget(&shared.hub, &device.id).await?;
     Ok(DeviceId { device_id: device.id })
@@ -320,14 +322,19 @@ pub(super) fn cut(call: &Call, device: &str, role: Option<Role>, why: &str) {
     tracing::debug!(ended, why, "connections cut");
 }
 
-/// Tells approvers that a request is over.
+/// Tells approvers that a request is over, and the device if it waits for that.
 pub(in crate::gateway) fn tell_resolved(
     shared: &Shared,
     request: &str,
     device: &str,
-    decision: &str,
+    end: End,
     now: u64,
 ) {
+    shared.upgrades.ended(request, end, now);
+    let decision = match end {
+        End::Approved => "approved",
+        End::Rejected | End::Expired => "rejected",
+    };
     let resolved = DeviceResolved {
         request_id: request.to_owned(),
         device_id: device.to_owned(),
@@ -390,7 +397,7 @@ fn as_about(about: &About) -> DeviceAbout {
     DeviceAbout { display_name, platform, device_family, client_id, client_mode, remote_ip }
 }
 
-fn names(scopes: &[Scope]) -> Vec<String> {
+pub(super) fn names(scopes: &[Scope]) -> Vec<String> {
     scopes.iter().map(ToString::to_string).collect()
 }
 
@@ -406,6 +413,6 @@ fn denied(what: &str) -> ErrorShape {
     ErrorShape::invalid(what)
 }
 
-fn unstored(error: &store::Error) -> ErrorShape {
+pub(super) fn unstored(error: &store::Error) -> ErrorShape {
     ErrorShape::unavailable(error.to_string(), 500)
 }

@@ -90,6 +90,7 @@ async fn remove(call: Call, params: NodeId) -> Outcome<NodeRemoved> {
         // A device that is nothing but a node is forgotten; another one stays what else it is.
         if device.grants.iter().all(|grant| grant.role == Role::Node) {
             devices.remove(&node_id).await.map_err(|error| unavailable(&error))?;
+            shared.upgrades.forget(&node_id, now_ms());
         } else {
             devices
                 .revoke(&node_id, Role::Node, now_ms())
