@@ -38,6 +38,7 @@ use crate::{
 
 mod approvals;
 mod devices;
+mod nodes;
 mod ways;
 
 const TOKEN: &str = "the token";

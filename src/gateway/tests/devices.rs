@@ -20,12 +20,12 @@ impl Machine {
         Self(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap())
     }
 
-    fn id(&self) -> String {
+    pub(super) fn id(&self) -> String {
         device_id(self.0.public_key().as_ref())
     }
 
     /// Signs and sends `connect`; the answer.
-    async fn knocks(&self, lab: &Lab, changes: &Value) -> (Client, Value) {
+    pub(super) async fn knocks(&self, lab: &Lab, changes: &Value) -> (Client, Value) {
         self.knocks_from(lab, PeerInfo::loopback(), &[], changes).await
     }
 
@@ -83,7 +83,7 @@ fn node(auth: &Value) -> Value {
     changes
 }
 
-async fn administrator(lab: &Lab) -> Client {
+pub(super) async fn administrator(lab: &Lab) -> Client {
     lab.connected(&json!({"scopes": ["operator.admin"]})).await.0
 }
 
@@ -347,12 +347,12 @@ async fn a_removal_comes_to_its_end_though_the_caller_leaves() {
 }
 
 /// Asks for more under `id`, so that several requests can be told apart.
-async fn asks(client: &mut Client, id: &str, method: &str, params: Value) {
+pub(super) async fn asks(client: &mut Client, id: &str, method: &str, params: Value) {
     client.send(&json!({"type": "req", "id": id, "method": method, "params": params})).await;
 }
 
 /// The answer to `id`, whatever is told before.
-async fn answer_to(client: &mut Client, id: &str) -> Value {
+pub(super) async fn answer_to(client: &mut Client, id: &str) -> Value {
     loop {
         let frame = client.frame().await;
         if frame["id"] == id {
