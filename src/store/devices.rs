@@ -131,6 +131,14 @@ pub(crate) struct Grant {
     pub(crate) used_at: Option<u64>,
 }
 
+impl Grant {
+    /// Whether it gives what the other one gives, by the same token.
+    fn gives(&self, other: &Self) -> bool {
+        (&self.approved, &self.scopes, &self.serial)
+            == (&other.approved, &other.scopes, &other.serial)
+    }
+}
+
 /// A new token, without the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Minted {
@@ -271,28 +279,29 @@ impl<'a> Devices<'a> {
             .await
     }
 
-    /// Replaces a token, and its scopes if `scopes` says so; the old one is worth nothing from
-    /// then on. `None` without an approved role, or if that was taken back.
+    /// Replaces the token of a grant by one of `scopes`; the old one is worth nothing from then on.
+    /// `None` if the grant is not what was `seen` of it: who may do this was decided by that.
     pub(crate) async fn rotate(
         &self,
         id: &str,
-        role: Role,
-        scopes: Option<Vec<Scope>>,
+        seen: Grant,
+        scopes: Vec<Scope>,
         minted: Minted,
         now: u64,
     ) -> Result<Option<Grant>, Error> {
-        let id = id.to_owned();
+        let (id, role) = (id.to_owned(), seen.role);
         self.store
             .run(move |db| {
-                let held = grant(db, &id, role)?.filter(|grant| grant.revoked_at.is_none());
-                let Some(grant) = held else { return Ok(None) };
-                let scopes = scopes.unwrap_or(grant.scopes);
+                let found = grant(db, &id, role)?;
+                if !found.is_some_and(|found| found.revoked_at.is_none() && found.gives(&seen)) {
+                    return Ok(None);
+                }
                 db.execute(
                     "UPDATE device_grant SET scopes = ?3, serial = ?4, token_digest = ?5,
                      rotated_at = ?6 WHERE device_id = ?1 AND role = ?2",
                     params![id, role.name(), names(&scopes), minted.serial, minted.digest, now],
                 )?;
-                self::grant(db, &id, role)
+                grant(db, &id, role)
             })
             .await
     }
@@ -739,22 +748,31 @@ mod tests {
             .pair(asked("a", &[Scope::Read, Scope::Write]), "silent", minted("t1"), NOW)
             .await
             .unwrap();
-        let narrowed = Some(vec![Scope::Read]);
-        let grant =
-            devices.rotate("a", Role::Operator, narrowed, minted("t2"), NOW + 1).await.unwrap();
-        let grant = grant.unwrap();
+        let seen = async || {
+            let device = devices.find("a").await.unwrap().unwrap();
+            device.grant(Role::Operator).unwrap().clone()
+        };
+        let first = seen().await;
+        let narrowed = vec![Scope::Read];
+        let grant = devices.rotate("a", first.clone(), narrowed, minted("t2"), NOW + 1).await;
+        let grant = grant.unwrap().unwrap();
         assert_eq!((grant.serial.as_str(), grant.rotated_at), ("t2", Some(NOW + 1)));
         assert_eq!((grant.approved.len(), grant.scopes.as_slice()), (2, &[Scope::Read][..]));
         let grant = devices.revoke("a", Role::Operator, NOW + 2).await.unwrap().unwrap();
         assert_eq!(grant.revoked_at, Some(NOW + 2));
-        for role in [Role::Node, Role::Operator] {
-            assert_eq!(devices.rotate("a", role, None, minted("t3"), NOW).await.unwrap(), None);
+        for seen in [grant.clone(), Grant { role: Role::Node, ..grant }] {
+            let rotated = devices.rotate("a", seen, Vec::new(), minted("t3"), NOW).await;
+            assert_eq!(rotated.unwrap(), None);
         }
         // Approved again, it gets a new token, and of what it held before only what it asks for.
         let device = devices.pair(asked("a", &[Scope::Read]), "owner", minted("t4"), NOW + 3).await;
         let grant = device.unwrap().unwrap().grants[0].clone();
         assert_eq!((grant.serial.as_str(), grant.revoked_at), ("t4", None));
-        assert_eq!((grant.approved, grant.scopes), (vec![Scope::Read], vec![Scope::Read]));
+        assert_eq!((&*grant.approved, &*grant.scopes), (&[Scope::Read][..], &[Scope::Read][..]));
+        // Whoever looked before that may not give what was approved then.
+        let late = devices.rotate("a", first, vec![Scope::Write], minted("t5"), NOW + 4).await;
+        assert_eq!(late.unwrap(), None);
+        assert_eq!(seen().await, grant);
     }
 
     #[tokio::test]

@@ -145,28 +145,34 @@ async fn rotate(call: Call, params: DeviceTokenRotateParams) -> Outcome<RotatedT
     const DENIED: &str = "device token rotation denied";
     let (shared, caller, now) = (&call.shared, &call.caller, now_ms());
     let (device, grant) = own_grant(&call, &params.device_id, &params.role, DENIED).await?;
+    if grant.revoked_at.is_some() {
+        return Err(denied(DENIED).into());
+    }
     let scopes = match params.scopes {
-        None => None,
+        None => grant.scopes.clone(),
         Some(names) => {
             let known: Option<Vec<Scope>> = names.iter().map(|name| Scope::parse(name)).collect();
             let within = |scope: &Scope| scope.is_within(&grant.approved);
-            Some(known.filter(|known| known.iter().all(within)).ok_or_else(|| denied(DENIED))?)
+            known.filter(|known| known.iter().all(within)).ok_or_else(|| denied(DENIED))?
         }
     };
-    let held = scopes.as_ref().unwrap_or(&grant.scopes);
-    if !held.iter().all(|scope| caller.holds(*scope)) {
+    if !scopes.iter().all(|scope| caller.holds(*scope)) {
         return Err(denied(DENIED).into());
     }
     let minted = shared.mint.mint(&device.id, grant.role);
     let token = shared.mint.token(&device.id, grant.role, &minted.serial);
-    let rotated = shared.store.devices().rotate(&device.id, grant.role, scopes, minted, now).await;
-    let rotated = rotated.map_err(|error| unstored(&error))?.ok_or_else(|| denied(DENIED))?;
-    tracing::info!(device = device.id, role = %grant.role, "device token rotated");
-    cut(&call, &device.id, Some(grant.role), "the device's token was replaced");
+    let role = grant.role;
+    let rotated = shared.store.devices().rotate(&device.id, grant, scopes, minted, now).await;
+    let rotated = rotated.map_err(|error| unstored(&error))?.ok_or_else(|| {
+        let message = "what the device may do has changed just now; look, and try again";
+        ErrorShape::unavailable(message, 500)
+    })?;
+    tracing::info!(device = device.id, %role, "device token rotated");
+    cut(&call, &device.id, Some(role), "the device's token was replaced");
     let is_own = caller.by_device_token && caller.device_id.as_ref() == Some(&device.id);
     Ok(RotatedToken {
         device_id: device.id,
-        role: grant.role.to_string(),
+        role: role.to_string(),
         token: is_own.then_some(token),
         scopes: names(&rotated.scopes),
         rotated_at_ms: rotated.rotated_at.unwrap_or(now),
