@@ -126,7 +126,7 @@ async fn rules(call: &Call, node: &str, command: &str, params: Value) -> Outcome
     };
     let (payload, _) = answered(call.shared.nodes.run(&task).await?)?;
     let read = payload.map_or(Ok(Value::Null), |payload| serde_json::from_str(payload.get()));
-    Ok(read.map_err(|error| unwritten(&error))?)
+    read.map_err(|error| unwritten(&error))
 }
 
 /// The request as it is kept: what it shows is what its plan holds.
