@@ -343,7 +343,7 @@ impl Clients {
         peer: PeerInfo,
         stop: &CancellationToken,
     ) {
-        let Some(slot) = shared.slots.enter(peer.address) else {
+        let Some(slot) = shared.slots.enter(peer.door, peer.address) else {
             tracing::debug!("no place for another connection");
             shared.tally.turned_away(TurnedAway::NoPlace);
             return;

@@ -163,8 +163,8 @@ impl Shared {
     }
 
     /// Counts failures by these limits from now on.
-    pub(super) fn limit(&mut self, limit: RateLimit) {
-        self.throttle = Mutex::new(Throttle::new(limit));
+    pub(super) fn limit(&self, limit: RateLimit) {
+        self.throttle().obey(limit);
     }
 
     fn throttle(&self) -> MutexGuard<'_, Throttle> {

@@ -108,7 +108,7 @@ impl Lab {
 
     fn serve_from(&self, peer: PeerInfo) -> (DuplexStream, JoinHandle<()>) {
         let (ours, theirs) = duplex(256 * 1024);
-        let slot = self.shared.slots.enter(peer.address).unwrap();
+        let slot = self.shared.slots.enter(peer.door, peer.address).unwrap();
         let stop = self.stop.clone();
         let serve = http::serve(Arc::clone(&self.shared), theirs, peer, slot, stop);
         (ours, tokio::spawn(serve))
