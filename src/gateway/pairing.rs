@@ -12,7 +12,7 @@ use super::{
     methods::device::{as_request, tell_resolved},
     settings::Guard,
     tailscale::Unverified,
-    throttle::{Culprit, With},
+    throttle::{self, Culprit, With},
     upgrades::End,
 };
 use crate::{
@@ -132,7 +132,11 @@ async fn decide(
                 // The gateway's secret was compared all the same, and counts.
                 return Err(admission::rate_limited(left).after(refusal));
             }
-            prove(shared, connect, &claim, device, paired.as_ref(), refusal, now).await?
+            let before = refusal.clone();
+            let proved =
+                prove(shared, connect, &claim, device, paired.as_ref(), refusal, now).await?;
+            count_beside(shared, connect, culprit, &before).await?;
+            proved
         }
         (Err(refusal), _) => return Err(refusal),
     };
@@ -176,6 +180,31 @@ async fn decide(
             Err(ask(shared, asked(device), reason, paired.as_ref(), now).await?)
         }
         (Verdict::Pair | Verdict::Ask(_), None) => Err(admission::deviceless(claim.role)),
+    }
+}
+
+/// Counts what was wrong beside what proved good: who has a token of his own could else try out the
+/// gateway's secret for as long as he likes.
+async fn count_beside(
+    shared: &Shared,
+    connect: &Connect,
+    culprit: &Culprit,
+    refusal: &Refusal,
+) -> Result<(), Refusal> {
+    let own =
+        connect.auth.as_ref().and_then(|auth| auth.device_token.as_ref().or(auth.token.as_ref()));
+    // A device's token in the field of the gateway's secret is no guess at that.
+    let is_own = |text: &str| own.is_some_and(|own| own.matches(text));
+    let wrong = refusal.wrong.iter().map(|wrong| (wrong.with(), wrong.text(connect)));
+    let wrong = wrong.filter(|(_, text)| !is_own(text));
+    let verdict = wrong.map(|(with, text)| shared.failed(&culprit.trying(with), text)).max();
+    match verdict {
+        None | Some(throttle::Verdict::Answer) => Ok(()),
+        Some(throttle::Verdict::Slow(delay)) => {
+            tokio::time::sleep(delay).await;
+            Ok(())
+        }
+        Some(throttle::Verdict::Shut(time)) => Err(admission::rate_limited(time)),
     }
 }
 
