@@ -3,6 +3,9 @@
 //! A message is a 32-bit length and that much JSON, so that after `Opened` the very same
 //! connection can carry the raw bytes of a stream.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::{
     collections::BTreeMap,
     io,

@@ -21,6 +21,8 @@ pub(crate) use proof::{NotAnswered, challenge, healthz};
 pub(crate) use reach::{Plan, Reached};
 pub(crate) use session::{EVERYTHING, Gateway, Login, READ};
 pub(crate) use target::{Asked, Place, Rule, Surroundings, Target, own_port};
+#[cfg(test)]
+pub(crate) use tls::tests::far as far_with_tls;
 pub(crate) use tls::{NoTls, own_certificate};
 
 /// This machine, in the order of dialling.

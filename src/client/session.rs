@@ -177,7 +177,7 @@ impl Gateway {
         let id = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let answer = self.register(&id)?;
         let wait = Wait { pending: &self.pending, id: &id };
-        let request = Frame::Request(Request { id: id.clone(), method: method.to_owned(), params });
+        let request = Frame::Request(Request::new(id.clone(), method, params));
         let text = serde_json::to_string(&request).map_err(|error| {
             Problem::new(Class::Internal, format!("writing the call of {method}: {error}"))
         })?;
@@ -276,11 +276,7 @@ where
     }
     let params = serde_json::to_value(connect)
         .map_err(|error| NotAnswered::Io(std::io::Error::other(error)))?;
-    let request = Frame::Request(Request {
-        id: "connect".to_owned(),
-        method: "connect".to_owned(),
-        params: Some(params),
-    });
+    let request = Frame::Request(Request::new("connect", "connect", Some(params)));
     let text = serde_json::to_string(&request)
         .map_err(|error| NotAnswered::Io(std::io::Error::other(error)))?;
     socket.send(Message::text(text)).await?;

@@ -57,6 +57,19 @@ pub(crate) enum NoTls {
     Failed(io::Error),
 }
 
+impl NoTls {
+    /// Whether somebody answered who is not the owner of the certificate: another one was shown, or
+    /// what was said is no TLS. A handshake that broke off or took too long tells nothing of that.
+    pub(crate) fn is_somebody_else(&self) -> bool {
+        match self {
+            Self::OtherCertificate { .. } | Self::Untrusted { .. } => true,
+            Self::Failed(error) => {
+                matches!(said_by_tls(error), Some(rustls::Error::InvalidMessage(_)))
+            }
+        }
+    }
+}
+
 /// Shakes hands on `stream`. The certificate is judged inside the handshake, so nothing of what is
 /// written to the returned stream can reach anybody else. The fingerprint is the certificate's.
 pub(crate) async fn connect<S>(
@@ -103,8 +116,13 @@ fn first_in(file: &Path) -> Option<Fingerprint> {
 }
 
 fn is_about_certificate(error: &io::Error) -> bool {
-    let source = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
-    matches!(source, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::General(_)))
+    let said = said_by_tls(error);
+    matches!(said, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::General(_)))
+}
+
+/// What the TLS library found wrong, if it was not the stream below.
+fn said_by_tls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>())
 }
 
 /// Decides about the certificate, and remembers which it was.
@@ -213,7 +231,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A far side with a certificate of its own, and what it heard after the handshake.
-    pub(in crate::client) fn far() -> (Fingerprint, TlsAcceptor) {
+    pub(crate) fn far() -> (Fingerprint, TlsAcceptor) {
         let made = rcgen::generate_simple_self_signed(vec!["gateway.example".to_owned()]).unwrap();
         let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes());
         let certificate = made.cert.der().clone();

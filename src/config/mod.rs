@@ -6,6 +6,8 @@ mod credentials;
 mod edit;
 pub(crate) mod file;
 mod forward;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod handed;
 mod include;
 mod issue;

@@ -235,20 +235,24 @@ mod tests {
         );
     }
 
-    #[test]
-    fn survives_whatever_a_client_sends() {
-        crate::fuzz::survives("openclaw", |bytes| {
-            let Ok(text) = std::str::from_utf8(bytes) else { return };
-            let Ok(sent) = crate::config::parse_json5(text) else { return };
-            let own = own();
-            let edits = replaced(&own, &sent);
-            if sent.is_object()
-                && let Ok(text) = edit::apply(FILE, &edits)
-            {
-                let read = crate::config::parse_json5(&text).unwrap();
-                assert_eq!(read, restored(&own, &redacted(&own), &sent));
-            }
-            drop(patched(&own, &sent, &[]));
-        });
+    mod fuzz {
+        use super::*;
+
+        #[test]
+        fn survives_whatever_a_client_sends() {
+            crate::fuzz::survives(&["openclaw"], |bytes| {
+                let Ok(text) = std::str::from_utf8(bytes) else { return };
+                let Ok(sent) = crate::config::parse_json5(text) else { return };
+                let own = own();
+                let edits = replaced(&own, &sent);
+                if sent.is_object()
+                    && let Ok(text) = edit::apply(FILE, &edits)
+                {
+                    let read = crate::config::parse_json5(&text).unwrap();
+                    assert_eq!(read, restored(&own, &redacted(&own), &sent));
+                }
+                drop(patched(&own, &sent, &[]));
+            });
+        }
     }
 }

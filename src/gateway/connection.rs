@@ -198,13 +198,10 @@ where
         loop {
             match self.stream.next().await {
                 Some(Ok(Message::Text(text))) => {
-                    return match serde_json::from_str(&text) {
-                        Ok(Frame::Request(request)) if is_well_formed(&request) => Ok(request),
-                        Ok(Frame::Request(_) | Frame::Response(_) | Frame::Event(_)) | Err(_) => {
-                            self.shared.tally.malformed(Malformed::Frame);
-                            Err(Ending::close(close::POLICY, "invalid request frame"))
-                        }
-                    };
+                    return first_request(&text).ok_or_else(|| {
+                        self.shared.tally.malformed(Malformed::Frame);
+                        Ending::close(close::POLICY, "invalid request frame")
+                    });
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_) | Message::Frame(_))) => {
@@ -435,20 +432,14 @@ where
             }
             Message::Close(_) => return Some(Ending::silent()),
         };
-        let Some(asked) = Asked::read(&text) else {
-            self.shared.tally.malformed(Malformed::Frame);
-            let error = ErrorShape::invalid("invalid request frame");
-            self.outbox.response(Response::failure("invalid", error));
-            return None;
+        let asked = match asked(&text) {
+            Ok(asked) => asked,
+            Err(answer) => {
+                self.shared.tally.malformed(Malformed::Frame);
+                self.outbox.response(answer);
+                return None;
+            }
         };
-        if asked.id.is_empty() || asked.method.is_empty() {
-            self.shared.tally.malformed(Malformed::Frame);
-            let id = if asked.id.is_empty() { "invalid" } else { &*asked.id };
-            let error =
-                ErrorShape::invalid("invalid request frame: id and method must not be empty");
-            self.outbox.response(Response::failure(id, error));
-            return None;
-        }
         if answers.len() >= MAX_IN_FLIGHT {
             let error = ErrorShape::unavailable("too many requests under way", BUSY_RETRY_MS);
             let method = self.shared.dispatcher.known(&asked.method);
@@ -498,11 +489,31 @@ struct Welcome {
     _seat: Option<Seat>,
 }
 
-fn is_well_formed(request: &Request) -> bool {
-    !request.id.is_empty() && !request.method.is_empty()
+/// The first text of a client as a request, if it is one.
+pub(super) fn first_request(text: &str) -> Option<Request> {
+    match serde_json::from_str(text) {
+        Ok(Frame::Request(request)) => {
+            Some(request).filter(|it| !it.id.is_empty() && !it.method.is_empty())
+        }
+        Ok(Frame::Response(_) | Frame::Event(_)) | Err(_) => None,
+    }
 }
 
-fn parse_connect(request: &Request) -> Result<Connect, Refusal> {
+/// Any later text as a request, or the answer to what is none.
+pub(super) fn asked(text: &str) -> Result<Asked<'_>, Response> {
+    let Some(asked) = Asked::read(text) else {
+        return Err(Response::failure("invalid", ErrorShape::invalid("invalid request frame")));
+    };
+    if asked.id.is_empty() || asked.method.is_empty() {
+        let id = if asked.id.is_empty() { "invalid" } else { &*asked.id };
+        let error = ErrorShape::invalid("invalid request frame: id and method must not be empty");
+        return Err(Response::failure(id, error));
+    }
+    Ok(asked)
+}
+
+/// What a first request says of its client.
+pub(super) fn parse_connect(request: &Request) -> Result<Connect, Refusal> {
     if request.method != "connect" {
         let error = ErrorShape::invalid("invalid handshake: first request must be connect");
         return Err(Refusal::new(error));

@@ -38,6 +38,7 @@ use crate::{
 
 mod approvals;
 mod devices;
+mod fuzz;
 mod nodes;
 mod ways;
 
@@ -84,7 +85,12 @@ async fn never(_call: Call, _params: NoParams) -> Outcome<Value> {
 
 impl Lab {
     fn new() -> Self {
-        let paths = paths(Path::new("/state"));
+        Self::at(Path::new("/state"))
+    }
+
+    /// One whose files would be in `state`.
+    fn at(state: &Path) -> Self {
+        let paths = paths(state);
         let identity = GatewayIdentity { device_id: "id".to_owned(), public_key: "key".to_owned() };
         let guard = Guard::Token(Secret::new(TOKEN));
         let scrapes = Scrapes::new(Secret::new(SCRAPES), crate::logfile::Handle::default());

@@ -7,6 +7,9 @@ use serde_json::{Value, value::RawValue};
 
 use super::StateVersion;
 
+/// The most characters of `traceparent`.
+const LONGEST_TRACE: usize = 128;
+
 /// Any frame; `type` tells which.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type")]
@@ -22,8 +25,10 @@ pub(crate) enum Frame {
     Event(Event),
 }
 
-/// A call of `method`; its answer carries the same `id`.
+/// A call of `method`; its answer carries the same `id`. Of fields that the schema does not have there
+/// are none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Request {
     /// Chosen by the caller, unique on its connection.
     pub(crate) id: String,
@@ -32,11 +37,36 @@ pub(crate) struct Request {
     /// The method's parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) params: Option<Value>,
+    /// Where the caller's trace goes on (W3C), which nobody does here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) traceparent: Option<Trace>,
+}
+
+impl Request {
+    /// The call of a method, without a trace.
+    pub(crate) fn new(id: impl Into<String>, method: &str, params: Option<Value>) -> Self {
+        Self { id: id.into(), method: method.to_owned(), params, traceparent: None }
+    }
+}
+
+/// A trace's text, 128 characters at most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Trace(String);
+
+impl TryFrom<String> for Trace {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_short = text.chars().nth(LONGEST_TRACE).is_none();
+        if is_short { Ok(Self(text)) } else { Err("traceparent is too long") }
+    }
 }
 
 /// A request as it stands in its text: its parameters are read once it is known what they should
 /// be.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Asked<'a> {
     /// `req`.
     #[serde(rename = "type", borrow)]
@@ -50,6 +80,9 @@ pub(crate) struct Asked<'a> {
     /// The method's parameters; `None` for null, too.
     #[serde(default, borrow)]
     pub(crate) params: Option<&'a RawValue>,
+    /// As in [`Request`].
+    #[serde(default, rename = "traceparent")]
+    _trace: Option<Trace>,
 }
 
 impl<'a> Asked<'a> {
@@ -190,10 +223,25 @@ mod tests {
         assert_eq!(asked.params.map(RawValue::get), Some(r#"{"probe":true}"#));
         let null = Asked::read(r#"{"type":"req","id":"1","method":"m","params":null}"#);
         assert!(null.unwrap().params.is_none());
-        for wrong in [r#"{"type":"res","id":"1","method":"m"}"#, r#"{"type":"req","id":"1"}"#, "{"]
-        {
+        for wrong in [
+            r#"{"type":"res","id":"1","method":"m"}"#,
+            r#"{"type":"req","id":"1"}"#,
+            r#"{"type":"req","id":"1","method":"m","also":1}"#,
+            r#"{"type":"req","id":"1","method":"m","traceparent":1}"#,
+            "{",
+        ] {
             assert!(Asked::read(wrong).is_none(), "{wrong}");
+            assert!(serde_json::from_str::<Request>(wrong).is_err(), "{wrong}");
         }
+        let traced = |length: usize| {
+            format!(
+                r#"{{"type":"req","id":"1","method":"m","traceparent":"{}"}}"#,
+                "é".repeat(length)
+            )
+        };
+        let read = |text: &str| serde_json::from_str::<Frame>(text).is_ok();
+        assert!(Asked::read(&traced(128)).is_some() && read(&traced(128)));
+        assert!(Asked::read(&traced(129)).is_none() && !read(&traced(129)));
         let payload = serde_json::json!({"ok": true});
         let frame = Frame::Response(Response::success("a\"1", payload.clone()));
         let whole = serde_json::to_string(&frame).unwrap();

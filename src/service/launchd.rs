@@ -54,7 +54,9 @@ pub(crate) fn plist(service: &Service) -> Result<String, String> {
         "  <key>KeepAlive</key>\n  <dict>\n    <key>SuccessfulExit</key>\n    <false/>\n  </dict>",
     )?;
     write("  <key>ThrottleInterval</key>\n  <integer>30</integer>")?;
-    write("  <key>ProcessType</key>\n  <string>Adaptive</string>")?;
+    // Commands and other programs wait for what goes through it. An adaptive job that nobody asks by
+    // XPC stays a background one, whose timers and bytes are held back.
+    write("  <key>ProcessType</key>\n  <string>Interactive</string>")?;
     write("  <key>Umask</key>\n  <integer>63</integer>")?;
     write("</dict>\n</plist>")?;
     Ok(seal(part, &text, ("<!--", " -->")))
@@ -73,6 +75,44 @@ mod tests {
         },
         *,
     };
+
+    /// What launchd.plist(5) says of the keys that we use: where they stand, and what they hold.
+    const KEYS: [(&str, &str, &str); 9] = [
+        ("  ", "Label", "<string>"),
+        ("  ", "ProgramArguments", "<array>"),
+        ("  ", "EnvironmentVariables", "<dict>"),
+        ("  ", "RunAtLoad", "<true/>"),
+        ("  ", "KeepAlive", "<dict>"),
+        ("    ", "SuccessfulExit", "<false/>"),
+        ("  ", "ThrottleInterval", "<integer>"),
+        ("  ", "ProcessType", "<string>Interactive</string>"),
+        ("  ", "Umask", "<integer>"),
+    ];
+
+    #[test]
+    fn every_key_is_one_that_launchd_knows_and_holds_what_it_wants() {
+        for text in [plist(&ann()), plist(&gateway(ann())), plist(&odd())].map(Result::unwrap) {
+            let lines: Vec<&str> = text.lines().collect();
+            let mut seen = Vec::new();
+            for pair in lines.windows(2) {
+                let Some((indent, rest)) = pair[0].split_once("<key>") else { continue };
+                let name = rest.strip_suffix("</key>").expect("a key in a line of its own");
+                // The variables are the program's own.
+                if name.starts_with("OPENCLAW_") {
+                    continue;
+                }
+                let known = KEYS.iter().find(|(place, key, _)| (*place, *key) == (indent, name));
+                let (_, _, holds) = known.unwrap_or_else(|| panic!("launchd knows no {name}"));
+                assert!(pair[1].trim_start().starts_with(holds), "{name}: {}", pair[1]);
+                assert!(!seen.contains(&name), "{name} is said twice");
+                seen.push(name);
+            }
+            assert!(["Label", "ProgramArguments"].iter().all(|key| seen.contains(key)), "{text}");
+            let mask = text.split("<key>Umask</key>").nth(1).expect("a mask");
+            // A property list has decimal numbers alone.
+            assert!(mask.contains(&format!("<integer>{}</integer>", 0o077)), "{text}");
+        }
+    }
 
     #[test]
     fn property_lists_are_as_the_golden_files() {

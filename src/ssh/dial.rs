@@ -156,6 +156,9 @@ async fn race(
     let mut worst: Option<io::Error> = None;
     let mut next = Instant::now();
     loop {
+        if tries.is_empty() && untried.len() == 0 {
+            return Err(worst.map_or_else(|| timed_out(hop), |error| failed(hop, &error)));
+        }
         tokio::select! {
             Some(joined) = tries.join_next() => {
                 let Ok((way, took, outcome)) = joined else { continue };
@@ -168,7 +171,14 @@ async fn race(
                         observer.fact(Fact::NotConnected { address: way.far, why: plain(&error) });
                         // A route that is missing for a moment is no answer of the address.
                         if cause_of(&error) != Cause::NoRoute {
-                            stuck.retain(|(other, _)| *other != way);
+                            // The tries to the same address that still hang know less than this one.
+                            stuck.retain(|(other, older)| {
+                                let is_answered = *other == way;
+                                if is_answered {
+                                    older.abort();
+                                }
+                                !is_answered
+                            });
                         }
                         worst = Some(more_telling(worst, error));
                         if untried.len() > 0 {
@@ -195,9 +205,6 @@ async fn race(
             () = sleep_until(deadline) => {
                 return Err(worst.map_or_else(|| timed_out(hop), |error| failed(hop, &error)));
             }
-        }
-        if tries.is_empty() && untried.len() == 0 {
-            return Err(worst.map_or_else(|| timed_out(hop), |error| failed(hop, &error)));
         }
     }
 }
@@ -291,6 +298,8 @@ pub(super) fn plain(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::ssh::resolve::Bind;
 
@@ -334,16 +343,21 @@ mod tests {
         }
     }
 
-    /// How many connects to `far` hang.
+    /// How many connects of this process to `far` hang. The kernel's table alone has those as well
+    /// that live on for a moment in a child that another test has just forked.
     fn hanging(far: SocketAddr) -> usize {
         let SocketAddr::V4(v4) = far else { panic!("{far}") };
         let remote = format!("{:08X}:{:04X}", u32::from_le_bytes(v4.ip().octets()), v4.port());
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let is_hanging = |line: &&str| {
-            let mut columns = line.split_ascii_whitespace().skip(2);
-            columns.next() == Some(&remote) && columns.next() == Some("02")
-        };
-        table.lines().filter(is_hanging).count()
+        let lines = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+        let hanging = lines.filter(|columns| columns[2] == remote && columns[3] == "02");
+        let sockets: HashSet<String> =
+            hanging.map(|columns| format!("socket:[{}]", columns[9])).collect();
+        let ours = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
+        let ours: HashSet<String> = ours
+            .filter_map(|entry| Some(entry.path().read_link().ok()?.display().to_string()))
+            .collect();
+        sockets.intersection(&ours).count()
     }
 
     #[tokio::test(start_paused = true)]
@@ -375,6 +389,22 @@ mod tests {
         };
         let (_, seen) = tokio::join!(racing, looking);
         assert_eq!(seen, MOST_TRIES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_ends_the_older_tries_to_the_same_address() {
+        let (listener, stuck, queue) = deaf("127.0.0.6:0").await;
+        let (hop, ways) = (hop(), [way(stuck)]);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let racing = race(&hop, &ways, deadline, &silent);
+        let closing = async {
+            tokio::time::sleep(Duration::from_millis(3500)).await;
+            drop((listener, queue));
+        };
+        let (failure, ()) = tokio::join!(racing, closing);
+        assert_eq!(failure.unwrap_err().cause, Cause::Refused);
+        // The clock is stopped: it moves on to the next try, and to the deadline if there is none.
+        assert!(Instant::now() < deadline, "it waited for tries that nobody will answer");
     }
 
     #[test]

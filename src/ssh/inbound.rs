@@ -4,7 +4,10 @@
 use std::{
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use russh::{Channel, ChannelOpenFailure, client};
@@ -32,24 +35,50 @@ pub(crate) enum ListenFailure {
 
 /// Where the connections of one session's listener go; nowhere until one is asked for.
 #[derive(Debug, Default)]
-pub(super) struct Inbound(Mutex<Option<mpsc::Sender<Knock>>>);
+pub(super) struct Inbound {
+    open: Mutex<Option<mpsc::Sender<Knock>>>,
+    /// Connections that were refused here.
+    refused: AtomicU64,
+}
+
+/// One of the listeners that a session has had.
+#[derive(Debug)]
+pub(super) struct Mark(Option<mpsc::WeakSender<Knock>>);
 
 impl Inbound {
     /// Takes connections from now on, those of the listener before no more.
     pub(super) fn open(&self) -> mpsc::Receiver<Knock> {
         let (sender, receiver) = mpsc::channel(KNOCKS);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        *self.sender() = Some(sender);
         receiver
+    }
+
+    /// The listener whose connections are taken now.
+    pub(super) fn mark(&self) -> Mark {
+        Mark(self.sender().as_ref().map(mpsc::Sender::downgrade))
     }
 
     /// Takes no connections any more.
     pub(super) fn close(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.sender().take();
+    }
+
+    /// Takes none of that listener any more; one that was asked for since stays open.
+    pub(super) fn close_at(&self, mark: &Mark) {
+        let mut open = self.sender();
+        let marked = mark.0.as_ref().and_then(mpsc::WeakSender::upgrade);
+        if marked.is_some_and(|marked| open.as_ref().is_some_and(|it| it.same_channel(&marked))) {
+            open.take();
+        }
+    }
+
+    fn sender(&self) -> MutexGuard<'_, Option<mpsc::Sender<Knock>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands a connection on; one that nobody asked for, or too many, is refused.
     pub(super) async fn knock(&self, knock: Knock) {
-        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sender = self.sender().clone();
         let refused = match sender {
             None => Some((knock, ChannelOpenFailure::AdministrativelyProhibited)),
             Some(sender) => match sender.try_send(knock) {
@@ -63,6 +92,11 @@ impl Inbound {
             },
         };
         if let Some((knock, why)) = refused {
+            let count = self.refused.fetch_add(1, Relaxed) + 1;
+            // A flood must not fill the disk.
+            if count.is_power_of_two() {
+                tracing::info!(count, ?why, "connections from over there are refused");
+            }
             knock.reply.reject(why).await;
         }
     }
@@ -207,6 +241,19 @@ mod tests {
         assert!(fits(&socket("/run/a"), &socket("/run/a")));
         assert!(!fits(&socket("/run/a"), &socket("/run/b")));
         assert!(!fits(&socket("/run/a"), &port(None, 9)));
+    }
+
+    #[test]
+    fn what_was_given_back_late_closes_no_listener_that_was_asked_for_since() {
+        let inbound = Inbound::default();
+        let mut old = inbound.open();
+        let mark = inbound.mark();
+        let mut new = inbound.open();
+        inbound.close_at(&mark);
+        assert_eq!(old.try_recv().unwrap_err(), mpsc::error::TryRecvError::Disconnected);
+        assert_eq!(new.try_recv().unwrap_err(), mpsc::error::TryRecvError::Empty);
+        inbound.close_at(&inbound.mark());
+        assert_eq!(new.try_recv().unwrap_err(), mpsc::error::TryRecvError::Disconnected);
     }
 
     #[test]

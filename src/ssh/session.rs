@@ -233,21 +233,32 @@ impl Session {
         Err(failure)
     }
 
-    /// Gives a listener back; waits for the server's word, a moment at most. Streams go on.
+    /// Gives a listener back; waits for the server's word, a moment at most. Streams go on, and
+    /// connections that the server took in before it had the wish are still brought.
     pub(crate) async fn unlisten(&self, at: &Listen) {
-        self.0.inbound.close();
-        let handle = &self.0.handle;
-        let giving_back = async {
-            match at {
+        let (mark, handle, at) = (self.0.inbound.mark(), Arc::clone(&self.0.handle), at.clone());
+        let inbound = Arc::clone(&self.0.inbound);
+        let (done, given_back) = oneshot::channel::<()>();
+        let giving_back = async move {
+            let _done = done;
+            let answer = match &at {
                 Listen::Port { bind, port } => {
                     let address = address_of(bind.as_deref());
                     handle.cancel_tcpip_forward(address, u32::from(*port)).await
                 }
                 Listen::Socket(path) => handle.cancel_streamlocal_forward(path.clone()).await,
-            }
+            };
+            // A server that has no such listener says so, which is as good.
+            drop(answer);
+            inbound.close_at(&mark);
         };
-        // A server that has no such listener says so, which is as good.
-        drop(timeout(CLOSE_TIMEOUT, giving_back).await);
+        {
+            let mut chores = self.0.chores.lock().unwrap_or_else(PoisonError::into_inner);
+            while chores.try_join_next().is_some() {}
+            chores.spawn(giving_back);
+        }
+        // Late or not: its word counts whenever it comes.
+        drop(timeout(CLOSE_TIMEOUT, given_back).await);
     }
 
     /// The time that the server takes to answer (`keepalive@openssh.com`); waits as long as the

@@ -110,7 +110,6 @@ pub(crate) fn port(text: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz;
 
     #[test]
     fn reads_what_people_type() {
@@ -187,28 +186,33 @@ mod tests {
         }
     }
 
-    /// What no shell may find in a name, and no program at its beginning.
-    fn is_tame(name: &str) -> bool {
-        let is_special = |c: char| "$`;|&<>\"'\\(){}*?~#!,/ ".contains(c) || c.is_control();
-        !name.starts_with('-') && !name.chars().any(is_special)
-    }
+    mod fuzz {
+        use super::*;
+        use crate::fuzz;
 
-    #[test]
-    fn whatever_is_typed_is_a_tame_target_or_none() {
-        fuzz::survives("targets", |bytes| {
-            let text = String::from_utf8_lossy(bytes);
-            match Target::parse(&text) {
-                Ok(target) => {
-                    assert!(is_tame(&target.host) && is_host(&target.host), "{target:?}");
-                    assert!(target.user.as_deref().is_none_or(is_tame), "{target:?}");
-                    let user = target.user.as_ref().map(|user| format!("{user}@"));
-                    let port = target.port.map(|port| format!(":{port}"));
-                    let (user, port) = (user.unwrap_or_default(), port.unwrap_or_default());
-                    let again = format!("{user}[{}]{port}", target.host);
-                    assert_eq!(Target::parse(&again).as_ref(), Ok(&target), "{again}");
+        /// What no shell may find in a name, and no program at its beginning.
+        fn is_tame(name: &str) -> bool {
+            let is_special = |c: char| "$`;|&<>\"'\\(){}*?~#!,/ ".contains(c) || c.is_control();
+            !name.starts_with('-') && !name.chars().any(is_special)
+        }
+
+        #[test]
+        fn whatever_is_typed_is_a_tame_target_or_none() {
+            fuzz::survives(&["targets"], |bytes| {
+                let text = String::from_utf8_lossy(bytes);
+                match Target::parse(&text) {
+                    Ok(target) => {
+                        assert!(is_tame(&target.host) && is_host(&target.host), "{target:?}");
+                        assert!(target.user.as_deref().is_none_or(is_tame), "{target:?}");
+                        let user = target.user.as_ref().map(|user| format!("{user}@"));
+                        let port = target.port.map(|port| format!(":{port}"));
+                        let (user, port) = (user.unwrap_or_default(), port.unwrap_or_default());
+                        let again = format!("{user}[{}]{port}", target.host);
+                        assert_eq!(Target::parse(&again).as_ref(), Ok(&target), "{again}");
+                    }
+                    Err(why) => assert!(!why.chars().any(char::is_control), "{why:?}"),
                 }
-                Err(why) => assert!(!why.chars().any(char::is_control), "{why:?}"),
-            }
-        });
+            });
+        }
     }
 }

@@ -32,6 +32,8 @@ const ANY: u64 = 1;
 const AHEAD_QUIET: usize = 4 * 1024;
 /// What is read at once of a busy one: some packets of 32 KiB.
 const AHEAD_MOST: usize = 128 * 1024;
+/// So many reads in a row that fit the room of a quiet connection make a busy one quiet.
+const SMALL_READS: u8 = 16;
 
 /// The outside end of a [`Wire`]: for how little it wakes, and what it has heard.
 #[derive(Debug)]
@@ -78,6 +80,8 @@ pub(super) struct Wire {
     room: Box<[u8]>,
     /// What of the room the reader has not taken yet.
     ahead: Range<usize>,
+    /// Reads in a row that were small, while there is more room.
+    small: u8,
 }
 
 impl Wire {
@@ -89,7 +93,8 @@ impl Wire {
             reader: AtomicWaker::new(),
         });
         let room = vec![0; AHEAD_QUIET].into();
-        (Self { stream, ear: Arc::clone(&ear), set: ANY, room, ahead: 0..0 }, ear)
+        let wire = Self { stream, ear: Arc::clone(&ear), set: ANY, room, ahead: 0..0, small: 0 };
+        (wire, ear)
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -111,12 +116,16 @@ impl Wire {
         if self.ahead.end == self.room.len() && self.room.len() < AHEAD_MOST {
             // The last read filled it.
             self.room = vec![0; AHEAD_MOST].into();
+        } else if self.small >= SMALL_READS {
+            self.grow_quiet();
         }
         let mut room = ReadBuf::new(&mut self.room);
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, &mut room));
         let count = room.filled().len();
         self.ahead = 0..count;
         self.ear.received.fetch_add(count as u64, Relaxed);
+        let is_small = self.room.len() > AHEAD_QUIET && count <= AHEAD_QUIET;
+        self.small = if is_small { self.small + 1 } else { 0 };
         if count < self.room.len() {
             // With more to read, the next read acknowledges this one too.
             self.acknowledge();
@@ -139,9 +148,14 @@ impl Wire {
         }
         if wanted != ANY && self.ahead.is_empty() && self.room.len() > AHEAD_QUIET {
             // Nobody uses it now.
-            self.room = vec![0; AHEAD_QUIET].into();
-            self.ahead = 0..0;
+            self.grow_quiet();
         }
+    }
+
+    /// Gives the room of a busy connection back, of which nothing is left to take.
+    fn grow_quiet(&mut self) {
+        self.room = vec![0; AHEAD_QUIET].into();
+        (self.ahead, self.small) = (0..0, 0);
     }
 }
 
@@ -322,6 +336,29 @@ mod tests {
         let mut answer = [0; 5];
         timeout(LIMIT, wire.read_exact(&mut answer)).await.unwrap().unwrap();
         assert_eq!(&answer, b"pong!");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_no_longer_busy_gives_its_room_back_without_a_ping() {
+        let (mut wire, _, mut far) = pair().await;
+        let mut exchange = async |size: usize| {
+            let sent: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            far.write_all(&sent).await.unwrap();
+            let mut got = vec![0; size];
+            timeout(LIMIT, wire.read_exact(&mut got)).await.unwrap().unwrap();
+            assert!(got == sent, "some bytes are lost or out of order");
+            wire.room.len()
+        };
+        exchange(2 * AHEAD_QUIET).await;
+        for _ in 0..SMALL_READS / 2 {
+            assert_eq!(exchange(100).await, AHEAD_MOST, "it may go on at once");
+        }
+        for _ in 0..SMALL_READS {
+            exchange(100).await;
+        }
+        assert_eq!(exchange(100).await, AHEAD_QUIET);
+        exchange(2 * AHEAD_QUIET).await;
+        assert_eq!(exchange(100).await, AHEAD_MOST, "and it may be busy again");
     }
 
     #[tokio::test]

@@ -383,7 +383,7 @@ impl Actor {
         let missed: Vec<_> = paths.filter(|path| path.has_missed()).cloned().collect();
         for path in missed {
             self.step(Event::News(path.number, News::Parked(path.is_clogged())));
-            if path.streams() == 0 {
+            if path.is_empty() {
                 self.step(Event::News(path.number, News::Empty));
             }
         }
@@ -617,6 +617,8 @@ pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+#[cfg(test)]
+mod idle_tests;
 #[cfg(test)]
 #[path = "lane_tests.rs"]
 mod tests;

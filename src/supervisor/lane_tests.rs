@@ -15,10 +15,12 @@ use tokio::{
     sync::Notify,
     time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{accept_async, tungstenite::Message as Word};
 
 use super::{super::incoming::Local, *};
 use crate::{
+    client::far_with_tls,
     config::Listen,
     control::{self, Reply},
     history::Book,
@@ -44,6 +46,8 @@ struct Script {
     dead: AtomicBool,
     death: Notify,
     proofs: Mutex<u32>,
+    /// The gateway's TLS, if it has any.
+    tls: Option<TlsAcceptor>,
 }
 
 impl Script {
@@ -78,7 +82,12 @@ impl Link for Script {
                 *proofs == 1
             };
             if is_proof {
-                tokio::spawn(be_gateway(far));
+                match self.tls.clone() {
+                    None => tokio::spawn(be_gateway(far)),
+                    Some(tls) => tokio::spawn(async move {
+                        be_gateway(tls.accept(far).await.unwrap()).await;
+                    }),
+                };
             } else if self.opens.load(SeqCst) {
                 self.opened.send(far).await.unwrap();
             } else {
@@ -160,7 +169,7 @@ impl Link for Script {
 }
 
 /// Says what a gateway says first.
-async fn be_gateway(stream: DuplexStream) {
+async fn be_gateway(stream: impl Stream) {
     let mut socket = accept_async(stream).await.unwrap();
     let challenge =
         r#"{"type":"event","event":"connect.challenge","payload":{"nonce":"n","ts":1}}"#;
@@ -197,19 +206,30 @@ struct Bench {
     dials: mpsc::Receiver<Answer>,
     opened: mpsc::Receiver<DuplexStream>,
     opens: mpsc::Sender<DuplexStream>,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Bench {
     async fn new() -> Self {
+        Self::over(Purpose::Forward(Destination::loopback(18789)), None).await
+    }
+
+    /// A lane to a gateway that speaks TLS, with its certificate pinned.
+    async fn pinned() -> Self {
+        let (pin, tls) = far_with_tls();
+        let purpose = Purpose::Gateway(Destination::loopback(18789), Some(pin));
+        Self::over(purpose, Some(tls)).await
+    }
+
+    async fn over(purpose: Purpose, tls: Option<TlsAcceptor>) -> Self {
         let (dial, dials) = mpsc::channel(8);
         let (opens, opened) = mpsc::channel(8);
         let options = Options { proof: ProofKind::Gateway, alive: None, seed: 1 };
-        let purpose = Purpose::Forward(Destination::loopback(18789));
         let limits = Limits::default();
         let (span, dialer) = (tracing::Span::none(), Arc::new(Dials(dial)));
         let lane = Lane::start(span, options, purpose, &limits, dialer, scribe());
         lane.tell(Command::Wish(Wish::Up)).await;
-        Self { lane, dials, opened, opens }
+        Self { lane, dials, opened, opens, tls }
     }
 
     /// Answers the next dial with a session.
@@ -223,6 +243,7 @@ impl Bench {
             dead: AtomicBool::new(false),
             death: Notify::new(),
             proofs: Mutex::new(0),
+            tls: self.tls.clone(),
         });
         assert!(answer.send(Ok(script.clone() as Arc<dyn Link>)).is_ok());
         script
@@ -487,6 +508,45 @@ async fn an_outage_that_a_wake_or_a_new_network_revealed_has_words_for_it() {
         let cause = state.outage.unwrap().cause;
         assert!(cause.contains(expected), "{cause}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewed_certificate_blocks_who_comes_says_what_to_type_and_leaves_open_streams_their_time()
+ {
+    let mut bench = Bench::pinned().await;
+    let session = bench.session().await;
+    bench.phase(Phase::Live).await;
+    let mut local = bench.command(LONG).await;
+    let mut far = bench.far().await;
+    opened(&mut local).await;
+    // A wake has the gateway proved again, which was renewed meanwhile.
+    bench.lane.tell(Command::Woke { slept: Duration::from_secs(5) }).await;
+    let proof = bench.far().await;
+    let (renewed, tls) = far_with_tls();
+    assert!(tls.accept(proof).await.is_err(), "nothing is sent to it");
+    bench.phase(Phase::Blocked).await;
+    let failure = bench.lane.state.borrow().failure.clone().unwrap();
+    assert_eq!((failure.cause, failure.cause.class()), (Cause::OtherCertificate, Class::HostKey));
+    let fix = failure.fix.unwrap();
+    assert!(fix.ends_with(&format!("--tls-fingerprint {renewed}")), "{fix}");
+    let mut newcomer = bench.command(LONG).await;
+    let reply = timeout(LONG, control::read::<Reply>(&mut newcomer)).await.unwrap().unwrap();
+    let Reply::Failed(problem) = reply else { panic!("{reply:?}") };
+    assert_eq!(problem.fix, Some(fix));
+
+    // What was open was opened to the right one.
+    far.write_all(b"on").await.unwrap();
+    let mut seen = [0; 2];
+    local.read_exact(&mut seen).await.unwrap();
+    local.write_all(&seen).await.unwrap();
+    far.read_exact(&mut seen).await.unwrap();
+    assert_eq!(&seen, b"on");
+    assert!(!session.is_closed());
+    let begun = clock();
+    timeout(SILENCE + LONG, session.until_dead()).await.expect("its time is up");
+    assert!(clock() - begun > SILENCE - Duration::from_secs(5), "{:?}", clock() - begun);
+    assert_eq!(timeout(LONG, local.read(&mut seen)).await.expect("an end").unwrap(), 0);
+    assert!(bench.dials.try_recv().is_err(), "nobody dials until somebody says which one counts");
 }
 
 #[tokio::test(start_paused = true)]

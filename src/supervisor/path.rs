@@ -87,6 +87,8 @@ pub(super) struct Path {
     totals: Arc<Totals>,
     news: mpsc::Sender<Report>,
     streams: AtomicUsize,
+    /// Listeners over there whose connections come here.
+    listeners: AtomicUsize,
     /// Told whenever a stream comes in.
     company: Notify,
     /// Streams whose local reader is far behind.
@@ -122,6 +124,7 @@ impl Path {
             totals,
             news,
             streams: AtomicUsize::new(0),
+            listeners: AtomicUsize::new(0),
             company: Notify::new(),
             clogged: AtomicUsize::new(0),
             awaited: AtomicBool::new(false),
@@ -156,12 +159,29 @@ impl Path {
         self.streams.load(Relaxed)
     }
 
+    /// Whether nothing would be lost if it ended now.
+    pub(super) fn is_empty(&self) -> bool {
+        self.streams() == 0 && self.listeners.load(SeqCst) == 0
+    }
+
     /// Counts a stream in until the guard is dropped.
     pub(super) fn enter(self: &Arc<Self>) -> Guest {
-        self.streams.fetch_add(1, Relaxed);
         self.totals.streams.fetch_add(1, Relaxed);
+        Guest { company: self.accompany() }
+    }
+
+    /// Has a slow reader that is alone drained like one with neighbours until the guard is dropped:
+    /// something else has to move on the session.
+    pub(super) fn accompany(self: &Arc<Self>) -> Company {
+        self.streams.fetch_add(1, Relaxed);
         self.company.notify_waiters();
-        Guest(Arc::clone(self))
+        Company(Arc::clone(self))
+    }
+
+    /// Counts a listener over there until the guard is dropped: connections may come.
+    pub(super) fn attend(self: &Arc<Self>) -> Attendance {
+        self.listeners.fetch_add(1, SeqCst);
+        Attendance(Arc::clone(self))
     }
 
     /// Bytes came in from the far side.
@@ -292,7 +312,7 @@ impl Path {
 
     /// Whether a stream came in after the end of the last was told; its end will be told as well.
     pub(super) fn is_outdated(&self, news: &News) -> bool {
-        *news == News::Empty && self.streams() > 0
+        *news == News::Empty && !self.is_empty()
     }
 
     /// Whether a slow reader blocks the session.
@@ -307,12 +327,47 @@ impl Path {
 }
 
 /// A stream's place in its session.
-pub(super) struct Guest(Arc<Path>);
+pub(super) struct Guest {
+    company: Company,
+}
+
+impl Guest {
+    /// The session.
+    pub(super) fn path(&self) -> &Arc<Path> {
+        self.company.path()
+    }
+}
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.0.totals.streams.fetch_sub(1, Relaxed);
-        if self.0.streams.fetch_sub(1, Relaxed) == 1 {
+        self.path().totals.streams.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Something beside the streams of a session.
+pub(super) struct Company(Arc<Path>);
+
+impl Company {
+    /// The session.
+    pub(super) fn path(&self) -> &Arc<Path> {
+        &self.0
+    }
+}
+
+impl Drop for Company {
+    fn drop(&mut self) {
+        if self.0.streams.fetch_sub(1, Relaxed) == 1 && self.0.is_empty() {
+            self.0.tell(News::Empty);
+        }
+    }
+}
+
+/// A listener's place in its session.
+pub(super) struct Attendance(Arc<Path>);
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        if self.0.listeners.fetch_sub(1, SeqCst) == 1 && self.0.is_empty() {
             self.0.tell(News::Empty);
         }
     }

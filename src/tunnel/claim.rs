@@ -69,7 +69,7 @@ pub(crate) enum ClaimAction {
     Ask {
         /// The session to ask on.
         on: Number,
-        /// The session that still holds it.
+        /// The session that still holds it, or may.
         before: Option<Number>,
     },
     /// Ask the gateway here, and see it through the session.
@@ -109,6 +109,8 @@ pub(crate) struct Claim {
     unanswered: Option<Number>,
     /// The session that holds it.
     holder: Option<Number>,
+    /// The session whose server never answered, and may listen all the same, now or later.
+    doubtful: Option<Number>,
     released: bool,
     /// Whether another session of ours held it last, and nothing was granted since.
     is_stale: bool,
@@ -130,6 +132,7 @@ impl Claim {
             asked: None,
             unanswered: None,
             holder: None,
+            doubtful: None,
             released: false,
             is_stale: false,
             prohibited: 0,
@@ -244,6 +247,9 @@ impl Claim {
             }
             let before = self.holder.take().filter(|holder| *holder != number);
             self.is_stale |= before.is_some();
+            // The server takes wishes in their order: what it grants there is given back at once.
+            let unsure = self.unanswered.or(self.doubtful.take());
+            let before = before.or(unsure.filter(|unsure| *unsure != number));
             self.unanswered = Some(number);
             return Some(ClaimAction::Ask { on: number, before });
         }
@@ -288,6 +294,7 @@ impl Claim {
             self.holder = None;
             self.is_stale = true;
         }
+        self.doubtful = self.doubtful.filter(|doubtful| *doubtful != number);
         if self.asked == Some(number) {
             self.asked = None;
             self.stage = Stage::Idle;
@@ -308,6 +315,9 @@ impl Claim {
     }
 
     fn on_refused(&mut self, number: Number, refusal: Refusal, now: Instant) {
+        if refusal == Refusal::Silent {
+            self.doubtful = Some(number);
+        }
         if self.asked != Some(number) || self.released {
             return;
         }
@@ -323,7 +333,7 @@ impl Claim {
         self.released = true;
         self.stage = Stage::Idle;
         self.asked = None;
-        self.holder.take().map(ClaimAction::GiveBack)
+        self.holder.take().or(self.doubtful.take()).map(ClaimAction::GiveBack)
     }
 
     fn is_proving(&self, number: Number) -> bool {

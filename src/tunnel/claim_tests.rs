@@ -116,7 +116,9 @@ fn late_answers_are_given_back_or_dropped() {
     let mut sim = Sim::new(false);
     assert_eq!(sim.step(ClaimEvent::Serve(ONE)), ASK(ONE, None));
     assert_eq!(sim.step(ClaimEvent::Hold), None);
-    assert_eq!(sim.step(ClaimEvent::Serve(TWO)), ASK(TWO, None));
+    // What is granted there after all must not stand in the way.
+    assert_eq!(sim.step(ClaimEvent::Serve(TWO)), ASK(TWO, Some(ONE)));
+    assert!(!sim.claim.is_stale(), "nobody knows that it was ever granted");
     let given_back = Some(ClaimAction::GiveBack(ONE));
     assert_eq!(sim.step(ClaimEvent::Granted(ONE)), given_back);
     assert_eq!(sim.step(ClaimEvent::Refused(ONE, Refusal::Prohibited)), None);
@@ -129,6 +131,23 @@ fn late_answers_are_given_back_or_dropped() {
     let given_back = Some(ClaimAction::GiveBack(TWO));
     assert_eq!(sim.step(ClaimEvent::Release), given_back);
     assert_eq!(sim.step(ClaimEvent::Serve(TWO)), None);
+}
+
+#[test]
+fn what_a_server_never_answered_is_given_back_before_another_session_asks() {
+    let mut sim = Sim::new(false);
+    assert_eq!(sim.step(ClaimEvent::Serve(ONE)), ASK(ONE, None));
+    assert_eq!(sim.step(ClaimEvent::Hold), None);
+    assert_eq!(sim.step(ClaimEvent::Refused(ONE, Refusal::Silent)), None);
+    assert_eq!(sim.step(ClaimEvent::Serve(TWO)), ASK(TWO, Some(ONE)));
+    assert_eq!(sim.step(ClaimEvent::Refused(TWO, Refusal::Silent)), None);
+    assert_eq!(sim.step(ClaimEvent::Release), Some(ClaimAction::GiveBack(TWO)));
+    // One that has ended holds nothing that could be given back.
+    let mut sim = Sim::new(false);
+    assert_eq!(sim.step(ClaimEvent::Serve(ONE)), ASK(ONE, None));
+    assert_eq!(sim.refused(ONE, Refusal::Silent, Duration::ZERO), ASK(ONE, None));
+    assert_eq!(sim.step(ClaimEvent::Gone(ONE)), None);
+    assert_eq!(sim.step(ClaimEvent::Serve(TWO)), ASK(TWO, None));
 }
 
 #[test]

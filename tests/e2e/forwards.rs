@@ -2,9 +2,12 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{self, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
+    sync::mpsc,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -141,6 +144,64 @@ fn a_listener_that_a_frozen_session_holds_is_named_and_waited_out() {
     wait_until("the port is back", LIMIT, || {
         (forwards(&scene).remove(0)["phase"] == "live" && echoes(wanted)).then_some(())
     });
+}
+
+/// How much is sent to somebody who does not read: more than the bounds of any stream.
+const FLOOD: usize = 64 << 20;
+
+/// A service whose first caller is read only once the sender has said so, to the end, and counted;
+/// all others get back what they send.
+fn service_that_sleeps_first() -> (u16, mpsc::Sender<()>, JoinHandle<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (wake, woken) = mpsc::channel();
+    let first = thread::spawn(move || {
+        let (mut slow, _) = listener.accept().expect("a first caller");
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                thread::spawn(move || io::copy(&mut &stream, &mut &stream));
+            }
+        });
+        woken.recv().expect("the word to read");
+        let mut buffer = vec![0; 1 << 20];
+        let mut count = 0;
+        loop {
+            match slow.read(&mut buffer) {
+                Ok(0) => return count,
+                Ok(read) => count += read,
+                Err(error) => panic!("after {count} bytes: {error}"),
+            }
+        }
+    });
+    (port, wake, first)
+}
+
+#[test]
+fn a_reader_here_that_sleeps_keeps_nobody_over_there_out_and_loses_nothing() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let (service, wake, slow) = service_that_sleeps_first();
+    let wanted = free_port();
+    connect(&scene, &["-R", &format!("{wanted}:127.0.0.1:{service}")]);
+    let mut flood = TcpStream::connect(("127.0.0.1", wanted)).expect("the port over there");
+    let flooding = thread::spawn(move || {
+        flood.write_all(&vec![7; FLOOD]).expect("somebody who reads in the end");
+        flood.shutdown(Shutdown::Write).expect("an end");
+        // Until the other side is done.
+        drop(flood.read(&mut [0]));
+    });
+    // The session that the slow one blocks makes room for a fresh one, which listens there now.
+    wait_until("the listener is on a fresh session", LIMIT, || {
+        let log = scene.laptop.logs();
+        (log.matches("the server listens").count() > 1).then_some(())
+    });
+    assert!(echoes(wanted), "{:#?}", forwards(&scene));
+    assert!(!flooding.is_finished(), "nobody has read that much");
+    wake.send(()).expect("somebody who sleeps");
+    assert_eq!(slow.join().expect("the slow reader"), FLOOD);
+    flooding.join().expect("the flood");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     gateway::clock::now_ms,
     protocol::{
-        Connect,
+        self, Connect,
         device::{TextVersion, device_id, signed_text},
     },
 };
@@ -22,6 +22,18 @@ impl Machine {
 
     pub(super) fn id(&self) -> String {
         device_id(self.0.public_key().as_ref())
+    }
+
+    /// The device that a `connect` offers at this time, for a challenge of `nonce`.
+    pub(super) fn signs(&self, connect: &Connect, nonce: &str, now: u64) -> protocol::Device {
+        let text = signed_text(TextVersion::V3, connect, &self.id(), now, nonce);
+        protocol::Device {
+            id: self.id(),
+            public_key: URL_SAFE_NO_PAD.encode(self.0.public_key()),
+            signature: URL_SAFE_NO_PAD.encode(self.0.sign(text.as_bytes())),
+            signed_at: now,
+            nonce: nonce.to_owned(),
+        }
     }
 
     /// Signs and sends `connect`; the answer.
@@ -41,13 +53,7 @@ impl Machine {
         let nonce = challenge["payload"]["nonce"].as_str().unwrap();
         let mut frame = connect(changes);
         let parsed: Connect = serde_json::from_value(frame["params"].clone()).unwrap();
-        let now = now_ms();
-        let text = signed_text(TextVersion::V3, &parsed, &self.id(), now, nonce);
-        frame["params"]["device"] = json!({
-            "id": self.id(), "publicKey": URL_SAFE_NO_PAD.encode(self.0.public_key()),
-            "signature": URL_SAFE_NO_PAD.encode(self.0.sign(text.as_bytes())),
-            "signedAt": now, "nonce": nonce,
-        });
+        frame["params"]["device"] = json!(self.signs(&parsed, nonce, now_ms()));
         client.send(&frame).await;
         let answer = client.frame().await;
         (client, answer)

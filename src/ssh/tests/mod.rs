@@ -9,6 +9,7 @@ mod host_certificates;
 mod host_keys;
 mod key_files;
 mod keys_offered;
+mod listeners;
 mod logins;
 mod real;
 mod rotation;

@@ -24,7 +24,7 @@ use crate::{
     supervisor::{
         incoming::Local,
         link::{Knock, Link, NotOpened},
-        path::clock,
+        path::{Guest, clock},
         pump::pump,
     },
     tunnel::{Claim, ClaimAction, ClaimEvent, Failure, Number, Phase, Proof, ProofKind, Refusal},
@@ -62,8 +62,9 @@ pub(super) struct Outpost {
 pub(super) enum Outside {
     /// The server's answer on a session.
     Listening(Number, Result<Listen, Refusal>),
-    /// A connection, and whether it came from where the listener was to be reached from.
-    Knock(Number, Box<dyn Knock>, bool),
+    /// A connection with its place in the session, and whether it came from where the listener was
+    /// to be reached from.
+    Knock(Guest, Box<dyn Knock>, bool),
     /// What came of dialling here for a connection.
     Dialled(Option<Failure>),
     /// The gateway's answer.
@@ -141,7 +142,7 @@ impl Actor {
     pub(super) fn on_outside(&mut self, news: Outside) {
         match news {
             Outside::Listening(number, answer) => self.on_listening(number, answer),
-            Outside::Knock(number, knock, is_welcome) => self.on_knock(number, knock, is_welcome),
+            Outside::Knock(guest, knock, is_welcome) => self.on_knock(guest, knock, is_welcome),
             Outside::Dialled(trouble) => {
                 if let Some(outpost) = &mut self.outpost {
                     outpost.trouble = trouble;
@@ -156,14 +157,18 @@ impl Actor {
 
     fn ask_to_listen(&mut self, on: Number, before: Option<Number>) {
         let (Some(outpost), Some(path)) = (&self.outpost, self.path(on)) else { return };
-        let before = before.and_then(|before| self.path(before));
+        // What is left there of slow readers must not stand in the way of the word.
+        let before = before.and_then(|before| self.path(before)).map(|path| path.accompany());
+        // Until the last connection that came to it: a session that is to end waits for that.
+        let attendance = path.attend();
         // The last question may have been answered after all.
         let is_late = outpost.claim.refusal() == Some(Refusal::Silent);
         let (at, inner) = (outpost.place(), self.inner.clone());
         debug!(attempt = on.0, at = %at, "asking the server to listen");
         self.tasks.spawn(async move {
+            let _attendance = attendance;
             if let Some(before) = before {
-                before.link.unlisten(&at).await;
+                before.path().link.unlisten(&at).await;
             }
             if is_late {
                 path.link.unlisten(&at).await;
@@ -187,7 +192,7 @@ impl Actor {
             let answer = Outside::Listening(on, Ok(knocks.at().clone()));
             let _ended = inner.send(Message::Outside(answer)).await;
             while let Some((knock, is_welcome)) = knocks.next().await {
-                let news = Outside::Knock(on, knock, is_welcome);
+                let news = Outside::Knock(path.enter(), knock, is_welcome);
                 if inner.send(Message::Outside(news)).await.is_err() {
                     return;
                 }
@@ -197,8 +202,9 @@ impl Actor {
 
     fn give_back(&mut self, number: Number, at: Listen, done: Option<oneshot::Sender<()>>) {
         let Some(path) = self.path(number) else { return drop(done) };
+        let company = path.accompany();
         self.tasks.spawn(async move {
-            path.link.unlisten(&at).await;
+            company.path().link.unlisten(&at).await;
             // Whoever waits is told by the drop.
             drop(done);
         });
@@ -229,9 +235,8 @@ impl Actor {
         }
     }
 
-    fn on_knock(&mut self, number: Number, knock: Box<dyn Knock>, is_welcome: bool) {
-        let path = self.path(number);
-        let (Some(outpost), Some(path)) = (&mut self.outpost, path) else { return };
+    fn on_knock(&mut self, guest: Guest, knock: Box<dyn Knock>, is_welcome: bool) {
+        let Some(outpost) = &mut self.outpost else { return };
         if !is_welcome {
             let trouble = Some(opened_wide(&outpost.place()));
             // Once: a flood must not fill the disk.
@@ -244,13 +249,13 @@ impl Actor {
             return;
         }
         let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
-            debug!("too many connections from over there; one was turned away");
+            self.unserved("too many connections from over there are open");
             return;
         };
         let (to, inner) = (outpost.reverse.to.clone(), self.inner.clone());
-        let guest = path.enter();
         self.tasks.spawn(async move {
-            let _guest = (guest, room);
+            let _room = room;
+            let path = Arc::clone(guest.path());
             let local = match dial(&to).await {
                 Ok(local) => local,
                 Err(why) => {
@@ -365,8 +370,10 @@ async fn see(
     let through = Destination::loopback(at.port().unwrap_or_default());
     match timeout(PROBE_LIMIT, link.open(&through)).await {
         Ok(Ok(stream)) => {
-            // Whoever has the place without our certificate is somebody else.
-            let stream = cover(stream, pin).await.map_err(|_| NotSeen::Elsewhere)?;
+            let stream = cover(stream, pin).await.map_err(|why| match why.is_somebody_else() {
+                true => NotSeen::Elsewhere,
+                false => not_through(at).into(),
+            })?;
             match client::healthz(stream, PROBE_LIMIT).await {
                 Ok(()) => Ok((ProofKind::Gateway, clock() - begun)),
                 Err(NotAnswered::NotAGateway(_)) => Err(NotSeen::Elsewhere),
@@ -386,4 +393,4 @@ async fn see(
 
 #[cfg(test)]
 #[path = "outpost_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -1,6 +1,10 @@
 //! A lane that listens over there, with the embedded SSH server at the other end.
 
-use std::{fs, path::Path as FilePath, sync::atomic::Ordering::Relaxed};
+use std::{
+    fs,
+    path::Path as FilePath,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use serde_json::json;
 use tokio::{
@@ -23,14 +27,14 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server, and a lane that may go to it.
-struct Bench {
+pub(in crate::supervisor::lane) struct Bench {
     _folder: tempfile::TempDir,
     server: Embedded,
-    dialer: Arc<dyn crate::supervisor::link::Dial>,
+    pub(in crate::supervisor::lane) dialer: Arc<dyn crate::supervisor::link::Dial>,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(in crate::supervisor::lane) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let key = generate_client_key(FilePath::new(&at("key"))).unwrap();
@@ -53,8 +57,12 @@ impl Bench {
 
     /// A lane that is wanted up.
     async fn lane(&self, listen: Listen, to: Destination, proves: bool) -> Lane {
+        self.lane_for(Reverse { listen, to, proves, pin: None }).await
+    }
+
+    async fn lane_for(&self, reverse: Reverse) -> Lane {
         let options = Options { proof: ProofKind::Ssh, alive: None, seed: 1 };
-        let purpose = Purpose::Reverse(Reverse { listen, to, proves, pin: None });
+        let purpose = Purpose::Reverse(reverse);
         let span = tracing::Span::none();
         let lane = Lane::start(
             span,
@@ -105,6 +113,16 @@ async fn said(port: u16, text: &str) -> std::io::Result<String> {
         Ok(answer)
     };
     timeout(PATIENCE, asking).await.expect("an answer, or an end")
+}
+
+/// Answers one request as a gateway that is well.
+async fn be_healthy(mut stream: impl crate::supervisor::link::Stream) {
+    let mut request = [0; 1024];
+    drop(stream.read(&mut request).await);
+    let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+                  content-length: 27\r\n\r\n{\"ok\":true,\"status\":\"live\"}";
+    drop(stream.write_all(answer.as_bytes()).await);
+    drop(stream.flush().await);
 }
 
 /// A port over there that nobody listens on.
@@ -242,15 +260,74 @@ async fn a_published_gateway_is_live_when_it_answers_through_the_port_over_there
     assert_eq!(failure.fix.as_deref(), Some("openclaw gateway run"));
     let gateway = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = gateway.accept().await {
-            let mut request = [0; 1024];
-            drop(stream.read(&mut request).await);
-            let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
-                          content-length: 27\r\n\r\n{\"ok\":true,\"status\":\"live\"}";
-            drop(stream.write_all(answer.as_bytes()).await);
+        while let Ok((stream, _)) = gateway.accept().await {
+            be_healthy(stream).await;
         }
     });
     live(&mut lane).await;
     assert_eq!(lane.state.borrow().proof.map(|proof| proof.kind), Some(ProofKind::Gateway));
     assert!(lane.totals.bytes_in.load(Relaxed) > 0, "it was seen through the listener");
+}
+
+/// What a look at a gateway in TLS meets that goes through the port over there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Through {
+    BrokenOff,
+    AnotherCertificate,
+    PlainText,
+}
+
+/// A gateway in TLS: every first look, the one from here, meets it; every second, through the port
+/// over there, meets `through`, until `is_mended`.
+async fn behind(through: Through, is_mended: Arc<AtomicBool>) -> (u16, Fingerprint) {
+    let (pin, own) = client::far_with_tls();
+    let (_, another) = client::far_with_tls();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut is_from_here = false;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            is_from_here = !is_from_here;
+            let is_good = is_from_here || is_mended.load(Relaxed);
+            let acceptor = match through {
+                _ if is_good => &own,
+                Through::BrokenOff => continue,
+                Through::AnotherCertificate => &another,
+                Through::PlainText => {
+                    drop(stream.write_all(b"220 mail.example ESMTP\r\n").await);
+                    // Until the other side has had enough of it.
+                    drop(stream.read_to_end(&mut Vec::new()).await);
+                    continue;
+                }
+            };
+            if let Ok(stream) = acceptor.accept(stream).await {
+                be_healthy(stream).await;
+            }
+        }
+    });
+    (port, pin)
+}
+
+#[tokio::test]
+async fn only_somebody_else_behind_the_port_over_there_means_that_it_is_taken() {
+    for (through, cause) in [
+        (Through::BrokenOff, Cause::GatewayStarting),
+        (Through::AnotherCertificate, Cause::PlaceTaken),
+        (Through::PlainText, Cause::PlaceTaken),
+    ] {
+        let bench = Bench::new().await;
+        let is_mended = Arc::new(AtomicBool::new(false));
+        let (port, pin) = behind(through, Arc::clone(&is_mended)).await;
+        let reverse = Reverse {
+            listen: Listen::loopback(free_port()),
+            to: Destination::loopback(port),
+            proves: true,
+            pin: Some(pin),
+        };
+        let mut lane = bench.lane_for(reverse).await;
+        let state = until(&mut lane, "it is not live", |state| state.failure.is_some()).await;
+        assert_eq!(state.failure.unwrap().cause, cause, "{through:?}");
+        is_mended.store(true, Relaxed);
+        live(&mut lane).await;
+    }
 }

@@ -27,13 +27,18 @@ pub(super) fn failing_here(not: &NotAnswered, port: u16) -> Failure {
         .fix(format!("openclaw gateway status --port {port}"))
 }
 
-/// The gateway here shows another certificate than it did when it was published, or speaks no TLS.
+/// The gateway here shows another certificate than it did when it was published, or speaks no TLS,
+/// or breaks off.
 pub(super) fn uncovered_here(why: &NoTls, port: u16) -> Failure {
-    Failure::new(
-        Cause::OtherCertificate,
-        format!("the gateway on port {port} of this machine: {why}"),
-    )
-    .fix("openclaw remote expose (the same again), which publishes it as it is now")
+    if !why.is_somebody_else() {
+        return failing_here(&NotAnswered::Silent, port);
+    }
+    let cause = match why {
+        NoTls::OtherCertificate { .. } | NoTls::Untrusted { .. } => Cause::OtherCertificate,
+        NoTls::Failed(_) => Cause::NotAGateway,
+    };
+    Failure::new(cause, format!("the gateway on port {port} of this machine: {why}"))
+        .fix("openclaw remote expose (the same again), which publishes it as it is now")
 }
 
 /// The gateway here is well, and is not seen from over there.

@@ -137,14 +137,7 @@ impl Actor {
         let class = self.tunnel.failure().map_or(Class::Unreachable, |f| f.cause.class());
         let mut problem = Problem::new(class, reason);
         problem.fix = self.tunnel.failure().and_then(|failure| failure.fix.clone());
-        self.account.refused(reason);
-        self.unserved += 1;
-        let now = clock();
-        if self.unserved_said.is_none_or(|said| now.duration_since(said) >= UNSERVED_INTERVAL) {
-            self.unserved_said = Some(now);
-            // A flood must not fill the disk.
-            info!(count = std::mem::take(&mut self.unserved), "connections were not served");
-        }
+        self.unserved(reason);
         let is_crowded = self.refusals.len() >= REFUSALS_MOST / 4;
         self.refusals.spawn(async move {
             if is_crowded {
@@ -153,6 +146,18 @@ impl Actor {
                 incoming.refuse(problem).await;
             }
         });
+    }
+
+    /// Notes that a connection was not served.
+    pub(super) fn unserved(&mut self, reason: &str) {
+        self.account.refused(reason);
+        self.unserved += 1;
+        let now = clock();
+        if self.unserved_said.is_none_or(|said| now.duration_since(said) >= UNSERVED_INTERVAL) {
+            self.unserved_said = Some(now);
+            // A flood must not fill the disk.
+            info!(count = std::mem::take(&mut self.unserved), "connections were not served");
+        }
     }
 
     pub(super) fn reason(&self) -> Option<String> {

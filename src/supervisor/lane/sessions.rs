@@ -139,7 +139,7 @@ impl Actor {
             Some(Session::Dialling { draining, .. }) => *draining = true,
             Some(Session::Up(path, _)) => {
                 path.retired.cancel();
-                if path.streams() == 0 {
+                if path.is_empty() {
                     path.tell(News::Empty);
                 }
             }

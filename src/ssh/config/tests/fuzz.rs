@@ -7,14 +7,15 @@ use crate::{
     fuzz,
     ssh::config::{
         Mistake, Request,
-        keywords::{self, Kind},
+        forward::Forward,
+        keywords::{self, Direction, Kind},
         resolve,
     },
 };
 
 #[test]
 fn reads_every_file_to_an_end_or_says_what_is_wrong_and_where() {
-    fuzz::survives("ssh_config", |bytes| {
+    fuzz::survives(&["ssh_config"], |bytes| {
         let world = Fake::with(bytes)
             .file("/parts/first", "Host box\n  Port 2022\n")
             .variable("HOME", "/home/anna")
@@ -64,4 +65,17 @@ fn is_plain(line: &str) -> bool {
         && !value.contains("[socks]:0")
         && value.split(' ').all(|word| !word.is_empty())
         && value.split(' ').count() <= words
+}
+
+#[test]
+fn a_forward_that_is_taken_reads_back_the_same() {
+    fuzz::survives(&["fuzz/forwards"], |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        for direction in [Direction::Local, Direction::Remote, Direction::Dynamic] {
+            let Some(forward) = Forward::parse(&text, direction) else { continue };
+            assert_eq!(forward.connect.is_none(), direction == Direction::Dynamic);
+            let words = forward.words();
+            assert_eq!(Forward::of_words(&words).as_ref(), Some(&forward), "{words:?}");
+        }
+    });
 }
