@@ -1,9 +1,12 @@
 //! Fuzz targets: any bytes on the control socket, at either end.
 
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::*;
-use crate::fuzz::{hostile_json, survives};
+use crate::{
+    fuzz::{hostile_json, survives},
+    meeting::Greeting,
+};
 
 /// A message that is taken can be written, and what was written is the same message.
 fn is_the_same_again<T: Serialize + DeserializeOwned>(bytes: &[u8]) {

@@ -1,40 +1,37 @@
-//! One remote at work: its lanes, its ports, and what `remote status` says of it.
+//! One remote at work: its lanes, and what the user wants of them.
 
 use std::{
-    io,
-    os::fd::OwnedFd,
     sync::{Arc, Mutex, atomic::Ordering::Relaxed},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
     sync::{oneshot, watch},
     time::sleep,
 };
-use tracing::warn;
 
 use super::{
     account::Scribe,
     desk::Desk,
     dialer::{Label, Way},
-    handover::Pool,
-    incoming::Incoming,
-    lane::{Command, Lane, Limits, Purpose, Reverse, State, millis, word},
+    lane::{Command, Lane, Limits, Purpose, Reverse, State},
     lock::locked,
-    metrics::{Carried, Reading},
     path::clock,
     port::Port,
-    unstarted::Unstarted,
 };
 use crate::{
     config::{self, Destination, Forward, Kind, Listen},
     control::Opened,
     problem::Problem,
     ssh,
-    tunnel::{Failure, Options, Phase, ProofKind, Wish},
+    tunnel::{Options, Phase, ProofKind, Wish},
 };
+
+mod ports;
+mod status;
+
+pub(super) use status::resting;
 
 /// How long the streams of a remote that was replaced may live on.
 const RETIRE: Duration = Duration::from_secs(600);
@@ -197,147 +194,6 @@ impl Remote {
         definition
     }
 
-    /// Binds the ports that `old` does not hold already; chooses the gateway's port if none is
-    /// named, one that `is_reserved` does not claim.
-    pub(super) async fn bind(
-        &self,
-        old: Option<&Self>,
-        pool: &Pool,
-        is_reserved: impl Fn(u16) -> bool,
-    ) -> Result<(), Problem> {
-        if self.definition().local_port == 0
-            && let Some(old) = old
-        {
-            locked(&self.definition).local_port = old.definition().local_port;
-        }
-        let mut bound = Vec::new();
-        let taken = |port| {
-            let mut forwards = self.forwards.iter().map(|(forward, _)| &forward.listen);
-            is_reserved(port) || forwards.any(|listen| listen.port() == Some(port))
-        };
-        for (mut listen, lane) in self.places() {
-            let outlet = lane.accepted.clone();
-            if old.is_some_and(|old| old.holds(&listen)) {
-                continue;
-            }
-            let is_free_choice = listen.port() == Some(0);
-            let port = if is_free_choice {
-                Port::bind_free(FIRST_PORT, taken, &outlet).await
-            } else {
-                Port::open(&listen, self.configured.sockets, outlet, pool).await
-            };
-            let port = match port {
-                Ok(port) => port,
-                // As with ssh: a forward of the configuration is no reason not to connect.
-                Err(problem) if self.is_optional(&listen) => {
-                    warn!(at = %listen, "a LocalForward of the ssh configuration is not made");
-                    locked(&self.unbound).push((listen, problem));
-                    continue;
-                }
-                Err(problem) => return Err(problem),
-            };
-            if is_free_choice {
-                locked(&self.definition).local_port = port.number;
-                listen = Listen::loopback(port.number);
-            }
-            bound.push((listen, port));
-        }
-        locked(&self.ports).extend(bound);
-        Ok(())
-    }
-
-    /// Whether a place that cannot be bound is no failure.
-    fn is_optional(&self, listen: &Listen) -> bool {
-        let mut configured = self.configured.local.iter();
-        !self.configured.all_or_nothing && configured.any(|forward| forward.listen == *listen)
-    }
-
-    /// Takes over the ports that both have, the connections that wait for a path, and the listeners
-    /// over there; the rest of `old`'s are freed.
-    pub(super) async fn succeed(&self, old: &Self) {
-        let mut ports = std::mem::take(&mut *locked(&old.ports));
-        for (listen, lane) in self.places() {
-            let outlet = lane.accepted.clone();
-            if self.holds(&listen) {
-                continue;
-            }
-            if let Some(place) = ports.iter().position(|(held, _)| *held == listen) {
-                let (listen, port) = ports.swap_remove(place);
-                port.outlet().turn(outlet);
-                locked(&self.ports).push((listen, port));
-            }
-        }
-        for (_, port) in ports {
-            port.close().await;
-        }
-        for (at, incoming) in old.surrender().await {
-            match self.lane_at(&at) {
-                Some(lane) => lane.tell(Command::Open(incoming)).await,
-                None => old.admit(&at, incoming).await,
-            }
-        }
-        old.release().await;
-        self.raise(None).await;
-    }
-
-    /// Accepts nothing more at its ports for now.
-    pub(super) async fn pause(&self) {
-        let mut ports = std::mem::take(&mut *locked(&self.ports));
-        for (_, port) in &mut ports {
-            port.pause().await;
-        }
-        locked(&self.ports).extend(ports);
-    }
-
-    /// Accepts again.
-    pub(super) fn go_on(&self) {
-        locked(&self.ports).iter_mut().for_each(|(_, port)| port.go_on());
-    }
-
-    /// Descriptors of its listening ports, for a successor.
-    pub(super) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        let ports = locked(&self.ports);
-        let each = ports.iter().map(|(_, port)| port.descriptors());
-        each.collect::<io::Result<Vec<_>>>().map(|all| all.into_iter().flatten().collect())
-    }
-
-    /// Lets go of its ports, which a successor has.
-    pub(super) fn forget_ports(&self) {
-        let ports = std::mem::take(&mut *locked(&self.ports));
-        ports.into_iter().for_each(|(_, port)| port.leave());
-    }
-
-    /// Takes the connections that wait for a path, each with the place that it came in at.
-    pub(super) async fn surrender(&self) -> Vec<(Listen, Incoming)> {
-        let mut all = Vec::new();
-        for (at, lane) in self.places() {
-            let held = lane.surrender().await;
-            all.extend(held.into_iter().map(|incoming| (at.clone(), incoming)));
-        }
-        all
-    }
-
-    /// Hands a connection to the lane behind a place; dropped if there is none.
-    pub(super) async fn admit(&self, at: &Listen, incoming: Incoming) {
-        if let Some(lane) = self.lane_at(at) {
-            lane.tell(Command::Open(incoming)).await;
-        }
-    }
-
-    /// Its places on this machine.
-    pub(super) fn listens(&self) -> Vec<Listen> {
-        self.places().into_iter().map(|(listen, _)| listen).collect()
-    }
-
-    /// The port of the gateway's clients, if it has one; no two remotes have the same.
-    pub(super) fn port(&self) -> Option<u16> {
-        (self.kind() == Kind::Gateway).then(|| self.definition().local_port)
-    }
-
-    fn lane_at(&self, at: &Listen) -> Option<&Lane> {
-        self.places().into_iter().find(|(listen, _)| listen == at).map(|(_, lane)| lane)
-    }
-
     /// Whether it is up and another process would need a person to bring it up.
     pub(super) fn needs_person(&self) -> bool {
         self.lanes().any(|lane| {
@@ -361,20 +217,6 @@ impl Remote {
             // Answered or dropped, it is given back, or nothing can be done about it.
             let _done = release.await;
         }
-    }
-
-    fn holds(&self, listen: &Listen) -> bool {
-        locked(&self.ports).iter().any(|(held, _)| held == listen)
-    }
-
-    /// Every place of this machine that the definition names, with the lane behind it.
-    fn places(&self) -> Vec<(Listen, &Lane)> {
-        let port = self.definition().local_port;
-        let gateway =
-            (self.kind() == Kind::Gateway).then(|| (Listen::loopback(port), &self.gateway));
-        let forwards = self.forwards.iter();
-        let forwards = forwards.map(|(forward, lane)| (forward.listen.clone(), lane));
-        gateway.into_iter().chain(forwards).collect()
     }
 
     /// Which way it leads.
@@ -511,51 +353,6 @@ impl Remote {
         self.lanes().map(|lane| lane.state.clone()).collect()
     }
 
-    /// The last round trips to its SSH server, milliseconds, the oldest first.
-    pub(super) fn round_trips(&self) -> Vec<f64> {
-        self.gateway.totals.round_trips().into_iter().map(tenths).collect()
-    }
-
-    /// What it has come to, for the metrics.
-    pub(super) fn reading(&self) -> Reading {
-        let state = self.state();
-        let now = clock();
-        let sum = |count: fn(&Lane) -> u64| self.lanes().map(count).sum::<u64>();
-        let proof = state.proof;
-        Reading {
-            name: locked(&self.name).clone(),
-            phase: state.phase,
-            proof_age: proof.map(|proof| now.saturating_duration_since(proof.at)),
-            round_trip: self.round_trip(&state),
-            reconnects: state.reconnects,
-            away: state.away + state.lost.map(|lost| now - lost).unwrap_or_default(),
-            received: sum(|lane| lane.totals.bytes_in.load(Relaxed)),
-            sent: sum(|lane| lane.totals.bytes_out.load(Relaxed)),
-            streams: sum(|lane| lane.totals.streams.load(Relaxed) as u64),
-            held: self.lanes().map(|lane| lane.state.borrow().held as u64).sum(),
-            forwards: self.carried(),
-        }
-    }
-
-    /// What each further forward has come to.
-    fn carried(&self) -> Vec<Carried> {
-        let local = self.forwards.iter().map(|of| ("-L", of));
-        let remote = self.reverses.iter().map(|of| ("-R", of));
-        let read = |(option, (forward, lane)): (&str, &(Forward, Lane))| Carried {
-            forward: format!("{option} {forward}"),
-            received: lane.totals.bytes_in.load(Relaxed),
-            sent: lane.totals.bytes_out.load(Relaxed),
-            streams: lane.totals.streams.load(Relaxed) as u64,
-        };
-        local.chain(remote).map(read).collect()
-    }
-
-    /// That of the last ping; of the last proof before the first.
-    fn round_trip(&self, state: &State) -> Option<Duration> {
-        let last = self.gateway.totals.round_trips().pop();
-        state.proof.map(|proof| last.unwrap_or(proof.rtt))
-    }
-
     /// The gateway lane's state.
     pub(super) fn state(&self) -> State {
         self.gateway.state.borrow().clone()
@@ -581,137 +378,9 @@ impl Remote {
         let further = self.forwards.iter().chain(&self.reverses);
         std::iter::once(&self.gateway).chain(further.map(|(_, lane)| lane))
     }
-
-    /// The object of `remote status --json`.
-    pub(super) fn status(&self, is_default: bool) -> Value {
-        let state = self.state();
-        let definition = self.definition();
-        let port = definition.local_port;
-        let sum = |count: fn(&Lane) -> u64| self.lanes().map(count).sum::<u64>();
-        let proof = state.proof.map(|proof| {
-            let age = clock().saturating_duration_since(proof.at);
-            json!({
-                "kind": proof.kind,
-                "at": SystemTime::now().checked_sub(age).and_then(time),
-                "ageMs": millis(age),
-                "rttMs": tenths(proof.rtt),
-            })
-        });
-        let outage = state.outage.as_ref().map(|outage| {
-            json!({
-                "cause": outage.cause, "startedAt": time(outage.started),
-                "detectedMs": millis(outage.detected), "restoredMs": outage.restored.map(millis),
-            })
-        });
-        let local = self.forwards.iter().map(|(forward, lane)| {
-            let unbound = locked(&self.unbound);
-            let unbound = unbound.iter().find(|(other, _)| *other == forward.listen);
-            forward_status("local", forward, lane, unbound.map(|(_, problem)| problem))
-        });
-        let remote = self.reverses.iter();
-        let remote = remote.map(|(forward, lane)| forward_status("remote", forward, lane, None));
-        let forwards: Vec<Value> = local.chain(remote).collect();
-        json!({
-            "name": *locked(&self.name), "target": self.label.0, "via": self.label.1,
-            "default": is_default, "kind": self.kind(), "remotePort": definition.remote_port,
-            "othersType": others_type(&definition, &self.label),
-            "phase": word(state.phase), "since": time(state.since), "stage": state.stage,
-            "localUrl": format!("{}://127.0.0.1:{port}", definition.scheme()), "localPort": port,
-            "tlsFingerprint": definition.tls_fingerprint,
-            "route": "ssh", "relay": false, "lowPower": self.definition().ssh.low_power,
-            "proof": proof, "roundTripMs": self.round_trip(&state).map(tenths),
-            "gateway": *locked(&self.said),
-            "attempts": state.attempts, "reconnects": state.reconnects, "held": state.held,
-            "streams": sum(|lane| lane.totals.streams.load(Relaxed) as u64),
-            "bytesIn": sum(|lane| lane.totals.bytes_in.load(Relaxed)),
-            "bytesOut": sum(|lane| lane.totals.bytes_out.load(Relaxed)),
-            "lastOutage": outage,
-            "failure": state.failure.as_ref().map(failure),
-            "forwards": forwards,
-        })
-    }
-}
-
-/// The status object of a remote that is saved and not at work: down, or failed to start.
-pub(super) fn resting(
-    name: &str,
-    definition: &config::Remote,
-    is_default: bool,
-    unstarted: &Unstarted,
-) -> Value {
-    let (phase, problem) = (unstarted.phase(name), unstarted.problem(name));
-    let port = definition.local_port;
-    let via: Vec<&String> = definition.ssh.jumps.iter().filter(|jump| *jump != "none").collect();
-    json!({
-        "name": name, "target": definition.target, "via": via,
-        "default": is_default, "kind": definition.kind, "remotePort": definition.remote_port,
-        "othersType": null,
-        "phase": word(phase), "since": null, "stage": "",
-        "localUrl": format!("{}://127.0.0.1:{port}", definition.scheme()), "localPort": port,
-            "tlsFingerprint": definition.tls_fingerprint,
-        "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power,
-        "proof": null, "roundTripMs": null, "gateway": null,
-        "attempts": 0, "reconnects": 0, "held": 0, "streams": 0, "bytesIn": 0, "bytesOut": 0,
-        "lastOutage": null, "failure": problem, "forwards": [],
-    })
-}
-
-/// What other machines type to reach a gateway that is published there.
-fn others_type(definition: &config::Remote, (target, via): &Label) -> Option<String> {
-    if definition.kind != Kind::Exposed || definition.remote_port == 0 {
-        return None;
-    }
-    let bare = |label: &str| label.strip_suffix(":22").unwrap_or(label).to_owned();
-    let jumps: Vec<String> = via.iter().map(|label| bare(label)).collect();
-    let jumps = if jumps.is_empty() { String::new() } else { format!("-J {} ", jumps.join(",")) };
-    let port = definition.remote_port;
-    let pin = definition.tls_fingerprint;
-    let pin = pin.map(|pin| format!("--tls-fingerprint {pin} ")).unwrap_or_default();
-    Some(format!("openclaw remote connect --remote-port {port} {pin}{jumps}{}", bare(target)))
 }
 
 /// Whether a lane that listens over there does, or says why not, or is not wanted up.
 fn is_settled(state: &State) -> bool {
     state.failure.is_some() || matches!(state.phase, Phase::Live | Phase::Blocked | Phase::Down)
-}
-
-/// One entry of `forwards`.
-fn forward_status(kind: &str, forward: &Forward, lane: &Lane, unbound: Option<&Problem>) -> Value {
-    let state = lane.state.borrow();
-    let (bind, port, socket) = match &forward.listen {
-        Listen::Port { bind, port } => (bind.as_ref(), Some(*port), None),
-        Listen::Socket(path) => (None, None, Some(path)),
-    };
-    let (host, host_port, host_socket) = match &forward.to {
-        Destination::Port { host, port } => (Some(host), Some(*port), None),
-        Destination::Socket(path) => (None, None, Some(path)),
-    };
-    let chosen = state.port.filter(|_| port == Some(0));
-    json!({
-        "kind": kind, "bind": bind, "port": port, "socket": socket,
-        "host": host, "hostPort": host_port, "hostSocket": host_socket,
-        "allocatedPort": chosen, "phase": word(state.phase),
-        "streams": lane.totals.streams.load(Relaxed),
-        "bytesIn": lane.totals.bytes_in.load(Relaxed),
-        "bytesOut": lane.totals.bytes_out.load(Relaxed),
-        "failure": match unbound {
-            Some(problem) => json!(problem),
-            None => json!(state.failure.as_ref().map(failure)),
-        },
-    })
-}
-
-fn failure(failure: &Failure) -> Value {
-    json!({"class": failure.cause.class(), "message": failure.message, "fix": failure.fix})
-}
-
-fn time(at: SystemTime) -> Option<String> {
-    let stamp = Timestamp::try_from(at).ok()?;
-    let millisecond = stamp.round(jiff::Unit::Millisecond).unwrap_or(stamp);
-    Some(millisecond.to_string())
-}
-
-/// Milliseconds with one decimal.
-fn tenths(span: Duration) -> f64 {
-    (span.as_secs_f64() * 10_000.0).round() / 10.0
 }

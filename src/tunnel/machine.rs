@@ -350,5 +350,4 @@ impl Tunnel {
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;
