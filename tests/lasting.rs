@@ -304,8 +304,7 @@ async fn an_edit_of_the_file_counts_at_once_and_what_needs_a_restart_is_named() 
         home.write("home/.openclaw/openclaw.json", "{gateway: {auth: {token: 'the first'}}}");
     let mut gateway = OurGateway::start_bare(&home);
     let mut before = enter(&gateway, "the first").await.unwrap();
-    let text =
-        "{gateway: {auth: {token: 'the second'}, bind: 'lan'}, logging: {consoleLevel: 'debug'}}";
+    let text = "{gateway: {auth: {token: 'the second', rateLimit: {maxAttempts: 7}}, bind: 'lan'}, logging: {consoleLevel: 'debug'}}";
     fs::write(&file, text).unwrap();
     // Who may read is told before the old token's connections end.
     loop {
@@ -317,12 +316,14 @@ async fn an_edit_of_the_file_counts_at_once_and_what_needs_a_restart_is_named() 
     assert_eq!(before.closed().await, 1012);
     says(&mut gateway, "gateway.bind");
     says(&mut gateway, "gateway.auth.token");
+    says(&mut gateway, "gateway.auth.rateLimit.maxAttempts");
     assert!(enter(&gateway, "the first").await.is_err());
     enter(&gateway, "the second").await.unwrap();
     says(&mut gateway, "DEBUG");
     // A file that is wrong changes nothing.
     fs::write(&file, "{gateway: {port: 'x'}}").unwrap();
     says(&mut gateway, "was not taken up");
+    says(&mut gateway, "openclaw config validate");
     enter(&gateway, "the second").await.unwrap();
 }
 
@@ -336,6 +337,9 @@ async fn a_hangup_reads_files_of_secrets_again_and_ends_nothing() {
     says(&mut gateway, "the gateway's token");
     assert!(enter(&gateway, &first).await.is_err());
     enter(&gateway, "another token that somebody wrote").await.unwrap();
+    fs::write(home.state().join("rs/metrics-token"), "another for the scraper\n").unwrap();
+    signal(gateway.program().pid(), Signal::SIGHUP);
+    says(&mut gateway, "the token of the metrics");
 }
 
 #[tokio::test]

@@ -11,6 +11,9 @@ const openclaw = createRequire(`${PEERS}/openclaw/package.json`);
 const { GatewayClient } = await import(
   pathToFileURL(`${PEERS}/${CLIENT}/node_modules/@openclaw/gateway-client/dist/index.mjs`)
 );
+const { GatewayScopeUpgrade } = await import(
+  pathToFileURL(`${PEERS}/client/node_modules/@openclaw/gateway-client/dist/scope-upgrade.mjs`)
+);
 const schema = JSON.parse(
   readFileSync(`${PEERS}/client/node_modules/@openclaw/gateway-protocol/protocol.schema.json`),
 );
@@ -98,8 +101,36 @@ const paired = await login({
   instanceId: "one",
 });
 await converse(paired);
+const twin = device();
+const upgraded = await login({ deviceIdentity: twin, hostDeps });
 const presence = await paired.gateway.request("system-presence", {});
 if (presence.length !== 2 || !presence[1].deviceId) throw new Error(JSON.stringify(presence));
+
+// The device asks for more while it is in, somebody approves, and the next login holds it.
+const owner = await login({ scopes: ["operator.admin"] });
+const scopes = ["operator.read", "operator.write"];
+let kept;
+const upgrade = new GatewayScopeUpgrade({
+  request: (method, params, options) => upgraded.gateway.request(method, params, options),
+  tokenStore: { store: async (entry) => (kept = entry) },
+  reconnect: () => upgraded.gateway.stop(),
+});
+const outcome = await upgrade.requestScopeUpgrade({
+  binding: { clientId: "gateway-client", deviceId: twin.deviceId, role: "operator" },
+  scopes,
+  onPending: (requestId) => owner.gateway.request("device.pair.approve", { requestId }),
+});
+if (outcome.status !== "approved" || !kept) throw new Error(JSON.stringify(outcome));
+const more = await login({
+  token: undefined,
+  deviceToken: kept.token,
+  deviceIdentity: twin,
+  hostDeps,
+  scopes,
+});
+if (!more.hello.auth.scopes.includes("operator.write")) throw new Error(JSON.stringify(more.hello));
+more.gateway.stop();
+owner.gateway.stop();
 
 console.log("ready");
 const { code } = await paired.later.closed.promise;

@@ -82,7 +82,8 @@ impl Source for Origin {
     fn read(&self) -> Result<Fresh, Problem> {
         let reading = config::reading(&self.paths)?;
         let (whole, own) = (reading.review.whole.clone(), reading.own);
-        let mut files = vec![self.paths.config.clone(), self.paths.gateway_token()];
+        let paths = &self.paths;
+        let mut files = vec![paths.config.clone(), paths.gateway_token(), paths.metrics_token()];
         files.extend(reading.review.parts.iter().cloned());
         files.extend(self.arguments.token_file.iter().cloned());
         files.extend(self.arguments.password_file.iter().cloned());

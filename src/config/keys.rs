@@ -144,25 +144,25 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "gateway.auth.rateLimit.maxAttempts",
         Number(1, 1_000),
-        Restart,
+        Hot,
         "Wrong secrets within the window until the lockout.",
     ),
     key(
         "gateway.auth.rateLimit.windowMs",
         Number(1_000, MONTH_MS),
-        Restart,
+        Hot,
         "How long a wrong secret counts, milliseconds.",
     ),
     key(
         "gateway.auth.rateLimit.lockoutMs",
         Number(1_000, MONTH_MS),
-        Restart,
+        Hot,
         "How long a lockout lasts, milliseconds.",
     ),
     key(
         "gateway.auth.rateLimit.exemptLoopback",
         Flag,
-        Restart,
+        Hot,
         "Whether programs on this machine are only slowed.",
     ),
     key(

@@ -16,7 +16,7 @@ const SCOPES: &str = "x-openclaw-scopes";
 const TAILSCALE_FUNNEL: &str = "tailscale-funnel-request";
 
 /// Which of the gateway's listeners a connection came in at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) enum Door {
     /// The one that everybody knows.
     #[default]

@@ -35,6 +35,7 @@ mod tally;
 mod tests;
 mod throttle;
 mod tls;
+mod upgrades;
 
 pub(crate) use claim::{Runner, running};
 pub(crate) use reload::{FirstReading, Fresh, Source};

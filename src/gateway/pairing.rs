@@ -12,12 +12,13 @@ use super::{
     methods::device::{as_request, tell_resolved},
     settings::Guard,
     tailscale::Unverified,
-    throttle::{Culprit, With},
+    throttle::{self, Culprit, With},
+    upgrades::End,
 };
 use crate::{
     protocol::{Connect, ErrorShape, Role, Scope, detail, event},
     secret::Secret,
-    store::{self, About, Asked, Device, Filed, Grant, SetupCode},
+    store::{self, About, Asked, Device, Filed, Grant, Request, SetupCode},
 };
 
 /// How long a client waits for a database that is busy, milliseconds.
@@ -131,7 +132,11 @@ async fn decide(
                 // The gateway's secret was compared all the same, and counts.
                 return Err(admission::rate_limited(left).after(refusal));
             }
-            prove(shared, connect, &claim, device, paired.as_ref(), refusal, now).await?
+            let before = refusal.clone();
+            let proved =
+                prove(shared, connect, &claim, device, paired.as_ref(), refusal, now).await?;
+            count_beside(shared, connect, culprit, &before).await?;
+            proved
         }
         (Err(refusal), _) => return Err(refusal),
     };
@@ -162,13 +167,44 @@ async fn decide(
         (Verdict::Pair, Some(device)) => {
             let asked = asked(device);
             let paired = pair(shared, asked.clone(), code.as_ref(), now).await?;
-            tell_resolved(shared, &uuid::Uuid::new_v4().to_string(), &paired.id, "approved", now);
+            tell_resolved(
+                shared,
+                &uuid::Uuid::new_v4().to_string(),
+                &paired.id,
+                End::Approved,
+                now,
+            );
             Ok(in_as(asked.scopes, token_of(shared, &paired, claim.role)))
         }
         (Verdict::Ask(reason), Some(device)) => {
             Err(ask(shared, asked(device), reason, paired.as_ref(), now).await?)
         }
         (Verdict::Pair | Verdict::Ask(_), None) => Err(admission::deviceless(claim.role)),
+    }
+}
+
+/// Counts what was wrong beside what proved good: who has a token of his own could else try out the
+/// gateway's secret for as long as he likes.
+async fn count_beside(
+    shared: &Shared,
+    connect: &Connect,
+    culprit: &Culprit,
+    refusal: &Refusal,
+) -> Result<(), Refusal> {
+    let own =
+        connect.auth.as_ref().and_then(|auth| auth.device_token.as_ref().or(auth.token.as_ref()));
+    // A device's token in the field of the gateway's secret is no guess at that.
+    let is_own = |text: &str| own.is_some_and(|own| own.matches(text));
+    let wrong = refusal.wrong.iter().map(|wrong| (wrong.with(), wrong.text(connect)));
+    let wrong = wrong.filter(|(_, text)| !is_own(text));
+    let verdict = wrong.map(|(with, text)| shared.failed(&culprit.trying(with), text)).max();
+    match verdict {
+        None | Some(throttle::Verdict::Answer) => Ok(()),
+        Some(throttle::Verdict::Slow(delay)) => {
+            tokio::time::sleep(delay).await;
+            Ok(())
+        }
+        Some(throttle::Verdict::Shut(time)) => Err(admission::rate_limited(time)),
     }
 }
 
@@ -237,6 +273,32 @@ async fn pair(
     Ok(paired)
 }
 
+/// Files a request, and tells approvers of it; an error frame where there is no room.
+pub(super) async fn file(
+    shared: &Shared,
+    asked: Asked,
+    now: u64,
+) -> Result<Request, Box<ErrorShape>> {
+    let id = uuid::Uuid::new_v4().to_string();
+    let filed = shared.store.devices().ask(id, asked, now).await;
+    match filed.map_err(|error| unstored(&error).error)? {
+        Filed::New(request, superseded) => {
+            for gone in superseded {
+                tell_resolved(shared, &gone.id, &gone.asked.device_id, End::Rejected, now);
+            }
+            shared.hub.tell(event::DEVICE_PAIR_REQUESTED, &as_request(&request));
+            tracing::info!(request = request.id, role = %request.asked.role, "a device asks");
+            Ok(request)
+        }
+        Filed::Known(request) => Ok(request),
+        Filed::Full => Err(ErrorShape::unavailable(
+            "too many devices wait to be paired; on the gateway's machine: openclaw devices list",
+            60_000,
+        )
+        .into()),
+    }
+}
+
 /// Files a request; the refusal that says so.
 async fn ask(
     shared: &Shared,
@@ -245,26 +307,7 @@ async fn ask(
     paired: Option<&Device>,
     now: u64,
 ) -> Result<Refusal, Refusal> {
-    let id = uuid::Uuid::new_v4().to_string();
-    let filed =
-        shared.store.devices().ask(id, asked, now).await.map_err(|error| unstored(&error))?;
-    let request = match filed {
-        Filed::New(request, superseded) => {
-            for gone in superseded {
-                tell_resolved(shared, &gone.id, &gone.asked.device_id, "rejected", now);
-            }
-            shared.hub.tell(event::DEVICE_PAIR_REQUESTED, &as_request(&request));
-            tracing::info!(request = request.id, role = %request.asked.role, "a device asks");
-            request
-        }
-        Filed::Known(request) => request,
-        Filed::Full => {
-            return Err(Refusal::new(ErrorShape::unavailable(
-                "too many devices wait to be paired; on the gateway's machine: openclaw devices list",
-                60_000,
-            )));
-        }
-    };
+    let request = file(shared, asked, now).await.map_err(Refusal::new)?;
     Ok(admission::pairing_required(&request, reason, paired))
 }
 
@@ -274,7 +317,7 @@ fn live(device: &Device, role: Role) -> Option<&Grant> {
 }
 
 /// The token that a device has; `None` if it was made with a key that is gone.
-fn token_of(shared: &Shared, device: &Device, role: Role) -> Option<Secret> {
+pub(super) fn token_of(shared: &Shared, device: &Device, role: Role) -> Option<Secret> {
     let grant = live(device, role)?;
     let token = shared.mint.token(&device.id, role, &grant.serial);
     is_token_of(&grant.token_digest, token.expose()).then_some(token)

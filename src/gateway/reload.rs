@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::{self, ReloadKind, ReloadMode},
-    problem::Problem,
+    problem::{Class, Problem},
     protocol::{Reloaded, close, event},
     secret::Secret,
 };
@@ -153,17 +153,19 @@ pub(super) async fn take_up(shared: &Arc<Shared>, why: Why, caller: Option<&Call
     let mut known = shared.known.lock().await;
     let Some(known) = known.as_mut() else { return Reloaded::default() };
     let source = Arc::clone(&known.source);
-    let own_token = shared.paths.gateway_token();
+    let files = [shared.paths.gateway_token(), shared.paths.metrics_token()];
     let read = tokio::task::spawn_blocking(move || {
         let fresh = source.read()?;
-        Ok::<_, Problem>((fresh, private::read(&own_token)?))
+        let [own, metrics] = files.map(|file| private::read(&file));
+        Ok::<_, Problem>((fresh, own?, metrics?))
     });
-    let (fresh, own_token) = match read.await {
+    let (fresh, own_token, metrics_token) = match read.await {
         Ok(Ok(read)) => read,
-        Ok(Err(problem)) => return refuse(problem.message),
-        Err(_) => return refuse("the gateway is stopping".to_owned()),
+        Ok(Err(problem)) => return refuse(problem),
+        Err(_) => return refuse(Problem::new(Class::Internal, "the gateway is stopping")),
     };
-    let own_token = own_token.filter(|token| !token.is_empty()).map(Secret::new);
+    let secret = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Secret::new);
+    let (own_token, metrics_token) = (secret(own_token), secret(metrics_token));
     let changed = config::changed(&known.whole, &fresh.whole);
     let is_other = known.own != fresh.own;
     let mode = fresh.mode;
@@ -172,12 +174,14 @@ pub(super) async fn take_up(shared: &Arc<Shared>, why: Why, caller: Option<&Call
         tell_changed(shared, &known.own);
     }
     if mode == ReloadMode::Off && why == Why::Changed && !changed.is_empty() {
-        return refuse(
-            "gateway.reload.mode is off: what changed counts from the next start on".to_owned(),
-        );
+        let why = "gateway.reload.mode is off: what changed counts from the next start on";
+        return refuse(Problem::new(Class::Config, why).fix("openclaw gateway restart"));
     }
     let new = known_guard(fresh.settings, own_token, &known.running);
-    let plan = plan(&known.running, &new, changed);
+    let mut plan = plan(&known.running, &new, changed);
+    if metrics_token.is_some_and(|token| shared.scrapes.open_for(token)) {
+        plan.applied.push("the token of the metrics".to_owned());
+    }
     adopt(shared, &mut known.running, new, caller);
     known.source.adopted();
     if !plan.applied.is_empty() {
@@ -192,9 +196,14 @@ pub(super) async fn take_up(shared: &Arc<Shared>, why: Why, caller: Option<&Call
     plan
 }
 
-fn refuse(why: String) -> Reloaded {
-    tracing::warn!(why, "the configuration was not taken up; what counted before still does");
-    Reloaded { refused: Some(why), ..Reloaded::default() }
+/// Says what keeps the configuration from counting, and what to type.
+fn refuse(problem: Problem) -> Reloaded {
+    let Problem { message: why, fix, .. } = problem;
+    // That a file is to be edited is plain; this command tells all that is wrong with it.
+    let fix = fix.filter(|fix| !fix.starts_with("edit "));
+    let fix = fix.unwrap_or_else(|| "openclaw config validate".to_owned());
+    tracing::warn!(why, fix, "the configuration was not taken up; what counted before still does");
+    Reloaded { refused: Some(format!("{why}; type: {fix}")), ..Reloaded::default() }
 }
 
 /// `settings` with the token that the gateway made for itself where none is configured.
@@ -273,6 +282,8 @@ fn adopt(shared: &Arc<Shared>, running: &mut Settings, new: Settings, caller: Op
     running.allowed_origins = new.allowed_origins;
     running.pair_local = new.pair_local;
     running.node_rules = new.node_rules;
+    running.rate_limit = new.rate_limit;
+    shared.limit(running.rate_limit);
     shared.nodes.obey(running.node_rules.clone());
     shared.set_live(Live {
         guard: running.guard.clone(),

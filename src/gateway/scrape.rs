@@ -3,6 +3,8 @@
 //! Being on loopback buys nothing, since a tunnel and a proxy look like loopback; the gateway's own
 //! secret is not taken either, so that nobody can guess at it here and no scraper has to hold it.
 
+use std::sync::{PoisonError, RwLock};
+
 use hyper::{HeaderMap, header};
 
 use crate::{logfile, secret::Secret};
@@ -12,14 +14,25 @@ pub(super) const KIND: &str = "application/openmetrics-text; version=1.0.0; char
 
 /// The token of `rs/metrics-token`, and the log whose losses are counted.
 pub(super) struct Scrapes {
-    token: Secret,
+    token: RwLock<Secret>,
     log: logfile::Handle,
 }
 
 impl Scrapes {
     /// Opens for `token`, which is random and long.
     pub(super) fn new(token: Secret, log: logfile::Handle) -> Self {
-        Self { token, log }
+        Self { token: RwLock::new(token), log }
+    }
+
+    /// Opens for `token` and for no other from now on; whether it is another one.
+    pub(super) fn open_for(&self, token: Secret) -> bool {
+        let mut current = self.token.write().unwrap_or_else(PoisonError::into_inner);
+        if current.matches(token.expose()) {
+            return false;
+        }
+        self.log.conceal(&token);
+        *current = token;
+        true
     }
 
     /// How many lines the log has lost.
@@ -35,7 +48,8 @@ impl Scrapes {
         else {
             return false;
         };
-        scheme.eq_ignore_ascii_case("bearer") && self.token.matches(token.trim())
+        let current = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        scheme.eq_ignore_ascii_case("bearer") && current.matches(token.trim())
     }
 }
 
@@ -58,5 +72,7 @@ mod tests {
             assert!(!asked(&[wrong]), "{wrong}");
         }
         assert!(!asked(&[]) && !asked(&["Bearer right", "Bearer right"]));
+        assert!(!scrapes.open_for(Secret::new("right")) && scrapes.open_for(Secret::new("new")));
+        assert!(asked(&["Bearer new"]) && !asked(&["Bearer right"]));
     }
 }

@@ -201,6 +201,7 @@ impl Running {
         self.accepting.cancel();
         while self.listeners.join_next().await.is_some() {}
         self.shared.nodes.stop();
+        self.shared.upgrades.stop();
         self.stop.cancel();
         self.clients.tracker.close();
         self.shared.finishing.close();
@@ -342,7 +343,7 @@ impl Clients {
         peer: PeerInfo,
         stop: &CancellationToken,
     ) {
-        let Some(slot) = shared.slots.enter(peer.address) else {
+        let Some(slot) = shared.slots.enter(peer.door, peer.address) else {
             tracing::debug!("no place for another connection");
             shared.tally.turned_away(TurnedAway::NoPlace);
             return;

@@ -26,6 +26,7 @@ use super::{
     tailscale::Whois,
     tally::{Levels, Tally},
     throttle::{Culprit, Throttle, Verdict},
+    upgrades::Upgrades,
 };
 use crate::{
     config::{Paths, RateLimit},
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) mint: Mint,
     pub(super) joining: Joining,
+    /// Devices that wait for more scopes.
+    pub(super) upgrades: Upgrades,
     /// What was read of the configuration, for reading it again; none where nobody does.
     pub(super) known: tokio::sync::Mutex<Option<Known>>,
     /// What has begun and comes to its end without its client.
@@ -97,6 +100,7 @@ impl Shared {
             store,
             mint,
             joining: Joining::default(),
+            upgrades: Upgrades::default(),
             known: tokio::sync::Mutex::new(None),
             finishing: TaskTracker::new(),
             news: Mutex::default(),
@@ -159,8 +163,8 @@ impl Shared {
     }
 
     /// Counts failures by these limits from now on.
-    pub(super) fn limit(&mut self, limit: RateLimit) {
-        self.throttle = Mutex::new(Throttle::new(limit));
+    pub(super) fn limit(&self, limit: RateLimit) {
+        self.throttle().obey(limit);
     }
 
     fn throttle(&self) -> MutexGuard<'_, Throttle> {

@@ -3,7 +3,8 @@
 //! A socket comes into the lobby and needs a place once its first byte is there. The places are
 //! few (64 an address, 256 in all), because only who has one costs memory; behind a tunnel all
 //! clients share an address, so the next ones wait for a place. Nobody who is silent has one, and
-//! who makes a long business of his handshake gives his up to those who wait.
+//! who makes a long business of his handshake gives his up to those who wait. Everybody whom
+//! Tailscale brings has the address of this machine, so each door is counted by itself.
 
 mod book;
 
@@ -22,16 +23,19 @@ use tokio::{
 
 use book::{Book, Entered, Pressed};
 
-use super::tally::TurnedAway;
+use super::{ingress, tally::TurnedAway, throttle::subscriber};
 
-/// Places of one address.
-const PER_ADDRESS: usize = 64;
+/// Places of one source.
+const PER_SOURCE: usize = 64;
 /// Places in all.
 const IN_ALL: usize = 256;
 /// Sockets with a place and clients together.
 const SOCKETS: usize = 4_096;
 /// Sockets without a place; who was silent for longest goes when another one comes.
 const LOBBY: usize = 2_048;
+/// How many of those may have come in by a door of Tailscale's: who floods that one leaves the
+/// lobby to others.
+const LOBBY_BEHIND: usize = LOBBY / 4;
 /// From the accept on, how long a socket may say nothing, or take until it is authenticated.
 pub(super) const WINDOW: Duration = Duration::from_secs(15);
 /// From the accept on, how long a socket may wait for a place; what is left of [`WINDOW`] is for
@@ -39,6 +43,13 @@ pub(super) const WINDOW: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a place is safe while others wait for one.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// Where a socket comes from, as far as places are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Source {
+    door: ingress::Door,
+    address: IpAddr,
+}
 
 /// Who is at the door.
 #[derive(Debug, Default)]
@@ -69,10 +80,12 @@ pub(super) struct Loss {
 }
 
 impl Slots {
-    /// Takes a socket from `address` into the lobby; `None` when there is no room.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Slot> {
+    /// Takes a socket from `address` that came in by a listener into the lobby; `None` when there is
+    /// no room.
+    pub(super) fn enter(self: &Arc<Self>, by: ingress::Door, address: IpAddr) -> Option<Slot> {
+        let source = Source { door: by, address: subscriber(address) };
         let mut door = self.lock();
-        let Entered::Lobby(number, gone) = door.book.enter(address.to_canonical()) else {
+        let Entered::Lobby(number, gone) = door.book.enter(source) else {
             return None;
         };
         if let Some(gone) = gone {
@@ -213,7 +226,7 @@ mod tests {
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     async fn placed(slots: &Arc<Slots>) -> Result<Slot, Option<TurnedAway>> {
-        let slot = slots.enter(HERE).unwrap();
+        let slot = slots.enter(ingress::Door::Ordinary, HERE).unwrap();
         slot.placed(ready(Ok(()))).await?;
         Ok(slot)
     }
@@ -245,12 +258,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_says_nothing_is_hung_up_on_after_the_window_or_when_the_lobby_is_full() {
         let slots = Arc::new(Slots::default());
-        let (start, silent) = (Instant::now(), slots.enter(HERE).unwrap());
+        let (start, silent) = (Instant::now(), slots.enter(ingress::Door::Ordinary, HERE).unwrap());
         assert_eq!(silent.placed(pending()).await, Err(Some(TurnedAway::TooLate)));
         assert_eq!(start.elapsed(), WINDOW);
         drop(silent);
-        let oldest = slots.enter(HERE).unwrap();
-        let lobby: Vec<_> = (0..LOBBY).map(|_| slots.enter(HERE).unwrap()).collect();
+        let oldest = slots.enter(ingress::Door::Ordinary, HERE).unwrap();
+        let lobby: Vec<_> =
+            (0..LOBBY).map(|_| slots.enter(ingress::Door::Ordinary, HERE).unwrap()).collect();
         assert_eq!(oldest.placed(pending()).await, Err(Some(TurnedAway::NoPlace)));
         assert!(placed(&slots).await.is_ok());
         drop(lobby);
@@ -260,7 +274,7 @@ mod tests {
     async fn slow_handshakes_hold_a_newcomer_up_for_three_seconds_and_lose_their_place() {
         let slots = Arc::new(Slots::default());
         let mut slow = Vec::new();
-        for _ in 0..PER_ADDRESS {
+        for _ in 0..PER_SOURCE {
             slow.push(placed(&slots).await.unwrap());
         }
         let start = Instant::now();
@@ -277,7 +291,7 @@ mod tests {
         let inside = placed(&slots).await.unwrap();
         let loss = inside.loss();
         inside.admitted();
-        for _ in 0..PER_ADDRESS {
+        for _ in 0..PER_SOURCE {
             placed(&slots).await.unwrap();
         }
         let lost = tokio::time::timeout(Duration::from_secs(3_600), loss.happens());
@@ -288,9 +302,9 @@ mod tests {
     async fn who_gets_no_place_in_time_is_turned_away() {
         let slots = Arc::new(Slots::default());
         // More than can be seated in the time, each of whom keeps his place as long as he can.
-        let crowd: Vec<_> = (0..PER_ADDRESS * 5)
+        let crowd: Vec<_> = (0..PER_SOURCE * 5)
             .map(|_| {
-                let slot = slots.enter(HERE).unwrap();
+                let slot = slots.enter(ingress::Door::Ordinary, HERE).unwrap();
                 tokio::spawn(async move {
                     if slot.placed(ready(Ok(()))).await.is_ok() {
                         slot.loss().happens().await;

@@ -39,6 +39,7 @@ use crate::{
 mod approvals;
 mod devices;
 mod fuzz;
+mod nodes;
 mod ways;
 
 const TOKEN: &str = "the token";
@@ -113,7 +114,7 @@ impl Lab {
 
     fn serve_from(&self, peer: PeerInfo) -> (DuplexStream, JoinHandle<()>) {
         let (ours, theirs) = duplex(256 * 1024);
-        let slot = self.shared.slots.enter(peer.address).unwrap();
+        let slot = self.shared.slots.enter(peer.door, peer.address).unwrap();
         let stop = self.stop.clone();
         let serve = http::serve(Arc::clone(&self.shared), theirs, peer, slot, stop);
         (ours, tokio::spawn(serve))

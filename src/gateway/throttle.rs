@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
@@ -109,11 +109,10 @@ impl Wrong {
 impl Culprit {
     /// Whoever comes from there.
     pub(super) fn at(peer: &PeerInfo, with: With) -> Self {
-        let address = peer.address.to_canonical();
         let who = match &peer.origin {
             // Behind a proxy on this machine everybody may claim any origin.
             Some(origin) if peer.is_direct_loopback() => Who::Page(page(origin)),
-            Some(_) | None => Who::Address(subscriber(address)),
+            Some(_) | None => Who::Address(subscriber(peer.address)),
         };
         Self { who, with, is_here: peer.is_direct_loopback() && peer.origin.is_none() }
     }
@@ -141,15 +140,14 @@ fn page(origin: &str) -> String {
     }
 }
 
-/// The network that one subscriber usually has for himself.
-fn subscriber(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
+/// Whom an address stands for: the network that one subscriber usually has for himself, and this
+/// machine, whose programs may choose among sixteen million addresses.
+pub(super) fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        address if address.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        address @ IpAddr::V4(_) => address,
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
-            if address.is_loopback() {
-                return IpAddr::V6(address);
-            }
             IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
     }
@@ -179,6 +177,11 @@ impl Throttle {
         tracing::trace!(filled = filled.is_ok(), "throttle keyed");
         let key = hmac::Key::new(hmac::HMAC_SHA256, &seed);
         Self { limit, key, culprits: HashMap::new() }
+    }
+
+    /// Counts by another limit from now on; who is shut out stays so for as long as he was told.
+    pub(super) fn obey(&mut self, limit: RateLimit) {
+        self.limit = limit;
     }
 
     /// How long this one is still shut out: what it offers is not even compared.
@@ -348,13 +351,30 @@ mod tests {
         let limit = RateLimit { exempt_loopback: false, attempts: 3, ..RateLimit::default() };
         let (mut throttle, now) = (Throttle::new(limit), Instant::now());
         assert_eq!(guesses(&mut throttle, &at("127.0.0.1"), now), 2);
-        assert!(throttle.shut_out(&at("127.0.0.1"), now).is_some());
+        for address in ["127.0.0.1", "127.0.0.2", "127.255.0.9", "::1", "::ffff:127.0.0.3"] {
+            assert!(throttle.shut_out(&at(address), now).is_some(), "{address}");
+        }
         // What came through a proxy was never exempt.
         let forwarded = PeerInfo { is_forwarded: true, ..PeerInfo::loopback() };
         let forwarded = Culprit::at(&forwarded, With::Shared);
         let (mut throttle, now) = (Throttle::new(RateLimit::default()), Instant::now());
         guesses(&mut throttle, &forwarded, now);
         assert!(throttle.shut_out(&forwarded, now).is_some());
+    }
+
+    #[test]
+    fn another_limit_counts_from_then_on_and_frees_nobody() {
+        let (mut throttle, now) = throttle();
+        guesses(&mut throttle, &at("192.0.2.1"), now);
+        for guess in 0..4 {
+            throttle.failed(&at("192.0.2.2"), &guess.to_string(), now);
+        }
+        let lockout = Duration::from_secs(7);
+        throttle.obey(RateLimit { attempts: 3, lockout, ..RateLimit::default() });
+        assert_eq!(throttle.shut_out(&at("192.0.2.1"), now), Some(RateLimit::default().lockout));
+        assert_eq!(throttle.shut_out(&at("192.0.2.2"), now), None);
+        let next = throttle.failed(&at("192.0.2.2"), "next", now);
+        assert_eq!(next, Verdict::Shut(lockout), "what was counted before still is");
     }
 
     #[test]

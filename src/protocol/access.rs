@@ -15,6 +15,8 @@ pub(crate) enum Access {
     HolderOrNode(Scope),
     /// Nodes.
     Node,
+    /// Operators, whatever they hold.
+    Operator,
     /// Operators; the handler looks at the parameters and decides which scope it takes.
     Dynamic,
 }
@@ -27,7 +29,7 @@ impl Access {
             Self::Holder(scope) => role == Role::Operator && scope.is_within(scopes),
             Self::HolderOrNode(scope) => role == Role::Node || scope.is_within(scopes),
             Self::Node => role == Role::Node,
-            Self::Dynamic => role == Role::Operator,
+            Self::Operator | Self::Dynamic => role == Role::Operator,
         }
     }
 
@@ -35,13 +37,13 @@ impl Access {
     pub(crate) fn is_for(self, role: Role) -> bool {
         match self {
             Self::Anyone | Self::HolderOrNode(_) => true,
-            Self::Holder(_) | Self::Dynamic => role == Role::Operator,
+            Self::Holder(_) | Self::Operator | Self::Dynamic => role == Role::Operator,
             Self::Node => role == Role::Node,
         }
     }
 }
 
-/// As the published list has it; `-` for everybody.
+/// As the published list has it; `-` for everybody, `operator` for every operator.
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -49,6 +51,7 @@ impl fmt::Display for Access {
             Self::Holder(scope) => f.write_str(scope.name()),
             Self::HolderOrNode(scope) => write!(f, "{}|node", scope.name()),
             Self::Node => f.write_str("node"),
+            Self::Operator => f.write_str("operator"),
             Self::Dynamic => f.write_str("dynamic"),
         }
     }
@@ -69,6 +72,8 @@ mod tests {
         assert!(both.admits(Role::Node, &[]) && both.admits(Role::Operator, &[Scope::Read]));
         assert!(!both.admits(Role::Operator, &[Scope::Pairing]));
         assert!(!Access::Node.admits(Role::Operator, &[Scope::Admin]));
+        let any = Access::Operator;
+        assert!(any.admits(Role::Operator, &[]) && !any.admits(Role::Node, &[Scope::Admin]));
         assert!(Access::Anyone.admits(Role::Node, &[]) && Access::Anyone.is_for(Role::Node));
     }
 }

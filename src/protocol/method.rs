@@ -3,8 +3,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Access, catalog, config, device_pair, exec_approval, health, logs, node, node_published,
-    node_side, system, voicewake,
+    Access, catalog, config, device_pair, device_scopes, exec_approval, health, logs, node,
+    node_published, node_side, system, voicewake,
 };
 
 /// A method as a type, made by [`methods!`].
@@ -27,7 +27,7 @@ pub(crate) struct Row {
 }
 
 /// The methods that we speak, a family a file.
-const FAMILIES: [&[Row]; 11] = [
+const FAMILIES: [&[Row]; 12] = [
     health::ROWS,
     system::ROWS,
     catalog::ROWS,
@@ -35,6 +35,7 @@ const FAMILIES: [&[Row]; 11] = [
     voicewake::ROWS,
     logs::ROWS,
     device_pair::ROWS,
+    device_scopes::ROWS,
     node::ROWS,
     node_side::ROWS,
     node_published::ROWS,
@@ -81,7 +82,7 @@ mod tests {
     type Words = &'static [(&'static str, &'static [&'static str])];
 
     /// The families with their words, as the page has them.
-    const FAMILIES: [(&str, Words); 11] = [
+    const FAMILIES: [(&str, Words); 12] = [
         ("Health", health::WORDS),
         ("Who is here", system::WORDS),
         ("What the configuration names", catalog::WORDS),
@@ -89,6 +90,7 @@ mod tests {
         ("Wake words", voicewake::WORDS),
         ("Logs", logs::WORDS),
         ("Devices", device_pair::WORDS),
+        ("More scopes for a device", device_scopes::WORDS),
         ("Nodes, for operators", node::WORDS),
         ("Nodes, for themselves", node_side::WORDS),
         ("What nodes publish", node_published::WORDS),

@@ -6,6 +6,7 @@ mod config;
 mod connect;
 pub(crate) mod device;
 mod device_pair;
+mod device_scopes;
 mod error;
 pub(crate) mod event;
 mod exec_approval;
@@ -50,6 +51,10 @@ pub(crate) use device_pair::{
     DeviceToken, DeviceTokenRevoke, DeviceTokenRevokeParams, DeviceTokenRotate,
     DeviceTokenRotateParams, IssuedSetupCode, PairedDevice, RejectedDevice, RevokedToken,
     RotatedToken, SetupCompletion, SetupPayload, SetupStatus,
+};
+pub(crate) use device_scopes::{
+    DeviceScopesRequest, DeviceScopesWait, ScopeUpgradeRegistration, ScopeUpgradeRequest,
+    ScopeUpgradeResult, ScopeUpgradeWait,
 };
 pub(crate) use error::{close, code, detail};
 pub(crate) use exec_approval::{

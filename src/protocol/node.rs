@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use super::{Access, NodeIssue, NodeSkillName, NodeTool, Scope, WorkerSlots, method::methods};
 
@@ -420,7 +420,7 @@ pub(crate) struct NodeRemoved {
 }
 
 /// Reply of `node.invoke`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NodeInvoked {
     /// Always true; failures are errors.
@@ -431,7 +431,7 @@ pub(crate) struct NodeInvoked {
     pub(crate) command: String,
     /// What came of it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) payload: Option<Value>,
+    pub(crate) payload: Option<Box<RawValue>>,
     /// The same as the node wrote it.
     #[serde(rename = "payloadJSON")]
     pub(crate) payload_json: Option<String>,

@@ -63,6 +63,8 @@ pub(crate) struct Request {
     pub(crate) is_repair: bool,
     /// When it asked, milliseconds since 1970.
     pub(crate) at: u64,
+    /// Until when somebody may decide.
+    pub(crate) expires_at: u64,
 }
 
 /// A request as it now lies there.
@@ -127,6 +129,14 @@ pub(crate) struct Grant {
     pub(crate) revoked_at: Option<u64>,
     /// When it was last used, to the minute.
     pub(crate) used_at: Option<u64>,
+}
+
+impl Grant {
+    /// Whether it gives what the other one gives, by the same token.
+    fn gives(&self, other: &Self) -> bool {
+        (&self.approved, &self.scopes, &self.serial)
+            == (&other.approved, &other.scopes, &other.serial)
+    }
 }
 
 /// A new token, without the token.
@@ -269,28 +279,29 @@ impl<'a> Devices<'a> {
             .await
     }
 
-    /// Replaces a token, and its scopes if `scopes` says so; the old one is worth nothing from
-    /// then on. `None` without an approved role, or if that was taken back.
+    /// Replaces the token of a grant by one of `scopes`; the old one is worth nothing from then on.
+    /// `None` if the grant is not what was `seen` of it: who may do this was decided by that.
     pub(crate) async fn rotate(
         &self,
         id: &str,
-        role: Role,
-        scopes: Option<Vec<Scope>>,
+        seen: Grant,
+        scopes: Vec<Scope>,
         minted: Minted,
         now: u64,
     ) -> Result<Option<Grant>, Error> {
-        let id = id.to_owned();
+        let (id, role) = (id.to_owned(), seen.role);
         self.store
             .run(move |db| {
-                let held = grant(db, &id, role)?.filter(|grant| grant.revoked_at.is_none());
-                let Some(grant) = held else { return Ok(None) };
-                let scopes = scopes.unwrap_or(grant.scopes);
+                let found = grant(db, &id, role)?;
+                if !found.is_some_and(|found| found.revoked_at.is_none() && found.gives(&seen)) {
+                    return Ok(None);
+                }
                 db.execute(
                     "UPDATE device_grant SET scopes = ?3, serial = ?4, token_digest = ?5,
                      rotated_at = ?6 WHERE device_id = ?1 AND role = ?2",
                     params![id, role.name(), names(&scopes), minted.serial, minted.digest, now],
                 )?;
-                self::grant(db, &id, role)
+                grant(db, &id, role)
             })
             .await
     }
@@ -493,7 +504,8 @@ fn file(db: &Connection, id: String, asked: Asked, now: u64) -> rusqlite::Result
             "UPDATE device_request SET expires_at = ?2 WHERE id = ?1",
             params![known.id, now + REQUEST_LIFE_MS],
         )?;
-        return Ok(Filed::Known(known.clone()));
+        let expires_at = now + REQUEST_LIFE_MS;
+        return Ok(Filed::Known(Request { expires_at, ..known.clone() }));
     }
     db.execute("DELETE FROM device_request WHERE device_id = ?1", [&asked.device_id])?;
     let waiting: u32 = db.query_row("SELECT count(*) FROM device_request", [], |row| row.get(0))?;
@@ -515,11 +527,12 @@ fn file(db: &Connection, id: String, asked: Asked, now: u64) -> rusqlite::Result
             now + REQUEST_LIFE_MS
         ],
     )?;
-    Ok(Filed::New(Request { id, asked, is_repair, at: now }, present))
+    let expires_at = now + REQUEST_LIFE_MS;
+    Ok(Filed::New(Request { id, asked, is_repair, at: now, expires_at }, present))
 }
 
-const REQUEST: &str = "SELECT id, device_id, public_key, about, role, scopes, is_repair, at
-    FROM device_request WHERE expires_at > ?1";
+const REQUEST: &str = "SELECT id, device_id, public_key, about, role, scopes, is_repair, at,
+    expires_at FROM device_request WHERE expires_at > ?1";
 
 fn requests(db: &Connection, now: u64) -> rusqlite::Result<Vec<Request>> {
     let mut statement = db.prepare_cached(&format!("{REQUEST} ORDER BY at DESC, id"))?;
@@ -543,6 +556,7 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {
         },
         is_repair: row.get(6)?,
         at: row.get(7)?,
+        expires_at: row.get(8)?,
     })
 }
 
@@ -734,22 +748,31 @@ mod tests {
             .pair(asked("a", &[Scope::Read, Scope::Write]), "silent", minted("t1"), NOW)
             .await
             .unwrap();
-        let narrowed = Some(vec![Scope::Read]);
-        let grant =
-            devices.rotate("a", Role::Operator, narrowed, minted("t2"), NOW + 1).await.unwrap();
-        let grant = grant.unwrap();
+        let seen = async || {
+            let device = devices.find("a").await.unwrap().unwrap();
+            device.grant(Role::Operator).unwrap().clone()
+        };
+        let first = seen().await;
+        let narrowed = vec![Scope::Read];
+        let grant = devices.rotate("a", first.clone(), narrowed, minted("t2"), NOW + 1).await;
+        let grant = grant.unwrap().unwrap();
         assert_eq!((grant.serial.as_str(), grant.rotated_at), ("t2", Some(NOW + 1)));
         assert_eq!((grant.approved.len(), grant.scopes.as_slice()), (2, &[Scope::Read][..]));
         let grant = devices.revoke("a", Role::Operator, NOW + 2).await.unwrap().unwrap();
         assert_eq!(grant.revoked_at, Some(NOW + 2));
-        for role in [Role::Node, Role::Operator] {
-            assert_eq!(devices.rotate("a", role, None, minted("t3"), NOW).await.unwrap(), None);
+        for seen in [grant.clone(), Grant { role: Role::Node, ..grant }] {
+            let rotated = devices.rotate("a", seen, Vec::new(), minted("t3"), NOW).await;
+            assert_eq!(rotated.unwrap(), None);
         }
         // Approved again, it gets a new token, and of what it held before only what it asks for.
         let device = devices.pair(asked("a", &[Scope::Read]), "owner", minted("t4"), NOW + 3).await;
         let grant = device.unwrap().unwrap().grants[0].clone();
         assert_eq!((grant.serial.as_str(), grant.revoked_at), ("t4", None));
-        assert_eq!((grant.approved, grant.scopes), (vec![Scope::Read], vec![Scope::Read]));
+        assert_eq!((&*grant.approved, &*grant.scopes), (&[Scope::Read][..], &[Scope::Read][..]));
+        // Whoever looked before that may not give what was approved then.
+        let late = devices.rotate("a", first, vec![Scope::Write], minted("t5"), NOW + 4).await;
+        assert_eq!(late.unwrap(), None);
+        assert_eq!(seen().await, grant);
     }
 
     #[tokio::test]

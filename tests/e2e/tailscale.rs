@@ -161,6 +161,14 @@ fn the_way_is_watched_and_opened_again_and_goes_with_its_gateway() {
 }
 
 #[test]
+fn a_way_whose_program_says_much_on_standard_error_is_opened_all_the_same() {
+    let tailnet = Tailnet::new("{gateway: {tailscale: {mode: 'serve'}}}");
+    tailnet.home.write("tailnet/chatty", "");
+    let mut gateway = tailnet.start();
+    assert!(gateway.prints("wss://box.tail1.ts.net", LIMIT), "{}", gateway.log());
+}
+
+#[test]
 fn a_daemon_that_is_on_its_way_up_is_waited_for() {
     let tailnet = Tailnet::new("{gateway: {tailscale: {mode: 'serve'}}}");
     tailnet.home.write("tailnet/state", "deaf");

@@ -10,10 +10,12 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// Methods whose reply has another name than the rule makes, as pointers into the schema.
-const REPLIES: [(&str, &str); 5] = [
+const REPLIES: [(&str, &str); 7] = [
     ("config.schema", "/definitions/ConfigSchemaResponse"),
     ("connect", "/definitions/HelloOk"),
     ("health", "/definitions/HelloOk/properties/snapshot/properties/health"),
+    ("device.scopes.requestUpgrade", "/definitions/ScopeUpgradeRegistration"),
+    ("device.scopes.waitUpgrade", "/definitions/ScopeUpgradeResult"),
     ("exec.approvals.node.get", "/definitions/ExecApprovalsNodeSnapshot"),
     ("exec.approvals.node.set", "/definitions/ExecApprovalsNodeSnapshot"),
 ];
@@ -112,7 +114,11 @@ impl Schema {
                 }
             }
             ("RequestFrame", Some(method), _) => {
-                let known = [("connect", "/definitions/ConnectParams")];
+                let known = [
+                    ("connect", "/definitions/ConnectParams"),
+                    ("device.scopes.requestUpgrade", "/definitions/ScopeUpgradeRequest"),
+                    ("device.scopes.waitUpgrade", "/definitions/ScopeUpgradeWait"),
+                ];
                 if let Some(pointer) = self.pointer(&known, method, "Params") {
                     let params = frame.get("params").cloned().unwrap_or_else(|| json!({}));
                     flaws.extend(self.flaws_by(&pointer, &params, method));

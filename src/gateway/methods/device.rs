@@ -17,6 +17,7 @@ use crate::{
         joining,
         outbox::Ending,
         settings::Guard,
+        upgrades::End,
     },
     protocol::{
         ApprovedDevice, DeviceAbout, DeviceId, DeviceLabel, DevicePairApprove, DevicePairList,
@@ -85,7 +86,7 @@ async fn approve(call: Call, params: DeviceRequestId) -> Outcome<ApprovedDevice>
         devices.approve(id, "owner", minted, now).await.map_err(|error| unstored(&error))?;
     let device = approved.ok_or_else(no_request)?;
     tracing::info!(device = device.id, role = %asked.role, "device approved");
-    tell_resolved(shared, id, &device.id, "approved", now);
+    tell_resolved(shared, id, &device.id, End::Approved, now);
     Ok(ApprovedDevice { request_id: id.to_owned(), device: as_paired(&device) })
 }
 
@@ -101,7 +102,7 @@ async fn reject(call: Call, params: DeviceRequestId) -> Outcome<RejectedDevice> 
     let rejected =
         devices.reject(id, now).await.map_err(|error| unstored(&error))?.ok_or_else(no_request)?;
     let device_id = rejected.asked.device_id;
-    tell_resolved(shared, id, &device_id, "rejected", now);
+    tell_resolved(shared, id, &device_id, End::Rejected, now);
     Ok(RejectedDevice { request_id: id.to_owned(), device_id })
 }
 
@@ -113,6 +114,7 @@ async fn remove(call: Call, params: DeviceId) -> Outcome<DeviceId> {
         return Err(no_device().into());
     }
     tracing::info!(device = device.id, "device removed");
+    shared.upgrades.forget(&device.id, now_ms());
     cut(&call, &device.id, None, "the device was removed");
     shared.nodes.forget(&shared.hub, &device.id).await?;
     Ok(DeviceId { device_id: device.id })
@@ -143,28 +145,34 @@ async fn rotate(call: Call, params: DeviceTokenRotateParams) -> Outcome<RotatedT
     const DENIED: &str = "device token rotation denied";
     let (shared, caller, now) = (&call.shared, &call.caller, now_ms());
     let (device, grant) = own_grant(&call, &params.device_id, &params.role, DENIED).await?;
+    if grant.revoked_at.is_some() {
+        return Err(denied(DENIED).into());
+    }
     let scopes = match params.scopes {
-        None => None,
+        None => grant.scopes.clone(),
         Some(names) => {
             let known: Option<Vec<Scope>> = names.iter().map(|name| Scope::parse(name)).collect();
             let within = |scope: &Scope| scope.is_within(&grant.approved);
-            Some(known.filter(|known| known.iter().all(within)).ok_or_else(|| denied(DENIED))?)
+            known.filter(|known| known.iter().all(within)).ok_or_else(|| denied(DENIED))?
         }
     };
-    let held = scopes.as_ref().unwrap_or(&grant.scopes);
-    if !held.iter().all(|scope| caller.holds(*scope)) {
+    if !scopes.iter().all(|scope| caller.holds(*scope)) {
         return Err(denied(DENIED).into());
     }
     let minted = shared.mint.mint(&device.id, grant.role);
     let token = shared.mint.token(&device.id, grant.role, &minted.serial);
-    let rotated = shared.store.devices().rotate(&device.id, grant.role, scopes, minted, now).await;
-    let rotated = rotated.map_err(|error| unstored(&error))?.ok_or_else(|| denied(DENIED))?;
-    tracing::info!(device = device.id, role = %grant.role, "device token rotated");
-    cut(&call, &device.id, Some(grant.role), "the device's token was replaced");
+    let role = grant.role;
+    let rotated = shared.store.devices().rotate(&device.id, grant, scopes, minted, now).await;
+    let rotated = rotated.map_err(|error| unstored(&error))?.ok_or_else(|| {
+        let message = "what the device may do has changed just now; look, and try again";
+        ErrorShape::unavailable(message, 500)
+    })?;
+    tracing::info!(device = device.id, %role, "device token rotated");
+    cut(&call, &device.id, Some(role), "the device's token was replaced");
     let is_own = caller.by_device_token && caller.device_id.as_ref() == Some(&device.id);
     Ok(RotatedToken {
         device_id: device.id,
-        role: grant.role.to_string(),
+        role: role.to_string(),
         token: is_own.then_some(token),
         scopes: names(&rotated.scopes),
         rotated_at_ms: rotated.rotated_at.unwrap_or(now),
@@ -320,14 +328,19 @@ pub(super) fn cut(call: &Call, device: &str, role: Option<Role>, why: &str) {
     tracing::debug!(ended, why, "connections cut");
 }
 
-/// Tells approvers that a request is over.
+/// Tells approvers that a request is over, and the device if it waits for that.
 pub(in crate::gateway) fn tell_resolved(
     shared: &Shared,
     request: &str,
     device: &str,
-    decision: &str,
+    end: End,
     now: u64,
 ) {
+    shared.upgrades.ended(request, end, now);
+    let decision = match end {
+        End::Approved => "approved",
+        End::Rejected | End::Expired => "rejected",
+    };
     let resolved = DeviceResolved {
         request_id: request.to_owned(),
         device_id: device.to_owned(),
@@ -390,7 +403,7 @@ fn as_about(about: &About) -> DeviceAbout {
     DeviceAbout { display_name, platform, device_family, client_id, client_mode, remote_ip }
 }
 
-fn names(scopes: &[Scope]) -> Vec<String> {
+pub(super) fn names(scopes: &[Scope]) -> Vec<String> {
     scopes.iter().map(ToString::to_string).collect()
 }
 
@@ -406,6 +419,6 @@ fn denied(what: &str) -> ErrorShape {
     ErrorShape::invalid(what)
 }
 
-fn unstored(error: &store::Error) -> ErrorShape {
+pub(super) fn unstored(error: &store::Error) -> ErrorShape {
     ErrorShape::unavailable(error.to_string(), 500)
 }

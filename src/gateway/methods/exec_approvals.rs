@@ -6,7 +6,7 @@ use super::nodes::{answered, asker};
 use crate::{
     gateway::{
         clock::now_ms,
-        dispatch::{Call, Dispatcher, Outcome},
+        dispatch::{Call, Dispatcher, Outcome, unwritten},
         nodes::{Ask, NotAsked, NotDecided, Standing, Task, shown},
     },
     protocol::{
@@ -119,13 +119,14 @@ async fn rules(call: &Call, node: &str, command: &str, params: Value) -> Outcome
     let task = Task {
         node,
         command,
-        params: Some(params),
+        params: Some(params.to_string()),
         timeout_ms: Some(RULES_TIMEOUT_MS),
         asker: asker(&call.caller),
         key: None,
     };
-    let (payload, _) = answered(call.shared.nodes.run(task).await?)?;
-    Ok(payload.unwrap_or(Value::Null))
+    let (payload, _) = answered(call.shared.nodes.run(&task).await?)?;
+    let read = payload.map_or(Ok(Value::Null), |payload| serde_json::from_str(payload.get()));
+    read.map_err(|error| unwritten(&error))
 }
 
 /// The request as it is kept: what it shows is what its plan holds.

@@ -3,6 +3,7 @@
 mod catalog;
 mod config;
 pub(in crate::gateway) mod device;
+mod device_scopes;
 mod exec_approvals;
 mod health;
 mod logs;
@@ -19,6 +20,7 @@ use super::dispatch::Dispatcher;
 /// Takes up every handler.
 pub(super) fn register(dispatcher: &mut Dispatcher) {
     device::register(dispatcher);
+    device_scopes::register(dispatcher);
     exec_approvals::register(dispatcher);
     health::register(dispatcher);
     node_side::register(dispatcher);

@@ -49,13 +49,10 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
 async fn result(call: Call, params: NodeInvokeResultParams) -> Outcome<Heard> {
     let node = own(&call, Some(&params.node_id))?;
     let outcome = if params.ok {
-        // Some nodes write the value where its text belongs.
-        let (payload, payload_json) = match params.payload_json {
-            None | Some(Value::Null) => (params.payload, None),
-            Some(Value::String(text)) => (params.payload, Some(text)),
-            Some(value) => (params.payload.or(Some(value)), None),
-        };
-        Ran::Done { payload, payload_json }
+        let (value, text) = (params.payload, params.payload_json);
+        let payload_json = text.as_ref().and_then(|text| serde_json::from_str(text.get()).ok());
+        let value = value.or(text.filter(|_| payload_json.is_none()));
+        Ran::Done { payload: value.map(|value| value.get().to_owned()), payload_json }
     } else {
         let error = params.error.unwrap_or_default();
         Ran::Failed { code: error.code, message: error.message }

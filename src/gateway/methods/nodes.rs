@@ -1,6 +1,9 @@
 //! `node.*` for operators: lists, pairing, names, and commands on nodes.
 
-use serde_json::{Value, json};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 
 use super::device::{cut, minds};
 
@@ -8,8 +11,8 @@ use crate::{
     gateway::{
         caller::Caller,
         clock::now_ms,
-        dispatch::{Call, Dispatcher, Outcome, Written, encode},
-        nodes::{Asker, Paired, Ran, Task, is_admin_only, is_private},
+        dispatch::{Call, Dispatcher, Outcome, Written, encode, unwritten},
+        nodes::{Asker, Paired, Postponed, Ran, Task, is_admin_only, is_private, key_taken},
         repeats::{Ended, Meanwhile, Repeat, once},
     },
     protocol::{
@@ -90,6 +93,7 @@ async fn remove(call: Call, params: NodeId) -> Outcome<NodeRemoved> {
         // A device that is nothing but a node is forgotten; another one stays what else it is.
         if device.grants.iter().all(|grant| grant.role == Role::Node) {
             devices.remove(&node_id).await.map_err(|error| unavailable(&error))?;
+            shared.upgrades.forget(&node_id, now_ms());
         } else {
             devices
                 .revoke(&node_id, Role::Node, now_ms())
@@ -117,9 +121,9 @@ async fn invoke(call: Call, params: NodeInvokeParams) -> Outcome<Written> {
     once(&call, repeat, run(call.clone(), params)).await
 }
 
-async fn run(call: Call, params: NodeInvokeParams) -> Ended {
+async fn run(call: Call, mut params: NodeInvokeParams) -> Ended {
     let (node, command) = (params.node_id.trim(), params.command.trim());
-    let mut run_params = params.params;
+    let mut run_params = params.params.take();
     if command == "system.run"
         && let Some(Value::Object(params)) = &mut run_params
         && params.get("runId").is_none_or(Value::is_null)
@@ -130,18 +134,23 @@ async fn run(call: Call, params: NodeInvokeParams) -> Ended {
     let task = Task {
         node,
         command,
-        params: run_params.clone(),
+        params: run_params.map(|params| params.to_string()),
         timeout_ms: params.timeout_ms,
         asker: asker(&call.caller),
         key: Some(params.idempotency_key),
     };
     let nodes = &call.shared.nodes;
-    let outcome = match nodes.run(task).await {
+    match nodes.postponed_before(&task) {
+        None => {}
+        Some(Postponed::Same(id)) => return Ended::Void(postponed(node, command, &id).into()),
+        Some(Postponed::Other) => return Ended::Void(key_taken().into()),
+    }
+    let outcome = match nodes.run(&task).await {
         Ok(outcome) => outcome,
         Err(error) => return Ended::Void(error),
     };
     if nodes.wants_foreground(node, command, &outcome)
-        && let Some(id) = nodes.postpone(node, command, run_params.as_ref())
+        && let Some(id) = nodes.postpone(&task)
     {
         return Ended::Void(postponed(node, command, &id).into());
     }
@@ -198,13 +207,12 @@ pub(super) fn asker(caller: &Caller) -> Asker {
 }
 
 /// What a node answered, as a value and as its text.
-pub(super) fn answered(outcome: Ran) -> Result<(Option<Value>, Option<String>), Box<ErrorShape>> {
+pub(super) fn answered(outcome: Ran) -> Outcome<(Option<Box<RawValue>>, Option<String>)> {
     match outcome {
         Ran::Done { payload, payload_json } => {
-            let parsed = payload_json.as_deref().map(|text| {
-                serde_json::from_str(text).unwrap_or_else(|_| json!({"payloadJSON": text}))
-            });
-            Ok((parsed.or(payload), payload_json))
+            let text = payload_json.as_ref().or(payload.as_ref());
+            let value = text.map(|text| readable(text)).transpose();
+            Ok((value.map_err(|error| unwritten(&error))?, payload_json))
         }
         Ran::Failed { code, message } => {
             let text = message.as_deref().unwrap_or("node invoke failed");
@@ -215,6 +223,14 @@ pub(super) fn answered(outcome: Ran) -> Result<(Option<Value>, Option<String>), 
             });
             Err(ErrorShape::new(code::UNAVAILABLE, text).details(details).into())
         }
+    }
+}
+
+/// A node's JSON as it is, if whoever asked can read it; what is none, or is too deep, as its text.
+fn readable(text: &str) -> serde_json::Result<Box<RawValue>> {
+    match serde_json::from_str::<Value>(text) {
+        Ok(_) => RawValue::from_string(text.to_owned()),
+        Err(_) => to_raw_value(&json!({"payloadJSON": text})),
     }
 }
 

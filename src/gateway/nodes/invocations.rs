@@ -7,8 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
 /// How many commands may be under way on one node.
 const MAX_PER_NODE: usize = 32;
 /// How many may be under way in all.
@@ -49,13 +47,13 @@ pub(super) struct Order {
 }
 
 /// How a command ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::gateway) enum Outcome {
     /// The node did it.
     Done {
-        /// As a value.
-        payload: Option<Value>,
-        /// As text, the way most nodes answer.
+        /// The value, as its JSON text: parsed it takes many times that.
+        payload: Option<String>,
+        /// The text that stands for it, the way most nodes answer.
         payload_json: Option<String>,
     },
     /// The node could not, or nobody heard from it.
@@ -258,13 +256,9 @@ impl Outcome {
 
     fn size(&self) -> usize {
         match self {
-            Self::Done { payload, payload_json } => {
-                let text = payload_json.as_ref().map_or(0, String::len);
-                let value = payload.as_ref().map_or(0, |value| value.to_string().len());
-                text + value
-            }
-            Self::Failed { code, message } => {
-                [code, message].into_iter().flatten().map(String::len).sum()
+            Self::Done { payload: one, payload_json: other }
+            | Self::Failed { code: one, message: other } => {
+                [one, other].into_iter().flatten().map(String::len).sum()
             }
         }
     }

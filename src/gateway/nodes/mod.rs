@@ -19,4 +19,5 @@ pub(super) use catalog::Paired;
 pub(super) use invocations::Outcome as Ran;
 pub(crate) use policy::Rules;
 pub(super) use policy::{is_admin_only, is_private};
-pub(super) use shell::{Arriving, Nodes, Seat, Task};
+pub(super) use shell::{Arriving, Nodes, Seat, Task, key_taken};
+pub(super) use work::Postponed;

@@ -15,7 +15,7 @@ use super::{
     live::{Live, Present},
     policy::{Platform, Rules},
     published::Published,
-    work::Waiting,
+    work::{Postponed, Waiting},
 };
 use crate::{
     gateway::{clock::now_ms, outbox::Outbox},
@@ -67,7 +67,8 @@ pub(in crate::gateway) struct Seat {
 pub(in crate::gateway) struct Task<'a> {
     pub(in crate::gateway) node: &'a str,
     pub(in crate::gateway) command: &'a str,
-    pub(in crate::gateway) params: Option<Value>,
+    /// Its parameters as JSON text.
+    pub(in crate::gateway) params: Option<String>,
     pub(in crate::gateway) timeout_ms: Option<u64>,
     /// Who wants it, for approvals and repeated keys.
     pub(in crate::gateway) asker: Asker,
@@ -165,7 +166,10 @@ impl Nodes {
     }
 
     /// Runs a command and waits for its outcome; an error frame where it never ran.
-    pub(in crate::gateway) async fn run(&self, task: Task<'_>) -> Result<Outcome, Box<ErrorShape>> {
+    pub(in crate::gateway) async fn run(
+        &self,
+        task: &Task<'_>,
+    ) -> Result<Outcome, Box<ErrorShape>> {
         let live = locked(&self.present).find(task.node).cloned().ok_or_else(not_connected)?;
         self.rules()
             .check(live.platform, task.command, &live.declared.commands, &live.effective.commands)
@@ -177,7 +181,7 @@ impl Nodes {
         let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_millis).min(MAX_TIMEOUT);
         let deadline = now() + timeout;
         let (sender, receiver) = oneshot::channel();
-        if let Some(outcome) = self.start(&live, &task, timeout, deadline, sender)? {
+        if let Some(outcome) = self.start(&live, task, timeout, deadline, sender)? {
             return Ok(outcome);
         }
         match tokio::time::timeout_at(deadline.into(), receiver).await {
@@ -193,7 +197,7 @@ impl Nodes {
     }
 
     /// Sends a command out; an outcome where the same ran before.
-    fn start(
+    pub(super) fn start(
         &self,
         live: &Live,
         task: &Task<'_>,
@@ -202,56 +206,55 @@ impl Nodes {
         sender: oneshot::Sender<Outcome>,
     ) -> Result<Option<Outcome>, Box<ErrorShape>> {
         let id = uuid::Uuid::new_v4().to_string();
-        // Whoever has the gateway's secret is one caller, on whatever connection.
-        let caller = task.asker.device.clone().unwrap_or_default();
         let order = Order {
             id: id.clone(),
             node: task.node.to_owned(),
             connection: live.member,
             command: task.command.to_owned(),
             deadline,
-            key: task.key.clone().map(|key| Key { caller, key }),
+            key: task.repeated(),
         };
         let mut invocations = locked(&self.invocations);
+        // Some of those who asked have gone, and nobody else watches the time of what they wanted.
+        tell(invocations.due(now()));
         match invocations.begin(order, sender, now()) {
             Begun::Started => {}
             Begun::Joined => return Ok(None),
             Begun::Known(_, outcome) => return Ok(Some(outcome)),
             Begun::Taken(_) => {
-                return Err(ErrorShape::invalid(
-                    "the idempotency key was used for another command",
-                )
-                .into());
+                return Err(key_taken().into());
             }
             Begun::Full(_) => {
                 let message = "too many commands are under way";
                 return Err(ErrorShape::unavailable(message, BUSY_RETRY_MS).into());
             }
         }
-        let params = match (&task.params, task.command) {
-            (Some(params), "system.run") => {
-                let admitted =
-                    locked(&self.approvals).admit(task.node, params, &task.asker, now_ms());
-                match admitted {
-                    Ok(params) => Some(params),
-                    Err(error) => {
-                        invocations.abandon(&id);
-                        return Err(error);
-                    }
-                }
-            }
-            (params, _) => params.clone(),
-        };
+        // A node that left a moment ago has had its orders ended before there was this one.
+        let is_here =
+            locked(&self.present).find(task.node).is_some_and(|now| now.member == live.member);
+        let params_json = if is_here { self.admitted(task) } else { Err(not_connected().into()) };
+        let params_json = params_json.inspect_err(|_| invocations.abandon(&id))?;
         let request = NodeInvokeRequest {
             id,
             node_id: task.node.to_owned(),
             command: task.command.to_owned(),
-            params_json: params.map(|params| params.to_string()),
+            params_json,
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
             idempotency_key: task.key.clone(),
         };
         live.outbox.event(event::NODE_INVOKE_REQUEST, &json!(request).to_string(), None);
         Ok(None)
+    }
+
+    /// The parameters as they go out: of a program that runs, those that may.
+    fn admitted(&self, task: &Task<'_>) -> Result<Option<String>, Box<ErrorShape>> {
+        let Some(params) = task.params.as_ref().filter(|_| task.command == "system.run") else {
+            return Ok(task.params.clone());
+        };
+        let params: Value = serde_json::from_str(params)
+            .map_err(|error| ErrorShape::invalid(format!("invalid node.invoke params: {error}")))?;
+        let admitted = locked(&self.approvals).admit(task.node, &params, &task.asker, now_ms())?;
+        Ok(Some(admitted.to_string()))
     }
 
     /// A node says how a command ended; false if it is late.
@@ -371,21 +374,22 @@ impl Nodes {
         locked(&self.waiting).drain(node, most, now_ms())
     }
 
-    /// Keeps a command until the node's foreground; its id, or `None` where there is no room.
-    pub(in crate::gateway) fn postpone(
-        &self,
-        node: &str,
-        command: &str,
-        params: Option<&Value>,
-    ) -> Option<String> {
+    /// Keeps a command until the node's foreground, once for a key; its id, or `None` where there is
+    /// no room.
+    pub(in crate::gateway) fn postpone(&self, task: &Task<'_>) -> Option<String> {
         let action = PendingAction {
             id: uuid::Uuid::new_v4().to_string(),
-            command: command.to_owned(),
-            params_json: params.map(Value::to_string),
+            command: task.command.to_owned(),
+            params_json: task.params.clone(),
             enqueued_at_ms: now_ms(),
         };
-        let id = action.id.clone();
-        locked(&self.waiting).postpone(node, action, now_ms()).map(|()| id)
+        locked(&self.waiting).postpone(task.node, action, task.repeated(), now_ms())
+    }
+
+    /// What became of the key of a command, if it was one that was to wait for the foreground.
+    pub(in crate::gateway) fn postponed_before(&self, task: &Task<'_>) -> Option<Postponed> {
+        let key = task.repeated()?;
+        locked(&self.waiting).postponed_before(task.node, task.command, &key, now_ms())
     }
 
     /// The commands that wait for the node's foreground, as far as it may still be given them.
@@ -431,12 +435,26 @@ impl Nodes {
     }
 }
 
+impl Task<'_> {
+    /// What tells a repetition.
+    fn repeated(&self) -> Option<Key> {
+        // Whoever has the gateway's secret is one caller, on whatever connection.
+        let caller = self.asker.device.clone().unwrap_or_default();
+        self.key.clone().map(|key| Key { caller, key })
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         let was_current = locked(&self.nodes.present).leave(&self.node, self.member, now_ms());
         tell(locked(&self.nodes.invocations).gone(self.member, now()));
         tracing::info!(node = self.node, was_current, "a node left");
     }
+}
+
+/// The error of a key that stands for something else.
+pub(in crate::gateway) fn key_taken() -> ErrorShape {
+    ErrorShape::invalid("the idempotency key was used for another command")
 }
 
 /// The error of a node that is away.

@@ -1,13 +1,16 @@
 //! A node from its first connect to a command, on a stopped clock and a store in memory.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::sink;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, oneshot::error::TryRecvError},
+    time::{sleep, timeout},
+};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Arriving, Ask, Asker, Nodes, Paired, Ran, Rules, Seat, Task};
+use super::{Arriving, Ask, Asker, Nodes, Paired, Ran, Rules, Seat, Task, shell::locked};
 use crate::{
     gateway::{caller::Caller, hub::Hub, outbox::Outbox, tally::Tally},
     protocol::{
@@ -76,9 +79,9 @@ impl Place {
 
     async fn run(&self, command: &str, params: Value, key: &str) -> Result<Ran, Box<ErrorShape>> {
         let (asker, key) = (asker(), Some(key.to_owned()));
-        let params = Some(params);
+        let params = Some(params.to_string());
         let task = Task { node: NODE, command, params, timeout_ms: Some(5_000), asker, key };
-        self.nodes.run(task).await
+        self.nodes.run(&task).await
     }
 }
 
@@ -170,6 +173,50 @@ async fn silence_a_lost_node_and_the_gateways_end_are_answers() {
         place.nodes.stop();
     });
     assert!(matches!(ended.unwrap(), Ran::Failed { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_gave_up_takes_no_place_once_its_time_is_over() {
+    let place = Place::new();
+    let mut node = place.connect(1).await;
+    place.approve().await;
+    // Whoever asked has gone: nobody watches the time of these.
+    for key in 0..32 {
+        let key = key.to_string();
+        let run = place.run("system.which", json!({}), &key);
+        timeout(Duration::from_secs(1) / 32, run).await.unwrap_err();
+        node.command().await;
+    }
+    let full = place.run("system.which", json!({}), "full").await.unwrap_err();
+    assert_eq!(full.message, "too many commands are under way");
+    sleep(Duration::from_secs(5)).await;
+    let (ran, ()) = tokio::join!(place.run("system.which", json!({}), "later"), async {
+        let command = node.command().await;
+        assert!(place.nodes.ended(command["id"].as_str().unwrap(), NODE, 1, &done("{}")));
+    });
+    assert_eq!(ran.unwrap(), done("{}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_for_a_node_that_has_just_left_is_answered_at_once_and_may_come_again() {
+    let place = Place::new();
+    let node = place.connect(1).await;
+    place.approve().await;
+    let left = locked(&place.nodes.present).find(NODE).cloned().unwrap();
+    drop(node);
+    let again = place.connect(2).await;
+    let asker = asker();
+    let key = Some("1".to_owned());
+    let task =
+        Task { node: NODE, command: "system.which", params: None, timeout_ms: None, asker, key };
+    let now = tokio::time::Instant::now().into_std();
+    let (sender, mut answer) = tokio::sync::oneshot::channel();
+    let error = place.nodes.start(&left, &task, Duration::MAX, now, sender).unwrap_err();
+    assert_eq!(error.details.unwrap()["code"], "NOT_CONNECTED");
+    assert!(answer.try_recv().is_err_and(|error| error == TryRecvError::Closed));
+    drop(again);
+    let away = place.nodes.run(&task).await.unwrap_err();
+    assert_eq!(away.message, "node not connected", "the key is free");
 }
 
 #[tokio::test(start_paused = true)]

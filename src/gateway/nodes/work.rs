@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::invocations::Key;
 use crate::protocol::{PendingAction, Priority, Work, WorkKind};
 
 /// How long a piece of work is worth doing if nobody said, milliseconds.
@@ -12,6 +13,10 @@ const WORK_MS: u64 = 86_400_000;
 const ACTION_MS: u64 = 600_000;
 /// How many commands wait for one node.
 const MAX_ACTIONS: usize = 64;
+/// The longest parameters of a command that waits, bytes.
+const MAX_PARAMS: usize = 64 * 1024;
+/// How many commands of one node are known by their keys.
+const MAX_KEYS: usize = 256;
 /// How many nodes have something that waits.
 const MAX_NODES: usize = 1_024;
 /// How many pieces of work one drain takes if it does not say, and at most.
@@ -30,6 +35,26 @@ struct OfNode {
     revision: u64,
     work: Vec<Work>,
     actions: Vec<PendingAction>,
+    /// The commands of the last while, done or not, by who asked for them.
+    keys: Vec<Known>,
+}
+
+/// A command that was to wait, as long as it might have.
+#[derive(Debug)]
+struct Known {
+    key: Key,
+    id: String,
+    command: String,
+    since_ms: u64,
+}
+
+/// What a key was used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::gateway) enum Postponed {
+    /// The same command, which was to wait under this id.
+    Same(String),
+    /// Another command.
+    Other,
 }
 
 impl Waiting {
@@ -83,19 +108,45 @@ impl Waiting {
         (revision, work, has_more)
     }
 
-    /// Keeps a command until the node's foreground; `None` where there is no room.
+    /// Keeps a command until the node's foreground; its id, or that of the one which is kept under
+    /// the same key. `None` where there is no room.
     pub(super) fn postpone(
         &mut self,
         node: &str,
         action: PendingAction,
+        key: Option<Key>,
         now_ms: u64,
-    ) -> Option<()> {
-        let of_node = self.room_for(node, now_ms)?;
-        if of_node.actions.len() >= MAX_ACTIONS {
+    ) -> Option<String> {
+        if action.params_json.as_ref().is_some_and(|params| params.len() > MAX_PARAMS) {
             return None;
         }
+        let of_node = self.room_for(node, now_ms)?;
+        if let Some(known) = of_node.keys.iter().find(|known| Some(&known.key) == key.as_ref()) {
+            return Some(known.id.clone());
+        }
+        if of_node.actions.len() >= MAX_ACTIONS || of_node.keys.len() >= MAX_KEYS {
+            return None;
+        }
+        let (id, command) = (action.id.clone(), action.command.clone());
+        if let Some(key) = key {
+            of_node.keys.push(Known { key, id: id.clone(), command, since_ms: now_ms });
+        }
         of_node.actions.push(action);
-        Some(())
+        Some(id)
+    }
+
+    /// What this key was used for, if it was for a command that was to wait, and not long ago.
+    pub(super) fn postponed_before(
+        &mut self,
+        node: &str,
+        command: &str,
+        key: &Key,
+        now_ms: u64,
+    ) -> Option<Postponed> {
+        self.forget_old(now_ms);
+        let known = self.nodes.get(node)?.keys.iter().find(|known| known.key == *key)?;
+        let is_same = known.command == command;
+        Some(if is_same { Postponed::Same(known.id.clone()) } else { Postponed::Other })
     }
 
     /// The commands that wait for the node's foreground.
@@ -133,8 +184,11 @@ impl Waiting {
                 of_node.revision += 1;
             }
             of_node.actions.retain(|action| now_ms < action.enqueued_at_ms + ACTION_MS);
+            of_node.keys.retain(|known| now_ms < known.since_ms + ACTION_MS);
         }
-        self.nodes.retain(|_, of_node| !of_node.work.is_empty() || !of_node.actions.is_empty());
+        self.nodes.retain(|_, of_node| {
+            !(of_node.work.is_empty() && of_node.actions.is_empty() && of_node.keys.is_empty())
+        });
     }
 }
 
@@ -174,8 +228,8 @@ mod tests {
     #[test]
     fn commands_wait_until_they_are_done_or_old() {
         let mut waiting = Waiting::default();
-        waiting.postpone("n", action("a"), 5).unwrap();
-        waiting.postpone("n", action("b"), 5).unwrap();
+        waiting.postpone("n", action("a"), None, 5).unwrap();
+        waiting.postpone("n", action("b"), None, 5).unwrap();
         assert_eq!(waiting.postponed("n", 6).len(), 2);
         assert_eq!(waiting.done("n", &["a".to_owned()], 6), 1);
         assert!(waiting.postponed("other", 6).is_empty());
@@ -183,12 +237,36 @@ mod tests {
     }
 
     #[test]
+    fn a_command_under_the_same_key_waits_once_and_is_not_queued_again_when_it_is_done() {
+        let mut waiting = Waiting::default();
+        let key = |caller: &str| Key { caller: caller.to_owned(), key: "k".to_owned() };
+        let first = waiting.postpone("n", action("a"), Some(key("me")), 5);
+        assert_eq!(first.as_deref(), Some("a"));
+        assert_eq!(waiting.postpone("n", action("b"), Some(key("me")), 6).as_deref(), Some("a"));
+        assert_eq!(waiting.postpone("n", action("c"), Some(key("you")), 6).as_deref(), Some("c"));
+        assert_eq!(waiting.done("n", &["a".to_owned(), "c".to_owned()], 7), 0);
+        let mut before = |command, now| waiting.postponed_before("n", command, &key("me"), now);
+        assert_eq!(before("camera.snap", 8), Some(Postponed::Same("a".to_owned())));
+        assert_eq!(before("screen.record", 8), Some(Postponed::Other));
+        assert_eq!(before("camera.snap", 5 + ACTION_MS), None);
+        for number in 0..MAX_KEYS {
+            let key = Key { caller: number.to_string(), key: "k".to_owned() };
+            waiting.postpone("m", action("a"), Some(key), 5).unwrap();
+            waiting.done("m", &["a".to_owned()], 5);
+        }
+        assert!(waiting.postpone("m", action("more"), Some(key("me")), 5).is_none());
+    }
+
+    #[test]
     fn what_waits_is_bounded() {
         let mut waiting = Waiting::default();
         for number in 0..MAX_ACTIONS {
-            waiting.postpone("n", action(&number.to_string()), 5).unwrap();
+            waiting.postpone("n", action(&number.to_string()), None, 5).unwrap();
         }
-        assert!(waiting.postpone("n", action("more"), 5).is_none());
+        assert!(waiting.postpone("n", action("more"), None, 5).is_none());
+        let params_json = Some("x".repeat(MAX_PARAMS + 1));
+        let long = PendingAction { params_json, ..action("long") };
+        assert!(waiting.postpone("other", long, None, 5).is_none());
         for number in 1..MAX_NODES {
             let node = number.to_string();
             waiting.leave(&node, work(WorkKind::Status, Priority::Normal), 5).unwrap();

@@ -1,26 +1,24 @@
 //! Who waits at the door, who has a place there and who is in: the decisions, without sockets or a
 //! clock. Pure.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
-use super::{GRACE, IN_ALL, LOBBY, PER_ADDRESS, SOCKETS};
+use super::{GRACE, IN_ALL, LOBBY, LOBBY_BEHIND, PER_SOURCE, SOCKETS, Source};
+use crate::gateway::ingress::Door;
 
 /// Everybody who came and has not left, by a number that grows.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     latest: u64,
     /// Connected, and not a byte came yet.
-    silent: BTreeMap<u64, IpAddr>,
+    silent: BTreeMap<u64, Source>,
     /// Spoke, and wait for a place.
-    waiting: BTreeMap<u64, IpAddr>,
+    waiting: BTreeMap<u64, Source>,
     /// Have a place, and are not authenticated yet.
-    seated: BTreeMap<u64, (IpAddr, Instant)>,
-    seated_here: HashMap<IpAddr, usize>,
+    seated: BTreeMap<u64, (Source, Instant)>,
+    seated_here: HashMap<Source, usize>,
     /// Authenticated.
     inside: BTreeSet<u64>,
 }
@@ -44,32 +42,38 @@ pub(super) enum Pressed {
 }
 
 impl Book {
-    /// Takes a socket from `address` into the lobby.
-    pub(super) fn enter(&mut self, address: IpAddr) -> Entered {
+    /// Takes a socket from `source` into the lobby.
+    pub(super) fn enter(&mut self, source: Source) -> Entered {
         let mut gone = None;
-        if self.silent.len() + self.waiting.len() >= LOBBY {
-            let Some((oldest, _)) = self.silent.pop_first() else { return Entered::Full };
+        let is_behind = source.door != Door::Ordinary;
+        let is_full = self.silent.len() + self.waiting.len() >= LOBBY;
+        if is_full || (is_behind && self.in_lobby(source.door) >= LOBBY_BEHIND) {
+            // Who comes by a door that has had its share takes the place of one who did as well.
+            let mut silent = self.silent.iter();
+            let oldest = silent.find(|(_, other)| is_full || other.door == source.door);
+            let Some(oldest) = oldest.map(|(number, _)| *number) else { return Entered::Full };
+            self.silent.remove(&oldest);
             gone = Some(oldest);
         }
         self.latest += 1;
-        self.silent.insert(self.latest, address);
+        self.silent.insert(self.latest, source);
         Entered::Lobby(self.latest, gone)
     }
 
     /// The first byte of a visitor came: from now on he waits for a place.
     pub(super) fn spoke(&mut self, number: u64) {
-        if let Some(address) = self.silent.remove(&number) {
-            self.waiting.insert(number, address);
+        if let Some(source) = self.silent.remove(&number) {
+            self.waiting.insert(number, source);
         }
     }
 
     /// Gives free places to those who wait, first come first served, and says who they are.
     pub(super) fn seat(&mut self, now: Instant) -> Vec<u64> {
         let mut seated = Vec::new();
-        while let Some((number, address)) = self.next() {
+        while let Some((number, source)) = self.next() {
             self.waiting.remove(&number);
-            *self.seated_here.entry(address).or_default() += 1;
-            self.seated.insert(number, (address, now));
+            *self.seated_here.entry(source).or_default() += 1;
+            self.seated.insert(number, (source, now));
             seated.push(number);
         }
         seated
@@ -77,13 +81,12 @@ impl Book {
 
     /// A visitor who waits asks for the place of one who has had his for [`GRACE`].
     pub(super) fn press(&mut self, number: u64, now: Instant) -> Pressed {
-        let Some(address) = self.waiting.get(&number).copied() else {
+        let Some(source) = self.waiting.get(&number).copied() else {
             return Pressed::NotBefore(now + GRACE);
         };
-        let is_address_full = self.is_full(address);
-        let rivals =
-            self.seated.iter().map(|(number, (address, since))| (*number, *address, *since));
-        let rivals = rivals.filter(|(_, other, _)| !is_address_full || *other == address);
+        let is_source_full = self.is_full(source);
+        let rivals = self.seated.iter().map(|(number, (source, since))| (*number, *source, *since));
+        let rivals = rivals.filter(|(_, other, _)| !is_source_full || *other == source);
         match rivals.min_by_key(|(_, _, since)| *since) {
             Some((oldest, _, since)) if since + GRACE <= now => {
                 self.leave(oldest);
@@ -129,26 +132,32 @@ impl Book {
     }
 
     /// The first of those who wait for whom there is a place.
-    fn next(&self) -> Option<(u64, IpAddr)> {
+    fn next(&self) -> Option<(u64, Source)> {
         if self.seated.len() >= IN_ALL || self.seated.len() + self.inside.len() >= SOCKETS {
             return None;
         }
         let mut waiting = self.waiting.iter();
-        let next = waiting.find(|(_, address)| !self.is_full(**address));
-        next.map(|(number, address)| (*number, *address))
+        let next = waiting.find(|(_, source)| !self.is_full(**source));
+        next.map(|(number, source)| (*number, *source))
     }
 
-    fn is_full(&self, address: IpAddr) -> bool {
-        self.seated_here.get(&address).is_some_and(|here| *here >= PER_ADDRESS)
+    /// How many came in by this door and have no place yet.
+    fn in_lobby(&self, door: Door) -> usize {
+        let lobby = self.silent.values().chain(self.waiting.values());
+        lobby.filter(|source| source.door == door).count()
+    }
+
+    fn is_full(&self, source: Source) -> bool {
+        self.seated_here.get(&source).is_some_and(|here| *here >= PER_SOURCE)
     }
 
     /// Takes a place back; says whether there was one.
     fn rise(&mut self, number: u64) -> bool {
-        let Some((address, _)) = self.seated.remove(&number) else { return false };
-        if let Some(here) = self.seated_here.get_mut(&address) {
+        let Some((source, _)) = self.seated.remove(&number) else { return false };
+        if let Some(here) = self.seated_here.get_mut(&source) {
             *here -= 1;
             if *here == 0 {
-                self.seated_here.remove(&address);
+                self.seated_here.remove(&source);
             }
         }
         true
@@ -163,12 +172,16 @@ mod tests {
 
     use super::*;
 
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
+    fn address(last: u8) -> Source {
+        at(Door::Ordinary, last)
+    }
+
+    fn at(door: Door, last: u8) -> Source {
+        Source { door, address: [192, 0, 2, last].into() }
     }
 
     /// Somebody who came from `address` and said something.
-    fn spoken(book: &mut Book, address: IpAddr) -> u64 {
+    fn spoken(book: &mut Book, address: Source) -> u64 {
         let Entered::Lobby(number, None) = book.enter(address) else { panic!("no room") };
         book.spoke(number);
         number
@@ -190,21 +203,47 @@ mod tests {
     #[test]
     fn an_address_runs_out_before_its_neighbours_do_and_its_next_ones_wait_in_order() {
         let (mut book, now) = (Book::default(), Instant::now());
-        let here: Vec<_> = (0..PER_ADDRESS + 2).map(|_| spoken(&mut book, address(1))).collect();
+        let here: Vec<_> = (0..PER_SOURCE + 2).map(|_| spoken(&mut book, address(1))).collect();
         let there = spoken(&mut book, address(2));
-        let (first, rest) = here.split_at(PER_ADDRESS);
+        let (first, rest) = here.split_at(PER_SOURCE);
         assert_eq!(book.seat(now), [first, &[there]].concat());
         book.admitted(first[3]);
         assert_eq!(book.seat(now), [rest[0]]);
         book.leave(first[0]);
         assert_eq!(book.seat(now), [rest[1]]);
-        assert_eq!(book.counts(), (PER_ADDRESS + 2, PER_ADDRESS + 1));
+        assert_eq!(book.counts(), (PER_SOURCE + 2, PER_SOURCE + 1));
+    }
+
+    #[test]
+    fn a_flood_by_tailscales_door_keeps_nobody_from_the_ordinary_one() {
+        let (mut book, now) = (Book::default(), Instant::now());
+        let (served, here) = (at(Door::Serve, 1), at(Door::Ordinary, 1));
+        let silent = book.enter(here);
+        // All of them have the one address that a program of this machine has.
+        for _ in 0..PER_SOURCE + LOBBY_BEHIND {
+            spoken(&mut book, served);
+            book.seat(now);
+        }
+        assert_eq!(book.enter(served), Entered::Full, "its share of the lobby is taken");
+        let program = spoken(&mut book, here);
+        assert_eq!(book.seat(now), [program]);
+        let Entered::Lobby(silent, None) = silent else { panic!("{silent:?}") };
+        assert!(book.is_here(silent));
+        let mut book = Book::default();
+        let first = book.enter(served);
+        book.enter(here);
+        for _ in 1..LOBBY_BEHIND {
+            book.enter(served);
+        }
+        assert_eq!(first, Entered::Lobby(1, None));
+        let newcomer = LOBBY_BEHIND as u64 + 2;
+        assert_eq!(book.enter(served), Entered::Lobby(newcomer, Some(1)), "its own one goes");
     }
 
     #[test]
     fn a_lobby_of_people_who_have_spoken_takes_nobody_else() {
         let (mut book, now) = (Book::default(), Instant::now());
-        for _ in 0..PER_ADDRESS + LOBBY {
+        for _ in 0..PER_SOURCE + LOBBY {
             spoken(&mut book, address(1));
             book.seat(now);
         }
@@ -216,7 +255,7 @@ mod tests {
         let (mut book, start) = (Book::default(), Instant::now());
         let other = spoken(&mut book, address(2));
         book.seat(start);
-        let slow: Vec<_> = (0..PER_ADDRESS).map(|_| spoken(&mut book, address(1))).collect();
+        let slow: Vec<_> = (0..PER_SOURCE).map(|_| spoken(&mut book, address(1))).collect();
         let honest = spoken(&mut book, address(1));
         book.seat(start + GRACE / 2);
         let due = start + GRACE / 2 + GRACE;
@@ -235,7 +274,8 @@ mod tests {
             for (what, whom, from) in script {
                 let whom = book.latest.saturating_sub(whom);
                 match what {
-                    0 | 1 => drop(book.enter(address(from))),
+                    0 => drop(book.enter(address(from))),
+                    1 => drop(book.enter(at(Door::Serve, from))),
                     2 | 3 => book.spoke(whom),
                     4 => drop(book.press(whom, now)),
                     _ if from < 2 => book.admitted(whom),
@@ -246,8 +286,9 @@ mod tests {
                 let sum: usize = book.seated_here.values().sum();
                 prop_assert_eq!(sum, book.seated.len());
                 prop_assert!(book.seated.len() <= IN_ALL);
-                prop_assert!(book.seated_here.values().all(|here| (1..=PER_ADDRESS).contains(here)));
+                prop_assert!(book.seated_here.values().all(|here| (1..=PER_SOURCE).contains(here)));
                 prop_assert!(book.silent.len() + book.waiting.len() <= LOBBY);
+                prop_assert!(book.in_lobby(Door::Serve) <= LOBBY_BEHIND);
                 prop_assert!(book.next().is_none());
             }
         }

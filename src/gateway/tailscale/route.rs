@@ -5,6 +5,7 @@
 
 use std::{
     process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -13,8 +14,9 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
-    process::{Child, ChildStdin, ChildStdout, Command},
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, ChildStdin, Command},
+    sync::oneshot,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{
@@ -39,7 +41,9 @@ const DAEMON_LOOK: Duration = Duration::from_secs(1);
 const READY_LIMIT: Duration = Duration::from_secs(15);
 /// How long it may take to give the way back.
 const END_LIMIT: Duration = Duration::from_secs(4);
-/// What is kept of its words, bytes.
+/// How long its last words may take to come once it has ended.
+const WORDS_LIMIT: Duration = Duration::from_secs(1);
+/// What is kept of the words of one stream, bytes.
 const WORDS: usize = 16 * 1024;
 /// A way that was open for so long starts the waits over.
 const STEADY: Duration = Duration::from_secs(60);
@@ -127,10 +131,39 @@ struct Run {
     /// Closed, it ends the program.
     hold: Option<ChildStdin>,
     group: Option<Pid>,
+    /// Its standard output and error: read as long as it runs, since it must not stop at a full pipe.
+    heard: [Heard; 2],
+}
+
+/// What one of its streams said, and who reads that to the end.
+struct Heard {
+    words: Arc<Mutex<Vec<u8>>>,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Heard {
+    /// Reads `from`; tells `ready` when it says that the way is open.
+    fn of(
+        from: impl AsyncRead + Unpin + Send + 'static,
+        ready: Option<oneshot::Sender<()>>,
+    ) -> Self {
+        let words = Arc::new(Mutex::new(Vec::new()));
+        let task = AbortOnDropHandle::new(tokio::spawn(hear(from, Arc::clone(&words), ready)));
+        Self { words, task }
+    }
+
+    /// All that is kept, once the stream has ended or [`WORDS_LIMIT`] is over.
+    async fn words(&mut self) -> String {
+        let ended = timeout(WORDS_LIMIT, &mut self.task).await;
+        tracing::trace!(ended = ended.is_ok(), "tailscale's words");
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&words).into_owned()
+    }
 }
 
 impl Run {
-    fn spawn(plan: Plan) -> Result<(Self, ChildStdout), Problem> {
+    /// Starts the program, and tells when the way is open.
+    fn spawn(plan: Plan) -> Result<(Self, oneshot::Receiver<()>), Problem> {
         let word = if plan.is_public { "funnel" } else { "serve" };
         let mut command = Command::new("sh");
         command.args(["-c", GUARD, "sh"]).arg(program());
@@ -140,10 +173,14 @@ impl Run {
         keep_secrets_from(&mut command);
         let failed = |error: std::io::Error| stuck(&format!("it cannot be started: {error}"));
         let mut child = command.spawn().map_err(failed)?;
-        let (hold, out) = (child.stdin.take(), child.stdout.take());
+        let hold = child.stdin.take();
         let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        let out = out.ok_or_else(|| stuck("its output cannot be read"))?;
-        Ok((Self { child, hold, group }, out))
+        let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(stuck("its output cannot be read"));
+        };
+        let (ready, is_ready) = oneshot::channel();
+        let heard = [Heard::of(out, Some(ready)), Heard::of(err, None)];
+        Ok((Self { child, hold, group, heard }, is_ready))
     }
 
     /// Waits for its end.
@@ -152,7 +189,7 @@ impl Run {
     }
 
     /// Has it give the way back; insists after [`END_LIMIT`].
-    async fn end(mut self) {
+    async fn end(&mut self) {
         drop(self.hold.take());
         if timeout(END_LIMIT, self.child.wait()).await.is_err() {
             tracing::warn!("tailscale does not end by itself");
@@ -170,45 +207,35 @@ impl Drop for Run {
 
 /// Starts the program and waits until the way is open.
 async fn start(plan: Plan) -> Result<Run, Problem> {
-    let (mut run, out) = Run::spawn(plan)?;
-    let mut words = String::new();
-    let mut lines = BufReader::new(out.take(WORDS as u64)).lines();
-    let ready = async {
-        while let Ok(Some(line)) = lines.next_line().await {
-            if answers::is_ready(&line) {
-                return true;
-            }
-            words.push_str(&line);
-            words.push('\n');
-        }
-        false
-    };
-    let is_ready = timeout(READY_LIMIT, ready).await.unwrap_or(false);
-    if is_ready {
-        // It may go on talking, and must not stop at a full pipe.
-        tokio::spawn(drain(lines.into_inner().into_inner().into_inner()));
-        if let Some(err) = run.child.stderr.take() {
-            tokio::spawn(drain(err));
-        }
+    let (mut run, ready) = Run::spawn(plan)?;
+    if matches!(timeout(READY_LIMIT, ready).await, Ok(Ok(()))) {
         return Ok(run);
     }
-    let err = run.child.stderr.take();
     run.end().await;
-    if let Some(err) = err {
-        let mut err = err.take(WORDS as u64);
-        let read = err.read_to_string(&mut words);
-        // What can be read by then is all that is told.
-        let _read = timeout(Duration::from_secs(1), read).await;
-    }
+    let [out, err] = &mut run.heard;
+    let words = [out.words().await, err.words().await].join("\n");
     let (why, fix) = answers::advice(&words);
     Err(stuck(&format!("it opens no way: {why}"))
         .fix(fix.unwrap_or("tailscale serve status --json, and openclaw gateway status")))
 }
 
-/// Reads to the end, for nobody; ends with the program.
-async fn drain(mut from: impl AsyncRead + Unpin) {
-    let read = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
-    tracing::trace!(is_ok = read.is_ok(), "tailscale's words ended");
+/// Reads to the end and keeps the first [`WORDS`] bytes; ends with the program.
+async fn hear(
+    mut from: impl AsyncRead + Unpin,
+    words: Arc<Mutex<Vec<u8>>>,
+    mut ready: Option<oneshot::Sender<()>>,
+) {
+    let mut chunk = vec![0; 4_096];
+    while let Ok(length @ 1..) = from.read(&mut chunk).await {
+        let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = WORDS.saturating_sub(words.len());
+        words.extend(chunk.iter().take(length.min(room)));
+        if ready.is_some() && String::from_utf8_lossy(&words).lines().any(answers::is_ready) {
+            // Who waited for it may have given up.
+            let told = ready.take().map(|ready| ready.send(()));
+            tracing::trace!(?told, "the way is open");
+        }
+    }
 }
 
 /// Keeps the way open until it is to stop.

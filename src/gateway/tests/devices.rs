@@ -37,7 +37,7 @@ impl Machine {
     }
 
     /// Signs and sends `connect`; the answer.
-    async fn knocks(&self, lab: &Lab, changes: &Value) -> (Client, Value) {
+    pub(super) async fn knocks(&self, lab: &Lab, changes: &Value) -> (Client, Value) {
         self.knocks_from(lab, PeerInfo::loopback(), &[], changes).await
     }
 
@@ -89,7 +89,7 @@ fn node(auth: &Value) -> Value {
     changes
 }
 
-async fn administrator(lab: &Lab) -> Client {
+pub(super) async fn administrator(lab: &Lab) -> Client {
     lab.connected(&json!({"scopes": ["operator.admin"]})).await.0
 }
 
@@ -350,4 +350,139 @@ async fn a_removal_comes_to_its_end_though_the_caller_leaves() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let list = administrator(&lab).await.call("node.pair.list", json!({})).await;
     assert_eq!(list["payload"], json!({"pending": [], "paired": []}), "{list}");
+}
+
+/// Asks for more under `id`, so that several requests can be told apart.
+pub(super) async fn asks(client: &mut Client, id: &str, method: &str, params: Value) {
+    client.send(&json!({"type": "req", "id": id, "method": method, "params": params})).await;
+}
+
+/// The answer to `id`, whatever is told before.
+pub(super) async fn answer_to(client: &mut Client, id: &str) -> Value {
+    loop {
+        let frame = client.frame().await;
+        if frame["id"] == id {
+            return frame;
+        }
+    }
+}
+
+const REQUEST: &str = "device.scopes.requestUpgrade";
+const WAIT: &str = "device.scopes.waitUpgrade";
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_in_asks_for_more_and_waits_for_its_token() {
+    let lab = Lab::new();
+    let (machine, other) = (Machine::new(1), Machine::new(2));
+    let mut admin = administrator(&lab).await;
+    let (mut client, token) = machine.enters(&lab, &json!({})).await;
+    let (mut stranger, _) = other.enters(&lab, &json!({})).await;
+    let wants = json!({"scopes": ["operator.read", "operator.write"]});
+    let asked = client.call(REQUEST, wants.clone()).await;
+    let request = asked["payload"].clone();
+    let requested = loop {
+        let frame = admin.frame().await;
+        if frame["event"] == "device.pair.requested" {
+            break frame["payload"].clone();
+        }
+    };
+    assert_eq!(requested["requestId"], request["requestId"], "{asked}");
+    assert_eq!((&requested["isRepair"], &requested["scopes"]), (&json!(true), &wants["scopes"]));
+    // The same again is the same request, which nobody else may wait for.
+    assert_eq!(client.call(REQUEST, wants).await["payload"], request);
+    let not_found = stranger.call(WAIT, request.clone()).await;
+    assert_eq!(not_found["error"]["message"], "scope upgrade expired or not found", "{not_found}");
+    asks(&mut client, WAIT, WAIT, request.clone()).await;
+    asks(&mut admin, "approve", "device.pair.approve", request.clone()).await;
+    assert_eq!(answer_to(&mut admin, "approve").await["ok"], true);
+    let approved = client.frame().await["payload"].clone();
+    assert_eq!(approved["status"], "approved", "{approved}");
+    assert_eq!(approved["scopes"], json!(["operator.read", "operator.write"]));
+    assert_eq!(approved["deviceToken"], json!(token), "the token goes on, with more in it");
+    // Whoever asks a little later hears the same; this connection stays what it was.
+    assert_eq!(client.call(WAIT, request).await["payload"]["status"], "approved");
+    let routing = json!({"triggers": ["x"]});
+    assert_eq!(client.call("voicewake.set", routing).await["error"]["code"], "FORBIDDEN");
+    machine.enters(&lab, &with(&json!({"deviceToken": token}), &["operator.write"])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_is_turned_down_by_whom_may_by_another_request_or_by_time() {
+    let lab = Lab::new();
+    let machine = Machine::new(1);
+    let mut admin = administrator(&lab).await;
+    let (mut client, token) = machine.enters(&lab, &json!({})).await;
+    let wants = |scope: &str| json!({"scopes": ["operator.read", scope]});
+    let rejected = client.call(REQUEST, wants("operator.write")).await["payload"].clone();
+    asks(&mut client, WAIT, WAIT, rejected.clone()).await;
+    asks(&mut admin, "reject", "device.pair.reject", rejected).await;
+    assert_eq!(client.frame().await["payload"]["status"], "rejected");
+    // A second request of the device, by whichever way, takes the place of the first.
+    let first = client.call(REQUEST, wants("operator.write")).await["payload"].clone();
+    asks(&mut client, "first", WAIT, first.clone()).await;
+    let second = client.call(REQUEST, wants("operator.talk")).await;
+    let (gone, second) = if second["id"] == "first" {
+        (second, client.frame().await)
+    } else {
+        (client.frame().await, second)
+    };
+    assert_eq!(
+        (&gone["payload"]["status"], &gone["payload"]["requestId"]),
+        (&json!("rejected"), &first["requestId"])
+    );
+    let second = second["payload"].clone();
+    asks(&mut client, WAIT, WAIT, second).await;
+    let more = with(&json!({"deviceToken": token}), &["operator.admin"]);
+    assert_eq!(machine.is_refused(&lab, &more).await.0, "PAIRING_REQUIRED");
+    assert_eq!(client.frame().await["payload"]["status"], "rejected");
+    let third = client.call(REQUEST, wants("operator.write")).await["payload"].clone();
+    let since = Instant::now();
+    asks(&mut client, WAIT, WAIT, third.clone()).await;
+    let expired = loop {
+        let frame = client.frame().await;
+        if frame["type"] == "res" {
+            break frame["payload"].clone();
+        }
+    };
+    assert_eq!(expired, json!({"status": "expired", "requestId": third["requestId"]}));
+    assert_eq!(since.elapsed().as_secs().div_ceil(10), 30, "it waits five minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_is_for_a_paired_device_that_names_what_it_holds_and_nothing_strange() {
+    let lab = Lab::new();
+    let machine = Machine::new(1);
+    // An operator without a device, and one that holds nothing.
+    let (mut plain, _) = lab.connected(&json!({})).await;
+    let wants = json!({"scopes": ["operator.read", "operator.write"]});
+    let answer = plain.call(REQUEST, wants.clone()).await;
+    assert_eq!(answer["error"]["details"]["code"], "DEVICE_IDENTITY_REQUIRED", "{answer}");
+    let answer = plain.call(WAIT, json!({"requestId": "x"})).await;
+    assert_eq!(answer["error"]["details"]["code"], "DEVICE_IDENTITY_REQUIRED", "{answer}");
+    let (mut client, _) = machine.enters(&lab, &with(&json!({"token": TOKEN}), &[])).await;
+    assert_eq!(client.call(REQUEST, wants).await["ok"], true, "no scope is needed to ask");
+    let (mut client, _) = machine.enters(&lab, &json!({})).await;
+    for (params, words) in [
+        (json!({"scopes": []}), "1 to 8 different"),
+        (json!({"scopes": ["operator.read", "operator.read"]}), "1 to 8 different"),
+        (json!({"scopes": ["operator.read", "operator.zap"]}), "unknown operator scope"),
+        (json!({"scopes": ["operator.pairing"]}), "the connection's current scopes"),
+        (json!({"scopes": ["operator.read"], "deviceId": "x"}), "deviceId"),
+    ] {
+        let answer = client.call(REQUEST, params).await;
+        let message = answer["error"]["message"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        assert!(message.contains(words), "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_an_upgrade_of_a_gateway_that_stops() {
+    let lab = Lab::new();
+    let (mut client, _) = Machine::new(1).enters(&lab, &json!({})).await;
+    let request =
+        client.call(REQUEST, json!({"scopes": ["operator.admin"]})).await["payload"].clone();
+    asks(&mut client, WAIT, WAIT, request).await;
+    assert_eq!(client.call("health", json!({})).await["ok"], true, "others are answered meanwhile");
+    lab.shared.upgrades.stop();
+    assert_eq!(client.frame().await["error"]["code"], "UNAVAILABLE");
 }

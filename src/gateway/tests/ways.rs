@@ -51,8 +51,8 @@ fn behind_proxy(password: Option<&str>) -> Lab {
 }
 
 fn limited(limit: RateLimit) -> Lab {
-    let mut lab = Lab::new();
-    Arc::get_mut(&mut lab.shared).unwrap().limit(limit);
+    let lab = Lab::new();
+    lab.shared.limit(limit);
     lab
 }
 
@@ -257,6 +257,35 @@ async fn what_a_guesser_sends_beside_his_guess_does_not_choose_its_counter() {
     }
     let found = details(&lab, far(), &host, &right).await;
     assert_eq!(found["code"], "AUTH_RATE_LIMITED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_guesses_beside_its_own_token_is_counted_and_one_with_an_old_secret_is_not() {
+    let host = [("host", "127.0.0.1:18789")];
+    let far = || from("198.51.100.7");
+    let lab = limited(RateLimit { attempts: 3, ..RateLimit::default() });
+    let machine = Machine::new(1);
+    let (_client, token) = machine.enters(&lab, &json!({})).await;
+    let knocks = async |auth: Value| {
+        let auth = json!({"auth": auth});
+        machine.knocks_from(&lab, far(), &host, &auth).await.1
+    };
+    // An old secret of the gateway's is one guess, and the device's token in its place is none.
+    for auth in [json!({"token": "old", "deviceToken": token}), json!({"token": token})] {
+        for _ in 0..5 {
+            let answer = knocks(auth.clone()).await;
+            assert_eq!(answer["payload"]["type"], "hello-ok", "{answer}");
+        }
+    }
+    let second = knocks(json!({"token": "guess", "deviceToken": token})).await;
+    assert_eq!(second["payload"]["type"], "hello-ok", "{second}");
+    let third = knocks(json!({"token": "another", "deviceToken": token})).await;
+    assert_eq!(third["error"]["details"]["code"], "AUTH_RATE_LIMITED", "{third}");
+    let right = knocks(json!({"token": TOKEN, "deviceToken": token})).await;
+    assert_eq!(right["error"]["details"]["code"], "AUTH_RATE_LIMITED", "{right}");
+    // Without a guess beside it its own token is as good as ever.
+    let answer = knocks(json!({"deviceToken": token})).await;
+    assert_eq!(answer["payload"]["type"], "hello-ok", "{answer}");
 }
 
 /// Guesses until whoever is there is shut out.

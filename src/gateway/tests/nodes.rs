@@ -1,0 +1,106 @@
+//! Commands on a node, from an operator's connection to the node's and back.
+
+use super::{
+    devices::{Machine, administrator, answer_to, asks},
+    *,
+};
+
+const CAMERA: &str = "camera.list";
+
+/// A telephone that may list its cameras.
+async fn telephone(lab: &Lab, admin: &mut Client) -> (Client, Value) {
+    let machine = Machine::new(7);
+    let client = json!({"id": "openclaw-ios", "version": "1", "platform": "ios",
+        "deviceFamily": "iPhone", "mode": "node"});
+    let node = json!({"role": "node", "scopes": [], "client": client, "caps": ["camera"],
+        "commands": [CAMERA]});
+    let (_, refused) = machine.knocks(lab, &node).await;
+    let request = json!({"requestId": refused["error"]["details"]["requestId"]});
+    asks(admin, "pair", "device.pair.approve", request).await;
+    assert_eq!(answer_to(admin, "pair").await["ok"], true);
+    let (client, hello) = machine.knocks(lab, &node).await;
+    assert_eq!(hello["ok"], true, "{hello}");
+    asks(admin, "list", "node.pair.list", json!({})).await;
+    let pending = answer_to(admin, "list").await["payload"]["pending"].clone();
+    let request = json!({"requestId": pending[0]["requestId"]});
+    asks(admin, "approve", "node.pair.approve", request).await;
+    assert_eq!(answer_to(admin, "approve").await["ok"], true);
+    (client, json!(machine.id()))
+}
+
+/// Has the node asked, and answer so; what the operator hears.
+async fn invokes(
+    (admin, phone): (&mut Client, &mut Client),
+    node: &Value,
+    key: &str,
+    answer: &Value,
+) -> Value {
+    let params = json!({"nodeId": node, "command": CAMERA, "idempotencyKey": key});
+    asks(admin, key, "node.invoke", params).await;
+    let mut result = answer.clone();
+    result["id"] = loop {
+        let frame = phone.frame().await;
+        if frame["event"] == "node.invoke.request" {
+            break frame["payload"]["id"].clone();
+        }
+    };
+    result["nodeId"] = node.clone();
+    asks(phone, "result", "node.invoke.result", result).await;
+    assert_eq!(answer_to(phone, "result").await["payload"], json!({"ok": true}));
+    answer_to(admin, key).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_waits_for_the_foreground_is_queued_once_however_often_it_is_asked_for() {
+    let lab = Lab::new();
+    let mut admin = administrator(&lab).await;
+    let (mut phone, node) = telephone(&lab, &mut admin).await;
+    let error = json!({"code": "NODE_BACKGROUND_UNAVAILABLE", "message": "in the background"});
+    let refused = json!({"ok": false, "error": error});
+    let queued =
+        invokes((&mut admin, &mut phone), &node, "k", &refused).await["error"]["details"].clone();
+    assert_eq!(queued["code"], "QUEUED_UNTIL_FOREGROUND", "{queued}");
+    let again = json!({"nodeId": node, "command": CAMERA, "idempotencyKey": "k"});
+    for is_done in [false, true] {
+        asks(&mut admin, "again", "node.invoke", again.clone()).await;
+        let details = answer_to(&mut admin, "again").await["error"]["details"].clone();
+        assert_eq!(details["queuedActionId"], queued["queuedActionId"], "{details}");
+        asks(&mut phone, "pull", "node.pending.pull", json!({})).await;
+        let actions = answer_to(&mut phone, "pull").await["payload"]["actions"].clone();
+        assert_eq!(actions.as_array().unwrap().len(), usize::from(!is_done), "{actions}");
+        let ids = json!({"ids": [queued["queuedActionId"]]});
+        asks(&mut phone, "done", "node.pending.ack", ids).await;
+        assert_eq!(answer_to(&mut phone, "done").await["ok"], true);
+    }
+    let other = json!({"nodeId": node, "command": "camera.snap", "idempotencyKey": "k"});
+    asks(&mut admin, "other", "node.invoke", other).await;
+    assert_eq!(answer_to(&mut admin, "other").await["error"]["code"], "INVALID_REQUEST");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_answers_is_passed_on_as_it_is_and_what_cannot_be_read_as_its_text() {
+    let lab = Lab::new();
+    let mut admin = administrator(&lab).await;
+    let (mut phone, node) = telephone(&lab, &mut admin).await;
+    let deep = "[".repeat(500) + &"]".repeat(500);
+    for (number, (result, payload)) in [
+        (json!({"payload": {"b": 1, "a": [2.50]}}), json!({"b": 1, "a": [2.5]})),
+        (json!({"payloadJSON": r#"{"b": 1}"#, "payload": 5}), json!({"b": 1})),
+        (json!({"payloadJSON": {"b": 1}}), json!({"b": 1})),
+        (json!({"payloadJSON": null, "payload": 5}), json!(5)),
+        (json!({"payloadJSON": "{"}), json!({"payloadJSON": "{"})),
+        (json!({"payloadJSON": deep}), json!({"payloadJSON": deep})),
+        (json!({}), Value::Null),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut result = result;
+        result["ok"] = json!(true);
+        let key = number.to_string();
+        let heard = invokes((&mut admin, &mut phone), &node, &key, &result).await;
+        assert_eq!(heard["payload"]["payload"], payload, "{heard}");
+        let text = result["payloadJSON"].as_str().map(str::to_owned);
+        assert_eq!(heard["payload"]["payloadJSON"], json!(text), "{heard}");
+    }
+}
