@@ -9,15 +9,17 @@ use std::{
     collections::VecDeque,
     io::Write,
     net::{Ipv4Addr, TcpListener, TcpStream},
+    os::fd::AsFd,
     process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use side_by_side::{Goal, Samples, Table, first_line, rounds};
 use support::{
     Meter, Peer, Scene, Sshd, dial, free_port, listens, present, ssh_forward_by, wait_until, way_in,
@@ -110,46 +112,66 @@ fn spread(port: u16, sink: &Sink, silence: impl FnOnce()) -> Duration {
 }
 
 /// Streams that are stuck in a write each, because the far end does not read.
-struct Streams(Vec<JoinHandle<Instant>>);
+struct Streams(Vec<TcpStream>);
 
 impl Streams {
     fn open(port: u16, sink: &Sink) -> Self {
-        let written = Arc::new(AtomicU64::new(0));
         let before = sink.taken();
-        let threads = (0..STREAMS).map(|_| {
-            let stream = dial(port, LIMIT).expect("the port accepts");
-            let written = Arc::clone(&written);
-            thread::spawn(move || write_until_reset(stream, &written))
-        });
-        let threads = threads.collect();
+        let streams: Vec<TcpStream> = (0..STREAMS)
+            .map(|_| {
+                let stream = dial(port, LIMIT).expect("the port accepts");
+                stream.set_nonblocking(true).expect("writing without waiting");
+                stream
+            })
+            .collect();
         wait_until("all streams are through", LIMIT, || {
+            for stream in &streams {
+                fill(stream);
+            }
             // Whoever asked whether the port listens may be one more.
             (sink.taken() - before >= STREAMS as u64).then_some(())
         });
-        let mut seen = (0, Instant::now());
+        let mut moved = Instant::now();
         wait_until("nobody can write any more", LIMIT, || {
-            let all = written.load(Ordering::Relaxed);
-            if all != seen.0 {
-                seen = (all, Instant::now());
+            if streams.iter().map(fill).sum::<usize>() > 0 {
+                moved = Instant::now();
             }
-            (seen.1.elapsed() > STILL).then_some(())
+            (moved.elapsed() > STILL).then_some(())
         });
-        Self(threads)
+        Self(streams)
     }
 
-    /// When each of them ended.
+    /// When each of them ended. One thread looks at all: twelve that are woken at once would tell
+    /// when they were given a processor.
     fn ends(self) -> Vec<Instant> {
-        self.0.into_iter().map(|thread| thread.join().expect("a writing thread")).collect()
+        let mut streams = self.0;
+        let mut ends = Vec::new();
+        while !streams.is_empty() {
+            let mut looks: Vec<PollFd<'_>> = streams
+                .iter()
+                .map(|stream| PollFd::new(stream.as_fd(), PollFlags::empty()))
+                .collect();
+            assert!(
+                poll(&mut looks, PollTimeout::from(60_000_u16)).expect("waiting") > 0,
+                "no end"
+            );
+            let now = Instant::now();
+            let mut is_over = looks.iter().map(|look| look.any() == Some(true)).collect::<Vec<_>>();
+            streams.retain(|_| !is_over.remove(0));
+            ends.resize(STREAMS - streams.len(), now);
+        }
+        ends
     }
 }
 
-/// Writes until that fails, and says when it did.
-fn write_until_reset(mut stream: TcpStream, written: &AtomicU64) -> Instant {
-    let part = vec![7; 64 * 1024];
-    while let Ok(count) = stream.write(&part) {
-        written.fetch_add(count as u64, Ordering::Relaxed);
+/// Writes until that would wait, and says how much.
+fn fill(mut stream: &TcpStream) -> usize {
+    let part = [7; 64 * 1024];
+    let mut written = 0;
+    while let Ok(count @ 1..) = stream.write(&part) {
+        written += count;
     }
-    Instant::now()
+    written
 }
 
 /// A server that takes connections, keeps them, and never reads.

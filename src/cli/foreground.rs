@@ -10,6 +10,7 @@ use crate::{
     client::Credential,
     config::Remotes,
     control::{self, Note, Reply, Request},
+    logfile::Writer,
     problem::{Class, Problem},
     supervisor,
     tunnel::PLACE_TAKEN,
@@ -35,7 +36,7 @@ pub(super) async fn run(
         supervisor::Place::Ours(seat) => seat,
         supervisor::Place::Taken => return Ok(taken(context)),
     };
-    log(context);
+    let _log = log(context);
     let (ready, started) = tokio::sync::oneshot::channel();
     let supervise = supervisor::run(&context.paths, seat, supervisor::Scope::Told, move || {
         // Whoever waits for it has gone if it cannot be told.
@@ -83,7 +84,7 @@ pub(super) fn all(context: &Context) -> anyhow::Result<ExitCode> {
         Ok(supervisor::Place::Taken) => return Ok(taken(context)),
         Err(problem) => return Ok(refusal(context, &problem.into())),
     };
-    log(context);
+    let _log = log(context);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let run = supervisor::run(&context.paths, seat, supervisor::Scope::Service, || {});
@@ -100,14 +101,19 @@ fn taken(context: &Context) -> ExitCode {
     context.output.failure(&problem.into())
 }
 
-/// Logs to standard error, and to the file that `remote logs` reads if it can be written.
-fn log(context: &Context) {
+/// Logs to standard error, and to the file that `remote logs` reads if it can be written. What is
+/// returned writes the rest of that file when it goes.
+fn log(context: &Context) -> Option<Writer> {
     let verbose = context.globals.verbose;
-    match supervisor::log_file(&context.paths) {
-        Ok(file) => super::log_to(std::io::stderr.and(std::sync::Mutex::new(file)), verbose),
+    match supervisor::begin_log(&context.paths) {
+        Ok((lines, writer)) => {
+            super::log_to(std::io::stderr.and(move || lines.clone()), verbose);
+            Some(writer)
+        }
         Err(problem) => {
             context.output.note(format!("openclaw: no log file: {}", problem.message));
             super::log_to(std::io::stderr, verbose);
+            None
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     config::{Kind, Paths, Remotes, check_name, leads_nowhere},
     control::{self, Connection, Request, Start},
+    logfile::Writer,
     problem::{Class, Problem},
     supervisor,
 };
@@ -356,9 +357,10 @@ fn choose(context: &Context, name: &str) -> anyhow::Result<()> {
 pub(super) fn supervise(context: &Context) -> anyhow::Result<ExitCode> {
     supervisor::detach();
     let outcome = prepare(context);
-    let seat = match outcome {
-        Ok(supervisor::Place::Ours(seat)) => seat,
-        Ok(supervisor::Place::Taken) => {
+    // The log is written to its end when this one goes.
+    let (seat, _log) = match outcome {
+        Ok(Some(begun)) => begun,
+        Ok(None) => {
             // Of two that start at once the other one is about to listen.
             context.output.page(&format!("{}\n", control::READY));
             return Ok(ExitCode::SUCCESS);
@@ -388,13 +390,14 @@ pub(super) fn supervise(context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn prepare(context: &Context) -> Result<supervisor::Place, Problem> {
-    let place = supervisor::take_place(&context.paths, false)?;
-    if matches!(place, supervisor::Place::Ours(_)) {
-        let log = supervisor::log_file(&context.paths)?;
-        super::log_to(std::sync::Mutex::new(log), context.globals.verbose);
-    }
-    Ok(place)
+/// The seat of this profile's supervisor and who writes its log; `None` where another one sits.
+fn prepare(context: &Context) -> Result<Option<(supervisor::Seat, Writer)>, Problem> {
+    let supervisor::Place::Ours(seat) = supervisor::take_place(&context.paths, false)? else {
+        return Ok(None);
+    };
+    let (lines, writer) = supervisor::begin_log(&context.paths)?;
+    super::log_to(move || lines.clone(), context.globals.verbose);
+    Ok(Some((seat, writer)))
 }
 
 /// A field as text; empty if it is missing.

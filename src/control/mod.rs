@@ -14,7 +14,7 @@ mod message;
 pub(crate) use connection::{Bearer, Connection, Start, met, open, started, statuses};
 pub(crate) use endpoint::{Endpoint, SUPERVISOR_GONE};
 pub(crate) use frame::{read, write};
-pub(crate) use launch::READY;
+pub(crate) use launch::{ALLOCATOR, READY};
 pub(crate) use message::{
     Answer, Call, Edition, Note, Opened, Question, Reply, Request, VERSION, Watched, refused,
 };

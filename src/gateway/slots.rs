@@ -23,7 +23,7 @@ use tokio::{
 
 use book::{Book, Entered, Pressed};
 
-use super::{ingress, tally::TurnedAway, throttle::subscriber};
+use super::{ingress, tally::TurnedAway};
 
 /// Places of one source.
 const PER_SOURCE: usize = 64;
@@ -83,7 +83,7 @@ impl Slots {
     /// Takes a socket from `address` that came in by a listener into the lobby; `None` when there is
     /// no room.
     pub(super) fn enter(self: &Arc<Self>, by: ingress::Door, address: IpAddr) -> Option<Slot> {
-        let source = Source { door: by, address: subscriber(address) };
+        let source = Source { door: by, address: address.to_canonical() };
         let mut door = self.lock();
         let Entered::Lobby(number, gone) = door.book.enter(source) else {
             return None;

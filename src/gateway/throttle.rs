@@ -142,7 +142,7 @@ fn page(origin: &str) -> String {
 
 /// Whom an address stands for: the network that one subscriber usually has for himself, and this
 /// machine, whose programs may choose among sixteen million addresses.
-pub(super) fn subscriber(address: IpAddr) -> IpAddr {
+fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         address if address.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         address @ IpAddr::V4(_) => address,

@@ -12,4 +12,4 @@ pub(crate) const GATEWAY: &str = "gateway-";
 pub(crate) use day::{DayFile, newest};
 pub(crate) use level::Level;
 pub(crate) use line::JsonLines;
-pub(crate) use queue::{Handle, Writer, open};
+pub(crate) use queue::{Handle, PlainLines, Writer, open, open_plain};

@@ -82,14 +82,43 @@ pub(crate) struct Writer {
     sender: SyncSender<Message>,
 }
 
-/// Begins a log: where lines are handed in, what the program knows of it, and who writes.
+/// Begins a log in lines of JSON: where they are handed in, what the program knows of it, and who
+/// writes.
 pub(crate) fn open(file: DayFile) -> io::Result<(super::JsonLines, Handle, Writer)> {
+    let (lines, writer) = start(file, json_notice)?;
+    let handle = lines.handle.clone();
+    Ok((super::JsonLines::new(lines), handle, writer))
+}
+
+/// Begins a log in plain lines: where they are handed in, and who writes.
+pub(crate) fn open_plain(file: DayFile) -> io::Result<(PlainLines, Writer)> {
+    let (lines, writer) = start(file, plain_notice)?;
+    Ok((PlainLines(lines), writer))
+}
+
+fn start(file: DayFile, notice: fn(u64, Timestamp) -> String) -> io::Result<(Lines, Writer)> {
     let (sender, receiver) = sync_channel(WAITING);
     let handle = Handle::default();
     let lost = Arc::clone(&handle.lost);
-    thread::Builder::new().name("log".to_owned()).spawn(move || write(file, &receiver, &lost))?;
-    let lines = Lines { sender: sender.clone(), handle: handle.clone() };
-    Ok((super::JsonLines::new(lines), handle, Writer { sender }))
+    let work = move || write(file, &receiver, &lost, notice);
+    thread::Builder::new().name("log".to_owned()).spawn(work)?;
+    Ok((Lines { sender: sender.clone(), handle }, Writer { sender }))
+}
+
+/// Where the lines of a formatter are handed in; one write is one event.
+#[derive(Clone)]
+pub(crate) struct PlainLines(Lines);
+
+impl io::Write for PlainLines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        self.0.push(String::from_utf8_lossy(line).into_owned());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Drop for Writer {
@@ -104,7 +133,12 @@ impl Drop for Writer {
     }
 }
 
-fn write(mut file: DayFile, lines: &Receiver<Message>, lost: &AtomicU64) {
+fn write(
+    mut file: DayFile,
+    lines: &Receiver<Message>,
+    lost: &AtomicU64,
+    notice: fn(u64, Timestamp) -> String,
+) {
     let mut told = 0;
     while let Ok(message) = lines.recv() {
         let line = match message {
@@ -127,16 +161,25 @@ fn write(mut file: DayFile, lines: &Receiver<Message>, lost: &AtomicU64) {
     }
 }
 
-fn notice(lost: u64, now: Timestamp) -> String {
+/// What is said of lost lines.
+const LOSS: &str = "log lines were lost: the disk or the queue was full";
+
+fn json_notice(lost: u64, now: Timestamp) -> String {
     let line = serde_json::json!({
         "time": super::line::stamp(now), "level": "warn", "subsystem": "log",
-        "message": "log lines were lost: the disk or the queue was full", "lost": lost,
+        "message": LOSS, "lost": lost,
     });
     format!("{line}\n")
 }
 
+fn plain_notice(lost: u64, now: Timestamp) -> String {
+    format!("{}  WARN {LOSS} lost={lost}\n", super::line::stamp(now))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -159,6 +202,24 @@ mod tests {
         let found: Vec<&str> = text.lines().collect();
         assert_eq!(found.len(), 2, "{text}");
         assert!(found[0].contains("back") && found[1].contains("\"lost\":3"), "{text}");
+    }
+
+    #[test]
+    fn plain_lines_are_written_as_they_are_and_their_loss_is_said_in_their_own_form() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("logs");
+        std::fs::write(&folder, "").unwrap();
+        let (mut lines, writer) = open_plain(DayFile::new(&folder, "supervisor.")).unwrap();
+        lines.write_all(b"lost\n").unwrap();
+        drop(writer);
+        std::fs::remove_file(&folder).unwrap();
+        lines.write_all(b"kept\n").unwrap();
+        drop(Writer { sender: lines.0.sender });
+        let path = super::super::newest(&folder, "supervisor.").unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        let found: Vec<&str> = text.lines().collect();
+        assert_eq!(found.len(), 2, "{text}");
+        assert!(found[0] == "kept" && found[1].ends_with("was full lost=1"), "{text}");
     }
 
     #[test]

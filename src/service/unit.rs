@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, path::Path};
 
 use super::{Part, Service, Starter, Work, seal::seal};
+use crate::control::ALLOCATOR;
 
 /// Exit codes after which another start of a supervisor would fail in the same way: a person must act
 /// (login, host key, forward), or the configuration is wrong.
@@ -152,6 +153,10 @@ fn command(service: &Service) -> Result<String, String> {
     for (name, value) in &service.environment {
         let value = path(value)?;
         text.push_str(&format!("Environment={}\n", quoted(&format!("{name}={value}"))?));
+    }
+    if service.work.part() == Part::Remotes {
+        let (variable, value) = ALLOCATOR;
+        text.push_str(&format!("Environment={variable}={value}\n"));
     }
     text.push_str(&format!("ExecStart={}", quoted(program(&service.program)?)?));
     for word in service.arguments() {

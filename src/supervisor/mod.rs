@@ -61,5 +61,5 @@ pub(crate) use audience::is_other;
 pub(crate) use dialer::{fetch_token, worded};
 pub(crate) use herald::last_words;
 pub(crate) use lane::{absent, prohibited};
-pub(crate) use place::{Place, take_place};
-pub(crate) use process::{Ended, LOG_PREFIX, Scope, detach, log_file, run};
+pub(crate) use place::{Place, Seat, take_place};
+pub(crate) use process::{Ended, LOG_PREFIX, Scope, begin_log, detach, run};

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::{Paths, Remotes},
     history::{Book, Happening},
-    logfile::DayFile,
+    logfile::{self, DayFile, PlainLines, Writer},
     problem::{Class, Problem},
 };
 
@@ -37,8 +37,8 @@ pub(crate) fn detach() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
 }
 
-/// Opens the log of one profile: a file a day.
-pub(crate) fn log_file(paths: &Paths) -> Result<DayFile, Problem> {
+/// Begins the log of one profile, a file a day: where its lines are handed in, and who writes them.
+pub(crate) fn begin_log(paths: &Paths) -> Result<(PlainLines, Writer), Problem> {
     let folder = paths.logs();
     crate::config::file::make_folder(&folder)?;
     let mut file = DayFile::new(&folder, LOG_PREFIX);
@@ -47,7 +47,8 @@ pub(crate) fn log_file(paths: &Paths) -> Result<DayFile, Problem> {
         Err(error) if error.kind() != io::ErrorKind::ReadOnlyFilesystem => {
             Err(wrong(&folder, &error))
         }
-        Ok(()) | Err(_) => Ok(file),
+        // A disk that does not answer holds up the log alone, and no stream.
+        Ok(()) | Err(_) => logfile::open_plain(file).map_err(|error| wrong(&folder, &error)),
     }
 }
 

@@ -269,7 +269,7 @@ impl Actor {
             let far = knock.accept().await;
             let _ended = inner.send(Message::Outside(Outside::Dialled(None))).await;
             let (local, end) = pump(local, far, &path).await;
-            finish(local, &end);
+            finish(local, &end).await;
         });
     }
 

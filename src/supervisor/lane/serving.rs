@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{sync::oneshot, task::yield_now, time::timeout};
 use tracing::{debug, info};
 
 use super::{
@@ -99,7 +99,7 @@ impl Actor {
                     };
                     if let Some(local) = incoming.begin(opened).await {
                         let (local, end) = pump(local, far, &path).await;
-                        finish(local, &end);
+                        finish(local, &end).await;
                     }
                 }
                 // A silent server is the machine's business: the connection waits for its verdict.
@@ -201,13 +201,71 @@ impl Actor {
 }
 
 /// Ends the local side the way the far side ended.
-pub(super) fn finish(local: Local, end: &End) {
+pub(super) async fn finish(local: Local, end: &End) {
     match end {
         End::Done => {}
         End::Cut(reason) => {
-            info!(reason, "a stream was cut");
             local.reset();
+            // The other streams of a session that died are to be reset before anything is told.
+            yield_now().await;
+            info!(reason, "a stream was cut");
         }
         End::Local(error) => debug!(%error, "the local side broke off"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read,
+        net::{Ipv4Addr, TcpListener, TcpStream},
+        sync::Mutex,
+    };
+
+    use tokio::task::JoinSet;
+    use tracing_subscriber::{Layer, layer::SubscriberExt};
+
+    use super::*;
+
+    /// Looks at every connection whenever something is logged.
+    struct Onlooker(Vec<TcpStream>, Arc<Mutex<Vec<usize>>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Onlooker {
+        fn on_event(&self, _: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            let open = |mut peer: &TcpStream| {
+                let read = peer.read(&mut [0]);
+                read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+            };
+            self.1.lock().unwrap().push(self.0.iter().filter(|peer| open(peer)).count());
+        }
+    }
+
+    #[test]
+    fn all_streams_of_a_dead_session_are_reset_before_a_word_is_logged() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (mut peers, mut locals) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            peer.set_nonblocking(true).unwrap();
+            let local = listener.accept().unwrap().0;
+            local.set_nonblocking(true).unwrap();
+            peers.push(peer);
+            locals.push(local);
+        }
+        let seen = Arc::default();
+        let onlooker = Onlooker(peers, Arc::clone(&seen));
+        let subscriber = tracing_subscriber::registry().with(onlooker);
+        tracing::subscriber::with_default(subscriber, || {
+            runtime.block_on(async {
+                let mut ends = JoinSet::new();
+                for local in locals {
+                    let local = Local::Tcp(tokio::net::TcpStream::from_std(local).unwrap());
+                    ends.spawn(async move { finish(local, &End::Cut("the session died")).await });
+                }
+                ends.join_all().await;
+            });
+        });
+        assert_eq!(*seen.lock().unwrap(), [0, 0, 0], "open connections at each line of the log");
     }
 }
