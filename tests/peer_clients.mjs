@@ -5,11 +5,11 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
-const { PEERS, URL: url, TOKEN: token, METHODS } = process.env;
+const { PEERS, URL: url, TOKEN: token, METHODS, CLIENT = "client" } = process.env;
 const client = createRequire(`${PEERS}/client/package.json`);
 const openclaw = createRequire(`${PEERS}/openclaw/package.json`);
 const { GatewayClient } = await import(
-  pathToFileURL(`${PEERS}/client/node_modules/@openclaw/gateway-client/dist/index.mjs`)
+  pathToFileURL(`${PEERS}/${CLIENT}/node_modules/@openclaw/gateway-client/dist/index.mjs`)
 );
 const { GatewayScopeUpgrade } = await import(
   pathToFileURL(`${PEERS}/client/node_modules/@openclaw/gateway-client/dist/scope-upgrade.mjs`)

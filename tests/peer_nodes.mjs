@@ -3,9 +3,9 @@
 import { createHash, createPublicKey, generateKeyPairSync, sign } from "node:crypto";
 import { pathToFileURL } from "node:url";
 
-const { PEERS, URL: url, TOKEN: token } = process.env;
+const { PEERS, URL: url, TOKEN: token, CLIENT = "client" } = process.env;
 const { GatewayClient } = await import(
-  pathToFileURL(`${PEERS}/client/node_modules/@openclaw/gateway-client/dist/index.mjs`)
+  pathToFileURL(`${PEERS}/${CLIENT}/node_modules/@openclaw/gateway-client/dist/index.mjs`)
 );
 
 function raw(pem) {

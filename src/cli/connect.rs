@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     client::{
-        Credential, EVERYTHING, Gateway, Login, Place, Rule, Source, Sources, Target,
+        Credential, EVERYTHING, Gateway, Login, OwnDevice, Place, Rule, Source, Sources, Target,
         choose_credential, covered,
     },
     config::{self, Bound, CONFIG_REMOTE, Credentials, OpenClaw, Remotes},
@@ -386,31 +386,43 @@ fn is_starting(problem: &Problem) -> bool {
     problem.class == Class::GatewayDown && problem.code.as_deref() == Some("UNAVAILABLE")
 }
 
+/// Logs in with the secret alone, and with this device as well where that may do nothing: a gateway of
+/// OpenClaw's first releases with this protocol lets strangers in so, and tells them not even who it is.
 async fn log_in_once(
     context: &Context,
     order: &Order,
     credential: &Credential,
     patience: Duration,
 ) -> Result<LoggedIn, Problem> {
-    let endpoint = context.paths.endpoint();
-    let deadline = Instant::now() + patience;
-    let (stream, _bearer, opened) =
-        control::open(&endpoint, &order.name, Edition::Trial, patience).await?;
-    let stream = covered(stream, opened.tls_fingerprint, opened.remote_port, deadline).await?;
-    let login = Login {
-        url: "ws://127.0.0.1/",
-        name: &order.name,
-        credential,
-        scopes: EVERYTHING,
-        device: None,
-    };
-    let gateway = Gateway::log_in(stream, login, deadline).await?;
+    let mut gateway = log_in_as(context, order, credential, None, patience).await?;
+    if gateway.may_nothing() {
+        gateway.close().await;
+        let device = OwnDevice::load_or_make(&context.paths)?;
+        gateway = log_in_as(context, order, credential, Some(&device), patience).await?;
+    }
     let identity = gateway.identity(patience).await?;
     let said = json!({
         "version": gateway.hello.server.version, "protocol": gateway.hello.protocol,
     });
     gateway.close().await;
     Ok(LoggedIn { credential: credential.clone(), identity, gateway: said })
+}
+
+async fn log_in_as(
+    context: &Context,
+    order: &Order,
+    credential: &Credential,
+    device: Option<&OwnDevice>,
+    patience: Duration,
+) -> Result<Gateway, Problem> {
+    let endpoint = context.paths.endpoint();
+    let deadline = Instant::now() + patience;
+    let (stream, _bearer, opened) =
+        control::open(&endpoint, &order.name, Edition::Trial, patience).await?;
+    let stream = covered(stream, opened.tls_fingerprint, opened.remote_port, deadline).await?;
+    let login =
+        Login { url: "ws://127.0.0.1/", name: &order.name, credential, scopes: EVERYTHING, device };
+    Gateway::log_in(stream, login, deadline).await
 }
 
 /// Binds the secret to what the transport proved; gives back what was saved before.

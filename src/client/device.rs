@@ -101,7 +101,7 @@ impl std::fmt::Debug for OwnDevice {
 
 impl OwnDevice {
     /// The device of these files, made at the first call. Blocks.
-    pub(super) fn load_or_make(paths: &Paths) -> Result<Self, Problem> {
+    pub(crate) fn load_or_make(paths: &Paths) -> Result<Self, Problem> {
         let path = paths.own().join("device.json");
         let _lock = file::lock(&paths.own().join("device.lock"))?;
         let broken = || {

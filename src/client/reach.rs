@@ -138,8 +138,7 @@ impl Plan {
         loop {
             let outcome = Box::pin(self.reach_as(who, lost.as_ref(), scopes, deadline)).await;
             let next = match outcome {
-                // OpenClaw's gateway lets a stranger in and lets it do nothing.
-                Ok(reached) if reached.may_nothing() && !scopes.is_empty() => {
+                Ok(reached) if reached.gateway.may_nothing() && !scopes.is_empty() => {
                     let Some(next) = who.next(&reached.offered, None) else { return Ok(reached) };
                     reached.gateway.close().await;
                     next
@@ -333,11 +332,6 @@ impl Plan {
 }
 
 impl Reached {
-    /// Whether the gateway granted no scope at all.
-    fn may_nothing(&self) -> bool {
-        self.gateway.hello.auth.scopes.is_empty()
-    }
-
     fn learn(&self) {
         if let Some(news) = &self.news {
             news.keep();

@@ -223,10 +223,15 @@ impl Gateway {
             .fix("openclaw gateway status")
     }
 
-    /// The id of the gateway's own key, `None` if it is too old to tell.
+    /// Whether it granted no scope at all: OpenClaw's gateway lets a stranger in, and do nothing.
+    pub(crate) fn may_nothing(&self) -> bool {
+        self.hello.auth.scopes.is_empty()
+    }
+
+    /// The id of the gateway's own key, `None` if it is too old to tell, or tells only others.
     pub(crate) async fn identity(&self, patience: Duration) -> Result<Option<String>, Problem> {
         let method = "gateway.identity.get";
-        if !self.hello.features.methods.iter().any(|known| known == method) {
+        if self.may_nothing() || !self.hello.features.methods.iter().any(|known| known == method) {
             return Ok(None);
         }
         let reply = self.call(method, None, patience).await?;

@@ -246,6 +246,12 @@ async fn asks_only_a_gateway_that_can_tell_for_its_identity() {
     };
     let (identity, ()) = tokio::join!(gateway.identity(PATIENCE), script);
     assert_eq!(identity.unwrap().as_deref(), Some("d"));
+    let mut stranger = gateway.hello.clone();
+    stranger.auth.scopes.clear();
+    let hello = std::mem::replace(&mut gateway.hello, stranger);
+    assert!(gateway.may_nothing());
+    assert_eq!(gateway.identity(PATIENCE).await.unwrap(), None);
+    gateway.hello = hello;
     gateway.hello.features.methods.clear();
     assert_eq!(gateway.identity(PATIENCE).await.unwrap(), None);
 }

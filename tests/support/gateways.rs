@@ -118,6 +118,9 @@ impl OurGateway {
     }
 }
 
+/// What has a starter run the oldest release.
+const OLDEST: (&str, &str) = ("PEER_RELEASE", "oldest");
+
 /// The reference OpenClaw gateway.
 pub(crate) struct ReferenceGateway {
     program: Program,
@@ -153,6 +156,13 @@ impl ReferenceGateway {
         let mut gateway = Self::begin(name, &[("PEER_GATEWAY", keys)]);
         wait_until_ready(&mut gateway.program, gateway.port, Duration::from_secs(90));
         gateway.ready_after = start.elapsed();
+        gateway
+    }
+
+    /// The same of the oldest release.
+    pub(crate) fn start_oldest() -> Self {
+        let mut gateway = Self::begin("oldest", &[OLDEST]);
+        wait_until_ready(&mut gateway.program, gateway.port, Duration::from_secs(90));
         gateway
     }
 
@@ -201,6 +211,7 @@ pub(crate) struct ReferenceCli {
     home: PathBuf,
     /// The home, where it is this one's own.
     _kept: Option<TempDir>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl ReferenceCli {
@@ -220,12 +231,23 @@ impl ReferenceCli {
              token: '{token}' }} }} }}"
         );
         fs::write(state.join("openclaw.json"), config).expect("writing its configuration");
-        Self { home: home.path().to_owned(), _kept: Some(home) }
+        Self { home: home.path().to_owned(), _kept: Some(home), environment: Vec::new() }
     }
 
     /// Shares a home, and the configuration in it, with our program.
     pub(crate) fn of(home: &Home) -> Self {
-        Self { home: home.path("home"), _kept: None }
+        Self { home: home.path("home"), _kept: None, environment: Vec::new() }
+    }
+
+    /// On a gateway's own machine, where it may do what its owner may.
+    pub(crate) fn beside(gateway: &ReferenceGateway) -> Self {
+        Self { home: gateway.home.clone(), _kept: None, environment: Vec::new() }
+    }
+
+    /// The same of the oldest release.
+    pub(crate) fn oldest(mut self) -> Self {
+        self.environment.push(OLDEST);
+        self
     }
 
     /// Runs a command and fails unless it succeeds.
@@ -244,6 +266,7 @@ impl ReferenceCli {
         let mut command = Command::new(peers::starter("openclaw"));
         command.args(arguments);
         furnish_reference(&mut command, &self.home);
+        command.envs(self.environment.iter().copied());
         run_to_end(command, Duration::from_secs(120))
     }
 }
@@ -251,24 +274,43 @@ impl ReferenceCli {
 /// Runs a script below `tests/` by the reference programs' own Node, towards the gateway at a local
 /// port that lets `token` in.
 pub(crate) fn run_script(name: &str, port: u16, token: &str) -> Output {
+    run_to_end(script(name, port, token), Duration::from_secs(120))
+}
+
+/// The same with the oldest client library.
+pub(crate) fn run_script_of_the_oldest(name: &str, port: u16, token: &str) -> Output {
+    let mut command = script(name, port, token);
+    command.env("CLIENT", "oldest-client");
+    run_to_end(command, Duration::from_secs(120))
+}
+
+fn script(name: &str, port: u16, token: &str) -> Command {
     let mut command = Command::new(peers::folder().join("node/node_modules/.bin/node"));
     command.env_clear().arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(name));
     command.env("PEERS", peers::folder()).env("TOKEN", token);
     command.env("URL", format!("ws://127.0.0.1:{port}"));
-    run_to_end(command, Duration::from_secs(120))
+    command
 }
 
 /// The reference node host, with a home and a key of its own.
 pub(crate) struct ReferenceNode {
     name: &'static str,
     home: TempDir,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl ReferenceNode {
     /// One that has never run.
     pub(crate) fn new(name: &'static str) -> Self {
         let home = tempfile::Builder::new().prefix("reference-node-").tempdir();
-        Self { name, home: home.expect("making the home of a node host") }
+        let home = home.expect("making the home of a node host");
+        Self { name, home, environment: Vec::new() }
+    }
+
+    /// The same of the oldest release.
+    pub(crate) fn oldest(mut self) -> Self {
+        self.environment.push(OLDEST);
+        self
     }
 
     /// Writes a file below its state directory.
@@ -295,6 +337,7 @@ impl ReferenceNode {
         let mut command = guarded(peers::starter("openclaw"));
         command.args(words);
         furnish_reference(&mut command, self.home.path());
+        command.envs(self.environment.iter().copied());
         if let Some(token) = token {
             command.env("OPENCLAW_GATEWAY_TOKEN", token);
         }

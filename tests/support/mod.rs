@@ -30,6 +30,7 @@ pub(crate) use forward::{KEEPALIVE, ssh_forward, ssh_forward_by};
 pub(crate) use freezer::Freezer;
 pub(crate) use gateways::{
     OurGateway, ReferenceCli, ReferenceGateway, ReferenceNode, reference_version, run_script,
+    run_script_of_the_oldest,
 };
 pub(crate) use home::{Home, Ran, Run, Started, built, openclaw};
 pub(crate) use meter::Meter;

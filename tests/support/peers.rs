@@ -13,6 +13,8 @@ pub(crate) enum Peer {
     Autossh,
     /// The reference gateway and CLI, installed by `tests/peers/install`.
     OpenClaw,
+    /// The oldest OpenClaw with our version of the protocol, by `tests/peers/install --oldest`.
+    OldestOpenClaw,
     /// `nc`, which leads its input and output to a port.
     Netcat,
     /// Prometheus's own reader of OpenMetrics, in Python.
@@ -33,6 +35,9 @@ impl Peer {
             Self::OpenSsh => sshd().is_some() && found("ssh").is_some(),
             Self::Autossh => found("autossh").is_some(),
             Self::OpenClaw => folder().join("openclaw/node_modules/openclaw").is_dir(),
+            Self::OldestOpenClaw => ["oldest/node_modules/openclaw", "oldest-client/node_modules"]
+                .iter()
+                .all(|part| folder().join(part).is_dir()),
             Self::Netcat => found("nc").is_some(),
             Self::Prometheus => imports("prometheus_client.openmetrics.parser"),
             Self::Logind => found("dbus-daemon").is_some() && imports("dbusmock"),
@@ -52,6 +57,7 @@ impl Peer {
             Self::OpenSsh => "apt-get install openssh-server",
             Self::Autossh => "apt-get install autossh",
             Self::OpenClaw => "tests/peers/install",
+            Self::OldestOpenClaw => "tests/peers/install --oldest",
             Self::Netcat => "apt-get install netcat-openbsd",
             Self::Prometheus => "apt-get install python3-prometheus-client",
             Self::Logind => "apt-get install dbus python3-dbusmock",
