@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     client::{
-        Credential, EVERYTHING, Gateway, Login, OwnDevice, Place, Rule, Source, Sources, Target,
-        choose_credential, covered,
+        Credential, EVERYTHING, Gateway, Login, OwnDevice, Place, READ, Rule, Source, Sources,
+        Target, choose_credential, covered,
     },
     config::{self, Bound, CONFIG_REMOTE, Credentials, OpenClaw, Remotes},
     control::{self, Connection, Edition, Note, Opened, Reply, Request},
@@ -394,13 +394,14 @@ async fn log_in_once(
     credential: &Credential,
     patience: Duration,
 ) -> Result<LoggedIn, Problem> {
-    let mut gateway = log_in_as(context, order, credential, None, patience).await?;
+    let deadline = Instant::now() + patience;
+    let mut gateway = log_in_as(context, order, credential, None, deadline).await?;
     if gateway.may_nothing() {
         gateway.close().await;
         let device = OwnDevice::load_or_make(&context.paths)?;
-        gateway = log_in_as(context, order, credential, Some(&device), patience).await?;
+        gateway = log_in_as(context, order, credential, Some(&device), deadline).await?;
     }
-    let identity = gateway.identity(patience).await?;
+    let identity = gateway.identity(left(deadline)).await?;
     let said = json!({
         "version": gateway.hello.server.version, "protocol": gateway.hello.protocol,
     });
@@ -413,15 +414,15 @@ async fn log_in_as(
     order: &Order,
     credential: &Credential,
     device: Option<&OwnDevice>,
-    patience: Duration,
+    deadline: Instant,
 ) -> Result<Gateway, Problem> {
     let endpoint = context.paths.endpoint();
-    let deadline = Instant::now() + patience;
     let (stream, _bearer, opened) =
-        control::open(&endpoint, &order.name, Edition::Trial, patience).await?;
+        control::open(&endpoint, &order.name, Edition::Trial, left(deadline)).await?;
     let stream = covered(stream, opened.tls_fingerprint, opened.remote_port, deadline).await?;
-    let login =
-        Login { url: "ws://127.0.0.1/", name: &order.name, credential, scopes: EVERYTHING, device };
+    // Nobody has said yet that this is the right gateway: the device asks for no more than to look.
+    let scopes = if device.is_some() { READ } else { EVERYTHING };
+    let login = Login { url: "ws://127.0.0.1/", name: &order.name, credential, scopes, device };
     Gateway::log_in(stream, login, deadline).await
 }
 
