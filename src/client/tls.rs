@@ -58,14 +58,13 @@ pub(crate) enum NoTls {
 }
 
 impl NoTls {
-    /// Whether somebody answered who is not the owner of the certificate: another one was shown, or
-    /// what was said is no TLS. A handshake that broke off or took too long tells nothing of that.
+    /// Whether somebody answered who is not the owner of the certificate: another one was shown, what
+    /// was said is no TLS, or the handshake was refused in so many words. One that broke off or took
+    /// too long tells nothing of that.
     pub(crate) fn is_somebody_else(&self) -> bool {
         match self {
             Self::OtherCertificate { .. } | Self::Untrusted { .. } => true,
-            Self::Failed(error) => {
-                matches!(said_by_tls(error), Some(rustls::Error::InvalidMessage(_)))
-            }
+            Self::Failed(error) => said_by_tls(error).is_some(),
         }
     }
 }
