@@ -169,8 +169,9 @@ async fn race(
                     }
                     Err(error) => {
                         observer.fact(Fact::NotConnected { address: way.far, why: plain(&error) });
-                        // A route that is missing for a moment is no answer of the address.
-                        if cause_of(&error) != Cause::NoRoute {
+                        // A missing route, a kernel that gives up waiting, and a lack of descriptors are
+                        // no answers of the address.
+                        if cause_of(&error) == Cause::Refused {
                             // The tries to the same address that still hang know less than this one.
                             stuck.retain(|(other, older)| {
                                 let is_answered = *other == way;
