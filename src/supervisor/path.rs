@@ -156,7 +156,7 @@ impl Path {
 
     /// How many streams it carries.
     pub(super) fn streams(&self) -> usize {
-        self.streams.load(Relaxed)
+        self.streams.load(SeqCst)
     }
 
     /// Whether nothing would be lost if it ended now.
@@ -173,7 +173,7 @@ impl Path {
     /// Has a slow reader that is alone drained like one with neighbours until the guard is dropped:
     /// something else has to move on the session.
     pub(super) fn accompany(self: &Arc<Self>) -> Company {
-        self.streams.fetch_add(1, Relaxed);
+        self.streams.fetch_add(1, SeqCst);
         self.company.notify_waiters();
         Company(Arc::clone(self))
     }
@@ -356,7 +356,8 @@ impl Company {
 
 impl Drop for Company {
     fn drop(&mut self) {
-        if self.0.streams.fetch_sub(1, Relaxed) == 1 && self.0.is_empty() {
+        // In one order with the listeners: of the last two that go at once, one sees it empty.
+        if self.0.streams.fetch_sub(1, SeqCst) == 1 && self.0.is_empty() {
             self.0.tell(News::Empty);
         }
     }
