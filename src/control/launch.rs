@@ -27,12 +27,11 @@ const NOT_INHERITED: [&str; 5] = [
 /// Variables that name files.
 const FOLDERS: [&str; 3] = ["HOME", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH"];
 
-/// What glibc's allocator is told (`man 3 mallopt`, the tunables of its manual): one heap, and no
-/// store of freed pieces for each thread. Both are of use to programs that allocate all the time; in
-/// one that reconnects for months they only hold on to more and more of what sessions and their
-/// helper threads leave behind. Elsewhere the variable means nothing.
-pub(crate) const ALLOCATOR: (&str, &str) =
-    ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0");
+/// What glibc's allocator is told (the tunables of its manual): to keep no store of freed pieces for
+/// each thread. That is of use to programs that allocate all the time; in one that reconnects for
+/// months it only holds on to more and more of what sessions leave behind. Elsewhere the variable
+/// means nothing.
+pub(crate) const ALLOCATOR: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
 
 /// Starts the supervisor and connects once it says that it listens.
 ///
