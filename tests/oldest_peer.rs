@@ -186,6 +186,16 @@ fn our_program_finds_it_well(home: &Home, way: &[&str]) {
     assert_eq!(config["parsed"]["gateway"]["mode"], "local", "{config}");
 }
 
+/// It lets a device read without a word, and asks its owner for everything beyond that.
+fn its_owner_lets_us_do_more(home: &Home, gateway: &ReferenceGateway) {
+    let words = ["devices", "list", "--json"];
+    let refused = openclaw(home).args(words).limit(PATIENCE).run().exits(8).json();
+    assert_eq!(refused["error"]["code"], "PAIRING_REQUIRED", "{refused}");
+    let fix = refused["error"]["fix"].as_str().expect("what to type");
+    let id = fix.rsplit(' ').next().expect("the request");
+    ReferenceCli::beside(gateway).oldest().run(&["devices", "approve", id]);
+}
+
 #[test]
 fn our_program_finds_its_gateway_well_directly_and_through_the_tunnel() {
     if !is_due(&[Peer::OldestOpenClaw, Peer::OpenClaw, Peer::OpenSsh]) {
@@ -198,14 +208,8 @@ fn our_program_finds_its_gateway_well_directly_and_through_the_tunnel() {
     let remote = json!({"url": url, "token": ReferenceGateway::TOKEN});
     let config = json!({"gateway": {"mode": "remote", "remote": remote}});
     direct.write("home/.openclaw/openclaw.json", &config.to_string());
-    // It lets a device read without a word, and asks its owner for everything beyond that.
-    let run = |words: &[&str]| openclaw(&direct).args(words).limit(PATIENCE).run();
-    run(&["health"]).exits(0);
-    let refused = run(&["devices", "list", "--json"]).exits(8).json();
-    assert_eq!(refused["error"]["code"], "PAIRING_REQUIRED", "{refused}");
-    let fix = refused["error"]["fix"].as_str().expect("what to type");
-    let id = fix.rsplit(' ').next().expect("the request");
-    ReferenceCli::beside(&gateway).oldest().run(&["devices", "approve", id]);
+    openclaw(&direct).args(["health"]).limit(PATIENCE).run().exits(0);
+    its_owner_lets_us_do_more(&direct, &gateway);
     our_program_finds_it_well(&direct, &[]);
 
     let (laptop, sshd) = (Home::new(), Sshd::start(&[]));
@@ -215,5 +219,6 @@ fn our_program_finds_its_gateway_well_directly_and_through_the_tunnel() {
         .arg(sshd.target());
     let live = connect.limit(PATIENCE).run().exits(0).json();
     assert_eq!(live["gateway"]["version"], "2026.5.12", "{live}");
+    its_owner_lets_us_do_more(&laptop, &gateway);
     our_program_finds_it_well(&laptop, &["--remote", "vps"]);
 }
