@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
@@ -287,6 +288,11 @@ impl ReferenceCli {
         Ran::of(format!("the reference CLI: {arguments:?}"), self.output(arguments))
     }
 
+    /// What a command prints with `--json`; fails unless it succeeds.
+    pub(crate) fn theirs(&self, words: &[&str]) -> Value {
+        self.attempt(&[words, &["--json"]].concat()).exits(0).json()
+    }
+
     fn output(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(peers::starter("openclaw"));
         command.args(arguments);
@@ -389,7 +395,7 @@ impl ReferenceNode {
 pub(crate) fn reference_version() -> String {
     let package = peers::folder().join("openclaw/node_modules/openclaw/package.json");
     let text = fs::read_to_string(package).expect("the reference package");
-    let package: serde_json::Value = serde_json::from_str(&text).expect("its package.json");
+    let package: Value = serde_json::from_str(&text).expect("its package.json");
     package.get("version").and_then(|it| it.as_str()).unwrap_or_default().to_owned()
 }
 

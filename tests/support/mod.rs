@@ -45,7 +45,7 @@ pub(crate) use processes::{
     with_variable,
 };
 pub(crate) use program::{Program, end_of, guarded, run_to_end};
-pub(crate) use scene::{Scene, dialling, way_in};
+pub(crate) use scene::{Scene, dialling, request_of, way_in};
 pub(crate) use schema::Schema;
 pub(crate) use sshd::{Sshd, user};
 pub(crate) use tap::{Behind, Tap};
