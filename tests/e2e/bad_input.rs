@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -272,6 +273,32 @@ fn a_wrong_token_and_none() {
     let error = fails(connect(&[]), 8, "gateway_refused");
     assert!(fix(&error).contains("token"), "{error:#}");
     left_nothing(&scene.laptop, scene.local_port);
+}
+
+#[test]
+fn a_supervisor_that_does_not_start() {
+    let home = Home::new();
+    let logs = home.state().join("rs/logs");
+    fs::create_dir_all(&logs).expect("making the folder of the logs");
+    // A disk that does not answer: whoever opens the log waits until somebody reads it.
+    let today = jiff::Timestamp::now();
+    let days = [today, today + Duration::from_secs(86_400)];
+    let stuck = days.map(|day| logs.join(format!("supervisor.{}.log", day.strftime("%Y-%m-%d"))));
+    for file in &stuck {
+        nix::unistd::mkfifo(file, nix::sys::stat::Mode::S_IRWXU).expect("making a pipe");
+    }
+    let run = openclaw(&home).args(["remote", "connect", "--batch", "--token", "a-token"]);
+    let error = fails(run.args(FOR_EVER).arg("root@nowhere.invalid"), 1, "internal");
+    let message = error["message"].as_str().unwrap_or_default();
+    assert!(message.contains("did not start"), "{error:#}");
+    assert!(fix(&error).contains("openclaw remote logs"), "{error:#}");
+    // It starts after all once the disk answers.
+    let _readers = stuck.map(|file| {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).open(file).expect("opening a pipe")
+    });
+    let run = openclaw(&home).args(["remote", "connect", "--batch", "--token", "a-token"]);
+    fails(run.args(FOR_EVER).arg("root@nowhere.invalid"), 3, "unreachable");
 }
 
 #[test]
