@@ -412,6 +412,7 @@ fn unauthorized(word: &str, wrong: Option<Wrong>, next: &str) -> Refusal {
 /// Somebody must approve; says who asks, for what, and under which id.
 pub(super) fn pairing_required(
     request: &Request,
+    wanted: &[Scope],
     reason: Reason,
     paired: Option<&Device>,
 ) -> Refusal {
@@ -436,7 +437,7 @@ pub(super) fn pairing_required(
     let mut details = json!({
         "code": detail::PAIRING_REQUIRED, "reason": word, "requestId": request.id,
         "remediationHint": format!("{hint}: openclaw devices approve {}", request.id),
-        "deviceId": asked.device_id, "requestedRole": asked.role, "requestedScopes": asked.scopes,
+        "deviceId": asked.device_id, "requestedRole": asked.role, "requestedScopes": wanted,
     });
     let grants = paired.map(|device| device.grants.as_slice()).unwrap_or_default();
     if let (Some(fields), false) = (details.as_object_mut(), grants.is_empty()) {

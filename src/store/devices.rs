@@ -8,7 +8,7 @@ use crate::protocol::{Role, Scope};
 
 /// How long a request to be paired waits for somebody, milliseconds.
 const REQUEST_LIFE_MS: u64 = 300_000;
-/// Requests that may wait at a time; each is from another device.
+/// Requests that may wait at a time; each is of another device, or of another role of it.
 const MAX_REQUESTS: u32 = 64;
 /// How often a device's use is noted, milliseconds.
 const SEEN_EVERY_MS: u64 = 60_000;
@@ -52,12 +52,20 @@ pub(crate) struct Asked {
     pub(crate) scopes: Vec<Scope>,
 }
 
+impl Asked {
+    /// Whether who may do this may do what `other` asks for as well, in whichever order.
+    fn covers(&self, other: &Self) -> bool {
+        (&self.public_key, self.role) == (&other.public_key, other.role)
+            && other.scopes.iter().all(|scope| scope.is_within(&self.scopes))
+    }
+}
+
 /// A device that waits for somebody's approval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
     /// What the approver names.
     pub(crate) id: String,
-    /// What it asks for; never changes under one id.
+    /// What it asks for; key, role and scopes never change under one id.
     pub(crate) asked: Asked,
     /// Whether the device is paired already and asks for more.
     pub(crate) is_repair: bool,
@@ -72,7 +80,7 @@ pub(crate) struct Request {
 pub(crate) enum Filed {
     /// A new one; those it replaces are gone.
     New(Request, Vec<Request>),
-    /// The device had asked for the same before.
+    /// The device had asked for that before, or for more.
     Known(Request),
     /// Too many wait.
     Full,
@@ -201,7 +209,8 @@ impl<'a> Devices<'a> {
         self.store.run(move |db| request(db, &id, now)).await
     }
 
-    /// Files a request under `id`, or finds the one in which the device asked for the same.
+    /// Files a request under `id`, or finds the one in which the device asked for that, or for more,
+    /// in the same role; one for something else gives way.
     pub(crate) async fn ask(&self, id: String, asked: Asked, now: u64) -> Result<Filed, Error> {
         self.store.run(move |db| file(db, id, asked, now)).await
     }
@@ -220,7 +229,7 @@ impl<'a> Devices<'a> {
             .run(move |db| {
                 let Some(Request { asked, .. }) = request(db, &id, now)? else { return Ok(None) };
                 admit(db, &asked, via, &minted, now)?;
-                db.execute("DELETE FROM device_request WHERE device_id = ?1", [&asked.device_id])?;
+                db.execute("DELETE FROM device_request WHERE id = ?1", [&id])?;
                 device(db, &asked.device_id)
             })
             .await
@@ -490,29 +499,36 @@ fn admit(
 
 fn file(db: &Connection, id: String, asked: Asked, now: u64) -> rusqlite::Result<Filed> {
     db.execute("DELETE FROM device_request WHERE expires_at <= ?1", [now])?;
+    let expires_at = now + REQUEST_LIFE_MS;
+    let is_repair = device(db, &asked.device_id)?.is_some();
+    // Programs that are operator and node at once ask twice, and each answer is for itself.
     let present: Vec<Request> = requests(db, now)?
         .into_iter()
-        .filter(|request| request.asked.device_id == asked.device_id)
+        .filter(|request| {
+            let before = &request.asked;
+            (&before.device_id, before.role) == (&asked.device_id, asked.role)
+        })
         .collect();
-    let is_same = |request: &&Request| {
-        let before = &request.asked;
-        (&before.public_key, before.role, &before.scopes)
-            == (&asked.public_key, asked.role, &asked.scopes)
-    };
-    if let Some(known) = present.iter().find(is_same) {
+    if let Some(known) = present.iter().find(|request| request.asked.covers(&asked)) {
+        let mut request = Request { expires_at, ..known.clone() };
+        request.is_repair |= is_repair;
+        // Who asks for less does not stand for what somebody else asked beyond that.
+        if asked.covers(&known.asked) {
+            request.asked.about = asked.about;
+        }
         db.execute(
-            "UPDATE device_request SET expires_at = ?2 WHERE id = ?1",
-            params![known.id, now + REQUEST_LIFE_MS],
+            "UPDATE device_request SET about = ?2, is_repair = ?3, expires_at = ?4 WHERE id = ?1",
+            params![known.id, written(&request.asked.about)?, request.is_repair, expires_at],
         )?;
-        let expires_at = now + REQUEST_LIFE_MS;
-        return Ok(Filed::Known(Request { expires_at, ..known.clone() }));
+        return Ok(Filed::Known(request));
     }
-    db.execute("DELETE FROM device_request WHERE device_id = ?1", [&asked.device_id])?;
+    for gone in &present {
+        db.execute("DELETE FROM device_request WHERE id = ?1", [&gone.id])?;
+    }
     let waiting: u32 = db.query_row("SELECT count(*) FROM device_request", [], |row| row.get(0))?;
     if waiting >= MAX_REQUESTS {
         return Ok(Filed::Full);
     }
-    let is_repair = device(db, &asked.device_id)?.is_some();
     db.execute(
         "INSERT INTO device_request VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         params![
@@ -524,10 +540,9 @@ fn file(db: &Connection, id: String, asked: Asked, now: u64) -> rusqlite::Result
             names(&asked.scopes),
             is_repair,
             now,
-            now + REQUEST_LIFE_MS
+            expires_at
         ],
     )?;
-    let expires_at = now + REQUEST_LIFE_MS;
     Ok(Filed::New(Request { id, asked, is_repair, at: now, expires_at }, present))
 }
 
@@ -703,6 +718,52 @@ mod tests {
         assert_eq!((request.id.as_str(), gone.len()), ("3", 1));
         let pending = store.devices().list(NOW + 2).await.unwrap().pending;
         assert_eq!(pending, [request]);
+    }
+
+    #[tokio::test]
+    async fn the_same_scopes_in_another_order_and_fewer_are_the_same_request() {
+        let store = Store::in_memory();
+        ask(&store, "1", asked("a", &[Scope::Read, Scope::Write]), NOW).await;
+        let called = |name: &str, scopes| {
+            let about = About { display_name: Some(name.to_owned()), ..About::default() };
+            Asked { about, ..asked("a", scopes) }
+        };
+        for (scopes, name) in [
+            // Write contains read, so all of these but the last are the same wish.
+            (&[Scope::Write, Scope::Read][..], "other order"),
+            (&[Scope::Write], "without what it contains"),
+            (&[Scope::Talk, Scope::Write, Scope::Read], "with what it contains"),
+            (&[Scope::Talk], "less"),
+        ] {
+            let filed = ask(&store, "2", called(name, scopes), NOW + 1).await;
+            let Filed::Known(request) = filed else { panic!("{name}: {filed:?}") };
+            assert_eq!((request.id.as_str(), request.expires_at), ("1", NOW + 1 + REQUEST_LIFE_MS));
+            assert_eq!(request.asked.scopes, [Scope::Read, Scope::Write]);
+            let shown = if name == "less" { "with what it contains" } else { name };
+            assert_eq!(request.asked.about.display_name.as_deref(), Some(shown));
+            assert_eq!(store.devices().list(NOW + 1).await.unwrap().pending, [request]);
+        }
+        let other_key = Asked { public_key: "another".to_owned(), ..asked("a", &[Scope::Read]) };
+        assert!(matches!(ask(&store, "2", other_key, NOW + 1).await, Filed::New(..)));
+    }
+
+    #[tokio::test]
+    async fn what_a_device_asks_as_a_node_and_as_an_operator_stands_side_by_side() {
+        let store = Store::in_memory();
+        let devices = store.devices();
+        let node = || Asked { role: Role::Node, ..asked("a", &[]) };
+        ask(&store, "n", node(), NOW).await;
+        let operator = ask(&store, "o", asked("a", &[Scope::Read]), NOW + 1).await;
+        assert!(matches!(operator, Filed::New(_, gone) if gone.is_empty()));
+        let more = ask(&store, "p", asked("a", &[Scope::Write]), NOW + 2).await;
+        assert!(matches!(more, Filed::New(_, gone) if gone.len() == 1 && gone[0].id == "o"));
+        let device = devices.approve("p", "owner", minted("t"), NOW + 3).await.unwrap().unwrap();
+        assert!(device.grant(Role::Operator).is_some() && device.grant(Role::Node).is_none());
+        let again = ask(&store, "m", node(), NOW + 4).await;
+        assert!(matches!(again, Filed::Known(request) if request.id == "n" && request.is_repair));
+        let device = devices.approve("n", "owner", minted("t"), NOW + 5).await.unwrap().unwrap();
+        assert!(device.grant(Role::Node).is_some());
+        assert!(devices.list(NOW + 5).await.unwrap().pending.is_empty());
     }
 
     #[tokio::test]

@@ -420,7 +420,7 @@ async fn an_upgrade_is_turned_down_by_whom_may_by_another_request_or_by_time() {
     // A second request of the device, by whichever way, takes the place of the first.
     let first = client.call(REQUEST, wants("operator.write")).await["payload"].clone();
     asks(&mut client, "first", WAIT, first.clone()).await;
-    let second = client.call(REQUEST, wants("operator.talk")).await;
+    let second = client.call(REQUEST, wants("operator.approvals")).await;
     let (gone, second) = if second["id"] == "first" {
         (second, client.frame().await)
     } else {
@@ -446,6 +446,28 @@ async fn an_upgrade_is_turned_down_by_whom_may_by_another_request_or_by_time() {
     };
     assert_eq!(expired, json!({"status": "expired", "requestId": third["requestId"]}));
     assert_eq!(since.elapsed().as_secs().div_ceil(10), 30, "it waits five minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_as_a_node_outlives_what_its_device_asks_as_an_operator() {
+    let lab = Lab::new();
+    let machine = Machine::new(1);
+    let mut admin = administrator(&lab).await;
+    let (_, details) = machine.is_refused(&lab, &node(&json!({"token": TOKEN}))).await;
+    let (mut client, token) = machine.enters(&lab, &json!({})).await;
+    let wants = json!({"scopes": ["operator.read", "operator.write"]});
+    let asked = client.call(REQUEST, wants).await["payload"].clone();
+    // Who asks for less when it comes in hears what it wanted, and of the request that is there.
+    let less = with(&json!({"deviceToken": token}), &["operator.write"]);
+    let (_, covered) = machine.is_refused(&lab, &less).await;
+    assert_eq!(covered["requestId"], asked["requestId"]);
+    assert_eq!(covered["requestedScopes"], json!(["operator.write"]));
+    for (id, request) in [("o", &asked["requestId"]), ("n", &details["requestId"])] {
+        asks(&mut admin, id, "device.pair.approve", json!({"requestId": request})).await;
+        let approved = answer_to(&mut admin, id).await;
+        assert_eq!(approved["ok"], true, "{approved}");
+    }
+    machine.enters(&lab, &node(&json!({"token": TOKEN}))).await;
 }
 
 #[tokio::test(start_paused = true)]
