@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     notes::Clock,
     report::{Kind, Line, Step, Verdict},
-    steps::answers_in,
+    words::answers_in,
 };
 use crate::{
     cli::{
