@@ -50,8 +50,8 @@ impl OurGateway {
 
     /// Puts a tap at `port`, in front of what `start` starts at the port that it is given.
     fn overheard(port: u16, tls: Option<PathBuf>, start: impl FnOnce(u16) -> Self) -> Self {
-        // Measurements measure.
-        if !cfg!(test) || Schema::published().is_none() {
+        // A measurement goes straight to it.
+        if Schema::published().is_none() {
             return start(port);
         }
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("the gateway's port");

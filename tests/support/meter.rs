@@ -95,11 +95,31 @@ impl Meter {
         self.way.streams().iter().for_each(|it| it.stranded.store(true, Ordering::Relaxed));
     }
 
+    /// Closes the callers' ends of the connections that are open now; the far ends notice nothing
+    /// before [`bury`](Self::bury).
+    pub(crate) fn hang_up(&self) {
+        for carried in self.way.streams().iter() {
+            carried.stranded.store(true, Ordering::Relaxed);
+            let [near, _] = &carried.sockets;
+            drop(near.shutdown(Shutdown::Both));
+        }
+    }
+
     /// Closes the connections that are open now.
     pub(crate) fn cut(&self) {
-        for carried in self.way.streams().drain(..) {
-            carried.sockets.iter().for_each(|socket| drop(socket.shutdown(Shutdown::Both)));
-        }
+        self.way.streams().drain(..).for_each(Carried::close);
+    }
+
+    /// Closes what is left of the connections that carry nothing any more.
+    pub(crate) fn bury(&self) {
+        let is_dead = |it: &mut Carried| it.stranded.load(Ordering::Relaxed);
+        self.way.streams().extract_if(.., is_dead).for_each(Carried::close);
+    }
+}
+
+impl Carried {
+    fn close(self) {
+        self.sockets.iter().for_each(|socket| drop(socket.shutdown(Shutdown::Both)));
     }
 }
 
