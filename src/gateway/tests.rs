@@ -40,6 +40,7 @@ mod approvals;
 mod devices;
 mod fuzz;
 mod nodes;
+mod upgrades;
 mod ways;
 
 const TOKEN: &str = "the token";

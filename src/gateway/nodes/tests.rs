@@ -17,7 +17,7 @@ use crate::{
         Connect, Decision, ErrorShape, NodeEntry, NodeRunnerInventory, NodeSkill, NodeTool,
         PresenceEntry, Role, RunPlan, Scope,
     },
-    store::Store,
+    store::{About, Store},
 };
 
 const NODE: &str = "the device of the node";
@@ -117,6 +117,7 @@ fn caller(scopes: &[Scope]) -> Caller {
         member: 9,
         role: Role::Operator,
         client: connect().client,
+        about: About::default(),
         device_id: None,
         by_device_token: false,
         scopes: scopes.to_vec(),

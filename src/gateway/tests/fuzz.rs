@@ -19,7 +19,7 @@ use crate::{
         pairing::{Admission, admit},
     },
     protocol::{self, Connect, ErrorShape, Frame, Response, Role, Scope, close, code, device},
-    store::SetupCode,
+    store::{About, SetupCode},
 };
 
 /// The page that says which codes there are.
@@ -77,6 +77,7 @@ fn callers() -> Vec<Arc<Caller>> {
                 "id": "cli", "version": "1", "platform": "linux", "mode": "cli",
             }))
             .unwrap(),
+            about: About::default(),
             device_id: Some("a".repeat(64)),
             by_device_token: false,
             scopes: scopes.to_vec(),
@@ -163,7 +164,7 @@ impl House {
         let asked = crate::store::Asked {
             device_id: machine().id(),
             public_key: machine().signs(&anybody(), NONCE, NOW).public_key,
-            about: crate::store::About::default(),
+            about: About::default(),
             role: Role::Operator,
             scopes: vec![Scope::Read],
         };
