@@ -221,6 +221,28 @@ async fn a_command_for_a_node_that_has_just_left_is_answered_at_once_and_may_com
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_waits_while_the_parameters_of_a_program_are_read() {
+    let place = Place::new();
+    let _node = place.connect(1).await;
+    let live = locked(&place.nodes.present).find(NODE).cloned().unwrap();
+    let nodes = Arc::clone(&place.nodes);
+    let (told, read) = std::sync::mpsc::channel();
+    let held = place.nodes.hold_commands();
+    std::thread::spawn(move || {
+        let params = Some("{".to_owned());
+        let (asker, now) = (asker(), std::time::Instant::now());
+        let task =
+            Task { node: NODE, command: "system.run", params, timeout_ms: None, asker, key: None };
+        let (sender, _answer) = tokio::sync::oneshot::channel();
+        let begun = nodes.start(&live, &task, Duration::MAX, now, sender);
+        told.send(begun.unwrap_err().message).unwrap();
+    });
+    let read = read.recv_timeout(Duration::from_secs(10));
+    drop(held);
+    assert!(read.expect("it waits for others").contains("invalid node.invoke params"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_decision_lets_one_command_through_once() {
     let place = Place::new();
     let mut node = place.connect(1).await;
