@@ -250,10 +250,10 @@ mod tests {
         let upgrades = Upgrades::default();
         let other = upgrades.keep(&of("b", "other"), NOW).unwrap();
         let waiting = upgrades.keep(&request("waits"), NOW).unwrap();
-        for id in 0..300 {
-            let id = id.to_string();
+        for number in 0..300 {
+            let id = number.to_string();
             upgrades.keep(&request(&id), NOW).unwrap();
-            upgrades.ended(&id, End::Decided(Decision::Rejected), NOW);
+            upgrades.ended(&id, End::Decided(Decision::Rejected), NOW + number);
         }
         assert_eq!(upgrades.lock().kept.len(), PER_DEVICE + 1);
         assert!(upgrades.find("299", "a", NOW).is_some() && upgrades.find("0", "a", NOW).is_none());
