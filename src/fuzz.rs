@@ -2,8 +2,8 @@
 //! asked for.
 //!
 //! A fuzz target is a test that calls [`survives`] with folders below `fixtures/` and a check that
-//! panics where an invariant does not hold. An input that once broke something goes into a folder.
-//! Built by `tests/fuzz`, the same targets are led by libFuzzer to the branches nobody took yet.
+//! panics where an invariant does not hold. Built by `tests/fuzz`, the same targets are led by libFuzzer
+//! to the branches nobody took yet.
 
 #[cfg(not(fuzzing_libfuzzer))]
 mod mutations;
@@ -13,15 +13,19 @@ use std::{fs, path::Path};
 #[cfg(not(fuzzing_libfuzzer))]
 use mutations::search;
 
+/// Inputs that broke a target once; each target gets all of them.
+const FOUND: &str = "fuzz/found";
 /// How deep what should be bottomless is.
 const DEPTH: usize = 100_000;
 
-/// Gives every file of the folders below `fixtures/`, then mutations of them, to `check`.
+/// Gives every file of the folders below `fixtures/`, and what broke a target once, to `check`, then
+/// mutations of them.
 pub(crate) fn survives(folders: &[&str], check: impl Fn(&[u8])) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    let corpus: Vec<Vec<u8>> =
-        folders.iter().flat_map(|folder| files(&fixtures.join(folder))).collect();
+    let read = |folder: &&str| files(&fixtures.join(folder));
+    let mut corpus: Vec<Vec<u8>> = folders.iter().flat_map(read).collect();
     assert!(!corpus.is_empty(), "no corpus in {folders:?}");
+    corpus.extend(read(&FOUND));
     for input in &corpus {
         check(input);
     }

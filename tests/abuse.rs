@@ -1,5 +1,5 @@
 //! Bad input and bad manners against a running gateway: refused, counted, cheap, and unnoticed by
-//! a client beside it.
+//! a client beside it. No tap stands in between, since the gateway's own sockets are the subject.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 #[path = "support/mod.rs"]

@@ -14,12 +14,17 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     thread,
 };
 
 use nix::unistd::Pid;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
 use serde_json::{Value, json};
-use support::{Home, OurGateway, Schema, Tap, openclaw};
+use support::{Behind, Home, OurGateway, Schema, Tap, openclaw};
 
 /// Methods whose scope differs from the published list, since the running gateway differs from it:
 /// `health` is answered to every client, whatever its role and scopes, and who asks for more scopes
@@ -243,7 +248,8 @@ fn the_tap_hears_what_is_wrong() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let pid = Pid::from_raw(i32::try_from(life.id()).unwrap());
         let port = listener.local_addr().unwrap().port();
-        let tap = Tap::before(vec![listener], liar(frame), pid).unwrap();
+        let behind = Behind { port: liar(frame), gateway: pid, tls: None };
+        let tap = Tap::before(vec![listener], behind).unwrap();
         let url = format!("ws://127.0.0.1:{port}/");
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (mut socket, _) = tokio_tungstenite::tungstenite::client(url, stream).unwrap();
@@ -251,6 +257,84 @@ fn the_tap_hears_what_is_wrong() {
         let flaws = tap.flaws();
         assert!(flaws.iter().any(|flaw| flaw.contains(complaint)), "{frame}: {flaws:?}");
         drop((socket, life.stdin.take()));
+        life.wait().unwrap();
+    }
+}
+
+/// A certificate and its key, written into a folder as a gateway has them.
+struct Pair {
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Pair {
+    fn made(folder: &Path) -> Self {
+        let names = vec!["127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
+        fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        Self { certificate: made.cert.der().clone(), key }
+    }
+
+    fn pin(&self) -> String {
+        let print = ring::digest::digest(&ring::digest::SHA256, &self.certificate);
+        let digits: String = print.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256:{digits}")
+    }
+
+    /// A gateway that says `frame` inside TLS to whoever opens a WebSocket.
+    fn liar(self, frame: &'static str) -> u16 {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate], self.key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let session = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+            let stream = rustls::StreamOwned::new(session, stream);
+            // Who finds another certificate than it wants goes.
+            let Ok(mut socket) = tokio_tungstenite::tungstenite::accept(stream) else { return };
+            socket.send(frame.into()).unwrap();
+            drop(socket.read());
+        });
+        port
+    }
+}
+
+#[test]
+fn the_tap_hears_what_is_wrong_inside_tls_and_shows_what_the_gateway_shows() {
+    if schema().is_none() {
+        return;
+    }
+    for is_renewed in [false, true] {
+        let (home, folder) = (Home::new(), tempfile::tempdir().unwrap());
+        let mut life = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let shown = Pair::made(folder.path());
+        let pin = shown.pin();
+        if is_renewed {
+            Pair::made(folder.path());
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("wss://{}", listener.local_addr().unwrap());
+        let behind = Behind {
+            port: shown.liar(r#"{"type":"event","event":"made.up","payload":{}}"#),
+            gateway: Pid::from_raw(i32::try_from(life.id()).unwrap()),
+            tls: Some(folder.path().to_owned()),
+        };
+        let tap = Tap::before(vec![listener], behind).unwrap();
+        let asks = ["health", "--timeout", "2000", "--token", "x", "--tls-fingerprint"];
+        let ran = openclaw(&home).args(asks).args([&pin, "--url", &url]).run();
+        assert!(ran.code != 0 && ran.code != 5, "the pin holds: {ran}");
+        let flaws = tap.flaws();
+        let complaint = if is_renewed { "another certificate" } else { "nobody knows" };
+        assert!(flaws.iter().any(|flaw| flaw.contains(complaint)), "{ran}\n{flaws:?}");
+        drop(life.stdin.take());
         life.wait().unwrap();
     }
 }

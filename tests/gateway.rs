@@ -6,9 +6,8 @@
     reason = "a test may panic, and says what it skipped"
 )]
 
-#[path = "support/schema.rs"]
-#[allow(dead_code, reason = "other programs use the rest")]
-mod schema;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -27,6 +26,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
+use support::{Behind, Schema, Tap};
 use tokio_tungstenite::tungstenite::Message;
 
 /// How long any of the waits here may take.
@@ -41,6 +41,8 @@ struct Gateway {
     port: u16,
     /// What it writes to standard error.
     notes: mpsc::Receiver<String>,
+    /// Ends after the gateway.
+    tap: Option<Tap>,
 }
 
 impl Home {
@@ -83,7 +85,7 @@ impl Home {
         };
         let place = format!("://127.0.0.1:{port}");
         assert!(ready.starts_with("gateway ready on ws") && ready.ends_with(&place), "{ready}");
-        Gateway { child, port, notes }
+        Gateway { child, port, notes, tap: None }
     }
 
     fn token(&self) -> String {
@@ -94,6 +96,16 @@ impl Home {
 impl Gateway {
     fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// A port where all that it says is held against the published schema on its way; `tls` is the
+    /// folder with its certificate and key, where it speaks TLS.
+    fn overheard(&mut self, tls: Option<PathBuf>) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap());
+        self.tap = Tap::before(vec![listener], Behind { port: self.port, gateway: pid, tls });
+        if self.tap.is_some() { port } else { self.port }
     }
 
     /// Sends `signal`; the exit code, and all that was written to standard error.
@@ -249,7 +261,7 @@ fn told(port: u16, frame: &str) -> Vec<String> {
         let mut answers = vec![socket.next().await.unwrap().unwrap().to_string()];
         socket.send(Message::text(frame)).await.unwrap();
         while let Some(Ok(message)) = socket.next().await {
-            if let (Some(schema), Message::Text(text)) = (schema::Schema::published(), &message) {
+            if let (Some(schema), Message::Text(text)) = (Schema::published(), &message) {
                 let method = if answers.len() == 1 { "connect" } else { "health" };
                 schema.hold(&serde_json::from_str(text).unwrap(), Some(method));
             }
@@ -343,15 +355,15 @@ fn gateways_of_several_profiles_run_side_by_side_each_by_its_own_files() {
     std::fs::write(work.join("openclaw.json"), file).unwrap();
     let mut usual = command(&[]);
     usual.env("OPENCLAW_GATEWAY_PORT", first.to_string());
-    let usual = Home::started(usual, first);
-    let named = Home::started(command(&["--profile", "work"]), second);
+    let mut usual = Home::started(usual, first);
+    let mut named = Home::started(command(&["--profile", "work"]), second);
     // Everything said by the environment, as a container does.
     let mut said = command(&[]);
     let config = home.0.path().join("elsewhere.json");
     std::fs::write(&config, format!("{{gateway: {{port: {third}}}}}")).unwrap();
     said.env("OPENCLAW_PROFILE", "rescue").env("OPENCLAW_CONFIG_PATH", &config);
     said.env("OPENCLAW_STATE_DIR", home.state()).env("OPENCLAW_GATEWAY_PASSWORD", "of rescue");
-    let said = Home::started(said, third);
+    let mut said = Home::started(said, third);
     let ask = |port: u16, secret: (&str, &str)| {
         let mut call = Command::new(env!("CARGO_BIN_EXE_openclaw"));
         call.env_clear().env("HOME", home.0.path()).args(["gateway", "call", "health"]);
@@ -360,7 +372,7 @@ fn gateways_of_several_profiles_run_side_by_side_each_by_its_own_files() {
     };
     let own = std::fs::read_to_string(home.0.path().join(".openclaw/rs/gateway-token")).unwrap();
     let secrets = [("--token", own.trim()), ("--token", "of work"), ("--password", "of rescue")];
-    let ports = [first, second, third];
+    let ports = [&mut usual, &mut named, &mut said].map(|gateway| gateway.overheard(None));
     for (at, port) in ports.into_iter().enumerate() {
         for (owner, secret) in secrets.into_iter().enumerate() {
             let expected = if at == owner { 0 } else { 8 };
@@ -477,7 +489,7 @@ fn speaks_tls_as_openssl_and_curl_know_it_and_our_own_client_compares_the_certif
     let home = Home::new();
     let port = free_port();
     home.config("{gateway: {tls: {enabled: true}}}");
-    let gateway = home.start(port);
+    let mut gateway = home.start(port);
     let place = format!("127.0.0.1:{port}");
 
     let healthz = format!("https://{place}/healthz");
@@ -500,7 +512,8 @@ fn speaks_tls_as_openssl_and_curl_know_it_and_our_own_client_compares_the_certif
             command
         })
     };
-    let url = format!("wss://{place}");
+    let overheard = gateway.overheard(Some(home.state().join("rs/tls")));
+    let url = format!("wss://127.0.0.1:{overheard}");
     let token = home.state().join("rs/gateway-token");
     let there = ["--url", &url, "--token-file", token.to_str().unwrap()];
     let pinned = health(&[there.as_slice(), &["--tls-fingerprint", pin]].concat());
@@ -509,7 +522,7 @@ fn speaks_tls_as_openssl_and_curl_know_it_and_our_own_client_compares_the_certif
     let refused = health(&[there.as_slice(), &["--tls-fingerprint", &other]].concat());
     assert_eq!(error(&refused, 5)["code"], "TLS_PIN_MISMATCH");
     assert_eq!(error(&health(&there), 5)["code"], "TLS_UNTRUSTED");
-    let local = health(&["--port", &port.to_string()]);
+    let local = health(&["--port", &overheard.to_string()]);
     assert!(local.status.success(), "{}", String::from_utf8_lossy(&local.stdout));
     drop(gateway);
 }

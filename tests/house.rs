@@ -68,6 +68,21 @@ const OWNED: &[(&str, &str)] = &[("russh", "ssh"), ("rusqlite", "store")];
 const PRINTER: &str = "cli/output.rs";
 const PRINTING: &[&str] = &["print", "println", "eprint", "eprintln", "dbg"];
 
+/// Tests that start a gateway in a way of their own, and how its frames are held against the schema.
+const GATEWAYS: &[(&str, &str)] = &[
+    ("abuse.rs", "its sockets are the subject; a `Wire` holds what it reads"),
+    ("e2e/bad_input.rs", "it refuses to start"),
+    ("e2e/manners.rs", "it refuses to start"),
+    ("e2e/service_manager.rs", "nobody opens a WebSocket"),
+    ("e2e/tailscale.rs", "it chooses its port; a `Wire` holds what it reads"),
+    ("gateway.rs", "a `Tap` where our program asks; the others read no frames, or hold them"),
+    ("lab/systemd_gateway.rs", "a wiretap in the machine"),
+    ("support/gateways.rs", "the tap itself"),
+];
+
+/// What starts one.
+const STARTS: &[&str] = &[r#""gateway", "run""#, "openclaw gateway run --port 1", "start_bare("];
+
 /// File and folder names that say nothing.
 const EMPTY_NAMES: &[&str] =
     &["common", "helper", "helpers", "manager", "misc", "types", "util", "utils"];
@@ -128,6 +143,16 @@ fn every_file_opens_with_a_sentence() {
         .map(|source| format!("{}: no `//!` sentence at the top", source.path))
         .collect();
     none("files without an opening sentence", &broken);
+}
+
+#[test]
+fn every_gateway_in_a_test_is_listened_to() {
+    let starts = |source: &Source| STARTS.iter().any(|start| source.text.contains(start));
+    let files = sources("tests").into_iter().filter(starts).map(|source| source.path);
+    let files: BTreeSet<String> = files.filter(|path| path != "house.rs").collect();
+    let known: BTreeSet<String> = GATEWAYS.iter().map(|(path, _)| (*path).to_owned()).collect();
+    let broken: Vec<String> = files.symmetric_difference(&known).cloned().collect();
+    none("gateways started past `OurGateway` and not in the list, or the other way round", &broken);
 }
 
 #[test]

@@ -172,7 +172,7 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     let mut memory = Memory::default();
     let (mut number, mut acknowledged) = (0, 0);
     for _ in 0..tier::of(10, 100) {
-        let gateway = OurGateway::start_bare(&home);
+        let gateway = OurGateway::start(&home);
         let mut wire = enter_as(&gateway, &Device::new(1)).await.unwrap();
         memory.hold(&mut wire).await;
         // The gateway dies while somebody writes, wherever it is by then.
@@ -193,7 +193,7 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
         drop(gateway);
         is_sound(&home.state().join("rs"));
     }
-    let gateway = OurGateway::start_bare(&home);
+    let gateway = OurGateway::start(&home);
     let mut wire = enter_as(&gateway, &Device::new(1)).await.unwrap();
     memory.hold(&mut wire).await;
     eprintln!("{acknowledged} writes were acknowledged");
@@ -255,7 +255,7 @@ fn nodes_come_in(home: &Home) {
 async fn a_repeated_key_gets_the_first_answer_after_a_kill_and_runs_nothing() {
     let home = Home::new();
     nodes_come_in(&home);
-    let gateway = OurGateway::start_bare(&home);
+    let gateway = OurGateway::start(&home);
     let mut operator = enter(&gateway, &gateway.token()).await.unwrap();
     let mut runs = node(&gateway, &mut operator).await;
     let id = invoked(&mut operator, &mut runs).await;
@@ -272,7 +272,7 @@ async fn a_repeated_key_gets_the_first_answer_after_a_kill_and_runs_nothing() {
     assert_eq!(first["payload"]["sh"], "/bin/sh", "{first}");
     kill(gateway);
     // No node is here now, and none is needed.
-    let gateway = OurGateway::start_bare(&home);
+    let gateway = OurGateway::start(&home);
     let mut operator = enter(&gateway, &gateway.token()).await.unwrap();
     assert_eq!(ok(&mut operator, "node.invoke", which()).await, first);
     let mut other = which();
@@ -285,12 +285,12 @@ async fn a_repeated_key_gets_the_first_answer_after_a_kill_and_runs_nothing() {
 async fn what_was_under_way_in_a_killed_gateway_is_not_run_again() {
     let home = Home::new();
     nodes_come_in(&home);
-    let gateway = OurGateway::start_bare(&home);
+    let gateway = OurGateway::start(&home);
     let mut operator = enter(&gateway, &gateway.token()).await.unwrap();
     let mut runs = node(&gateway, &mut operator).await;
     invoked(&mut operator, &mut runs).await;
     kill(gateway);
-    let gateway = OurGateway::start_bare(&home);
+    let gateway = OurGateway::start(&home);
     let mut operator = enter(&gateway, &gateway.token()).await.unwrap();
     let _runs = node(&gateway, &mut operator).await;
     let answer = operator.call("node.invoke", which()).await.unwrap();
@@ -307,7 +307,7 @@ async fn an_edit_of_the_file_counts_at_once_and_what_needs_a_restart_is_named() 
     let home = Home::new();
     let file =
         home.write("home/.openclaw/openclaw.json", "{gateway: {auth: {token: 'the first'}}}");
-    let mut gateway = OurGateway::start_bare(&home);
+    let mut gateway = OurGateway::start(&home);
     let mut before = enter(&gateway, "the first").await.unwrap();
     let text = "{gateway: {auth: {token: 'the second', rateLimit: {maxAttempts: 7}}, bind: 'lan'}, logging: {consoleLevel: 'debug'}}";
     fs::write(&file, text).unwrap();
@@ -385,7 +385,7 @@ async fn is_shut_out_after(gateway: &OurGateway) -> usize {
 #[tokio::test]
 async fn a_hangup_reads_files_of_secrets_again_and_ends_nothing() {
     let home = Home::new();
-    let mut gateway = OurGateway::start_bare(&home);
+    let mut gateway = OurGateway::start(&home);
     let first = gateway.token();
     fs::write(gateway.token_file(), "another token that somebody wrote\n").unwrap();
     signal(gateway.program().pid(), Signal::SIGHUP);
@@ -401,7 +401,7 @@ async fn a_hangup_reads_files_of_secrets_again_and_ends_nothing() {
 async fn who_applies_a_configuration_hears_what_became_of_it() {
     let home = Home::new();
     home.write("home/.openclaw/openclaw.json", "{\n  // mine\n  gateway: {port: 18789},\n}\n");
-    let gateway = OurGateway::start_bare(&home);
+    let gateway = OurGateway::start(&home);
     let mut wire = enter(&gateway, &gateway.token()).await.unwrap();
     let got = ok(&mut wire, "config.get", json!({})).await;
     let raw = json!({ "gateway": {

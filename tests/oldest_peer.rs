@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{
-    Home, OurGateway, Peer, Ran, ReferenceCli, ReferenceGateway, ReferenceNode, Scene, Sshd,
-    dialling, free_port, openclaw, present, run_script_of_the_oldest, wait_until,
+    Home, OurGateway, Peer, ReferenceCli, ReferenceGateway, ReferenceNode, Scene, Sshd, dialling,
+    free_port, openclaw, present, request_of, run_script_of_the_oldest, wait_until,
 };
 
 /// How long a node host may take for its next word; it needs seconds to start on a busy machine.
@@ -91,24 +91,6 @@ fn its_cli_finds_our_gateway_well_directly_and_through_the_tunnel() {
     }
 }
 
-/// Our program on the gateway's own machine.
-fn ours(scene: &Scene, words: &[&str]) -> Ran {
-    let port = scene.gateway.port().to_string();
-    let words = [words, &["--port", &port, "--json"]].concat();
-    openclaw(&scene.far).args(words).run().exits(0)
-}
-
-fn theirs(cli: &ReferenceCli, words: &[&str]) -> Value {
-    cli.attempt(&[words, &["--json"]].concat()).exits(0).json()
-}
-
-fn request_of<'a>(list: &'a Value, name: &str) -> &'a str {
-    let requests = list.as_array().expect("a list of requests");
-    let of_name = requests.iter().find(|request| request["displayName"] == name);
-    let id = of_name.and_then(|request| request["requestId"].as_str());
-    id.unwrap_or_else(|| panic!("{name} does not ask: {list}"))
-}
-
 /// Its node host says of its machine no more than `linux`, which is too little for the commands of
 /// a desktop: the owner names them.
 #[test]
@@ -124,29 +106,29 @@ fn its_node_host_is_paired_approved_and_asked_for_what_the_owner_named() {
 
     let turned_away = node.run(scene.local_port, &token);
     let asking = wait_until("the node asks to be paired", PATIENCE, || {
-        let pending = ours(&scene, &["devices", "list"]).json()["pending"].clone();
+        let pending = scene.ours(&["devices", "list"]).json()["pending"].clone();
         (pending != json!([])).then_some(pending)
     });
     drop(turned_away);
-    theirs(&cli, &["devices", "approve", request_of(&asking, "old")]);
+    cli.theirs(&["devices", "approve", request_of(&asking, "old")]);
     let named = r#"["system.run", "system.run.prepare", "system.which"]"#;
     ours_on_the_far_machine(&scene, &["config", "set", "gateway.nodes.commands.allow", named]);
     let _runs = node.run(scene.local_port, &token);
     let pending = wait_until("the node offers its commands", PATIENCE, || {
-        let pending = ours(&scene, &["nodes", "pending"]).json();
+        let pending = scene.ours(&["nodes", "pending"]).json();
         (pending != json!([])).then_some(pending)
     });
     let offered = &pending[0]["commands"];
     assert!(offered.as_array().is_some_and(|all| all.contains(&json!("system.run"))), "{pending}");
     // Its own CLI asks for too little to approve programs.
-    ours(&scene, &["nodes", "approve", request_of(&pending, "old")]);
+    scene.ours(&["nodes", "approve", request_of(&pending, "old")]);
 
     let which = ["nodes", "invoke", "--node", "old", "--command", "system.which", "--params"];
     let which = [&which[..], &[r#"{"bins": ["sh"]}"#]].concat();
-    for found in [theirs(&cli, &which), ours(&scene, &which).json()] {
+    for found in [cli.theirs(&which), scene.ours(&which).json()] {
         assert!(found["payload"]["bins"]["sh"].is_string(), "{found}");
     }
-    let id = theirs(&cli, &["nodes", "describe", "--node", "old"])["nodeId"].clone();
+    let id = cli.theirs(&["nodes", "describe", "--node", "old"])["nodeId"].clone();
     let echo = json!({"nodeId": id, "command": "system.run", "idempotencyKey": "one",
         "params": {"command": ["/bin/echo", "one"]}});
     // It is asked, and decides by its own rules, which want a person's word for each program.

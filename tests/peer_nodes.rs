@@ -9,7 +9,8 @@ use std::{thread, time::Duration};
 
 use serde_json::{Value, json};
 use support::{
-    Home, Peer, Program, Ran, ReferenceCli, ReferenceNode, Scene, openclaw, present, wait_until,
+    Home, Peer, Program, ReferenceCli, ReferenceNode, Scene, openclaw, present, request_of,
+    wait_until,
 };
 
 /// How long a node host may take for its next word; it needs seconds to start on a busy machine.
@@ -33,30 +34,10 @@ for await (const line of createInterface({ input: process.stdin })) {
 "#;
 const SKILL: &str = "---\nname: tea\ndescription: How to make tea here\n---\n\nBoil water.\n";
 
-/// Our program on the gateway's own machine.
-fn ours(scene: &Scene, words: &[&str]) -> Ran {
-    let port = scene.gateway.port().to_string();
-    let words = [words, &["--port", &port, "--json"]].concat();
-    openclaw(&scene.far).args(words).run().exits(0)
-}
-
-/// What a reference program prints as JSON.
-fn theirs(cli: &ReferenceCli, words: &[&str]) -> Value {
-    cli.attempt(&[words, &["--json"]].concat()).exits(0).json()
-}
-
 fn says(program: &mut Program, words: &str) {
     if !program.prints(words, PATIENCE) {
         program.fail(&format!("did not say {words:?}"));
     }
-}
-
-/// The request of the device or node that calls itself `name`.
-fn request_of<'a>(list: &'a Value, name: &str) -> &'a str {
-    let requests = list.as_array().expect("a list of requests");
-    let of_name = requests.iter().find(|request| request["displayName"] == name);
-    let id = of_name.and_then(|request| request["requestId"].as_str());
-    id.unwrap_or_else(|| panic!("{name} does not ask: {list}"))
 }
 
 /// The parameters of `node.invoke` that make a node say a word by `system.run`.
@@ -90,21 +71,21 @@ fn a_node_host_is_paired_approved_and_runs_what_it_is_told() {
     drop((first, second));
 
     // By our program on the gateway's machine, and by theirs through the tunnel.
-    let asking = ours(&scene, &["devices", "list"]).json()["pending"].clone();
-    ours(&scene, &["devices", "approve", request_of(&asking, "near")]);
-    let asking = theirs(&cli, &["devices", "list"])["pending"].clone();
-    theirs(&cli, &["devices", "approve", request_of(&asking, "far")]);
+    let asking = scene.ours(&["devices", "list"]).json()["pending"].clone();
+    scene.ours(&["devices", "approve", request_of(&asking, "near")]);
+    let asking = cli.theirs(&["devices", "list"])["pending"].clone();
+    cli.theirs(&["devices", "approve", request_of(&asking, "far")]);
 
     // Paired, they offer what they have, and may nothing yet.
     let (mut first, mut second) = start();
     says(&mut first, "node host gateway connected");
     says(&mut second, "node host gateway connected");
-    let asking = ours(&scene, &["nodes", "pending"]).json();
-    let near_node = ours(&scene, &["nodes", "describe", "--node", "near"]).json();
+    let asking = scene.ours(&["nodes", "pending"]).json();
+    let near_node = scene.ours(&["nodes", "describe", "--node", "near"]).json();
     assert_eq!(near_node["approvalState"], "pending-approval", "{near_node}");
     assert_eq!(near_node["commands"], json!([]), "{near_node}");
-    ours(&scene, &["nodes", "approve", request_of(&asking, "near")]);
-    theirs(&cli, &["nodes", "approve", request_of(&asking, "far")]);
+    scene.ours(&["nodes", "approve", request_of(&asking, "near")]);
+    cli.theirs(&["nodes", "approve", request_of(&asking, "far")]);
 
     thread::scope(|scope| {
         scope.spawn(|| told_by_ours(&scene));
@@ -112,17 +93,17 @@ fn a_node_host_is_paired_approved_and_runs_what_it_is_told() {
     });
 
     // Theirs sends one away, ours the other.
-    theirs(&cli, &["nodes", "remove", "--node", "far"]);
+    cli.theirs(&["nodes", "remove", "--node", "far"]);
     says(&mut second, "node host gateway closed (1008)");
-    ours(&scene, &["devices", "remove", near_node["nodeId"].as_str().expect("an id")]);
+    scene.ours(&["devices", "remove", near_node["nodeId"].as_str().expect("an id")]);
     says(&mut first, "node host gateway closed (1008)");
-    assert_eq!(ours(&scene, &["nodes", "list"]).json(), json!({"pending": [], "paired": []}));
+    assert_eq!(scene.ours(&["nodes", "list"]).json(), json!({"pending": [], "paired": []}));
 }
 
 /// Our program, directly and through the tunnel, with the node that is directly there.
 fn told_by_ours(scene: &Scene) {
     let node = wait_until("the node publishes its tools", PATIENCE, || {
-        let node = ours(scene, &["nodes", "describe", "--node", "near"]).json();
+        let node = scene.ours(&["nodes", "describe", "--node", "near"]).json();
         (node["nodePluginTools"] != json!([]) && !node["nodeSkills"].is_null()).then_some(node)
     });
     assert_eq!(node["approvalState"], "approved", "{node}");
@@ -135,34 +116,34 @@ fn told_by_ours(scene: &Scene) {
     let which = ["nodes", "invoke", "--node", "near", "--command", "system.which", "--params"];
     let which = [&which[..], &[r#"{"bins": ["sh", "no-such-program"]}"#]].concat();
     for found in
-        [ours(scene, &which).json(), scene.laptop(&[&which[..], &["--json"]].concat()).json()]
+        [scene.ours(&which).json(), scene.laptop(&[&which[..], &["--json"]].concat()).json()]
     {
         let bins = found["payload"]["bins"].as_object().expect("programs by name");
         assert!(bins["sh"].is_string() && bins.len() == 1, "{found}");
     }
-    let ran = ours(scene, &["gateway", "call", "node.invoke", "--params", &echo(&node, "one")]);
+    let ran = scene.ours(&["gateway", "call", "node.invoke", "--params", &echo(&node, "one")]);
     assert_eq!(ran.json()["payload"]["stdout"], "one\n", "{ran}");
     let call = json!({"nodeId": node["nodeId"], "command": "mcp.tools.call.v1",
         "idempotencyKey": "mcp", "params":
             {"server": "parrot", "tool": "echo", "arguments": {"word": "polly"}}});
-    let ran = ours(scene, &["gateway", "call", "node.invoke", "--params", &call.to_string()]);
+    let ran = scene.ours(&["gateway", "call", "node.invoke", "--params", &call.to_string()]);
     assert!(ran.stdout.contains("polly"), "{ran}");
     let rules = json!({"nodeId": node["nodeId"]}).to_string();
-    let rules = ours(scene, &["gateway", "call", "exec.approvals.node.get", "--params", &rules]);
+    let rules = scene.ours(&["gateway", "call", "exec.approvals.node.get", "--params", &rules]);
     assert_eq!(rules.json()["file"]["version"], 1, "{rules}");
 }
 
 /// Their program through the tunnel, with the node that is there through the tunnel as well.
 fn told_by_theirs(cli: &ReferenceCli) {
-    let list = theirs(cli, &["nodes", "list"]);
+    let list = cli.theirs(&["nodes", "list"]);
     let paired = list["paired"].as_array().expect("the paired nodes");
     assert_eq!(paired.len(), 2, "{list}");
-    let node = theirs(cli, &["nodes", "describe", "--node", "far"]);
+    let node = cli.theirs(&["nodes", "describe", "--node", "far"]);
     assert_eq!((&node["approvalState"], &node["connected"]), (&json!("approved"), &json!(true)));
     let which = ["nodes", "invoke", "--node", "far", "--command", "system.which", "--params"];
-    let found = theirs(cli, &[&which[..], &[r#"{"bins": ["sh"]}"#]].concat());
+    let found = cli.theirs(&[&which[..], &[r#"{"bins": ["sh"]}"#]].concat());
     assert!(found["payload"]["bins"]["sh"].is_string(), "{found}");
-    let ran = theirs(cli, &["gateway", "call", "node.invoke", "--params", &echo(&node, "two")]);
+    let ran = cli.theirs(&["gateway", "call", "node.invoke", "--params", &echo(&node, "two")]);
     assert_eq!(ran["payload"]["stdout"], "two\n", "{ran}");
 }
 

@@ -16,12 +16,9 @@ use super::{
     written,
 };
 use crate::{
-    client::{
-        Credential, EVERYTHING, Gateway, Login, OwnDevice, Place, READ, Rule, Source, Sources,
-        Target, choose_credential, covered,
-    },
+    client::{Credential, Plan, READ, Source, wants_secret},
     config::{self, Bound, CONFIG_REMOTE, Credentials, OpenClaw, Remotes},
-    control::{self, Connection, Edition, Note, Opened, Reply, Request},
+    control::{self, Connection, Note, Opened, Reply, Request},
     problem::{Class, Problem},
     secret::Secret,
     ssh,
@@ -245,27 +242,28 @@ async fn log_in(
     given: Credential,
     mut deadline: Instant,
 ) -> anyhow::Result<LoggedIn> {
-    let saved = Credentials::load(&context.paths)?;
-    let saved = saved.remotes.get(&order.name);
-    let mut credential = choose(context, order, held, given, saved)?;
+    let plan = Plan::on_trial(&context.paths, &order.name, given)?;
+    let mut credential = plan.credential(Some(&held.opened))?;
     if arguments.fetch_token && credential.source != Source::Given {
         credential = fetch(context, order).await?;
     }
-    let mut outcome = attempt(context, order, held, &credential, deadline).await;
+    let plan = plan.with(credential.clone());
+    let mut outcome = attempt(context, &plan, held, deadline).await;
     if let (true, Err(problem)) = (credential.is_empty(), &outcome) {
         let asked = Instant::now();
-        let credential = missing(context, arguments, order, problem.clone()).await?;
+        credential = missing(context, arguments, order, problem.clone()).await?;
         deadline += asked.elapsed();
-        outcome = attempt(context, order, held, &credential, deadline).await;
+        outcome = attempt(context, &plan.with(credential.clone()), held, deadline).await;
     }
-    let mut login = outcome?;
-    let known = saved.and_then(|saved| saved.gateway.clone());
-    if login.identity.is_none() {
-        login.identity = known;
-    } else if known.is_some() && known != login.identity {
+    let Answer { mut identity, gateway } = outcome?;
+    let saved = Credentials::load(&context.paths)?;
+    let known = saved.remotes.get(&order.name).and_then(|saved| saved.gateway.clone());
+    if identity.is_none() {
+        identity = known;
+    } else if known.is_some() && known != identity {
         accept_other_gateway(arguments, order).await?;
     }
-    Ok(login)
+    Ok(LoggedIn { credential, identity, gateway })
 }
 
 /// Another gateway than before answers: a person may say that this is right.
@@ -299,25 +297,6 @@ pub(super) fn with_look_over_there(problem: Problem, port: u16) -> Problem {
     problem
 }
 
-fn choose(
-    context: &Context,
-    order: &Order,
-    held: &Held,
-    given: Credential,
-    saved: Option<&config::Credential>,
-) -> Result<Credential, Problem> {
-    let file = OpenClaw::load(&context.paths)?;
-    let target = Target { rule: Rule::Remote, place: Place::Remote(order.name.clone()) };
-    let sources = Sources {
-        given,
-        environment: Credential::from_environment(),
-        saved,
-        gateway: Some(&file.gateway),
-        own_token: None,
-    };
-    choose_credential(&target, Some(&held.opened), sources)
-}
-
 /// What to do without a secret: ask whether to read it over the login, or say what to type.
 async fn missing(
     context: &Context,
@@ -325,15 +304,17 @@ async fn missing(
     order: &Order,
     problem: Problem,
 ) -> anyhow::Result<Credential> {
-    let is_refusal = problem.class == Class::GatewayRefused;
-    if !is_refusal || arguments.batch || context.output.is_json() || !ask::is_possible() {
+    if !wants_secret(&problem) {
+        return Err(problem.into());
+    }
+    if arguments.batch || context.output.is_json() || !ask::is_possible() {
         let fix = match order.is_new {
             true => "the same command with --fetch-token (reads it over this login), or with \
                      --token-file FILE"
                 .to_owned(),
             false => format!("openclaw remote connect {} --fetch-token", order.name),
         };
-        return Err(if is_refusal { problem.fix(fix).into() } else { problem.into() });
+        return Err(problem.fix(fix).into());
     }
     let yes = tokio::task::spawn_blocking(|| {
         ask::yes("The gateway wants its token. Read it over this login? [Y/n] ", true)
@@ -355,19 +336,24 @@ async fn fetch(context: &Context, order: &Order) -> anyhow::Result<Credential> {
     Ok(Credential::new(Some(token), None, Source::Given))
 }
 
+/// What a gateway said of itself.
+struct Answer {
+    identity: Option<String>,
+    gateway: Value,
+}
+
 /// Logs in by `deadline`; a gateway that is still starting is asked again.
 async fn attempt(
     context: &Context,
-    order: &Order,
+    plan: &Plan,
     held: &Held,
-    credential: &Credential,
     deadline: Instant,
-) -> Result<LoggedIn, Problem> {
+) -> Result<Answer, Problem> {
     let mut waiting = None;
     loop {
         // However long the path took, the gateway gets its moment.
         let patience = left(deadline).max(SHORTEST_LOGIN);
-        match log_in_once(context, order, credential, patience).await {
+        match answer_of(plan, Instant::now() + patience).await {
             Err(problem) if is_starting(&problem) && left(deadline) > STARTING_PAUSE => {
                 let spinner = waiting.get_or_insert_with(|| context.output.spinner());
                 spinner.stage(&problem.message);
@@ -386,44 +372,14 @@ fn is_starting(problem: &Problem) -> bool {
     problem.class == Class::GatewayDown && problem.code.as_deref() == Some("UNAVAILABLE")
 }
 
-/// Logs in with the secret alone, and with this device as well where that may do nothing: a gateway of
-/// OpenClaw's first releases with this protocol lets strangers in so, and tells them not even who it is.
-async fn log_in_once(
-    context: &Context,
-    order: &Order,
-    credential: &Credential,
-    patience: Duration,
-) -> Result<LoggedIn, Problem> {
-    let deadline = Instant::now() + patience;
-    let mut gateway = log_in_as(context, order, credential, None, deadline).await?;
-    if gateway.may_nothing() {
-        gateway.close().await;
-        let device = OwnDevice::load_or_make(&context.paths)?;
-        gateway = log_in_as(context, order, credential, Some(&device), deadline).await?;
-    }
-    let identity = gateway.identity(left(deadline)).await?;
-    let said = json!({
-        "version": gateway.hello.server.version, "protocol": gateway.hello.protocol,
-    });
-    gateway.close().await;
-    Ok(LoggedIn { credential: credential.clone(), identity, gateway: said })
-}
-
-async fn log_in_as(
-    context: &Context,
-    order: &Order,
-    credential: &Credential,
-    device: Option<&OwnDevice>,
-    deadline: Instant,
-) -> Result<Gateway, Problem> {
-    let endpoint = context.paths.endpoint();
-    let (stream, _bearer, opened) =
-        control::open(&endpoint, &order.name, Edition::Trial, left(deadline)).await?;
-    let stream = covered(stream, opened.tls_fingerprint, opened.remote_port, deadline).await?;
-    // Nobody has said yet that this is the right gateway: the device asks for no more than to look.
-    let scopes = if device.is_some() { READ } else { EVERYTHING };
-    let login = Login { url: "ws://127.0.0.1/", name: &order.name, credential, scopes, device };
-    Gateway::log_in(stream, login, deadline).await
+async fn answer_of(plan: &Plan, deadline: Instant) -> Result<Answer, Problem> {
+    // Nobody has said yet that this is the right gateway: no more is asked for than to look.
+    let reached = Box::pin(plan.reach(READ, deadline)).await?;
+    let identity = reached.gateway.identity(left(deadline)).await?;
+    let hello = &reached.gateway.hello;
+    let gateway = json!({ "version": hello.server.version, "protocol": hello.protocol });
+    reached.gateway.close().await;
+    Ok(Answer { identity, gateway })
 }
 
 /// Binds the secret to what the transport proved; gives back what was saved before.

@@ -93,7 +93,10 @@ pub(super) fn begin(context: &Context, levels: &Levels) -> (Handle, Option<Write
     let mut file = DayFile::new(&folder, PREFIX);
     let opened = file.check().and_then(|()| logfile::open(file));
     let (lines, handle, writer) = match opened {
-        Ok((lines, handle, writer)) => (Some(lines), handle, Some(writer)),
+        Ok((lines, handle, writer)) => {
+            writer.outlive_panics();
+            (Some(lines), handle, Some(writer))
+        }
         Err(error) => {
             context.output.note(format!("warning: no log file in {}: {error}", folder.display()));
             (None, Handle::default(), None)

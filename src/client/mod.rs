@@ -19,6 +19,7 @@ pub(crate) use credential::{Credential, Source, Sources, choose as choose_creden
 pub(crate) use device::OwnDevice;
 pub(crate) use proof::{NotAnswered, challenge, healthz};
 pub(crate) use reach::{Plan, Reached};
+pub(crate) use refusal::wants_secret;
 pub(crate) use session::{EVERYTHING, Gateway, Login, READ};
 pub(crate) use target::{Asked, Place, Rule, Surroundings, Target, own_port};
 #[cfg(test)]

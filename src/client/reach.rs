@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::{self, Credentials, DEFAULT_PORT, OpenClaw, Paths, Remotes, file},
-    control,
+    control::{self, Edition},
     plaintext::may_go_to,
     problem::{Class, Problem},
     protocol::detail,
@@ -40,6 +40,7 @@ pub(crate) struct Plan {
     pub(crate) settings: OpenClaw,
     paths: Paths,
     given: Credential,
+    edition: Edition,
 }
 
 /// What a login offers and asks for.
@@ -108,10 +109,23 @@ impl Plan {
             (OpenClaw::load(paths)?, Remotes::load(paths)?)
         };
         let target = target::choose(asked, surroundings, &remotes, &settings.gateway)?;
-        let plan = Self { target, settings, paths: paths.clone(), given };
+        let (paths, edition) = (paths.clone(), Edition::Kept);
+        let plan = Self { target, settings, paths, given, edition };
         // What is wrong with the file is said before anything is dialled.
         plan.saved()?;
         Ok(plan)
+    }
+
+    /// To the remote that the supervisor has on trial under `name`. Blocks; sends nothing.
+    pub(crate) fn on_trial(paths: &Paths, name: &str, given: Credential) -> Result<Self, Problem> {
+        let target = Target { rule: Rule::Remote, place: Place::Remote(name.to_owned()) };
+        let (settings, paths) = (OpenClaw::load(paths)?, paths.clone());
+        Ok(Self { target, settings, paths, given, edition: Edition::Trial })
+    }
+
+    /// The same with this secret before all others.
+    pub(crate) fn with(self, given: Credential) -> Self {
+        Self { given, ..self }
     }
 
     /// What is saved for the remote that is meant: read anew each time, since a `remote connect`
@@ -128,13 +142,14 @@ impl Plan {
     /// The token that this gateway gave our device goes first: it has a count of failed logins of
     /// its own, which nobody else can fill. Then comes the shared secret alone, and then our device
     /// with it, where the gateway wants one. What the gateway gave is kept by
-    /// [`Reached::verify`].
+    /// [`Reached::verify`]. On trial a secret goes before the token, since it is what will be kept.
     pub(crate) async fn reach(
         &self,
         scopes: &[&str],
         deadline: Instant,
     ) -> Result<Reached, Problem> {
-        let (mut who, mut lost) = (Who::Known, None);
+        let is_tried = self.edition == Edition::Trial && !self.given.is_empty();
+        let (mut who, mut lost) = (if is_tried { Who::Anyone } else { Who::Known }, None);
         loop {
             let outcome = Box::pin(self.reach_as(who, lost.as_ref(), scopes, deadline)).await;
             let next = match outcome {
@@ -209,8 +224,7 @@ impl Plan {
             Place::Remote(remote) => {
                 let limit = deadline.saturating_duration_since(Instant::now());
                 let (stream, bearer, opened) =
-                    control::open(&self.paths.endpoint(), remote, control::Edition::Kept, limit)
-                        .await?;
+                    control::open(&self.paths.endpoint(), remote, self.edition, limit).await?;
                 let way = Way::through(remote, &opened);
                 let credential = self.credential(Some(&opened))?;
                 Ok((Road::Remote(stream, bearer, opened), credential, way))
@@ -314,6 +328,9 @@ impl Plan {
 
     /// Adds what to type where the problem alone cannot know it.
     fn advise(&self, problem: Problem) -> Problem {
+        if self.edition == Edition::Trial {
+            return problem;
+        }
         let is_secret = problem.code.as_deref().is_some_and(|code| code.starts_with("AUTH_TOKEN"));
         if let (true, Place::Remote(name)) = (is_secret, &self.target.place) {
             return problem.fix(format!("openclaw remote connect {name} --fetch-token"));

@@ -277,6 +277,27 @@ async fn a_secret_of_the_command_line_goes_before_the_token() {
 }
 
 #[tokio::test]
+async fn on_trial_the_secret_itself_is_tried_and_the_token_only_where_there_is_none() {
+    let (_home, paths, supervisor) = home_with_remote();
+    known_way().keep(&paths, Some(&Secret::new("device-1"))).unwrap();
+    let trial = || Plan::on_trial(&paths, "vps", Credential::default()).unwrap();
+    let plan = trial();
+    let host_key = Some("SHA256:a".to_owned());
+    let opened = control::Opened { host_key, remote_port: 18789, tls_fingerprint: None };
+    let saved = plan.credential(Some(&opened)).unwrap();
+    assert_eq!(saved.source, Source::Saved);
+    let (offered, ..) = logged_in(&plan.with(saved), &supervisor, "gateway-1", None, None).await;
+    assert_eq!(offered, [json!({"token": "hunter2"})]);
+    Credentials::update(&paths, |credentials| {
+        credentials.remotes.get_mut("vps").unwrap().token = None;
+        Ok(())
+    })
+    .unwrap();
+    let (offered, ..) = logged_in(&trial(), &supervisor, "gateway-1", None, None).await;
+    assert_eq!(offered, [json!({"deviceToken": "device-1"})]);
+}
+
+#[tokio::test]
 async fn a_refused_token_gives_way_to_the_secret_and_is_forgotten_only_if_it_is_wrong() {
     for (code, left) in [
         ("AUTH_DEVICE_TOKEN_MISMATCH", None),

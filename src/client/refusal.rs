@@ -5,13 +5,13 @@ use serde_json::Value;
 use super::Source;
 use crate::{
     problem::{Class, Problem},
-    protocol::ErrorShape,
+    protocol::{ErrorShape, detail},
 };
 
 /// Why a gateway did not let us in.
 pub(super) fn of_login(error: &ErrorShape, source: Source) -> Problem {
     let offered = source != Source::None;
-    let code = detail(error, "code").unwrap_or(&error.code);
+    let code = said(error, "code").unwrap_or(&error.code);
     let message = match code {
         "AUTH_TOKEN_MISMATCH" | "AUTH_PASSWORD_MISMATCH" | "AUTH_UNAUTHORIZED" => {
             format!("the gateway refused the secret ({source}): it is not this gateway's")
@@ -44,11 +44,27 @@ pub(super) fn of_login(error: &ErrorShape, source: Source) -> Problem {
     }
 }
 
+/// Whether a shared secret may help who was refused without one; approval, time or another version is
+/// asked for by other codes.
+pub(crate) fn wants_secret(problem: &Problem) -> bool {
+    let secret = [
+        detail::TOKEN_MISSING,
+        detail::PASSWORD_MISSING,
+        detail::TOKEN_MISMATCH,
+        detail::PASSWORD_MISMATCH,
+        detail::UNAUTHORIZED,
+        detail::DEVICE_REQUIRED,
+        "AUTH_REQUIRED",
+    ];
+    let code = problem.code.as_deref();
+    problem.class == Class::GatewayRefused && code.is_some_and(|code| secret.contains(&code))
+}
+
 /// Why a call failed.
 pub(super) fn of_call(method: &str, error: &ErrorShape) -> Problem {
-    let code = detail(error, "code").unwrap_or(&error.code);
+    let code = said(error, "code").unwrap_or(&error.code);
     if code == "MISSING_SCOPE" || error.code == "FORBIDDEN" {
-        let scope = detail(error, "missingScope").map_or_else(
+        let scope = said(error, "missingScope").map_or_else(
             || error.message.clone(),
             |scope| format!("the login does not include {scope}"),
         );
@@ -80,7 +96,7 @@ fn advice(code: &str, error: &ErrorShape, offered: bool) -> Option<String> {
             Some(wait) => format!("try again in {} s", wait.div_ceil(1000)),
             None => "try again in a few minutes".to_owned(),
         },
-        "PAIRING_REQUIRED" => match detail(error, "requestId").filter(|id| is_word(id)) {
+        "PAIRING_REQUIRED" => match said(error, "requestId").filter(|id| is_word(id)) {
             Some(id) => format!("on the gateway's machine: openclaw devices approve {id}"),
             None => "on the gateway's machine: openclaw devices list".to_owned(),
         },
@@ -90,7 +106,7 @@ fn advice(code: &str, error: &ErrorShape, offered: bool) -> Option<String> {
 }
 
 fn pairing(error: &ErrorShape) -> String {
-    match detail(error, "requestId").filter(|id| is_word(id)) {
+    match said(error, "requestId").filter(|id| is_word(id)) {
         Some(id) => format!("the gateway wants this device approved, request {id}"),
         None => "the gateway wants this device approved".to_owned(),
     }
@@ -100,10 +116,10 @@ fn pairing(error: &ErrorShape) -> String {
 fn is_starting(error: &ErrorShape) -> bool {
     error.code == "UNAVAILABLE"
         && (error.retryable == Some(true)
-            || detail(error, "reason").is_some_and(|reason| reason.starts_with("startup")))
+            || said(error, "reason").is_some_and(|reason| reason.starts_with("startup")))
 }
 
-fn detail<'a>(error: &'a ErrorShape, key: &str) -> Option<&'a str> {
+fn said<'a>(error: &'a ErrorShape, key: &str) -> Option<&'a str> {
     error.details.as_ref().and_then(|details| details.get(key)).and_then(Value::as_str)
 }
 
@@ -151,6 +167,19 @@ mod tests {
         }
         let without = error("NOT_PAIRED", json!({"code": "DEVICE_IDENTITY_REQUIRED"}));
         assert!(of_login(&without, Source::None).message.contains("wants a secret"));
+    }
+
+    #[test]
+    fn a_secret_is_asked_for_only_where_one_may_help() {
+        let refused = |code: &str| Problem::new(Class::GatewayRefused, "no").code(code);
+        for code in ["AUTH_TOKEN_MISSING", "AUTH_PASSWORD_MISSING", "DEVICE_IDENTITY_REQUIRED"] {
+            assert!(wants_secret(&refused(code)), "{code}");
+        }
+        for code in ["PAIRING_REQUIRED", "AUTH_RATE_LIMITED", "PROTOCOL_MISMATCH", "ELSE"] {
+            assert!(!wants_secret(&refused(code)), "{code}");
+        }
+        let down = Problem::new(Class::GatewayDown, "gone").code("AUTH_TOKEN_MISSING");
+        assert!(!wants_secret(&down));
     }
 
     #[test]

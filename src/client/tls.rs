@@ -270,6 +270,21 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_refuses_or_speaks_no_tls_is_somebody_else_and_a_break_is_nobody() {
+        // A fatal alert, `handshake_failure` (RFC 8446, sections 5.1 and 6.2).
+        let refusal: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
+        let greeting: &[u8] = b"220 mail.example ESMTP\r\n";
+        for (answer, is_somebody_else) in [(refusal, true), (greeting, true), (b"", false)] {
+            let (near, mut there) = duplex(65_536);
+            there.write_all(answer).await.unwrap();
+            there.shutdown().await.unwrap();
+            let name = ServerName::try_from("another.example").unwrap();
+            let why = connect(near, name, Trust::Pin(Fingerprint::of(b"ours"))).await.unwrap_err();
+            assert_eq!(why.is_somebody_else(), is_somebody_else, "{why}");
+        }
+    }
+
+    #[tokio::test]
     async fn the_pinned_certificate_is_believed_whatever_its_name() {
         let (fingerprint, acceptor) = far();
         let (outcome, heard) = say_hello(acceptor, Trust::Pin(fingerprint)).await;

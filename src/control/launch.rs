@@ -75,7 +75,13 @@ pub(super) async fn launch(endpoint: &Endpoint) -> Result<UnixStream, Problem> {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(broken(&error)),
             Err(_) => {
-                return Err(Problem::new(Class::Internal, "the supervisor does not start"));
+                return Err(Problem::new(
+                    Class::Internal,
+                    format!("the supervisor did not start within {} s", START_LIMIT.as_secs()),
+                )
+                .fix(
+                    "the same again, which finds it if it is only slow; or openclaw remote logs --raw",
+                ));
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Log files by day: bounded, for their owner alone, without secrets, and never waited for.
 
 mod day;
+mod form;
 mod level;
 mod line;
+mod panic;
 mod queue;
 mod redact;
 

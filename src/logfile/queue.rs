@@ -3,17 +3,17 @@
 use std::{
     io,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, PoisonError, RwLock, TryLockError,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    thread,
-    time::Duration,
+    thread::{self, ThreadId},
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 
-use super::{DayFile, redact};
+use super::{DayFile, form::Form, panic::LastWords, redact};
 use crate::secret::Secret;
 
 /// Lines that may wait for the disk.
@@ -22,6 +22,8 @@ const WAITING: usize = 4_096;
 const LONGEST: usize = 16 * 1024;
 /// How long the end waits for the disk.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the end waits before it looks for room in a full queue again.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// What the rest of the program knows of its log; without a log it is empty and does nothing.
 #[derive(Debug, Clone, Default)]
@@ -46,9 +48,19 @@ impl Handle {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         redact::masked(text, &known).into_owned()
     }
+
+    /// The same without waiting; `None` while somebody changes what is known.
+    pub(super) fn masked_at_once(&self, text: &str) -> Option<String> {
+        let known = match self.known.try_read() {
+            Ok(known) => known,
+            Err(TryLockError::Poisoned(known)) => known.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(redact::masked(text, &known).into_owned())
+    }
 }
 
-enum Message {
+pub(super) enum Message {
     Line(String),
     /// Everything before it is to be written, and the end to be confirmed.
     End(SyncSender<()>),
@@ -63,46 +75,87 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Hands a line in, without its end; one that finds no room is lost and counted.
-    pub(super) fn push(&self, mut line: String) {
-        if line.len() > LONGEST {
-            let end = (0..=LONGEST).rev().find(|end| line.is_char_boundary(*end));
-            line.truncate(end.unwrap_or_default());
+    pub(super) fn push(&self, line: String) {
+        self.count(self.sender.try_send(Message::Line(cut(line))).is_ok());
+    }
+
+    /// Hands a last line in and waits until everything is written, for `limit` at most.
+    pub(super) fn finish(&self, last: Option<String>, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        if let Some(line) = last {
+            self.count(self.send(Message::Line(cut(line)), deadline));
         }
-        match self.sender.try_send(Message::Line(line)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.handle.lost.fetch_add(1, Ordering::Relaxed);
-            }
+        let (done, is_done) = sync_channel(1);
+        if self.send(Message::End(done), deadline) {
+            // Too late, or nobody left to write: either way there is nothing more to wait for.
+            let _over = is_done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// Hands in once there is room; `false` if there was none in time.
+    fn send(&self, mut message: Message, deadline: Instant) -> bool {
+        loop {
+            message = match self.sender.try_send(message) {
+                Ok(()) => return true,
+                Err(TrySendError::Full(message)) if Instant::now() < deadline => message,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return false,
+            };
+            thread::sleep(PAUSE);
+        }
+    }
+
+    fn count(&self, is_in: bool) {
+        if !is_in {
+            self.handle.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
+/// A line of bounded length.
+fn cut(mut line: String) -> String {
+    if line.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|end| line.is_char_boundary(*end));
+        line.truncate(end.unwrap_or_default());
+    }
+    line
+}
+
 /// The thread that writes; dropped, it waits a moment for what is queued.
 pub(crate) struct Writer {
-    sender: SyncSender<Message>,
+    lines: Lines,
+    form: Form,
+    thread: ThreadId,
+}
+
+impl Writer {
+    /// Has a panic of this process write its own line, and whatever is queued before it, first: the
+    /// program that panics drops nothing. Waits for the disk a second at most.
+    pub(crate) fn outlive_panics(&self) {
+        LastWords { lines: self.lines.clone(), form: self.form, writer: self.thread }.install();
+    }
 }
 
 /// Begins a log in lines of JSON: where they are handed in, what the program knows of it, and who
 /// writes.
 pub(crate) fn open(file: DayFile) -> io::Result<(super::JsonLines, Handle, Writer)> {
-    let (lines, writer) = start(file, json_notice)?;
+    let (lines, writer) = start(file, Form::Json)?;
     let handle = lines.handle.clone();
     Ok((super::JsonLines::new(lines), handle, writer))
 }
 
 /// Begins a log in plain lines: where they are handed in, and who writes.
 pub(crate) fn open_plain(file: DayFile) -> io::Result<(PlainLines, Writer)> {
-    let (lines, writer) = start(file, plain_notice)?;
+    let (lines, writer) = start(file, Form::Plain)?;
     Ok((PlainLines(lines), writer))
 }
 
-fn start(file: DayFile, notice: fn(u64, Timestamp) -> String) -> io::Result<(Lines, Writer)> {
+fn start(file: DayFile, form: Form) -> io::Result<(Lines, Writer)> {
     let (sender, receiver) = sync_channel(WAITING);
-    let handle = Handle::default();
-    let lost = Arc::clone(&handle.lost);
-    let work = move || write(file, &receiver, &lost, notice);
-    thread::Builder::new().name("log".to_owned()).spawn(work)?;
-    Ok((Lines { sender: sender.clone(), handle }, Writer { sender }))
+    let lines = Lines { sender, handle: Handle::default() };
+    let lost = Arc::clone(&lines.handle.lost);
+    let work = move || write(file, &receiver, &lost, form);
+    let thread = thread::Builder::new().name("log".to_owned()).spawn(work)?;
+    Ok((lines.clone(), Writer { lines, form, thread: thread.thread().id() }))
 }
 
 /// Where the lines of a formatter are handed in; one write is one event.
@@ -123,22 +176,11 @@ impl io::Write for PlainLines {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        let (done, is_done) = sync_channel(1);
-        // A queue that is full at the end stands before a disk that does not answer.
-        if self.sender.try_send(Message::End(done)).is_ok() {
-            match is_done.recv_timeout(FAREWELL) {
-                Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-            }
-        }
+        self.lines.finish(None, FAREWELL);
     }
 }
 
-fn write(
-    mut file: DayFile,
-    lines: &Receiver<Message>,
-    lost: &AtomicU64,
-    notice: fn(u64, Timestamp) -> String,
-) {
+fn write(mut file: DayFile, lines: &Receiver<Message>, lost: &AtomicU64, form: Form) {
     let mut told = 0;
     while let Ok(message) = lines.recv() {
         let line = match message {
@@ -155,25 +197,10 @@ fn write(
             continue;
         }
         let all = lost.load(Ordering::Relaxed);
-        if all > told && file.append(notice(all - told, now).as_bytes(), now).is_ok() {
+        if all > told && file.append(form.loss(all - told, now).as_bytes(), now).is_ok() {
             told = all;
         }
     }
-}
-
-/// What is said of lost lines.
-const LOSS: &str = "log lines were lost: the disk or the queue was full";
-
-fn json_notice(lost: u64, now: Timestamp) -> String {
-    let line = serde_json::json!({
-        "time": super::line::stamp(now), "level": "warn", "subsystem": "log",
-        "message": LOSS, "lost": lost,
-    });
-    format!("{line}\n")
-}
-
-fn plain_notice(lost: u64, now: Timestamp) -> String {
-    format!("{}  WARN {LOSS} lost={lost}\n", super::line::stamp(now))
 }
 
 #[cfg(test)]
@@ -196,7 +223,7 @@ mod tests {
         assert_eq!(handle.lost(), 3);
         std::fs::remove_file(&folder).unwrap();
         lines.lines.push("{\"message\":\"back\"}".to_owned());
-        drop(Writer { sender: lines.lines.sender });
+        lines.lines.finish(None, FAREWELL);
         let path = super::super::newest(&folder, "gateway-").unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         let found: Vec<&str> = text.lines().collect();
@@ -214,12 +241,33 @@ mod tests {
         drop(writer);
         std::fs::remove_file(&folder).unwrap();
         lines.write_all(b"kept\n").unwrap();
-        drop(Writer { sender: lines.0.sender });
+        lines.0.finish(None, FAREWELL);
         let path = super::super::newest(&folder, "supervisor.").unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         let found: Vec<&str> = text.lines().collect();
         assert_eq!(found.len(), 2, "{text}");
         assert!(found[0] == "kept" && found[1].ends_with("was full lost=1"), "{text}");
+    }
+
+    #[test]
+    fn the_end_waits_for_room_and_for_no_disk_that_does_not_answer() {
+        let (sender, stuck) = sync_channel(1);
+        let lines = Lines { sender, handle: Handle::default() };
+        let (ended, is_ended) = sync_channel(1);
+        let ending = lines.clone();
+        thread::spawn(move || {
+            for room in ["for the last line and not for the end", "for nothing"] {
+                ending.finish(Some(room.to_owned()), Duration::from_millis(10));
+            }
+            ended.send(()).unwrap();
+        });
+        is_ended.recv_timeout(Duration::from_secs(20)).expect("an end without the disk");
+        assert_eq!(lines.handle.lost(), 1);
+        let ending = thread::spawn(move || lines.finish(None, Duration::from_secs(20)));
+        assert!(matches!(stuck.recv(), Ok(Message::Line(_))));
+        let Ok(Message::End(done)) = stuck.recv() else { panic!("no end") };
+        done.send(()).unwrap();
+        ending.join().unwrap();
     }
 
     #[test]

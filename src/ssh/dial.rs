@@ -151,7 +151,7 @@ async fn race(
     // Dropping the set ends the losers.
     let mut tries: JoinSet<(Way, Duration, io::Result<TcpStream>)> = JoinSet::new();
     let mut untried = ways.iter().copied();
-    let mut stuck: VecDeque<(Way, AbortHandle)> = VecDeque::new();
+    let mut stuck = Stuck::default();
     let mut again = ways.iter().copied().cycle();
     let mut worst: Option<io::Error> = None;
     let mut next = Instant::now();
@@ -169,18 +169,7 @@ async fn race(
                     }
                     Err(error) => {
                         observer.fact(Fact::NotConnected { address: way.far, why: plain(&error) });
-                        // A missing route, a kernel that gives up waiting, and a lack of descriptors are
-                        // no answers of the address.
-                        if cause_of(&error) == Cause::Refused {
-                            // The tries to the same address that still hang know less than this one.
-                            stuck.retain(|(other, older)| {
-                                let is_answered = *other == way;
-                                if is_answered {
-                                    older.abort();
-                                }
-                                !is_answered
-                            });
-                        }
+                        stuck.learn(way, &error);
                         worst = Some(more_telling(worst, error));
                         if untried.len() > 0 {
                             next = Instant::now();
@@ -192,14 +181,11 @@ async fn race(
                 let fresh = untried.next();
                 // Only an address that has not answered at all is worth a second try.
                 let way = fresh.or_else(|| {
-                    let is_stuck = |way: &Way| stuck.iter().any(|(other, _)| other == way);
-                    again.by_ref().take(ways.len()).find(is_stuck).filter(|_| observer.is_awaited())
+                    let mut again = again.by_ref().take(ways.len());
+                    again.find(|way| stuck.holds(*way)).filter(|_| observer.is_awaited())
                 });
                 if let Some(way) = way {
-                    if stuck.len() >= MOST_TRIES && let Some((_, oldest)) = stuck.pop_front() {
-                        oldest.abort();
-                    }
-                    stuck.push_back((way, tries.spawn(connect(way))));
+                    stuck.push(way, tries.spawn(connect(way)));
                 }
                 next = Instant::now() + if untried.len() > 0 { NEXT_ADDRESS } else { FRESH_TRY };
             }
@@ -207,6 +193,42 @@ async fn race(
                 return Err(worst.map_or_else(|| timed_out(hop), |error| failed(hop, &error)));
             }
         }
+    }
+}
+
+/// The tries to addresses that have not answered, the oldest first.
+#[derive(Default)]
+struct Stuck(VecDeque<(Way, AbortHandle)>);
+
+impl Stuck {
+    /// Adds a try; the oldest makes room for it.
+    fn push(&mut self, way: Way, one: AbortHandle) {
+        if self.0.len() >= MOST_TRIES
+            && let Some((_, oldest)) = self.0.pop_front()
+        {
+            oldest.abort();
+        }
+        self.0.push_back((way, one));
+    }
+
+    /// Whether nothing has answered on `way` yet.
+    fn holds(&self, way: Way) -> bool {
+        self.0.iter().any(|(other, _)| *other == way)
+    }
+
+    /// A try on `way` failed: ends the others there, which know less, if that was the address's
+    /// answer. A missing route, a kernel that gives up waiting and a lack of descriptors are none.
+    fn learn(&mut self, way: Way, error: &io::Error) {
+        if cause_of(error) != Cause::Refused {
+            return;
+        }
+        self.0.retain(|(other, older)| {
+            let is_answered = *other == way;
+            if is_answered {
+                older.abort();
+            }
+            !is_answered
+        });
     }
 }
 
@@ -406,6 +428,31 @@ mod tests {
         assert_eq!(failure.unwrap_err().cause, Cause::Refused);
         // The clock is stopped: it moves on to the next try, and to the deadline if there is none.
         assert!(Instant::now() < deadline, "it waited for tries that nobody will answer");
+    }
+
+    #[tokio::test]
+    async fn only_a_refusal_ends_the_older_tries_and_only_those_to_its_address() {
+        let (one, another) = (way(address("127.0.0.1:1")), way(address("127.0.0.1:2")));
+        let kinds = [
+            (io::ErrorKind::TimedOut, false),
+            (io::ErrorKind::HostUnreachable, false),
+            // Too many open files.
+            (io::ErrorKind::Other, false),
+            (io::ErrorKind::ConnectionRefused, true),
+        ];
+        for (kind, ends) in kinds {
+            let (mut tries, mut stuck) = (JoinSet::new(), Stuck::default());
+            for way in [one, another, one] {
+                stuck.push(way, tries.spawn(std::future::pending::<()>()));
+            }
+            stuck.learn(one, &kind.into());
+            assert_eq!((stuck.holds(one), stuck.holds(another)), (!ends, true), "{kind}");
+            for _ in 0..if ends { 2 } else { 0 } {
+                assert!(tries.join_next().await.unwrap().unwrap_err().is_cancelled());
+            }
+            tokio::task::yield_now().await;
+            assert!(tries.try_join_next().is_none(), "{kind} ended another");
+        }
     }
 
     #[test]

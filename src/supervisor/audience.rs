@@ -11,11 +11,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{
-    lock::locked,
-    remote::Remote,
-    server::{Supervisor, say},
-};
+use super::{answers::say, lock::locked, remote::Remote, server::Supervisor};
 use crate::{
     control::{self, Reply, Watched},
     problem::{Class, Problem},

@@ -15,10 +15,12 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
+    answers::say,
+    changes::{CONFIGURED, configured},
     lane::State,
     lock::locked,
     remote::Remote,
-    server::{CONFIGURED, Supervisor, configured, say},
+    server::Supervisor,
     trial::{Verdict, judge},
 };
 use crate::{

@@ -620,5 +620,7 @@ pub(super) fn millis(span: Duration) -> u64 {
 #[cfg(test)]
 mod idle_tests;
 #[cfg(test)]
+mod scripted;
+#[cfg(test)]
 #[path = "lane_tests.rs"]
 mod tests;

@@ -10,7 +10,9 @@
 
 mod account;
 mod alarm;
+mod answers;
 mod audience;
+mod changes;
 mod connecting;
 mod desk;
 mod dialer;

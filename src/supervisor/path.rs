@@ -28,6 +28,10 @@ pub(super) fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// A stream, and a listener over there, in what a session carries.
+const STREAM: u64 = 1;
+const LISTENER: u64 = 1 << 32;
+
 /// Nobody listens for signs of life.
 const DEAF: u64 = u64::MAX;
 
@@ -86,9 +90,9 @@ pub(super) struct Path {
     trust: Mutex<CancellationToken>,
     totals: Arc<Totals>,
     news: mpsc::Sender<Report>,
-    streams: AtomicUsize,
-    /// Listeners over there whose connections come here.
-    listeners: AtomicUsize,
+    /// Streams, and in the upper half listeners over there whose connections come here: in one, so
+    /// that of the last two that go at once exactly one leaves it empty.
+    carried: AtomicU64,
     /// Told whenever a stream comes in.
     company: Notify,
     /// Streams whose local reader is far behind.
@@ -123,8 +127,7 @@ impl Path {
             ended: CancellationToken::new(),
             totals,
             news,
-            streams: AtomicUsize::new(0),
-            listeners: AtomicUsize::new(0),
+            carried: AtomicU64::new(0),
             company: Notify::new(),
             clogged: AtomicUsize::new(0),
             awaited: AtomicBool::new(false),
@@ -156,12 +159,12 @@ impl Path {
 
     /// How many streams it carries.
     pub(super) fn streams(&self) -> usize {
-        self.streams.load(SeqCst)
+        usize::try_from(self.carried.load(SeqCst) % LISTENER).unwrap_or(usize::MAX)
     }
 
     /// Whether nothing would be lost if it ended now.
     pub(super) fn is_empty(&self) -> bool {
-        self.streams() == 0 && self.listeners.load(SeqCst) == 0
+        self.carried.load(SeqCst) == 0
     }
 
     /// Counts a stream in until the guard is dropped.
@@ -173,15 +176,22 @@ impl Path {
     /// Has a slow reader that is alone drained like one with neighbours until the guard is dropped:
     /// something else has to move on the session.
     pub(super) fn accompany(self: &Arc<Self>) -> Company {
-        self.streams.fetch_add(1, SeqCst);
+        self.carried.fetch_add(STREAM, SeqCst);
         self.company.notify_waiters();
         Company(Arc::clone(self))
     }
 
     /// Counts a listener over there until the guard is dropped: connections may come.
     pub(super) fn attend(self: &Arc<Self>) -> Attendance {
-        self.listeners.fetch_add(1, SeqCst);
+        self.carried.fetch_add(LISTENER, SeqCst);
         Attendance(Arc::clone(self))
+    }
+
+    /// Counts a stream or a listener out.
+    fn let_go(&self, one: u64) {
+        if self.carried.fetch_sub(one, SeqCst) == one {
+            self.tell(News::Empty);
+        }
     }
 
     /// Bytes came in from the far side.
@@ -356,10 +366,7 @@ impl Company {
 
 impl Drop for Company {
     fn drop(&mut self) {
-        // In one order with the listeners: of the last two that go at once, one sees it empty.
-        if self.0.streams.fetch_sub(1, SeqCst) == 1 && self.0.is_empty() {
-            self.0.tell(News::Empty);
-        }
+        self.0.let_go(STREAM);
     }
 }
 
@@ -368,8 +375,6 @@ pub(super) struct Attendance(Arc<Path>);
 
 impl Drop for Attendance {
     fn drop(&mut self) {
-        if self.0.listeners.fetch_sub(1, SeqCst) == 1 && self.0.is_empty() {
-            self.0.tell(News::Empty);
-        }
+        self.0.let_go(LISTENER);
     }
 }

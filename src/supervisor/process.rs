@@ -37,19 +37,28 @@ pub(crate) fn detach() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
 }
 
-/// Begins the log of one profile, a file a day: where its lines are handed in, and who writes them.
+/// Begins the log of one profile, a file a day: where its lines are handed in, and who writes them,
+/// those before a panic as well.
 pub(crate) fn begin_log(paths: &Paths) -> Result<(PlainLines, Writer), Problem> {
     let folder = paths.logs();
     crate::config::file::make_folder(&folder)?;
     let mut file = DayFile::new(&folder, LOG_PREFIX);
-    match file.check() {
-        // A tunnel needs no log; what is logged is lost until the folder can be written.
-        Err(error) if error.kind() != io::ErrorKind::ReadOnlyFilesystem => {
-            Err(wrong(&folder, &error))
-        }
-        // A disk that does not answer holds up the log alone, and no stream.
-        Ok(()) | Err(_) => logfile::open_plain(file).map_err(|error| wrong(&folder, &error)),
+    // A tunnel needs no log; what is logged is lost until the folder can be written. A disk that does
+    // not answer later holds up the log alone, and no stream.
+    if let Err(error) = file.check()
+        && error.kind() != io::ErrorKind::ReadOnlyFilesystem
+    {
+        return Err(wrong(&folder, &error));
     }
+    let (lines, writer) = logfile::open_plain(file).map_err(|error| no_thread(&error))?;
+    writer.outlive_panics();
+    Ok((lines, writer))
+}
+
+/// The system gives no thread to the log.
+fn no_thread(error: &io::Error) -> Problem {
+    Problem::new(Class::Internal, format!("cannot start the thread that writes the log: {error}"))
+        .fix("end some programs of this user, or let it have more: ulimit -u; then the same again")
 }
 
 /// What a supervisor takes up when it starts.

@@ -1,6 +1,9 @@
 //! The pump over in-memory streams: bounds, back-pressure, and what each kind of end looks like.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    time::Duration,
+};
 
 use tokio::{
     io::{DuplexStream, duplex},
@@ -193,6 +196,42 @@ async fn the_end_of_the_last_stream_is_told_or_looked_up_and_is_no_news_once_ano
     drop(guest);
     assert!(path.has_missed(), "there was no room for it");
     assert!(!path.has_missed());
+}
+
+#[test]
+fn of_the_last_stream_and_the_last_listener_that_go_at_once_exactly_one_tells() {
+    const ROUNDS: usize = 20_000;
+    let (paths, reports): (Vec<_>, Vec<_>) = (0..ROUNDS).map(|_| path()).unzip();
+    let begun = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    // Neither goes before the other is about to.
+    let together = |side: usize, round: usize| {
+        begun[side].store(round, SeqCst);
+        for look in 1.. {
+            if begun[1 - side].load(SeqCst) >= round {
+                return;
+            }
+            // The other one may need this very processor.
+            if look % 1_000 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+    };
+    let guests: Vec<_> = paths.iter().map(Path::enter).collect();
+    let listeners: Vec<_> = paths.iter().map(Path::attend).collect();
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for (round, guest) in guests.into_iter().enumerate() {
+                together(0, round);
+                drop(guest);
+            }
+        });
+        for (round, listener) in listeners.into_iter().enumerate() {
+            together(1, round);
+            drop(listener);
+        }
+    });
+    for mut reports in reports {
+        assert!(matches!(reports.try_recv(), Ok((_, News::Empty))), "nobody told");
+        assert!(reports.try_recv().is_err(), "both told");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,11 +10,12 @@ use tracing::{info, warn};
 
 use super::{
     Scope,
+    changes::{CONFIGURED, still_configured},
     connecting::Ask,
     lane::{hopeless, serves},
     lock::locked,
     remote::Remote,
-    server::{CONFIGURED, Supervisor, still_configured},
+    server::Supervisor,
 };
 use crate::{
     config::{self, Kind, Remotes},

@@ -1,7 +1,18 @@
 //! The set of remotes under looks, changes and trials, without anything to reach.
 
+use tokio::time::timeout;
+
 use super::*;
-use crate::{config::Listen, supervisor::port::is_at, tunnel::Wish};
+use crate::{
+    config::Listen,
+    control::Edition,
+    problem::Class,
+    supervisor::{
+        answers::REQUEST_LIMIT, changes::still_configured, connecting::Ask, incoming::Incoming,
+        port::is_at,
+    },
+    tunnel::Wish,
+};
 
 /// The definition of a remote that nobody answers at.
 fn unanswered(more: &str) -> config::Remote {

@@ -7,12 +7,13 @@ use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
 
 use super::{
+    changes::{CONFIGURED, still_configured},
     incoming::{Incoming, Local},
     lock::locked,
     port,
     process::Scope,
     remote::Remote,
-    server::{CONFIGURED, Supervisor, still_configured},
+    server::Supervisor,
 };
 use crate::{
     config::{self, Kind, Remotes},

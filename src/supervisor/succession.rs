@@ -10,13 +10,14 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
+    answers::REQUEST_LIMIT,
     door::Doors,
     handover::{self, Item, Part, Word},
     incoming::Incoming,
     lock::locked,
     place::Lock,
     remote::Remote,
-    server::{REQUEST_LIMIT, Supervisor},
+    server::Supervisor,
 };
 use crate::{config::Listen, control};
 

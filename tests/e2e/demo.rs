@@ -1,4 +1,5 @@
-//! `openclaw demo`: the whole story on a machine where nothing is set up.
+//! `openclaw demo`: the whole story on a machine where nothing is set up. The laboratory listens in on
+//! its gateway.
 
 use std::{fs, time::Duration};
 

@@ -1,4 +1,5 @@
-//! A gateway that is slow to let anybody in: still starting, or silent after its challenge.
+//! A gateway that is slow to let anybody in: still starting, silent after its challenge, or waiting for
+//! somebody's approval.
 
 use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -7,13 +8,15 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, WebSocket, accept};
 
-use crate::support::{Home, Peer, Run, Sshd, dialling, free_port, openclaw, present};
+use crate::support::{
+    Home, Peer, Run, Sshd, Terminal, dialling, free_port, openclaw, present, wait_until, way_in,
+};
 
 /// What the gateway does with a login.
 #[derive(Clone, Copy)]
@@ -22,6 +25,8 @@ enum Mood {
     Silent,
     /// Says that it is still starting, so many times.
     Starting(usize),
+    /// Says that somebody has to approve the device.
+    Approving,
 }
 
 /// A gateway in that mood, for as long as the test process lives; its port, and the logins so far.
@@ -61,6 +66,9 @@ fn serve(mut socket: WebSocket<TcpStream>, mood: Mood, logins: &AtomicUsize) {
                     "message": "gateway starting; retry shortly",
                     "details": {"reason": "startup-sidecars"}}})
             }
+            Mood::Approving => json!({"ok": false, "error": {"code": "NOT_PAIRED",
+                "message": "pairing required",
+                "details": {"code": "PAIRING_REQUIRED", "requestId": "r-1"}}}),
             Mood::Starting(_) if is_login => json!({"ok": true, "payload": hello()}),
             Mood::Starting(_) => json!({"ok": false, "error": {"code": "INVALID_REQUEST",
                 "message": "unknown method"}}),
@@ -107,6 +115,36 @@ fn connect_waits_for_a_gateway_that_is_starting() {
     assert_eq!(logins.load(Ordering::SeqCst), 3);
 }
 
+/// No secret would help, so none is asked for.
+#[test]
+fn connect_without_a_secret_says_what_to_approve_and_asks_for_no_token() {
+    if !present(&[Peer::OpenSsh, Peer::Script]) {
+        return;
+    }
+    let (home, sshd) = (Home::new(), Sshd::start(&[]));
+    let (port, _) = gateway(Mood::Approving);
+    let approve = "openclaw devices approve r-1";
+    let run = || {
+        openclaw(&home)
+            .args(["remote", "connect", "--name", "vps", "--remote-port", &port.to_string()])
+            .args(way_in(sshd.port(), &sshd.key(), &sshd.known_hosts()))
+    };
+    let refused = run().args(["--batch", "--json"]).arg(sshd.target()).run().exits(8).json();
+    assert_eq!(refused["error"]["code"], "PAIRING_REQUIRED", "{refused:#}");
+    assert!(
+        refused["error"]["fix"].as_str().is_some_and(|fix| fix.ends_with(approve)),
+        "{refused:#}"
+    );
+    let (code, screen) = Terminal::start(run().arg(sshd.target())).end();
+    assert!(code == 8 && screen.contains(approve) && !screen.contains("[Y/n]"), "{code}: {screen}");
+    let check = openclaw(&home)
+        .args(["remote", "check", "--batch", "--json", "--remote-port", &port.to_string()])
+        .args(way_in(sshd.port(), &sshd.key(), &sshd.known_hosts()))
+        .arg(sshd.target());
+    let report = check.run().exits(8);
+    assert!(report.stdout.contains(approve), "{report}");
+}
+
 #[test]
 fn connect_keeps_its_timeout_whatever_the_gateway_does() {
     if !present(&[Peer::OpenSsh]) {
@@ -114,11 +152,16 @@ fn connect_keeps_its_timeout_whatever_the_gateway_does() {
     }
     let sshd = Sshd::start(&[]);
     for (mood, code) in [(Mood::Silent, [1, 3, 7]), (Mood::Starting(usize::MAX), [7, 7, 7])] {
-        let home = Home::new();
-        let (port, _) = gateway(mood);
-        let start = Instant::now();
+        let (patient, home) = (Home::new(), Home::new());
+        let (port, logins) = gateway(mood);
+        let mut waiting = connect(&patient, &sshd, port, "20").start();
+        wait_until("a login", Duration::from_secs(20), || {
+            (logins.load(Ordering::SeqCst) > 0).then_some(())
+        });
         let ran = connect(&home, &sshd, port, "2").run();
-        assert!(start.elapsed() < Duration::from_secs(6), "{:?}\n{ran}", start.elapsed());
+        // The same with a longer timeout began before, and would end first if it were not for that.
+        assert!(waiting.is_running(), "{ran}");
+        waiting.interrupt();
         assert!(code.contains(&ran.code), "{ran}");
         assert!(ran.json()["error"]["fix"].is_string(), "{ran}");
         assert!(home.remotes()["remotes"]["vps"].is_null(), "{ran}");

@@ -1,4 +1,7 @@
 //! A gateway that Tailscale publishes, with a program in its place that answers as the real one.
+//!
+//! The door for Tailscale has a port that the gateway chooses, and no tap gets in front of it: whoever
+//! knocks here is a `Wire`, which holds what it reads against the published schema.
 
 use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command, time::Duration};
 

@@ -117,6 +117,7 @@ fn our_gateway_with_tls_is_reached_by_its_certificate_and_by_nothing_else() {
     let plain = far.connect(&["--tls-fingerprint", "none"]).run().exits(5).json();
     assert_eq!(plain["error"]["code"], "TLS_UNTRUSTED", "{plain:#}");
     far.connect(&["--tls-fingerprint", "sha256:abc"]).run().exits(2);
+    assert!(gateway.held().is_none_or(|held| held >= 10), "{:?} frames", gateway.held());
 }
 
 #[test]

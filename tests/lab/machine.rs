@@ -14,17 +14,23 @@ use std::{
 
 use nix::{sys::signal::Signal, unistd::Pid};
 
-use crate::support::{Program, built, descendants, guarded, run_to_end, signal, wait_until};
+use crate::{
+    net::Net,
+    support::{Program, built, descendants, guarded, run_to_end, signal, wait_until},
+    wiretap::Wiretap,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long the root may take to be made: a mirror far away, a busy machine.
 const MAKING_LIMIT: Duration = Duration::from_secs(900);
 
-/// A booted machine; ends with its value.
+/// A booted machine; ends with its value. All that gateways say in it is held against the published
+/// schema.
 pub(crate) struct Machine {
     program: Program,
     init: Pid,
     group: String,
+    wiretap: Option<Wiretap>,
 }
 
 /// What a command inside printed.
@@ -46,7 +52,8 @@ impl Machine {
         let init = wait_until("systemd starts", LIMIT, || {
             descendants(program.pid()).into_iter().find(is_init)
         });
-        let machine = Self { program, init, group };
+        let wiretap = Wiretap::on(&Net::of(init));
+        let machine = Self { program, init, group, wiretap };
         // Degraded is fine: what Debian starts beside us is not the point.
         wait_until("the machine is up", LIMIT, || {
             let state = machine.root("systemctl is-system-running");
@@ -55,6 +62,11 @@ impl Machine {
         let setup = fs::read_to_string(script("setup.sh")).expect("the script");
         machine.root(&setup).succeeds();
         machine
+    }
+
+    /// How many frames of gateways were held against the schema; `None` where nobody listens in.
+    pub(crate) fn held(&self) -> Option<usize> {
+        self.wiretap.as_ref().map(Wiretap::held)
     }
 
     /// Runs a script as root.

@@ -27,3 +27,4 @@ mod sleep;
 mod systemd;
 mod systemd_gateway;
 mod tier;
+mod wiretap;

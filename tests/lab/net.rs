@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    unistd::Pid,
+};
 
 use crate::support::run_to_end;
 
@@ -26,6 +29,11 @@ impl Net {
         let net = Self(made.join().expect("the thread that makes a network"));
         net.ip("link set lo up");
         net
+    }
+
+    /// That of a process.
+    pub(crate) fn of(pid: Pid) -> Self {
+        Self(File::open(format!("/proc/{pid}/ns/net")).expect("the network of a process"))
     }
 
     /// Another handle of the same network.

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
@@ -17,14 +18,14 @@ use super::{
     peers,
     program::{Program, guarded, run_to_end},
     schema::Schema,
-    tap::Tap,
+    tap::{Behind, Tap},
 };
 
 /// How long our gateway may take to listen.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Our gateway in the foreground of a home. In a story, all that it says is held against the
-/// published schema on its way to whoever asked; nobody can listen in where it speaks TLS.
+/// Our gateway in the foreground of a home. In a test, all that it says is held against the published
+/// schema on its way to whoever asked.
 pub(crate) struct OurGateway {
     program: Program,
     /// Ends after the program.
@@ -44,30 +45,47 @@ impl OurGateway {
 
     /// The same on a port of the caller's choice.
     pub(crate) fn start_at(home: &Home, port: u16) -> Self {
-        // The laboratory counts what becomes of each connection, and measurements measure.
-        if !cfg!(test) || env!("CARGO_CRATE_NAME") == "lab" || Schema::published().is_none() {
-            return Self::start_by(home, port, guarded(built()));
+        Self::overheard(port, None, |port| Self::start_by(home, port, guarded(built())))
+    }
+
+    /// Puts a tap at `port`, in front of what `start` starts at the port that it is given.
+    fn overheard(port: u16, tls: Option<PathBuf>, start: impl FnOnce(u16) -> Self) -> Self {
+        // Measurements measure.
+        if !cfg!(test) || Schema::published().is_none() {
+            return start(port);
         }
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("the gateway's port");
-        let mut gateway = Self::start_by(home, free_port(), guarded(built()));
         let listeners = std::iter::once(listener).chain(TcpListener::bind(("::1", port)));
-        gateway.tap = Tap::before(listeners.collect(), gateway.port, gateway.program.pid());
+        let listeners = listeners.collect();
+        let mut gateway = start(free_port());
+        let behind = Behind { port: gateway.port, gateway: gateway.program.pid(), tls };
+        gateway.tap = Tap::before(listeners, behind);
         gateway.port = port;
         gateway
     }
 
-    /// Starts it with nobody between it and its callers.
+    /// Starts it with nobody between it and its callers: for stories about the very sockets that the
+    /// gateway accepts. There a [`Wire`](super::wire::Wire) holds what it reads against the schema.
     pub(crate) fn start_bare(home: &Home) -> Self {
         Self::start_by(home, free_port(), guarded(built()))
     }
 
     /// The same by a command that ends in the built program, such as one that ties it to a core.
-    pub(crate) fn start_by(home: &Home, port: u16, mut command: Command) -> Self {
+    pub(crate) fn start_by(home: &Home, port: u16, command: Command) -> Self {
+        Self::begin(home, port, command, |program, port| wait_until_ready(program, port, LIMIT))
+    }
+
+    fn begin(
+        home: &Home,
+        port: u16,
+        mut command: Command,
+        wait: impl FnOnce(&mut Program, u16),
+    ) -> Self {
         home.furnish(&mut command);
         command.args(["gateway", "run", "--port", &port.to_string()]);
         let start = Instant::now();
         let mut program = Program::start("our gateway", command);
-        wait_until_ready(&mut program, port, Duration::from_secs(20));
+        wait(&mut program, port);
         let ready_after = start.elapsed();
         let token_file = home.state().join("rs/gateway-token");
         Self { program, tap: None, port, token_file, ready_after }
@@ -76,14 +94,12 @@ impl OurGateway {
     /// Starts it in `home`, whose `openclaw.json` has it speak TLS, and waits until it listens.
     pub(crate) fn start_with_tls(home: &Home) -> Self {
         home.write("home/.openclaw/openclaw.json", "{gateway: {tls: {enabled: true}}}");
-        let (port, start) = (free_port(), Instant::now());
-        let mut command = guarded(built());
-        home.furnish(&mut command);
-        command.args(["gateway", "run", "--port", &port.to_string()]);
-        let program = Program::start("our gateway", command);
-        wait_until("the gateway listens", LIMIT, || listens(port).then_some(()));
-        let token_file = home.state().join("rs/gateway-token");
-        Self { program, tap: None, port, token_file, ready_after: start.elapsed() }
+        let files = home.state().join("rs/tls");
+        Self::overheard(free_port(), Some(files), |port| {
+            Self::begin(home, port, guarded(built()), |_, port| {
+                wait_until("the gateway listens", LIMIT, || listens(port).then_some(()));
+            })
+        })
     }
 
     /// The port it listens on.
@@ -211,7 +227,7 @@ pub(crate) struct ReferenceCli {
     home: PathBuf,
     /// The home, where it is this one's own.
     _kept: Option<TempDir>,
-    environment: Vec<(&'static str, &'static str)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl ReferenceCli {
@@ -234,6 +250,16 @@ impl ReferenceCli {
         Self { home: home.path().to_owned(), _kept: Some(home), environment: Vec::new() }
     }
 
+    /// Knows of the gateway at a local port, and of its token, from its environment alone.
+    pub(crate) fn by_environment(port: u16, token: &str) -> Self {
+        let home = tempfile::Builder::new().prefix("reference-cli-").tempdir();
+        let home = home.expect("making the home of the reference CLI");
+        let url = format!("ws://127.0.0.1:{port}");
+        let environment =
+            vec![("OPENCLAW_GATEWAY_URL", url), ("OPENCLAW_GATEWAY_TOKEN", token.to_owned())];
+        Self { home: home.path().to_owned(), _kept: Some(home), environment }
+    }
+
     /// Shares a home, and the configuration in it, with our program.
     pub(crate) fn of(home: &Home) -> Self {
         Self { home: home.path("home"), _kept: None, environment: Vec::new() }
@@ -246,7 +272,7 @@ impl ReferenceCli {
 
     /// The same of the oldest release.
     pub(crate) fn oldest(mut self) -> Self {
-        self.environment.push(OLDEST);
+        self.environment.push((OLDEST.0, OLDEST.1.to_owned()));
         self
     }
 
@@ -262,11 +288,16 @@ impl ReferenceCli {
         Ran::of(format!("the reference CLI: {arguments:?}"), self.output(arguments))
     }
 
+    /// What a command prints with `--json`; fails unless it succeeds.
+    pub(crate) fn theirs(&self, words: &[&str]) -> Value {
+        self.attempt(&[words, &["--json"]].concat()).exits(0).json()
+    }
+
     fn output(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(peers::starter("openclaw"));
         command.args(arguments);
         furnish_reference(&mut command, &self.home);
-        command.envs(self.environment.iter().copied());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         run_to_end(command, Duration::from_secs(120))
     }
 }
@@ -274,18 +305,33 @@ impl ReferenceCli {
 /// Runs a script below `tests/` by the reference programs' own Node, towards the gateway at a local
 /// port that lets `token` in.
 pub(crate) fn run_script(name: &str, port: u16, token: &str) -> Output {
-    run_to_end(script(name, port, token), Duration::from_secs(120))
+    run_to_end(script(Command::new(node()), name, port, token), Duration::from_secs(120))
 }
 
 /// The same with the oldest client library.
 pub(crate) fn run_script_of_the_oldest(name: &str, port: u16, token: &str) -> Output {
-    let mut command = script(name, port, token);
+    let mut command = script(Command::new(node()), name, port, token);
     command.env("CLIENT", "oldest-client");
     run_to_end(command, Duration::from_secs(120))
 }
 
-fn script(name: &str, port: u16, token: &str) -> Command {
-    let mut command = Command::new(peers::folder().join("node/node_modules/.bin/node"));
+/// Starts a script in the same way, with one more variable in its environment.
+pub(crate) fn start_script(
+    name: &str,
+    port: u16,
+    token: &str,
+    variable: (&str, String),
+) -> Program {
+    let mut command = script(guarded(node()), name, port, token);
+    command.env(variable.0, variable.1);
+    Program::start(name, command)
+}
+
+fn node() -> PathBuf {
+    peers::folder().join("node/node_modules/.bin/node")
+}
+
+fn script(mut command: Command, name: &str, port: u16, token: &str) -> Command {
     command.env_clear().arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(name));
     command.env("PEERS", peers::folder()).env("TOKEN", token);
     command.env("URL", format!("ws://127.0.0.1:{port}"));
@@ -349,7 +395,7 @@ impl ReferenceNode {
 pub(crate) fn reference_version() -> String {
     let package = peers::folder().join("openclaw/node_modules/openclaw/package.json");
     let text = fs::read_to_string(package).expect("the reference package");
-    let package: serde_json::Value = serde_json::from_str(&text).expect("its package.json");
+    let package: Value = serde_json::from_str(&text).expect("its package.json");
     package.get("version").and_then(|it| it.as_str()).unwrap_or_default().to_owned()
 }
 

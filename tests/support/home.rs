@@ -226,6 +226,15 @@ impl Started {
         Ran::of(self.name, output)
     }
 
+    /// Ends it as a person would (Ctrl-C), and waits until it has ended.
+    pub(crate) fn interrupt(self) -> Ran {
+        signal(
+            Pid::from_raw(i32::try_from(self.child.id()).expect("a process id")),
+            Signal::SIGINT,
+        );
+        self.end()
+    }
+
     /// Whether it has not ended yet.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("asking for a child").is_none()

@@ -6,6 +6,8 @@
 #![allow(clippy::print_stderr, reason = "people read what was skipped, and why")]
 
 mod agent;
+mod cover;
+mod ear;
 mod echo;
 mod forward;
 mod freezer;
@@ -25,12 +27,13 @@ mod terminal;
 mod wire;
 
 pub(crate) use agent::Agent;
+pub(crate) use ear::{Ear, Judge, Talk};
 pub(crate) use echo::{echo, echo_at, echo_socket, echoes, echoes_at};
 pub(crate) use forward::{KEEPALIVE, ssh_forward, ssh_forward_by};
 pub(crate) use freezer::Freezer;
 pub(crate) use gateways::{
     OurGateway, ReferenceCli, ReferenceGateway, ReferenceNode, reference_version, run_script,
-    run_script_of_the_oldest,
+    run_script_of_the_oldest, start_script,
 };
 pub(crate) use home::{Home, Ran, Run, Started, built, openclaw};
 pub(crate) use meter::Meter;
@@ -42,9 +45,9 @@ pub(crate) use processes::{
     with_variable,
 };
 pub(crate) use program::{Program, end_of, guarded, run_to_end};
-pub(crate) use scene::{Scene, dialling, way_in};
+pub(crate) use scene::{Scene, dialling, request_of, way_in};
 pub(crate) use schema::Schema;
 pub(crate) use sshd::{Sshd, user};
-pub(crate) use tap::Tap;
+pub(crate) use tap::{Behind, Tap};
 pub(crate) use terminal::Terminal;
 pub(crate) use wire::{Asked, Device, Wire, connect};

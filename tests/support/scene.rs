@@ -2,6 +2,8 @@
 
 use std::{ffi::OsString, path::Path, time::Duration};
 
+use serde_json::Value;
+
 use super::{
     gateways::OurGateway,
     home::{Home, Ran, Run, openclaw},
@@ -78,10 +80,27 @@ impl Scene {
         self.dialling().args(["--json", "--name", "vps"]).arg(self.sshd.target()).run().exits(0)
     }
 
+    /// Runs a command of the gateway's owner, on its own machine, with `--json`; fails unless it
+    /// succeeds.
+    pub(crate) fn ours(&self, words: &[&str]) -> Ran {
+        let port = self.gateway.port().to_string();
+        let words = [words, &["--port", &port, "--json"]].concat();
+        openclaw(&self.far).args(words).run().exits(0)
+    }
+
     /// Runs a command on the laptop and fails unless it succeeds.
     pub(crate) fn laptop(&self, arguments: &[&str]) -> Ran {
         openclaw(&self.laptop).args(arguments).limit(Duration::from_secs(40)).run().exits(0)
     }
+}
+
+/// The request of the device or node that calls itself `name`, in a list of those that wait.
+pub(crate) fn request_of<'a>(list: &'a Value, name: &str) -> &'a str {
+    let requests = list.as_array().expect("a list of requests");
+    let word = |request: &'a Value, key| request.get(key).and_then(Value::as_str);
+    let of_name = requests.iter().find(|request| word(request, "displayName") == Some(name));
+    let id = of_name.and_then(|request| word(request, "requestId"));
+    id.unwrap_or_else(|| panic!("{name} does not ask: {list}"))
 }
 
 /// `remote connect --batch` through `sshd` to the gateway at `port`, without target and local port.

@@ -2,34 +2,36 @@
 //! published schema.
 //!
 //! Callers reach the tap's port as they would the gateway's; it is gone as soon as the gateway is.
+//! Where the gateway speaks TLS, both ends of the tap do, with the gateway's own certificate and key.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    io::{self, Read, Write},
     net::TcpListener,
     os::fd::AsFd,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    path::PathBuf,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
-use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    sync::oneshot,
+    sync::watch,
     task::JoinSet,
+    time::timeout,
 };
-use tokio_tungstenite::tungstenite::{
-    Message, WebSocket,
-    protocol::{Role, WebSocketConfig},
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::{
+    cover::Cover,
+    ear::{Ear, Judge, Talk},
 };
 
-use super::schema::Schema;
+/// How long the last words of a gateway may take to reach who does not read them.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The tap; when it is dropped, nothing that it has seen may have been wrong.
 pub(crate) struct Tap {
@@ -37,34 +39,46 @@ pub(crate) struct Tap {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What was seen, and what was wrong of it.
-struct Judge {
-    schema: &'static Schema,
-    held: AtomicUsize,
-    flaws: Mutex<Vec<String>>,
+/// Where a tap leads to.
+pub(crate) struct Behind {
+    /// The gateway's own port.
+    pub(crate) port: u16,
+    /// Its process id; the tap ends with it.
+    pub(crate) gateway: Pid,
+    /// The folder with its certificate and key, where it speaks TLS.
+    pub(crate) tls: Option<PathBuf>,
+}
+
+/// What every connection needs.
+struct Way {
+    port: u16,
+    cover: Option<Cover>,
+    judge: Arc<Judge>,
+    /// Whether the gateway has ended.
+    gone: watch::Receiver<bool>,
 }
 
 impl Tap {
-    /// Takes what comes to `listeners` to the port of the gateway with this process id, and ends
-    /// with it. `None` where the schema is not installed: nobody listens then.
-    pub(crate) fn before(listeners: Vec<TcpListener>, port: u16, gateway: Pid) -> Option<Self> {
-        let schema = Schema::published()?;
+    /// Takes what comes to `listeners` to the gateway, and ends with it. `None` where the schema is
+    /// not installed: nobody listens then.
+    pub(crate) fn before(listeners: Vec<TcpListener>, behind: Behind) -> Option<Self> {
+        let judge = Judge::published()?;
+        let Behind { port, gateway, tls } = behind;
         let pid = rustix::process::Pid::from_raw(gateway.as_raw()).expect("a process id");
         let life = pidfd_open(pid, PidfdFlags::empty()).expect("holding on to the gateway");
-        let flaws = Mutex::default();
-        let judge = Arc::new(Judge { schema, held: AtomicUsize::new(0), flaws });
-        let (ended, end) = oneshot::channel();
+        let (ended, gone) = watch::channel(false);
         thread::spawn(move || {
-            // Only looked at: whoever started the gateway buries it.
+            // Only looked at: whoever started the gateway buries it, and may have been quicker.
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-            let gone = waitid(WaitId::PidFd(life.as_fd()), options).is_ok();
-            ended.send(gone).unwrap_or_default();
+            match waitid(WaitId::PidFd(life.as_fd()), options) {
+                Ok(_) | Err(_) => ended.send_replace(true),
+            };
         });
         let thread = thread::spawn({
-            let judge = Arc::clone(&judge);
+            let way = Way { port, cover: tls.map(Cover::of), judge: Arc::clone(&judge), gone };
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.expect("a runtime").block_on(serve(listeners, port, end, judge));
+                runtime.expect("a runtime").block_on(serve(listeners, &Arc::new(way)));
             }
         });
         Some(Self { judge, thread: Some(thread) })
@@ -72,12 +86,12 @@ impl Tap {
 
     /// How many frames were held against the schema so far.
     pub(crate) fn held(&self) -> usize {
-        self.judge.held.load(Ordering::Relaxed)
+        self.judge.held()
     }
 
     /// Takes out what was wrong so far.
     pub(crate) fn flaws(&self) -> Vec<String> {
-        std::mem::take(&mut self.judge.flaws.lock().unwrap_or_else(PoisonError::into_inner))
+        self.judge.flaws()
     }
 }
 
@@ -85,66 +99,78 @@ impl Drop for Tap {
     fn drop(&mut self) {
         // The gateway has ended before, and with it the thread.
         let ended = self.thread.take().is_none_or(|thread| thread.join().is_ok());
-        if thread::panicking() {
-            return;
-        }
-        assert!(ended, "the tap failed");
-        let flaws = self.flaws();
-        assert!(
-            flaws.is_empty(),
-            "what the gateway said is not as published:\n{}",
-            flaws.join("\n")
-        );
+        assert!(ended || thread::panicking(), "the tap failed");
+        self.judge.sentence();
     }
 }
 
-async fn serve(
-    listeners: Vec<TcpListener>,
-    port: u16,
-    end: oneshot::Receiver<bool>,
-    judge: Arc<Judge>,
-) {
+async fn serve(listeners: Vec<TcpListener>, way: &Arc<Way>) {
     let mut doors = JoinSet::new();
     for listener in listeners {
         listener.set_nonblocking(true).expect("a listener");
         let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-        doors.spawn(accept(listener, port, Arc::clone(&judge)));
+        doors.spawn(accept(listener, Arc::clone(way)));
     }
-    drop(end.await);
-    doors.shutdown().await;
+    doors.join_all().await;
 }
 
-/// Lets callers in; dropped, it ends with their connections.
-async fn accept(listener: tokio::net::TcpListener, port: u16, judge: Arc<Judge>) {
-    let mut pumps = JoinSet::new();
+/// Lets callers in until the gateway is gone, and ends with their connections.
+async fn accept(listener: tokio::net::TcpListener, way: Arc<Way>) {
+    let (mut pumps, mut gone) = (JoinSet::new(), way.gone.clone());
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((near, _)) = accepted {
-                    pumps.spawn(pump(near, port, Arc::clone(&judge)));
+                    pumps.spawn(pump(near, Arc::clone(&way)));
                 }
             }
             Some(_) = pumps.join_next(), if !pumps.is_empty() => {}
+            _ = gone.wait_for(|gone| *gone) => break,
         }
     }
+    drop(listener);
+    drop(timeout(GRACE, pumps.join_all()).await);
 }
 
 /// Leads one connection to the gateway, and listens in.
-async fn pump(near: TcpStream, port: u16, judge: Arc<Judge>) {
-    let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+async fn pump(near: TcpStream, way: Arc<Way>) {
+    let Ok(far) = TcpStream::connect(("127.0.0.1", way.port)).await else { return };
     if near.set_nodelay(true).and_then(|()| far.set_nodelay(true)).is_err() {
         return;
     }
-    let talk = Mutex::new(Talk { asked: HashMap::new(), judge });
-    let (near_reads, near_writes) = near.into_split();
-    let (far_reads, far_writes) = far.into_split();
+    match &way.cover {
+        Some(cover) if Cover::is_wanted(&near, &far).await => match cover.over(near, far).await {
+            Ok(Some((near, far))) => overhear(near, far, &way).await,
+            Ok(None) => {}
+            Err(flaw) => way.judge.add([flaw]),
+        },
+        _ => overhear(near, far, &way).await,
+    }
+}
+
+/// Copies both ways, and hears what is said, to its last word.
+async fn overhear(near: impl AsyncRead + AsyncWrite, far: impl AsyncRead + AsyncWrite, way: &Way) {
+    let talk = Mutex::new(Talk::new(Arc::clone(&way.judge)));
+    let (near_reads, near_writes) = tokio::io::split(near);
+    let (far_reads, far_writes) = tokio::io::split(far);
     let asks = copy(near_reads, far_writes, Ear::new(Role::Server), |text| {
         talk.lock().unwrap_or_else(PoisonError::into_inner).on_request(text);
     });
     let says = copy(far_reads, near_writes, Ear::new(Role::Client), |text| {
         talk.lock().unwrap_or_else(PoisonError::into_inner).on_answer(text);
     });
-    tokio::join!(asks, says);
+    let (mut asks, mut says) = (pin!(asks), pin!(says));
+    tokio::select! {
+        () = &mut asks => says.await,
+        () = &mut says => {
+            // A caller that keeps its end open speaks to nobody once the gateway is gone.
+            let mut gone = way.gone.clone();
+            tokio::select! {
+                () = asks => {}
+                _ = gone.wait_for(|gone| *gone) => {}
+            }
+        }
+    }
 }
 
 /// Copies to the end; what was said is heard before it is passed on.
@@ -159,112 +185,8 @@ async fn copy(
         let bytes = buffer.get(..count).unwrap_or_default();
         ear.hear(bytes, &mut heard);
         if to.write_all(bytes).await.is_err() {
-            return;
+            break;
         }
     }
     drop(to.shutdown().await);
-}
-
-/// One connection's questions, to know what an answer answers.
-struct Talk {
-    asked: HashMap<String, String>,
-    judge: Arc<Judge>,
-}
-
-impl Talk {
-    fn on_request(&mut self, text: &str) {
-        let Ok(frame) = serde_json::from_str::<Value>(text) else { return };
-        let word = |key| frame.get(key).and_then(Value::as_str).map(str::to_owned);
-        if let (Some(id), Some(method)) = (word("id"), word("method")) {
-            self.asked.insert(id, method);
-        }
-    }
-
-    fn on_answer(&mut self, text: &str) {
-        let judge = &self.judge;
-        judge.held.fetch_add(1, Ordering::Relaxed);
-        let flaws = match serde_json::from_str::<Value>(text) {
-            Ok(frame) => {
-                let id = frame.get("id").and_then(Value::as_str);
-                let method = id.and_then(|id| self.asked.remove(id));
-                judge.schema.flaws(&frame, method.as_deref())
-            }
-            Err(error) => vec![format!("not JSON ({error}): {text}")],
-        };
-        judge.flaws.lock().unwrap_or_else(PoisonError::into_inner).extend(flaws);
-    }
-}
-
-/// Understands one direction of a connection: a head of HTTP, and WebSocket messages behind it.
-enum Ear {
-    /// The head is not complete.
-    Head(Role, Vec<u8>),
-    /// Messages.
-    Messages(Box<WebSocket<Feed>>),
-    /// Plain HTTP, or TLS.
-    Deaf,
-}
-
-impl Ear {
-    fn new(role: Role) -> Self {
-        Self::Head(role, Vec::new())
-    }
-
-    fn hear(&mut self, bytes: &[u8], heard: &mut impl FnMut(&str)) {
-        match self {
-            Self::Head(role, head) => {
-                head.extend(bytes);
-                let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") else {
-                    return;
-                };
-                let rest = head.split_off(end + 4);
-                let head = String::from_utf8_lossy(head).to_ascii_lowercase();
-                let is_websocket = match role {
-                    Role::Server => head.contains("\r\nupgrade: websocket\r\n"),
-                    Role::Client => head.starts_with("http/1.1 101 "),
-                };
-                if !is_websocket {
-                    *self = Self::Deaf;
-                    return;
-                }
-                let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-                let feed = Feed::default();
-                let socket = WebSocket::from_raw_socket(feed, *role, Some(config));
-                *self = Self::Messages(Box::new(socket));
-                self.hear(&rest, heard);
-            }
-            Self::Messages(socket) => {
-                socket.get_mut().0.extend(bytes);
-                while let Ok(message) = socket.read() {
-                    if let Message::Text(text) = message {
-                        heard(&text);
-                    }
-                }
-            }
-            Self::Deaf => {}
-        }
-    }
-}
-
-/// Bytes as they come; what is written to it goes nowhere.
-#[derive(Default)]
-struct Feed(VecDeque<u8>);
-
-impl Read for Feed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.0.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.0.read(buffer)
-    }
-}
-
-impl Write for Feed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

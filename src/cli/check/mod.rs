@@ -15,5 +15,6 @@ mod settings;
 mod steps;
 mod text;
 mod visit;
+mod words;
 
 pub(super) use run::{Arguments, run};

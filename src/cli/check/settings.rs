@@ -4,14 +4,58 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    report::{Kind, NotHonoured, Origin, Setting},
-    steps::keywords,
-};
+use super::report::{Kind, NotHonoured, Origin, Setting};
 use crate::ssh::config;
 
 /// Options that name a program to run: its arguments may hold secrets, and reports are pasted.
 const COMMANDS: &[&str] = &["ProxyCommand"];
+
+/// The keywords behind a step.
+pub(super) fn keywords(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Name => &["HostName", "CanonicalizeHostname", "CanonicalDomains", "AddressFamily"],
+        Kind::Connect => &[
+            "Port",
+            "ProxyJump",
+            "ProxyCommand",
+            "BindAddress",
+            "BindInterface",
+            "ConnectTimeout",
+            "ConnectionAttempts",
+            "TCPKeepAlive",
+        ],
+        Kind::Server => {
+            &["KexAlgorithms", "Ciphers", "MACs", "HostKeyAlgorithms", "Compression", "RekeyLimit"]
+        }
+        Kind::HostKey => &[
+            "StrictHostKeyChecking",
+            "UserKnownHostsFile",
+            "GlobalKnownHostsFile",
+            "HostKeyAlias",
+            "HashKnownHosts",
+            "UpdateHostKeys",
+            "CheckHostIP",
+            "CASignatureAlgorithms",
+            "RequiredRSASize",
+        ],
+        Kind::Login => &[
+            "User",
+            "IdentityFile",
+            "IdentitiesOnly",
+            "IdentityAgent",
+            "AddKeysToAgent",
+            "CertificateFile",
+            "PubkeyAuthentication",
+            "PubkeyAcceptedAlgorithms",
+            "PasswordAuthentication",
+            "KbdInteractiveAuthentication",
+            "PreferredAuthentications",
+            "NumberOfPasswordPrompts",
+            "BatchMode",
+        ],
+        Kind::Resolve | Kind::Forward | Kind::Gateway | Kind::Secret | Kind::Forwards => &[],
+    }
+}
 
 /// What somebody said about the steps, defaults apart.
 pub(super) fn said(settings: &config::Settings) -> Vec<Setting> {

@@ -8,12 +8,10 @@ use super::{
     login,
     report::{Kind, Line, Setting, Step, Verdict},
     seen::{News, Seen, Way},
+    settings::keywords,
+    words::{algorithms, brief, lines_of, standing_name, weak},
 };
-use crate::{
-    cli::output::milliseconds,
-    ssh::{Negotiated, Standing, is_weak},
-    tunnel::{Cause, Failure},
-};
+use crate::{ssh::Standing, tunnel::Failure};
 
 /// A hop as it is to be made.
 #[derive(Debug, Clone, Default)]
@@ -37,53 +35,6 @@ pub(super) struct HopPlan {
 pub(super) struct End<'a> {
     pub(super) at: Duration,
     pub(super) failure: Option<&'a Failure>,
-}
-
-/// The keywords behind a step.
-pub(super) fn keywords(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        Kind::Name => &["HostName", "CanonicalizeHostname", "CanonicalDomains", "AddressFamily"],
-        Kind::Connect => &[
-            "Port",
-            "ProxyJump",
-            "ProxyCommand",
-            "BindAddress",
-            "BindInterface",
-            "ConnectTimeout",
-            "ConnectionAttempts",
-            "TCPKeepAlive",
-        ],
-        Kind::Server => {
-            &["KexAlgorithms", "Ciphers", "MACs", "HostKeyAlgorithms", "Compression", "RekeyLimit"]
-        }
-        Kind::HostKey => &[
-            "StrictHostKeyChecking",
-            "UserKnownHostsFile",
-            "GlobalKnownHostsFile",
-            "HostKeyAlias",
-            "HashKnownHosts",
-            "UpdateHostKeys",
-            "CheckHostIP",
-            "CASignatureAlgorithms",
-            "RequiredRSASize",
-        ],
-        Kind::Login => &[
-            "User",
-            "IdentityFile",
-            "IdentitiesOnly",
-            "IdentityAgent",
-            "AddKeysToAgent",
-            "CertificateFile",
-            "PubkeyAuthentication",
-            "PubkeyAcceptedAlgorithms",
-            "PasswordAuthentication",
-            "KbdInteractiveAuthentication",
-            "PreferredAuthentications",
-            "NumberOfPasswordPrompts",
-            "BatchMode",
-        ],
-        Kind::Resolve | Kind::Forward | Kind::Gateway | Kind::Secret | Kind::Forwards => &[],
-    }
 }
 
 /// The steps of every hop.
@@ -287,85 +238,15 @@ impl Walk<'_> {
     }
 }
 
-/// The algorithms in one line.
-fn algorithms(agreed: &Negotiated) -> String {
-    let mac = agreed.mac.as_ref().map(|mac| format!(", mac {mac}")).unwrap_or_default();
-    let strict = if agreed.strict { "strict" } else { "not strict" };
-    let compressed = if agreed.compressed { ", compressed" } else { "" };
-    format!("kex {} ({strict}), cipher {}{mac}{compressed}", agreed.kex, agreed.cipher)
-}
-
-/// The names among them that are only used where the configuration asks for them.
-fn weak(agreed: &Negotiated) -> Vec<String> {
-    let names =
-        [Some(&agreed.kex), Some(&agreed.host_key), Some(&agreed.cipher), agreed.mac.as_ref()];
-    names.into_iter().flatten().filter(|name| is_weak(name)).cloned().collect()
-}
-
-fn lines_of(standing: &Standing) -> Vec<&crate::ssh::Line> {
-    match standing {
-        Standing::OnFile(line) | Standing::Revoked(line) => vec![line],
-        Standing::Certified { authority, .. } => vec![authority],
-        Standing::Changed(lines) => lines.iter().collect(),
-        Standing::Pinned | Standing::TakenAsNew | Standing::TakenByPerson | Standing::Unknown => {
-            Vec::new()
-        }
-    }
-}
-
-/// The standing as scripts read it.
-fn standing_name(standing: &Standing) -> &'static str {
-    match standing {
-        Standing::OnFile(_) => "on_file",
-        Standing::Certified { .. } => "certified",
-        Standing::Pinned => "pinned",
-        Standing::TakenAsNew => "taken_as_new",
-        Standing::TakenByPerson => "taken_by_person",
-        Standing::Unknown => "unknown",
-        Standing::Changed(_) => "changed",
-        Standing::Revoked(_) => "revoked",
-    }
-}
-
-/// A failure in a few words; the whole of it stands below the steps.
-fn brief(failure: &Failure) -> String {
-    match failure.cause {
-        Cause::NameNotFound => "the name is not known",
-        Cause::Refused => "the connection was refused",
-        Cause::ConnectTimedOut => "no answer in time",
-        Cause::NoRoute => "no route to the host",
-        Cause::ClosedBeforeBanner { .. } => "closed before the server said anything",
-        Cause::HandshakeTimedOut => "the server fell silent",
-        Cause::LinkLost => "the connection broke",
-        Cause::Doubted => "not asked since the machine was away",
-        Cause::Protocol => "no common language",
-        Cause::Authentication => "nothing that was offered let us in",
-        Cause::NeedsPerson => "the right answer of a person is missing",
-        Cause::Agent => "the agent does not help",
-        Cause::HostKeyUnknown => "not on file",
-        Cause::HostKeyChanged => "changed",
-        Cause::HostKeyRevoked => "revoked",
-        Cause::ForwardRefused => "the hop before does not allow it",
-        Cause::PlaceTaken => "somebody listens there already",
-        Cause::GatewayAbsent | Cause::GatewayStarting | Cause::NotAGateway => "no gateway answers",
-        Cause::OtherCertificate => "another TLS certificate",
-        Cause::NoPin => "it speaks TLS, and no certificate is pinned",
-        Cause::Configuration => "a local file or option is wrong",
-    }
-    .to_owned()
-}
-
-/// A round trip for people, in a sentence.
-pub(super) fn answers_in(trip: Duration) -> String {
-    format!("answers in {}", milliseconds(trip))
-}
-
 #[cfg(test)]
 mod tests {
     use std::{net::SocketAddr, path::PathBuf};
 
     use super::{super::seen::What, *};
-    use crate::ssh::{Answer, Fact, Key, Line as FileLine};
+    use crate::{
+        ssh::{Answer, Fact, Key, Line as FileLine, Negotiated},
+        tunnel::Cause,
+    };
 
     fn address(text: &str) -> SocketAddr {
         format!("{text}:22").parse().unwrap()

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     notes::Clock,
     report::{Kind, Line, Step, Verdict},
-    steps::answers_in,
+    words::answers_in,
 };
 use crate::{
     cli::{
@@ -23,7 +23,7 @@ use crate::{
     },
     client::{
         self, Credential, EVERYTHING, Gateway, Login, Place, Rule, Source, Sources, Target,
-        choose_credential, covered,
+        choose_credential, covered, wants_secret,
     },
     config::{Credentials, OpenClaw},
     control::Opened,
@@ -112,7 +112,7 @@ impl Visit<'_> {
         };
         let mut outcome = self.log_in(stream, &offer).await;
         if offer.credential.is_empty()
-            && outcome.as_ref().is_err_and(|problem| problem.class == Class::GatewayRefused)
+            && outcome.as_ref().is_err_and(wants_secret)
             && let Some(other) = self.ask_for_one().await.transpose()
         {
             outcome = match other {
@@ -269,7 +269,7 @@ impl Visit<'_> {
             Ok(welcome) => welcome,
             Err(problem) if problem.class == Class::GatewayRefused => {
                 steps.push(Step::ok(Kind::Gateway, took, "answers"));
-                let is_missing = offer.credential.is_empty() && problem.code.is_some();
+                let is_missing = offer.credential.is_empty() && wants_secret(&problem);
                 let (text, problem) = if is_missing {
                     ("there is none, and the gateway wants one".to_owned(), self.missing(problem))
                 } else if offer.credential.is_empty() {

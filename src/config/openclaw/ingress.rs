@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Section, Walk};
+use super::walk::{Section, Walk};
 
 /// The shortest time that a rate limit may name, milliseconds: with less it would limit nothing.
 const SHORTEST_MS: u64 = 1_000;

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     net::IpAddr,
+    path::Path,
     sync::OnceLock,
 };
 
@@ -32,6 +33,8 @@ const SECRET: &str = "the right secret";
 /// What the corpus says where the device's own token, or a setup code's, is to stand.
 const DEVICE_TOKEN: &str = "the device's own token";
 const SETUP_TOKEN: &str = "the setup code";
+/// The device of whoever asks; the corpus knows it.
+const CALLER: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 /// How many inputs one gateway gets; what it keeps of them stays small so.
 const INPUTS: u32 = 256;
 
@@ -78,7 +81,7 @@ fn callers() -> Vec<Arc<Caller>> {
             }))
             .unwrap(),
             about: About::default(),
-            device_id: Some("a".repeat(64)),
+            device_id: Some(CALLER.to_owned()),
             by_device_token: false,
             scopes: scopes.to_vec(),
             farewell: OnceLock::new(),
@@ -123,6 +126,10 @@ async fn answers(lab: &Lab, caller: &Arc<Caller>, text: &str) {
 
 #[test]
 fn whatever_a_client_says_is_answered_once_and_as_published() {
+    let requests = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fuzz/requests");
+    for method in protocol::rows().map(|row| row.name) {
+        assert!(requests.join(format!("{method}.json")).exists(), "no request of {method}");
+    }
     let (runtime, lab) = (runtime(), Fresh::new());
     let home = tempfile::tempdir().unwrap();
     let callers = callers();
@@ -130,7 +137,11 @@ fn whatever_a_client_says_is_answered_once_and_as_published() {
         let Ok(text) = std::str::from_utf8(bytes) else { return };
         lab.with(
             &runtime,
-            async || Lab::at(home.path()),
+            async || {
+                let lab = Lab::at(home.path());
+                paired(&lab, CALLER.to_owned(), "key".to_owned()).await;
+                lab
+            },
             async |lab| {
                 for caller in &callers {
                     answers(lab, caller, text).await;
@@ -148,6 +159,21 @@ fn whatever_a_client_says_is_answered_once_and_as_published() {
     survives(&["fuzz/requests"], check);
 }
 
+/// Pairs a device for reading, so that everything else is more; its token.
+async fn paired(lab: &Lab, device_id: String, public_key: String) -> Secret {
+    let asked = crate::store::Asked {
+        device_id: device_id.clone(),
+        public_key,
+        about: About::default(),
+        role: Role::Operator,
+        scopes: vec![Scope::Read],
+    };
+    let minted = lab.shared.mint.mint(&device_id, Role::Operator);
+    let serial = minted.serial.clone();
+    lab.shared.store.devices().pair(asked, "test", minted, NOW).await.unwrap().unwrap();
+    lab.shared.mint.token(&device_id, Role::Operator, &serial)
+}
+
 /// A gateway, who asks it, and what its own device and its setup code can show.
 struct House {
     lab: Lab,
@@ -160,19 +186,9 @@ impl House {
     async fn new(guard: Guard, peers: Vec<PeerInfo>) -> Self {
         let lab = Lab::new();
         lab.shared.set_live(Live { guard, allowed_origins: Vec::new(), pair_local: None });
-        // The machine is a paired one already, for reading, so that everything else is more.
-        let asked = crate::store::Asked {
-            device_id: machine().id(),
-            public_key: machine().signs(&anybody(), NONCE, NOW).public_key,
-            about: About::default(),
-            role: Role::Operator,
-            scopes: vec![Scope::Read],
-        };
-        let minted = lab.shared.mint.mint(&asked.device_id, Role::Operator);
-        let (id, serial) = (asked.device_id.clone(), minted.serial.clone());
+        let public_key = machine().signs(&anybody(), NONCE, NOW).public_key;
+        let device_token = paired(&lab, machine().id(), public_key).await;
         let devices = lab.shared.store.devices();
-        devices.pair(asked, "test", minted, NOW).await.unwrap().unwrap();
-        let device_token = lab.shared.mint.token(&id, Role::Operator, &serial);
         let setup_token = lab.shared.mint.setup_token("1");
         let code = SetupCode {
             id: "1".to_owned(),

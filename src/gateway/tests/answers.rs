@@ -1,0 +1,172 @@
+//! What methods answer, and to whom.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn says_hello_and_answers_what_it_lists() {
+    let lab = Lab::new();
+    let (mut client, hello) = lab.connected(&json!({})).await;
+    let methods = hello["payload"]["features"]["methods"].as_array().unwrap().clone();
+    golden("hello-ok", hello);
+    for method in methods {
+        let method = method.as_str().unwrap();
+        // Others have stories of their own, and want something to speak of.
+        let families = ["config.", "device.", "node.", "exec.", "system-event", "users."];
+        let is_other = families.iter().any(|family| method.starts_with(family));
+        if (is_other && method != "config.get") || method == "voicewake.set" {
+            continue;
+        }
+        let answer = client.call(method, json!({})).await;
+        assert_eq!(answer["ok"], true, "{answer}");
+        golden(method, answer);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shows_an_administrator_who_is_paired_and_what_waits() {
+    let lab = Lab::new();
+    let (mut client, _) = lab.connected(&json!({"scopes": ["operator.admin"]})).await;
+    for method in ["device.pair.list", "node.list", "node.pair.list", "exec.approval.list"] {
+        golden(method, client.call(method, json!({})).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn wake_words_are_kept_and_told_to_who_may_read() {
+    let lab = Lab::new();
+    let (mut writer, _) = lab.connected(&json!({"scopes": ["operator.write"]})).await;
+    let mut reader = lab.admitted().await;
+    let (mut other, _) = lab.connected(&json!({"scopes": ["operator.pairing"]})).await;
+    let changed = json!({"triggers": ["Hey", "you"]});
+    let params = json!({"triggers": [" Hey ", "", 5, "you"]});
+    writer
+        .send(&json!({"type": "req", "id": "1", "method": "voicewake.set", "params": params}))
+        .await;
+    for client in [&mut writer, &mut reader] {
+        let event = client.frame().await;
+        assert_eq!(event["event"], "voicewake.changed", "{event}");
+        assert_eq!(event["payload"], changed);
+    }
+    assert_eq!(writer.frame().await["payload"], changed);
+    assert_eq!(reader.call("voicewake.get", json!({})).await["payload"], changed);
+    assert_eq!(reader.call("voicewake.set", changed.clone()).await["error"]["code"], "FORBIDDEN");
+    assert_eq!(other.call("health", json!({})).await["ok"], true);
+    for wrong in [json!({}), json!({"triggers": "x"})] {
+        let answer = writer.call("voicewake.set", wrong).await;
+        assert_eq!(answer["error"]["code"], "INVALID_REQUEST", "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_system_event_is_seen_in_presence_and_waits_for_the_session() {
+    let lab = Lab::new();
+    let (mut client, _) = lab.connected(&json!({"scopes": ["operator.admin"]})).await;
+    let line = "Node: box (1.2.3.4) · app 1.0 · last input 5s ago · mode ui · reason launch";
+    let told = client.call("system-event", json!({"text": line})).await;
+    let (told, news) = if told["type"] == "event" {
+        (client.frame().await, told)
+    } else {
+        (told, client.frame().await)
+    };
+    assert_eq!(told["payload"], json!({"ok": true}), "{told}");
+    assert_eq!(
+        (&news["event"], &news["stateVersion"]["presence"]),
+        (&json!("presence"), &json!(2))
+    );
+    let line = &news["payload"]["presence"][1];
+    assert_eq!((&line["host"], &line["lastInputSeconds"]), (&json!("box"), &json!(5)), "{news}");
+    for (params, code) in [
+        (json!({"text": " "}), "INVALID_REQUEST"),
+        (json!({"text": "x", "unknown": 1}), "INVALID_REQUEST"),
+        (json!({"text": "Node: x", "wake": true}), "INVALID_REQUEST"),
+        (json!({"text": "x", "wake": true}), "UNAVAILABLE"),
+    ] {
+        let answer = client.call("system-event", params).await;
+        assert_eq!(answer["error"]["code"], code, "{answer}");
+    }
+    let status = client.call("status", json!({"includeCliProjection": true})).await;
+    assert_eq!(
+        status["payload"]["queuedSystemEvents"],
+        json!(["Node: box (1.2.3.4) · app 1.0 · mode ui"])
+    );
+    assert_eq!(status["payload"]["cliProjection"]["agents"]["rows"], json!([{"id": "main"}]));
+    let answer = client.call("users.self", json!({})).await;
+    assert_eq!(answer["error"]["message"], "users.self requires an authenticated user");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_good_for_one_request_and_its_answer() {
+    let lab = Lab::new();
+    let (mut client, _) = lab.connected(&json!({"scopes": ["operator.admin"]})).await;
+    let event = |text: &str| json!({"text": text, "idempotencyKey": "k"});
+    for _ in 0..3 {
+        client.send(&json!({"type": "req", "id": "1", "method": "system-event", "params": event("once")})).await;
+        loop {
+            let frame = client.frame().await;
+            if frame["type"] == "res" {
+                assert_eq!(frame["payload"], json!({"ok": true}), "{frame}");
+                break;
+            }
+        }
+    }
+    let answer = client.call("system-event", event("another")).await;
+    assert_eq!(answer["error"]["code"], "INVALID_REQUEST", "{answer}");
+    let long = json!({"text": "x", "idempotencyKey": "k".repeat(257)});
+    assert_eq!(client.call("system-event", long).await["error"]["code"], "INVALID_REQUEST");
+    let status = client.call("status", json!({})).await;
+    assert_eq!(status["payload"]["queuedSystemEvents"], json!(["once"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_schema_of_the_configuration_is_given_whole_and_by_place() {
+    let lab = Lab::new();
+    let mut client = lab.admitted().await;
+    let whole = client.call("config.schema", json!({})).await;
+    let token =
+        whole["payload"]["schema"].pointer("/properties/gateway/properties/auth/properties/token");
+    assert!(token.is_some(), "{whole}");
+    assert_eq!(whole["payload"]["uiHints"]["gateway.auth.token"]["sensitive"], true);
+    let place = client.call("config.schema.lookup", json!({"path": "gateway.auth"})).await;
+    assert_eq!(place["payload"]["reloadKind"], "restart", "{place}");
+    let children = place["payload"]["children"].as_array().unwrap();
+    let token = children.iter().find(|child| child["key"] == "token").unwrap();
+    assert_eq!((&token["reloadKind"], &token["hasChildren"]), (&json!("hot"), &json!(false)));
+    assert_eq!(client.call("config.schema.lookup", json!({"path": "."})).await["ok"], true);
+    let answer = client.call("config.schema.lookup", json!({"path": "gateway.nope"})).await;
+    assert_eq!(answer["error"]["message"], "config schema path not found");
+}
+
+#[tokio::test(start_paused = true)]
+async fn says_what_is_wrong_with_a_request_and_goes_on() {
+    let lab = Lab::new();
+    let mut client = lab.admitted().await;
+    golden("error-unknown-method", client.call("no.such", json!({})).await);
+    golden("error-connect-again", client.call("connect", json!({})).await);
+    let answer = client.call("health", json!({"probe": "yes"})).await;
+    assert_eq!(answer["error"]["code"], "INVALID_REQUEST");
+    client.send(&json!("text")).await;
+    assert_eq!(client.frame().await["error"]["message"], "invalid request frame");
+    assert_eq!(client.call("status", json!(null)).await["ok"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_scope_is_named() {
+    let lab = Lab::new();
+    let (mut client, _) = lab.connected(&json!({"scopes": []})).await;
+    golden("error-missing-scope", client.call("status", json!({})).await);
+    assert_eq!(client.call("health", json!({})).await["ok"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_requests_under_way_are_refused_and_the_rest_is_answered() {
+    let lab = Lab::new();
+    let mut client = lab.admitted().await;
+    for id in 0..129 {
+        let id = id.to_string();
+        client.send(&json!({"type": "req", "id": id, "method": "test.never"})).await;
+    }
+    let refused = client.frame().await;
+    assert_eq!(refused["id"], "128");
+    assert_eq!(refused["error"]["code"], "UNAVAILABLE");
+    assert_eq!(refused["error"]["retryable"], true);
+}

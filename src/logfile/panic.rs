@@ -1,0 +1,128 @@
+//! What a panic leaves in the log: every line that was queued before it, and its own.
+//!
+//! The program ends with its first panic (`panic = "abort"`), and nothing is dropped then.
+
+use std::{
+    panic::{PanicHookInfo, set_hook, take_hook},
+    thread::{self, ThreadId},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{form::Form, queue::Lines};
+
+/// How long a panic waits for the disk.
+const LIMIT: Duration = Duration::from_secs(1);
+/// What stands for a text that cannot be searched for secrets now.
+const UNSAID: &str = "(its text may hold a secret)";
+
+/// A log's last line, which a panic hands in.
+pub(super) struct LastWords {
+    pub(super) lines: Lines,
+    pub(super) form: Form,
+    /// The thread that writes.
+    pub(super) writer: ThreadId,
+}
+
+impl LastWords {
+    /// Puts itself before what panics do already, which may hang on a standard error that nobody
+    /// reads.
+    pub(super) fn install(self) {
+        let usual = take_hook();
+        set_hook(Box::new(move |panic| {
+            self.say(panic);
+            usual(panic);
+        }));
+    }
+
+    /// Logs nothing through `tracing` and takes no lock, which the panic may have come in the middle
+    /// of. Each of two threads that panic waits for itself, or the first would end the other's wait.
+    fn say(&self, panic: &PanicHookInfo<'_>) {
+        // Nobody is left to write.
+        if thread::current().id() == self.writer {
+            return;
+        }
+        let what = panic.payload_as_str().unwrap_or("without a text");
+        let what = self.lines.handle.masked_at_once(what);
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let line = self.form.panic(what.as_deref().unwrap_or(UNSAID), &place, Timestamp::now());
+        self.lines.finish(Some(line), LIMIT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write as _,
+        path::Path,
+        process::{Command, Stdio},
+        sync::mpsc::channel,
+    };
+
+    use super::{
+        super::{DayFile, newest, open_plain},
+        *,
+    };
+
+    const PREFIX: &str = "supervisor.";
+    /// Names the folder of the log to the process that is to panic.
+    const FOLDER: &str = "OPENCLAW_TEST_PANIC";
+    /// Fewer than may wait, and more than are written before the process is gone.
+    const QUEUED: usize = 3_000;
+
+    /// Not a test of its own: the process that panics, and ends at once as a release does.
+    #[test]
+    fn panics_where_it_is_told_to() {
+        let Some(folder) = std::env::var_os(FOLDER) else { return };
+        set_hook(Box::new(|_| std::process::abort()));
+        let (mut lines, writer) = open_plain(DayFile::new(Path::new(&folder), PREFIX)).unwrap();
+        writer.outlive_panics();
+        for number in 0..QUEUED {
+            lines.write_all(format!("line {number}\n").as_bytes()).unwrap();
+        }
+        panic!("no way on with token=abcdefgh");
+    }
+
+    /// Has another process panic that logs to `folder`, and waits for its end.
+    fn has_panicked(folder: &Path) {
+        let name = "logfile::panic::tests::panics_where_it_is_told_to";
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", name]).env(FOLDER, folder);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let (ended, end) = channel();
+        thread::spawn(move || ended.send(child.wait().unwrap()));
+        let Ok(status) = end.recv_timeout(Duration::from_secs(60)) else {
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+            panic!("the panic did not end the process");
+        };
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "{status}");
+    }
+
+    #[test]
+    fn lines_that_were_queued_before_a_panic_are_written_and_its_own_without_secrets() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("logs");
+        has_panicked(&folder);
+        let text = std::fs::read_to_string(newest(&folder, PREFIX).unwrap()).unwrap();
+        let found: Vec<&str> = text.lines().collect();
+        assert_eq!(found.len(), QUEUED + 1);
+        let last = found[QUEUED];
+        assert!(last.contains("ERROR panicked: no way on with token=*** at=src/"), "{last}");
+    }
+
+    #[test]
+    fn a_panic_ends_although_the_disk_does_not_answer() {
+        let home = tempfile::tempdir().unwrap();
+        // Whoever opens it waits for a reader.
+        let today = Timestamp::now();
+        for day in [today, today + Duration::from_secs(86_400)] {
+            let name = format!("{PREFIX}{}.log", day.strftime("%Y-%m-%d"));
+            let mode = nix::sys::stat::Mode::S_IRWXU;
+            nix::unistd::mkfifo(&home.path().join(name), mode).unwrap();
+        }
+        has_panicked(home.path());
+    }
+}

@@ -1,0 +1,104 @@
+//! Setup codes: issued, looked up by the digest of their token, and redeemed once.
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::{Asked, Device, Devices, Minted, SetupCode, admit, rows::device};
+use crate::store::Error;
+
+impl Devices<'_> {
+    /// Keeps a setup code whose token has this digest; what has expired goes.
+    pub(crate) async fn keep_code(
+        &self,
+        code: SetupCode,
+        digest: Vec<u8>,
+        now: u64,
+    ) -> Result<(), Error> {
+        self.store
+            .run(move |db| {
+                // A code that was redeemed can be asked about for a day.
+                db.execute("DELETE FROM setup_code WHERE expires_at + 86400000 <= ?1", [now])?;
+                db.execute(
+                    "INSERT INTO setup_code (id, token_digest, access, created_at, expires_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![code.id, digest, code.access, now, code.expires_at],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// The setup code whose token has this digest, if it is good at `now` for `device`: not
+    /// expired, and redeemed by nobody else. Its first device may ask again: an answer can be lost.
+    pub(crate) async fn code(
+        &self,
+        digest: Vec<u8>,
+        device: &str,
+        now: u64,
+    ) -> Result<Option<SetupCode>, Error> {
+        let device = device.to_owned();
+        self.store
+            .run(move |db| {
+                db.query_row(
+                    "SELECT id, access, expires_at, device_id, redeemed_at FROM setup_code
+                     WHERE token_digest = ?1 AND expires_at > ?2
+                     AND (device_id IS NULL OR device_id = ?3)",
+                    params![digest, now, device],
+                    read_code,
+                )
+                .optional()
+            })
+            .await
+    }
+
+    /// Redeems a setup code for a device and pairs it, both or neither; `None` if somebody was
+    /// quicker.
+    pub(crate) async fn redeem(
+        &self,
+        code: &str,
+        asked: Asked,
+        minted: Minted,
+        now: u64,
+    ) -> Result<Option<Device>, Error> {
+        let code = code.to_owned();
+        self.store
+            .run(move |db| {
+                let redeemed = db.execute(
+                    "UPDATE setup_code SET device_id = ?2, redeemed_at = ?3
+                     WHERE id = ?1 AND (device_id IS NULL OR device_id = ?2) AND expires_at > ?3",
+                    params![code, asked.device_id, now],
+                )?;
+                if redeemed == 0 {
+                    return Ok(None);
+                }
+                admit(db, &asked, "bootstrap", &minted, now)?;
+                device(db, &asked.device_id)
+            })
+            .await
+    }
+
+    /// The setup code of this id.
+    pub(crate) async fn code_of(&self, id: &str) -> Result<Option<SetupCode>, Error> {
+        let id = id.to_owned();
+        self.store
+            .run(move |db| {
+                db.query_row(
+                    "SELECT id, access, expires_at, device_id, redeemed_at FROM setup_code
+                     WHERE id = ?1",
+                    [id],
+                    read_code,
+                )
+                .optional()
+            })
+            .await
+    }
+}
+
+fn read_code(row: &Row<'_>) -> rusqlite::Result<SetupCode> {
+    Ok(SetupCode {
+        id: row.get(0)?,
+        access: row.get(1)?,
+        expires_at: row.get(2)?,
+        device_id: row.get(3)?,
+        redeemed_at: row.get(4)?,
+    })
+}

@@ -1,0 +1,199 @@
+//! What is granted, kept, replaced and taken back.
+
+use super::*;
+
+const NOW: u64 = 1_795_486_176_838;
+
+fn asked(device: &str, scopes: &[Scope]) -> Asked {
+    Asked {
+        device_id: device.to_owned(),
+        public_key: format!("key of {device}"),
+        about: About { client_id: Some("cli".to_owned()), ..About::default() },
+        role: Role::Operator,
+        scopes: scopes.to_vec(),
+    }
+}
+
+fn minted(serial: &str) -> Minted {
+    Minted { serial: serial.to_owned(), digest: serial.as_bytes().to_vec() }
+}
+
+async fn ask(store: &Store, id: &str, asked: Asked, now: u64) -> Filed {
+    store.devices().ask(id.to_owned(), asked, now).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_request_is_filed_once_and_replaced_when_it_asks_for_something_else() {
+    let store = Store::in_memory();
+    let first = ask(&store, "1", asked("a", &[Scope::Read]), NOW).await;
+    assert!(matches!(&first, Filed::New(request, gone) if request.id == "1" && gone.is_empty()));
+    let again = ask(&store, "2", asked("a", &[Scope::Read]), NOW + 1).await;
+    assert!(matches!(again, Filed::Known(request) if request.id == "1"));
+    let more = ask(&store, "3", asked("a", &[Scope::Admin]), NOW + 2).await;
+    let Filed::New(request, gone) = more else { panic!("{more:?}") };
+    assert_eq!((request.id.as_str(), gone.len()), ("3", 1));
+    let pending = store.devices().list(NOW + 2).await.unwrap().pending;
+    assert_eq!(pending, [request]);
+}
+
+#[tokio::test]
+async fn the_same_scopes_in_another_order_and_fewer_are_the_same_request() {
+    let store = Store::in_memory();
+    ask(&store, "1", asked("a", &[Scope::Read, Scope::Write]), NOW).await;
+    let called = |name: &str, scopes| {
+        let about = About { display_name: Some(name.to_owned()), ..About::default() };
+        Asked { about, ..asked("a", scopes) }
+    };
+    for (scopes, name) in [
+        // Write contains read, so all of these but the last are the same wish.
+        (&[Scope::Write, Scope::Read][..], "other order"),
+        (&[Scope::Write], "without what it contains"),
+        (&[Scope::Talk, Scope::Write, Scope::Read], "with what it contains"),
+        (&[Scope::Talk], "less"),
+    ] {
+        let filed = ask(&store, "2", called(name, scopes), NOW + 1).await;
+        let Filed::Known(request) = filed else { panic!("{name}: {filed:?}") };
+        assert_eq!((request.id.as_str(), request.expires_at), ("1", NOW + 1 + REQUEST_LIFE_MS));
+        assert_eq!(request.asked.scopes, [Scope::Read, Scope::Write]);
+        let shown = if name == "less" { "with what it contains" } else { name };
+        assert_eq!(request.asked.about.display_name.as_deref(), Some(shown));
+        assert_eq!(store.devices().list(NOW + 1).await.unwrap().pending, [request]);
+    }
+    let other_key = Asked { public_key: "another".to_owned(), ..asked("a", &[Scope::Read]) };
+    assert!(matches!(ask(&store, "2", other_key, NOW + 1).await, Filed::New(..)));
+}
+
+#[tokio::test]
+async fn what_a_device_asks_as_a_node_and_as_an_operator_stands_side_by_side() {
+    let store = Store::in_memory();
+    let devices = store.devices();
+    let node = || Asked { role: Role::Node, ..asked("a", &[]) };
+    ask(&store, "n", node(), NOW).await;
+    let operator = ask(&store, "o", asked("a", &[Scope::Read]), NOW + 1).await;
+    assert!(matches!(operator, Filed::New(_, gone) if gone.is_empty()));
+    let more = ask(&store, "p", asked("a", &[Scope::Write]), NOW + 2).await;
+    assert!(matches!(more, Filed::New(_, gone) if gone.len() == 1 && gone[0].id == "o"));
+    let device = devices.approve("p", "owner", minted("t"), NOW + 3).await.unwrap().unwrap();
+    assert!(device.grant(Role::Operator).is_some() && device.grant(Role::Node).is_none());
+    let again = ask(&store, "m", node(), NOW + 4).await;
+    assert!(matches!(again, Filed::Known(request) if request.id == "n" && request.is_repair));
+    let device = devices.approve("n", "owner", minted("t"), NOW + 5).await.unwrap().unwrap();
+    assert!(device.grant(Role::Node).is_some());
+    assert!(devices.list(NOW + 5).await.unwrap().pending.is_empty());
+}
+
+#[tokio::test]
+async fn requests_expire_and_their_number_is_bounded() {
+    let store = Store::in_memory();
+    for number in 0..MAX_REQUESTS {
+        let number = number.to_string();
+        ask(&store, &number, asked(&number, &[]), NOW).await;
+    }
+    assert_eq!(ask(&store, "x", asked("x", &[]), NOW).await, Filed::Full);
+    let later = NOW + REQUEST_LIFE_MS;
+    assert_eq!(store.devices().request("0", later).await.unwrap(), None);
+    let late = store.devices().approve("0", "owner", minted("t"), later).await.unwrap();
+    assert_eq!(late, None);
+    assert!(matches!(ask(&store, "x", asked("x", &[]), later).await, Filed::New(..)));
+}
+
+#[tokio::test]
+async fn approval_grants_what_was_asked_and_an_upgrade_keeps_the_token() {
+    let store = Store::in_memory();
+    let devices = store.devices();
+    ask(&store, "1", asked("a", &[Scope::Read]), NOW).await;
+    let device = devices.approve("1", "owner", minted("t1"), NOW).await.unwrap().unwrap();
+    let grant = device.grant(Role::Operator).unwrap();
+    assert_eq!((grant.scopes.as_slice(), grant.serial.as_str()), (&[Scope::Read][..], "t1"));
+    assert!(devices.list(NOW).await.unwrap().pending.is_empty());
+    let Filed::New(request, _) = ask(&store, "2", asked("a", &[Scope::Write]), NOW).await else {
+        panic!("not new")
+    };
+    assert!(request.is_repair);
+    let device = devices.approve("2", "owner", minted("t2"), NOW + 1).await.unwrap().unwrap();
+    let grant = device.grant(Role::Operator).unwrap();
+    assert_eq!(grant.approved, [Scope::Write, Scope::Read]);
+    assert_eq!(grant.serial, "t1");
+}
+
+#[tokio::test]
+async fn rotation_and_revocation_end_the_old_token() {
+    let store = Store::in_memory();
+    let devices = store.devices();
+    devices
+        .pair(asked("a", &[Scope::Read, Scope::Write]), "silent", minted("t1"), NOW)
+        .await
+        .unwrap();
+    let seen = async || {
+        let device = devices.find("a").await.unwrap().unwrap();
+        device.grant(Role::Operator).unwrap().clone()
+    };
+    let first = seen().await;
+    let narrowed = vec![Scope::Read];
+    let grant = devices.rotate("a", first.clone(), narrowed, minted("t2"), NOW + 1).await;
+    let grant = grant.unwrap().unwrap();
+    assert_eq!((grant.serial.as_str(), grant.rotated_at), ("t2", Some(NOW + 1)));
+    assert_eq!((grant.approved.len(), grant.scopes.as_slice()), (2, &[Scope::Read][..]));
+    let grant = devices.revoke("a", Role::Operator, NOW + 2).await.unwrap().unwrap();
+    assert_eq!(grant.revoked_at, Some(NOW + 2));
+    for seen in [grant.clone(), Grant { role: Role::Node, ..grant }] {
+        let rotated = devices.rotate("a", seen, Vec::new(), minted("t3"), NOW).await;
+        assert_eq!(rotated.unwrap(), None);
+    }
+    // Approved again, it gets a new token, and of what it held before only what it asks for.
+    let device = devices.pair(asked("a", &[Scope::Read]), "owner", minted("t4"), NOW + 3).await;
+    let grant = device.unwrap().unwrap().grants[0].clone();
+    assert_eq!((grant.serial.as_str(), grant.revoked_at), ("t4", None));
+    assert_eq!((&*grant.approved, &*grant.scopes), (&[Scope::Read][..], &[Scope::Read][..]));
+    // Whoever looked before that may not give what was approved then.
+    let late = devices.rotate("a", first, vec![Scope::Write], minted("t5"), NOW + 4).await;
+    assert_eq!(late.unwrap(), None);
+    assert_eq!(seen().await, grant);
+}
+
+#[tokio::test]
+async fn another_key_under_the_same_id_inherits_nothing() {
+    let store = Store::in_memory();
+    let devices = store.devices();
+    devices.pair(asked("a", &[Scope::Admin]), "owner", minted("t1"), NOW).await.unwrap();
+    let other = Asked { public_key: "another".to_owned(), ..asked("a", &[Scope::Read]) };
+    let device = devices.pair(other, "owner", minted("t2"), NOW).await.unwrap().unwrap();
+    let grant = device.grant(Role::Operator).unwrap();
+    assert_eq!((grant.approved.as_slice(), grant.serial.as_str()), (&[Scope::Read][..], "t2"));
+}
+
+#[tokio::test]
+async fn removal_takes_everything_and_names_stay_with_the_device() {
+    let store = Store::in_memory();
+    let devices = store.devices();
+    devices.pair(asked("a", &[]), "owner", minted("t"), NOW).await.unwrap();
+    assert!(devices.rename("a", "Kitchen").await.unwrap());
+    devices.pair(asked("a", &[Scope::Read]), "owner", minted("t"), NOW).await.unwrap();
+    assert_eq!(devices.find("a").await.unwrap().unwrap().label.as_deref(), Some("Kitchen"));
+    assert!(devices.remove("a").await.unwrap() && !devices.remove("a").await.unwrap());
+    assert_eq!(devices.list(NOW).await.unwrap(), Pairing::default());
+    assert!(!devices.rename("a", "Kitchen").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_setup_code_is_good_once_and_not_for_long() {
+    let store = Store::in_memory();
+    let devices = store.devices();
+    let code = |id: &str| SetupCode {
+        id: id.to_owned(),
+        access: "node".to_owned(),
+        expires_at: NOW + 10,
+        device_id: None,
+        redeemed_at: None,
+    };
+    devices.keep_code(code("1"), vec![1], NOW).await.unwrap();
+    assert_eq!(devices.code(vec![1], "a", NOW).await.unwrap(), Some(code("1")));
+    assert_eq!(devices.code(vec![2], "a", NOW).await.unwrap(), None);
+    assert_eq!(devices.code(vec![1], "a", NOW + 10).await.unwrap(), None);
+    let first = devices.redeem("1", asked("a", &[]), minted("t"), NOW + 1).await.unwrap();
+    assert_eq!(first.unwrap().approved_via, "bootstrap");
+    assert_eq!(devices.redeem("1", asked("b", &[]), minted("t"), NOW + 1).await.unwrap(), None);
+    assert_eq!(devices.code(vec![1], "b", NOW + 1).await.unwrap(), None);
+    let redeemed = devices.code_of("1").await.unwrap().unwrap();
+    assert_eq!(redeemed.device_id.as_deref(), Some("a"));
+}

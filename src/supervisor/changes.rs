@@ -1,0 +1,155 @@
+//! Changes of the set of remotes: taken up, disconnected, removed, renamed.
+
+use tracing::info;
+
+use super::{handover::Word, lock::locked, server::Supervisor};
+use crate::{
+    config::{self, OpenClaw, Paths, Remotes, check_name},
+    history::Happening,
+    problem::{Class, Problem},
+};
+
+/// The name of the remote that stands in `openclaw.json`.
+pub(super) const CONFIGURED: &str = "config";
+
+impl Supervisor {
+    /// The right to change the set of remotes; nobody has it once another supervisor has them.
+    pub(super) async fn change(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Problem> {
+        let changing = self.changing.lock().await;
+        if self.moved.is_cancelled() {
+            return Err(Problem::new(Class::Internal, "another supervisor has taken over"));
+        }
+        Ok(changing)
+    }
+
+    pub(super) async fn take_up(&self, name: &str) -> Result<(), Problem> {
+        let _changing = self.change().await?;
+        if locked(&self.remotes).contains_key(name) {
+            return Ok(());
+        }
+        let definition = self.save(|remotes| {
+            remotes.named(name)?;
+            let remote = remotes.remotes.get_mut(name);
+            Ok(remote.map(|remote| {
+                remote.wanted = true;
+                remote.clone()
+            }))
+        })?;
+        if let Some(definition) = definition {
+            self.start(name, definition).await?;
+        }
+        Ok(())
+    }
+
+    /// Refuses to change a remote on trial: the trial counts on the ports of the one at work, and
+    /// would bring back what is gone.
+    pub(super) fn check_no_trial(&self, name: &str) -> Result<(), Problem> {
+        if locked(&self.trials).contains_key(name) {
+            return Err(Problem::new(
+                Class::Usage,
+                format!("a `remote connect` of `{name}` is under way"),
+            )
+            .fix("wait for it, or end it"));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn disconnect(&self, name: &str) -> Result<(), Problem> {
+        let _changing = self.change().await?;
+        self.check_no_trial(name)?;
+        let running = locked(&self.remotes).remove(name);
+        locked(&self.unstarted).forget(name);
+        if running.is_none() || name != CONFIGURED {
+            self.save(|remotes| {
+                remotes.named(name)?;
+                if let Some(remote) = remotes.remotes.get_mut(name) {
+                    remote.wanted = false;
+                }
+                Ok(())
+            })?;
+        }
+        self.tell_roster();
+        if let Some(remote) = running {
+            if let Some(port) = remote.port() {
+                self.tell_predecessors(Word::EndPort { port });
+            }
+            remote.end().await;
+            remote.scribe.note(Happening::Disconnected);
+            info!(remote = name, "disconnected");
+        }
+        Ok(())
+    }
+
+    pub(super) async fn remove(&self, name: &str) -> Result<(), Problem> {
+        self.disconnect(name).await?;
+        self.save(|remotes| {
+            remotes.remotes.remove(name);
+            if remotes.default.as_deref() == Some(name) {
+                remotes.default = None;
+            }
+            Ok(())
+        })?;
+        config::Credentials::update(&self.paths, |credentials| {
+            credentials.remotes.remove(name);
+            Ok(())
+        })
+    }
+
+    pub(super) async fn rename(&self, name: &str, to: &str) -> Result<(), Problem> {
+        check_name(to)?;
+        let _changing = self.change().await?;
+        self.check_no_trial(name)?;
+        self.check_no_trial(to)?;
+        self.save(|remotes| {
+            remotes.named(name)?;
+            if remotes.remotes.contains_key(to) {
+                return Err(Problem::new(
+                    Class::Usage,
+                    format!("a remote is called `{to}` already"),
+                ));
+            }
+            let definition = remotes.remotes.remove(name);
+            remotes.remotes.extend(definition.map(|remote| (to.to_owned(), remote)));
+            if remotes.default.as_deref() == Some(name) {
+                remotes.default = Some(to.to_owned());
+            }
+            Ok(())
+        })?;
+        config::Credentials::update(&self.paths, |credentials| {
+            let credential = credentials.remotes.remove(name);
+            credentials.remotes.extend(credential.map(|c| (to.to_owned(), c)));
+            Ok(())
+        })?;
+        info!(remote = name, to, "renamed");
+        let mut remotes = locked(&self.remotes);
+        if let Some(remote) = remotes.remove(name) {
+            remote.rename(to);
+            remotes.insert(to.to_owned(), remote);
+        }
+        drop(remotes);
+        self.tell_roster();
+        locked(&self.unstarted).rename(name, to);
+        Ok(())
+    }
+
+    pub(super) fn save<T>(
+        &self,
+        change: impl FnOnce(&mut Remotes) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        Remotes::update(&self.paths, change)
+    }
+}
+
+/// The remote of `gateway.remote` in `openclaw.json`.
+pub(super) fn configured(paths: &Paths) -> Result<config::Remote, Problem> {
+    OpenClaw::load(paths)?.remote_definition()
+}
+
+/// The same for a remote at work: `None` if the file names none, an error if it cannot be read.
+pub(super) fn still_configured(paths: &Paths) -> Result<Option<config::Remote>, Problem> {
+    match configured(paths) {
+        Ok(definition) => Ok(Some(definition)),
+        Err(problem) if problem.class == Class::Usage => Ok(None),
+        Err(problem) => Err(problem),
+    }
+}
