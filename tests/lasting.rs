@@ -348,7 +348,7 @@ async fn an_edit_of_the_limits_shuts_out_who_guesses_from_then_on() {
     };
     let loose = "exemptLoopback: false, maxAttempts: 1000";
     let file = home.write("home/.openclaw/openclaw.json", &text(loose));
-    let mut gateway = OurGateway::start_bare(&home);
+    let mut gateway = OurGateway::start(&home);
     assert!(enter(&gateway, "guess").await.is_err());
     enter(&gateway, "the token").await.unwrap();
     fs::write(&file, text("exemptLoopback: false, maxAttempts: 4")).unwrap();
@@ -443,7 +443,7 @@ async fn turned_off_nothing_counts_before_the_next_start_whatever_is_touched() {
         format!("{{gateway: {{reload: {{mode: 'off'}}, auth: {{token: '{token}'}}}}}}\n")
     };
     let file = home.write("home/.openclaw/openclaw.json", &text("the first"));
-    let mut gateway = OurGateway::start_bare(&home);
+    let mut gateway = OurGateway::start(&home);
     let mut before = enter(&gateway, "the first").await.unwrap();
     let scraper = home.state().join("rs/metrics-token");
     let metrics = fs::read_to_string(&scraper).unwrap();
