@@ -19,6 +19,7 @@ mod net;
 mod peers;
 mod processes;
 mod program;
+mod reference;
 mod scene;
 mod schema;
 mod sshd;
@@ -31,10 +32,7 @@ pub(crate) use ear::{Ear, Judge, Talk};
 pub(crate) use echo::{echo, echo_at, echo_socket, echoes, echoes_at};
 pub(crate) use forward::{KEEPALIVE, ssh_forward, ssh_forward_by};
 pub(crate) use freezer::Freezer;
-pub(crate) use gateways::{
-    OurGateway, ReferenceCli, ReferenceGateway, ReferenceNode, reference_version, run_script,
-    run_script_of_the_oldest, start_script,
-};
+pub(crate) use gateways::OurGateway;
 pub(crate) use home::{Home, Ran, Run, Started, built, openclaw};
 pub(crate) use meter::Meter;
 pub(crate) use moment::Moment;
@@ -45,6 +43,10 @@ pub(crate) use processes::{
     with_variable,
 };
 pub(crate) use program::{Program, end_of, guarded, run_to_end};
+pub(crate) use reference::{
+    ReferenceCli, ReferenceGateway, ReferenceNode, reference_version, run_script,
+    run_script_of_the_oldest, start_script,
+};
 pub(crate) use scene::{Scene, dialling, request_of, way_in};
 pub(crate) use schema::Schema;
 pub(crate) use sshd::{Sshd, user};
