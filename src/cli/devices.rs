@@ -131,10 +131,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
             which,
             "device.pair.approve",
             &json!({"requestId": request}),
-            |answer| {
-                let device = answer.pointer("/device/deviceId").and_then(Value::as_str);
-                format!("approved {}", device.unwrap_or(request))
-            },
+            |answer| approved(answer, request),
         ),
         Command::Approve { request: None, which, .. } => preview(context, which),
         Command::Reject { request, which } => {
@@ -172,6 +169,23 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
         }
         Command::JoinCode { public_url, which } => join_code(context, which, public_url.as_deref()),
     }
+}
+
+/// Who is approved, and all that it may do now.
+fn approved(answer: &Value, request: &str) -> String {
+    let device = answer.pointer("/device/deviceId").and_then(Value::as_str);
+    let words = |key: &str| -> Vec<&str> {
+        let list = answer.pointer(&format!("/device/{key}")).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(Value::as_str).collect()
+    };
+    let mut said = format!("approved {}", device.unwrap_or(request));
+    for (key, before) in [("roles", ", now "), ("scopes", " with ")] {
+        let words = words(key);
+        if !words.is_empty() {
+            said += &format!("{before}{}", words.join(", "));
+        }
+    }
+    said
 }
 
 /// Calls a method that changes something.

@@ -307,9 +307,8 @@ async fn ask(
     paired: Option<&Device>,
     now: u64,
 ) -> Result<Refusal, Refusal> {
-    let wanted = asked.scopes.clone();
     let request = file(shared, asked, now).await.map_err(Refusal::new)?;
-    Ok(admission::pairing_required(&request, &wanted, reason, paired))
+    Ok(admission::pairing_required(&request, reason, paired))
 }
 
 /// What a device may do in a role, unless that was taken back.

@@ -223,7 +223,7 @@ fn unread(error: &JoinError) -> Problem {
 
 /// `gateway.reload.mode` leaves everything for the next start.
 fn switched_off() -> Problem {
-    let why = "gateway.reload.mode is off: what changed counts from the next start on";
+    let why = "gateway.reload.mode is off: what changed counts from the next start or SIGHUP on";
     Problem::new(Class::Config, why).fix("openclaw gateway restart")
 }
 

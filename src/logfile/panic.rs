@@ -36,8 +36,8 @@ impl LastWords {
         }));
     }
 
-    /// Logs nothing through `tracing` and takes no lock, which the panic may have come in the middle
-    /// of. Each of two threads that panic waits for itself, or the first would end the other's wait.
+    /// Logs nothing through `tracing` and waits for no lock of ours, which the panic may have come in
+    /// the middle of. Each of two threads that panic waits for itself, or the first would end the other's wait.
     fn say(&self, panic: &PanicHookInfo<'_>) {
         // Nobody is left to write.
         if thread::current().id() == self.writer {

@@ -210,6 +210,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_must_not_wait_gets_no_text_while_secrets_are_being_told() {
+        let handle = Handle::default();
+        assert_eq!(handle.masked_at_once("a text").as_deref(), Some("a text"));
+        let _telling = handle.known.write().unwrap();
+        assert_eq!(handle.masked_at_once("a text"), None);
+    }
+
+    #[test]
     fn what_the_disk_refuses_is_counted_and_said_once_it_takes_lines_again() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("logs");

@@ -265,15 +265,21 @@ fn file(db: &Connection, id: String, asked: Asked, now: u64) -> rusqlite::Result
         })
         .collect();
     if let Some(known) = present.iter().find(|request| request.asked.covers(&asked)) {
-        let mut request = Request { expires_at, ..known.clone() };
+        let mut request = known.clone();
         request.is_repair |= is_repair;
-        // Who asks for less does not stand for what somebody else asked beyond that.
+        // Who asks for less does not stand for what somebody else asked beyond that, nor keeps it up.
         if asked.covers(&known.asked) {
             request.asked.about = asked.about;
+            request.expires_at = expires_at;
         }
         db.execute(
             "UPDATE device_request SET about = ?2, is_repair = ?3, expires_at = ?4 WHERE id = ?1",
-            params![known.id, written(&request.asked.about)?, request.is_repair, expires_at],
+            params![
+                known.id,
+                written(&request.asked.about)?,
+                request.is_repair,
+                request.expires_at
+            ],
         )?;
         return Ok(Filed::Known(request));
     }

@@ -115,10 +115,9 @@ pub(super) fn unauthorized(word: &str, wrong: Option<Wrong>, next: &str) -> Refu
     Refusal { wrong: Vec::from_iter(wrong), ..Refusal::new(error) }
 }
 
-/// Somebody must approve; says who asks, for what, and under which id.
+/// Somebody must approve; says who asks, under which id, and for all that its approval would grant.
 pub(in crate::gateway) fn pairing_required(
     request: &Request,
-    wanted: &[Scope],
     reason: Reason,
     paired: Option<&Device>,
 ) -> Refusal {
@@ -143,7 +142,7 @@ pub(in crate::gateway) fn pairing_required(
     let mut details = json!({
         "code": detail::PAIRING_REQUIRED, "reason": word, "requestId": request.id,
         "remediationHint": format!("{hint}: openclaw devices approve {}", request.id),
-        "deviceId": asked.device_id, "requestedRole": asked.role, "requestedScopes": wanted,
+        "deviceId": asked.device_id, "requestedRole": asked.role, "requestedScopes": asked.scopes,
     });
     let grants = paired.map(|device| device.grants.as_slice()).unwrap_or_default();
     if let (Some(fields), false) = (details.as_object_mut(), grants.is_empty()) {

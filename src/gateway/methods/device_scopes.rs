@@ -84,7 +84,8 @@ async fn ended(call: &Call, id: &str, mut upgrade: Upgrade) -> Outcome<End> {
         let Some(request) = request else { return untold(call, id, &upgrade, is_due).await };
         upgrade.expires_at = request.expires_at;
         let left = Duration::from_millis(request.expires_at.saturating_sub(now));
-        let waited = timeout(left, upgrade.end.wait_for(Option::is_some)).await;
+        // Asking again is a change as well: how long the request stands is looked up anew.
+        let waited = timeout(left, upgrade.end.changed()).await;
         // An error is that it was forgotten, as it is while a machine sleeps.
         let waited = waited.map(|told| told.is_ok());
         is_due = waited.is_err();

@@ -161,7 +161,9 @@ impl Waiting {
     ) -> Option<Postponed> {
         self.forget_old(now_ms);
         let known = self.nodes.get(node)?.keys.iter().find(|known| known.key == *key)?;
-        Some(known.is_for(&asked(command, params)))
+        // What waits is shorter.
+        let is_longer = params.is_some_and(|params| params.len() > MAX_PARAMS);
+        Some(if is_longer { Postponed::Other } else { known.is_for(&asked(command, params)) })
     }
 
     /// The commands that wait for the node's foreground.

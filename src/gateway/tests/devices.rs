@@ -462,11 +462,11 @@ async fn a_request_as_a_node_outlives_what_its_device_asks_as_an_operator() {
     let (mut client, token) = machine.enters(&lab, &json!({})).await;
     let wants = json!({"scopes": ["operator.read", "operator.write"]});
     let asked = client.call(REQUEST, wants).await["payload"].clone();
-    // Who asks for less when it comes in hears what it wanted, and of the request that is there.
+    // Who asks for less when it comes in hears of the request that is there, and all that it grants.
     let less = with(&json!({"deviceToken": token}), &["operator.write"]);
     let (_, covered) = machine.is_refused(&lab, &less).await;
     assert_eq!(covered["requestId"], asked["requestId"]);
-    assert_eq!(covered["requestedScopes"], json!(["operator.write"]));
+    assert_eq!(covered["requestedScopes"], json!(["operator.read", "operator.write"]));
     for (id, request) in [("o", &asked["requestId"]), ("n", &details["requestId"])] {
         asks(&mut admin, id, "device.pair.approve", json!({"requestId": request})).await;
         let approved = answer_to(&mut admin, id).await;
