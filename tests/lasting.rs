@@ -15,12 +15,17 @@ mod support;
 #[allow(dead_code, reason = "the laboratory uses the rest")]
 mod tier;
 
-use std::{collections::BTreeSet, fs, io, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, io, net::Ipv4Addr, path::Path, time::Duration};
 
 use dice::Dice;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{Device, Home, OurGateway, Wire, connect, signal};
+use support::{Device, Home, OurGateway, Wire, connect, signal, wait_until};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 /// How long a change of a file may take to count.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -320,11 +325,61 @@ async fn an_edit_of_the_file_counts_at_once_and_what_needs_a_restart_is_named() 
     assert!(enter(&gateway, "the first").await.is_err());
     enter(&gateway, "the second").await.unwrap();
     says(&mut gateway, "DEBUG");
+    // So does a file of a secret.
+    let metrics = home.state().join("rs/metrics-token");
+    let old = fs::read_to_string(&metrics).unwrap();
+    assert!(is_scraped(&gateway, &old).await);
+    fs::write(&metrics, "another for the scraper\n").unwrap();
+    says(&mut gateway, "the token of the metrics");
+    assert!(!is_scraped(&gateway, &old).await);
+    assert!(is_scraped(&gateway, "another for the scraper").await);
     // A file that is wrong changes nothing.
     fs::write(&file, "{gateway: {port: 'x'}}").unwrap();
     says(&mut gateway, "was not taken up");
     says(&mut gateway, "openclaw config validate");
     enter(&gateway, "the second").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_edit_of_the_limits_shuts_out_who_guesses_from_then_on() {
+    let home = Home::new();
+    let text = |limits: &str| {
+        format!("{{gateway: {{auth: {{token: 'the token', rateLimit: {{{limits}}}}}}}}}")
+    };
+    let loose = "exemptLoopback: false, maxAttempts: 1000";
+    let file = home.write("home/.openclaw/openclaw.json", &text(loose));
+    let mut gateway = OurGateway::start(&home);
+    assert!(enter(&gateway, "guess").await.is_err());
+    enter(&gateway, "the token").await.unwrap();
+    fs::write(&file, text("exemptLoopback: false, maxAttempts: 4")).unwrap();
+    says(&mut gateway, "gateway.auth.rateLimit.maxAttempts");
+    // One wrong secret was counted before the limit was there.
+    assert_eq!(is_shut_out_after(&gateway).await, 3);
+    assert!(enter(&gateway, "the token").await.is_err());
+}
+
+/// Whether the metrics open for this token.
+async fn is_scraped(gateway: &OurGateway, token: &str) -> bool {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, gateway.port())).await.unwrap();
+    let request = format!(
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+        token.trim()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(LIMIT, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer.starts_with("HTTP/1.1 200")
+}
+
+/// Guesses until it is shut out; after how many wrong secrets.
+async fn is_shut_out_after(gateway: &OurGateway) -> usize {
+    for guesses in 1..=20 {
+        let refused = enter(gateway, &format!("guess {guesses}")).await.err().unwrap().to_string();
+        if refused.contains("AUTH_RATE_LIMITED") {
+            return guesses;
+        }
+    }
+    panic!("nobody is shut out");
 }
 
 #[tokio::test]
@@ -370,4 +425,46 @@ async fn who_applies_a_configuration_hears_what_became_of_it() {
     let params = json!({ "raw": raw, "baseHash": base });
     let reload = ok(&mut wire, "config.patch", params).await["reload"].clone();
     assert!(reload["refused"].as_str().unwrap().contains("gateway.reload.mode"), "{reload}");
+}
+
+/// Waits until the log has said so often that what changed waits for the next start.
+fn leaves_alone(gateway: &OurGateway, times: usize) {
+    wait_until("it says that it leaves everything as it is", LIMIT, || {
+        let said = gateway.program().log().matches("gateway.reload.mode is off").count();
+        assert!(said <= times, "it says so more often than it has a reason to");
+        (said == times).then_some(())
+    });
+}
+
+#[tokio::test]
+async fn turned_off_nothing_counts_before_the_next_start_whatever_is_touched() {
+    let home = Home::new();
+    let text = |token: &str| {
+        format!("{{gateway: {{reload: {{mode: 'off'}}, auth: {{token: '{token}'}}}}}}\n")
+    };
+    let file = home.write("home/.openclaw/openclaw.json", &text("the first"));
+    let mut gateway = OurGateway::start(&home);
+    let mut before = enter(&gateway, "the first").await.unwrap();
+    let scraper = home.state().join("rs/metrics-token");
+    let metrics = fs::read_to_string(&scraper).unwrap();
+    fs::write(&scraper, "another for the scraper\n").unwrap();
+    leaves_alone(&gateway, 1);
+    fs::write(&file, text("the second")).unwrap();
+    leaves_alone(&gateway, 2);
+    // Another look at what was left alone, since a file beside it changes.
+    fs::write(&scraper, "a third for the scraper\n").unwrap();
+    leaves_alone(&gateway, 3);
+    for other in ["another for the scraper", "a third for the scraper"] {
+        assert!(!is_scraped(&gateway, other).await);
+    }
+    assert!(is_scraped(&gateway, &metrics).await);
+    assert!(enter(&gateway, "the second").await.is_err());
+    enter(&gateway, "the first").await.unwrap();
+    ok(&mut before, "health", json!({})).await;
+    // Whoever asks for it by a signal gets it.
+    signal(gateway.program().pid(), Signal::SIGHUP);
+    says(&mut gateway, "gateway.auth.token");
+    assert_eq!(before.closed().await, 1012);
+    enter(&gateway, "the second").await.unwrap();
+    assert!(is_scraped(&gateway, "a third for the scraper").await);
 }

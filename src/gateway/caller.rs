@@ -3,7 +3,10 @@
 use std::sync::OnceLock;
 
 use super::outbox::Ending;
-use crate::protocol::{Client, Role, Scope};
+use crate::{
+    protocol::{Client, Role, Scope},
+    store::About,
+};
 
 /// One authenticated client, as methods may see it.
 #[derive(Debug, Clone)]
@@ -16,6 +19,8 @@ pub(super) struct Caller {
     pub(super) role: Role,
     /// What it said of itself: id, mode, version, platform, display name.
     pub(super) client: Client,
+    /// The same for people, with where it comes from.
+    pub(super) about: About,
     /// The device whose key signed this connection, if one did.
     pub(super) device_id: Option<String>,
     /// Whether a token of its device let it in, and not the gateway's secret.

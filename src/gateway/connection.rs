@@ -35,7 +35,7 @@ use super::{
     methods::voicewake::first_words,
     nodes::{Arriving, Seat},
     outbox::{Ending, Outbox},
-    pairing::{Admission, admit},
+    pairing::{Admission, about, admit},
     slots::Slot,
     tally::{Malformed, TurnedAway},
     throttle::{Culprit, Verdict, With},
@@ -265,7 +265,7 @@ where
         entrance: Entrance,
         arriving: Option<Arriving>,
     ) -> Welcome {
-        let Entrance { slot, gate, .. } = entrance;
+        let Entrance { slot, gate, peer, .. } = entrance;
         slot.admitted();
         gate.lift();
         let shared = &self.shared;
@@ -334,6 +334,7 @@ where
             member: membership.number(),
             role: admission.role,
             client: connect.client.clone(),
+            about: about(connect, &peer),
             device_id: admission.device_id,
             by_device_token: admission.by_device_token,
             scopes: admission.scopes,

@@ -13,7 +13,7 @@ use super::{
     settings::Guard,
     tailscale::Unverified,
     throttle::{self, Culprit, With},
-    upgrades::End,
+    upgrades::Decision,
 };
 use crate::{
     protocol::{Connect, ErrorShape, Role, Scope, detail, event},
@@ -171,7 +171,7 @@ async fn decide(
                 shared,
                 &uuid::Uuid::new_v4().to_string(),
                 &paired.id,
-                End::Approved,
+                Decision::Approved,
                 now,
             );
             Ok(in_as(asked.scopes, token_of(shared, &paired, claim.role)))
@@ -284,7 +284,7 @@ pub(super) async fn file(
     match filed.map_err(|error| unstored(&error).error)? {
         Filed::New(request, superseded) => {
             for gone in superseded {
-                tell_resolved(shared, &gone.id, &gone.asked.device_id, End::Rejected, now);
+                tell_resolved(shared, &gone.id, &gone.asked.device_id, Decision::Rejected, now);
             }
             shared.hub.tell(event::DEVICE_PAIR_REQUESTED, &as_request(&request));
             tracing::info!(request = request.id, role = %request.asked.role, "a device asks");
@@ -324,7 +324,8 @@ pub(super) fn token_of(shared: &Shared, device: &Device, role: Role) -> Option<S
     is_token_of(&grant.token_digest, token.expose()).then_some(token)
 }
 
-fn about(connect: &Connect, peer: &PeerInfo) -> About {
+/// What a client says of itself, and where it is.
+pub(super) fn about(connect: &Connect, peer: &PeerInfo) -> About {
     let client = &connect.client;
     let filled = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
     About {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::{task::JoinError, time::sleep};
 
 use super::{
     Shared,
@@ -73,7 +73,9 @@ pub(crate) enum Why {
 pub(super) struct Known {
     source: Arc<dyn Source>,
     running: Settings,
+    /// What stood in the file and those that it includes when it was last taken up.
     whole: Value,
+    /// What stands in the file, as clients were told of it.
     own: Value,
     files: Vec<PathBuf>,
     seen: Stamps,
@@ -152,34 +154,27 @@ pub(super) async fn watch(shared: Arc<Shared>) {
 pub(super) async fn take_up(shared: &Arc<Shared>, why: Why, caller: Option<&Caller>) -> Reloaded {
     let mut known = shared.known.lock().await;
     let Some(known) = known.as_mut() else { return Reloaded::default() };
-    let source = Arc::clone(&known.source);
-    let files = [shared.paths.gateway_token(), shared.paths.metrics_token()];
-    let read = tokio::task::spawn_blocking(move || {
-        let fresh = source.read()?;
-        let [own, metrics] = files.map(|file| private::read(&file));
-        Ok::<_, Problem>((fresh, own?, metrics?))
-    });
-    let (fresh, own_token, metrics_token) = match read.await {
-        Ok(Ok(read)) => read,
-        Ok(Err(problem)) => return refuse(problem),
-        Err(_) => return refuse(Problem::new(Class::Internal, "the gateway is stopping")),
+    let read = match read_all(shared, Arc::clone(&known.source)).await {
+        Ok(read) => read,
+        Err(problem) => return refuse(problem),
     };
-    let secret = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Secret::new);
-    let (own_token, metrics_token) = (secret(own_token), secret(metrics_token));
-    let changed = config::changed(&known.whole, &fresh.whole);
-    let is_other = known.own != fresh.own;
-    let mode = fresh.mode;
-    (known.whole, known.own, known.files) = (fresh.whole, fresh.own, fresh.files);
+    let Fresh { settings, whole, own, mode, files } = read.fresh;
+    let changed = config::changed(&known.whole, &whole);
+    let is_other = known.own != own;
+    (known.own, known.files) = (own, files);
     if is_other {
         tell_changed(shared, &known.own);
     }
-    if mode == ReloadMode::Off && why == Why::Changed && !changed.is_empty() {
-        let why = "gateway.reload.mode is off: what changed counts from the next start on";
-        return refuse(Problem::new(Class::Config, why).fix("openclaw gateway restart"));
+    let new = known_guard(settings, read.own_token, &known.running);
+    if mode == ReloadMode::Off && why == Why::Changed {
+        let is_news = !changed.is_empty()
+            || !same_secret(&known.running.guard, &new.guard)
+            || read.metrics_token.is_some_and(|token| !shared.scrapes.opens_for(&token));
+        return if is_news { refuse(switched_off()) } else { Reloaded::default() };
     }
-    let new = known_guard(fresh.settings, own_token, &known.running);
+    known.whole = whole;
     let mut plan = plan(&known.running, &new, changed);
-    if metrics_token.is_some_and(|token| shared.scrapes.open_for(token)) {
+    if read.metrics_token.is_some_and(|token| shared.scrapes.open_for(token)) {
         plan.applied.push("the token of the metrics".to_owned());
     }
     adopt(shared, &mut known.running, new, caller);
@@ -194,6 +189,42 @@ pub(super) async fn take_up(shared: &Arc<Shared>, why: Why, caller: Option<&Call
         );
     }
     plan
+}
+
+/// Everything that is read anew.
+struct Read {
+    fresh: Fresh,
+    /// What `rs/gateway-token` holds.
+    own_token: Option<Secret>,
+    /// What `rs/metrics-token` holds.
+    metrics_token: Option<Secret>,
+}
+
+async fn read_all(shared: &Shared, source: Arc<dyn Source>) -> Result<Read, Problem> {
+    let files = [shared.paths.gateway_token(), shared.paths.metrics_token()];
+    let read = tokio::task::spawn_blocking(move || {
+        let fresh = source.read()?;
+        let [own, metrics] = files.map(|file| private::read(&file));
+        let secret = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Secret::new);
+        Ok(Read { fresh, own_token: secret(own?), metrics_token: secret(metrics?) })
+    });
+    read.await.unwrap_or_else(|error| Err(unread(&error)))
+}
+
+/// Nobody has read the files: no fault of theirs.
+fn unread(error: &JoinError) -> Problem {
+    if error.is_cancelled() {
+        return Problem::new(Class::Internal, "the gateway is stopping")
+            .fix("openclaw gateway start");
+    }
+    Problem::new(Class::Internal, "a fault of the gateway kept it from reading its files")
+        .fix("openclaw gateway restart")
+}
+
+/// `gateway.reload.mode` leaves everything for the next start.
+fn switched_off() -> Problem {
+    let why = "gateway.reload.mode is off: what changed counts from the next start on";
+    Problem::new(Class::Config, why).fix("openclaw gateway restart")
 }
 
 /// Says what keeps the configuration from counting, and what to type.
@@ -355,4 +386,23 @@ fn stamp(file: &Path) -> Stamp {
         (facts.dev(), facts.ino(), facts.len(), modified, changed)
     };
     std::fs::metadata(file).ok().map(of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_could_read_is_not_called_wrong() {
+        let stopped = tokio::spawn(std::future::pending::<()>());
+        stopped.abort();
+        let faulty = tokio::task::spawn_blocking(|| panic!("a fault, as the test wants it"));
+        for (error, why, fix) in [
+            (stopped.await.unwrap_err(), "is stopping", "gateway start"),
+            (faulty.await.unwrap_err(), "a fault of the gateway", "gateway restart"),
+        ] {
+            let said = refuse(unread(&error)).refused.unwrap();
+            assert!(said.contains(why) && said.ends_with(fix), "{said}");
+        }
+    }
 }

@@ -152,7 +152,7 @@ fn unstored(error: &Error) -> Box<ErrorShape> {
 }
 
 /// A digest of texts that tells where each ends.
-fn digest(texts: &[&str]) -> [u8; 32] {
+pub(super) fn digest(texts: &[&str]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     for text in texts {
         context.update(&(text.len() as u64).to_be_bytes());

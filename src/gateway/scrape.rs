@@ -35,6 +35,11 @@ impl Scrapes {
         true
     }
 
+    /// Whether it is this token that opens now.
+    pub(super) fn opens_for(&self, token: &Secret) -> bool {
+        self.token.read().unwrap_or_else(PoisonError::into_inner).matches(token.expose())
+    }
+
     /// How many lines the log has lost.
     pub(super) fn lost_lines(&self) -> u64 {
         self.log.lost()

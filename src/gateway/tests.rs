@@ -44,6 +44,7 @@ mod news;
 mod nodes;
 mod pages;
 mod strangers;
+mod upgrades;
 mod ways;
 
 const TOKEN: &str = "the token";

@@ -15,16 +15,25 @@ use crate::{protocol::Scope, store::Request};
 
 /// How long the end of a request is remembered, milliseconds.
 const GRACE_MS: u64 = 15_000;
-/// How many requests are remembered.
+/// How many requests of one device are remembered; only one of them can still be decided.
+const PER_DEVICE: usize = 4;
+/// How many requests are remembered: more than wait in the store at a time.
 const MAX_UPGRADES: usize = 256;
+
+/// What somebody decided about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// It was approved.
+    Approved,
+    /// It was turned down, or gave way to another request of its device.
+    Rejected,
+}
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// Somebody approved it.
-    Approved,
-    /// Somebody turned it down, or it gave way to another request of its device.
-    Rejected,
+    /// Somebody decided.
+    Decided(Decision),
     /// Nobody decided in time.
     Expired,
 }
@@ -36,7 +45,7 @@ pub(super) struct Upgrade {
     pub(super) scopes: Vec<Scope>,
     /// Until when somebody may decide, milliseconds since 1970.
     pub(super) expires_at: u64,
-    /// Its end, once it is there; closed when the gateway stops.
+    /// Its end, once it is there; closed when it is forgotten, or the gateway stops.
     pub(super) end: watch::Receiver<Option<End>>,
 }
 
@@ -61,40 +70,40 @@ struct Kept {
 }
 
 impl Upgrades {
-    /// Remembers a request that waits, or that it waits longer; false where there is no room.
-    pub(super) fn keep(&self, request: &Request, now: u64) -> bool {
+    /// Remembers a request that waits, or that it waits longer; `None` once the gateway stops.
+    ///
+    /// There is always room: what ended, and what nobody can decide any more, is forgotten for it,
+    /// of the same device first.
+    pub(super) fn keep(&self, request: &Request, now: u64) -> Option<Upgrade> {
         let mut book = self.lock();
+        if book.has_stopped {
+            return None;
+        }
         book.kept.retain(|_, kept| now < kept.until);
-        let until = request.expires_at + GRACE_MS;
-        if let Some(kept) = book.kept.get_mut(&request.id) {
-            if kept.end.borrow().is_none() {
-                (kept.expires_at, kept.until) = (request.expires_at, until);
-            }
-            return true;
+        let device = &request.asked.device_id;
+        if !book.kept.contains_key(&request.id) {
+            book.make_room(PER_DEVICE, |kept| kept.device == *device);
+            book.make_room(MAX_UPGRADES, |_| true);
         }
-        if book.has_stopped || book.kept.len() >= MAX_UPGRADES {
-            return false;
-        }
-        let kept = Kept {
-            device: request.asked.device_id.clone(),
+        let kept = book.kept.entry(request.id.clone()).or_insert_with(|| Kept {
+            device: device.clone(),
             scopes: request.asked.scopes.clone(),
             expires_at: request.expires_at,
-            until,
+            until: 0,
             end: watch::Sender::new(None),
-        };
-        book.kept.insert(request.id.clone(), kept);
-        true
+        });
+        kept.waits(request.expires_at);
+        Some(kept.shown())
     }
 
     /// The request of this id, if it is this device's.
     pub(super) fn find(&self, id: &str, device: &str, now: u64) -> Option<Upgrade> {
         let book = self.lock();
         let kept = book.kept.get(id).filter(|kept| kept.device == device && now < kept.until)?;
-        let end = kept.end.subscribe();
-        Some(Upgrade { scopes: kept.scopes.clone(), expires_at: kept.expires_at, end })
+        Some(kept.shown())
     }
 
-    /// A request is over; what it ended as first stays.
+    /// A request is over; what somebody decided first stays.
     pub(super) fn ended(&self, id: &str, end: End, now: u64) {
         if let Some(kept) = self.lock().kept.get_mut(id) {
             kept.ended(end, now);
@@ -105,7 +114,7 @@ impl Upgrades {
     pub(super) fn forget(&self, device: &str, now: u64) {
         let mut book = self.lock();
         let own = book.kept.values_mut().filter(|kept| kept.device == device);
-        own.for_each(|kept| kept.ended(End::Rejected, now));
+        own.for_each(|kept| kept.ended(End::Decided(Decision::Rejected), now));
     }
 
     /// The gateway stops: nobody waits any longer.
@@ -120,16 +129,49 @@ impl Upgrades {
     }
 }
 
+impl Book {
+    /// Leaves fewer than `most` of those that are meant.
+    fn make_room(&mut self, most: usize, is_meant: impl Fn(&Kept) -> bool) {
+        while self.kept.values().filter(|kept| is_meant(kept)).count() >= most {
+            let meant = self.kept.iter().filter(|(_, kept)| is_meant(kept));
+            let key = |kept: &Kept| (kept.end.borrow().is_none(), kept.until);
+            let first = meant.min_by_key(|(_, kept)| key(kept)).map(|(id, _)| id.clone());
+            let Some(first) = first else { return };
+            self.kept.remove(&first);
+        }
+    }
+}
+
 impl Kept {
+    /// It stands until then. That its time was over was wrong if it does: clocks are put back.
+    fn waits(&mut self, expires_at: u64) {
+        let end = *self.end.borrow();
+        if matches!(end, None | Some(End::Expired)) {
+            self.end.send_replace(None);
+            (self.expires_at, self.until) = (expires_at, expires_at + GRACE_MS);
+        }
+    }
+
     fn ended(&mut self, end: End, now: u64) {
-        let is_first = self.end.send_if_modified(|before| {
-            let is_first = before.is_none();
-            before.get_or_insert(end);
-            is_first
+        let is_news = self.end.send_if_modified(|before| {
+            let is_news = match before {
+                None => true,
+                Some(End::Expired) => end != End::Expired,
+                Some(End::Decided(_)) => false,
+            };
+            if is_news {
+                *before = Some(end);
+            }
+            is_news
         });
-        if is_first {
+        if is_news {
             self.until = now + GRACE_MS;
         }
+    }
+
+    fn shown(&self) -> Upgrade {
+        let (scopes, expires_at) = (self.scopes.clone(), self.expires_at);
+        Upgrade { scopes, expires_at, end: self.end.subscribe() }
     }
 }
 
@@ -144,8 +186,12 @@ mod tests {
     const NOW: u64 = 1_795_486_176_838;
 
     fn request(id: &str) -> Request {
+        of("a", id)
+    }
+
+    fn of(device: &str, id: &str) -> Request {
         let asked = Asked {
-            device_id: "a".to_owned(),
+            device_id: device.to_owned(),
             public_key: "key".to_owned(),
             about: About::default(),
             role: Role::Operator,
@@ -157,41 +203,85 @@ mod tests {
     #[test]
     fn an_end_is_told_to_its_device_alone_and_to_who_comes_a_little_late() {
         let upgrades = Upgrades::default();
-        assert!(upgrades.keep(&request("1"), NOW));
+        let waiting = upgrades.keep(&request("1"), NOW).unwrap();
         assert!(upgrades.find("1", "b", NOW).is_none() && upgrades.find("2", "a", NOW).is_none());
-        let waiting = upgrades.find("1", "a", NOW).unwrap();
         assert_eq!(*waiting.end.borrow(), None);
-        upgrades.ended("1", End::Approved, NOW + 5);
-        upgrades.ended("1", End::Rejected, NOW + 6);
+        upgrades.ended("1", End::Decided(Decision::Approved), NOW + 5);
+        upgrades.ended("1", End::Decided(Decision::Rejected), NOW + 6);
         upgrades.forget("a", NOW + 7);
-        assert_eq!(*waiting.end.borrow(), Some(End::Approved));
+        // Who looked before that, and comes to say that it waits.
+        upgrades.keep(&request("1"), NOW + 7).unwrap();
+        assert_eq!(*waiting.end.borrow(), Some(End::Decided(Decision::Approved)));
         let late = upgrades.find("1", "a", NOW + 4 + GRACE_MS).unwrap();
-        assert_eq!((*late.end.borrow(), late.scopes.len()), (Some(End::Approved), 2));
+        assert_eq!(
+            (*late.end.borrow(), late.scopes.len()),
+            (Some(End::Decided(Decision::Approved)), 2)
+        );
         assert!(upgrades.find("1", "a", NOW + 5 + GRACE_MS).is_none());
     }
 
     #[test]
     fn who_asks_again_waits_longer_and_a_device_that_is_removed_does_not() {
         let upgrades = Upgrades::default();
-        assert!(upgrades.keep(&request("1"), NOW));
-        assert!(upgrades.keep(&Request { expires_at: NOW + 20, ..request("1") }, NOW));
-        let waiting = upgrades.find("1", "a", NOW).unwrap();
+        upgrades.keep(&request("1"), NOW).unwrap();
+        let longer = Request { expires_at: NOW + 20, ..request("1") };
+        upgrades.keep(&longer, NOW).unwrap();
+        let waiting = upgrades.find("1", "a", NOW + 19 + GRACE_MS).unwrap();
         assert_eq!(waiting.expires_at, NOW + 20);
         upgrades.forget("a", NOW);
-        assert_eq!(*waiting.end.borrow(), Some(End::Rejected));
+        assert_eq!(*waiting.end.borrow(), Some(End::Decided(Decision::Rejected)));
+    }
+
+    #[test]
+    fn what_was_over_by_a_wrong_clock_waits_again_and_can_be_decided() {
+        let upgrades = Upgrades::default();
+        let waiting = upgrades.keep(&request("1"), NOW).unwrap();
+        upgrades.ended("1", End::Expired, NOW + 5);
+        upgrades.keep(&request("1"), NOW).unwrap();
+        assert_eq!(*waiting.end.borrow(), None);
+        upgrades.ended("1", End::Expired, NOW + 5);
+        upgrades.ended("1", End::Decided(Decision::Approved), NOW);
+        upgrades.ended("1", End::Expired, NOW + 5);
+        assert_eq!(*waiting.end.borrow(), Some(End::Decided(Decision::Approved)));
+    }
+
+    #[test]
+    fn a_device_that_asks_over_and_over_takes_its_own_places_alone() {
+        let upgrades = Upgrades::default();
+        let other = upgrades.keep(&of("b", "other"), NOW).unwrap();
+        let waiting = upgrades.keep(&request("waits"), NOW).unwrap();
+        for number in 0..300 {
+            let id = number.to_string();
+            upgrades.keep(&request(&id), NOW).unwrap();
+            upgrades.ended(&id, End::Decided(Decision::Rejected), NOW + number);
+        }
+        assert_eq!(upgrades.lock().kept.len(), PER_DEVICE + 1);
+        assert!(upgrades.find("299", "a", NOW).is_some() && upgrades.find("0", "a", NOW).is_none());
+        for waiting in [waiting, other] {
+            assert!(waiting.end.has_changed().is_ok_and(|is_news| !is_news), "it was forgotten");
+        }
     }
 
     #[test]
     fn what_is_remembered_is_bounded_and_a_stop_ends_every_wait() {
         let upgrades = Upgrades::default();
         for id in 0..MAX_UPGRADES {
-            assert!(upgrades.keep(&request(&id.to_string()), NOW));
+            upgrades.keep(&of(&id.to_string(), &id.to_string()), NOW).unwrap();
         }
-        assert!(!upgrades.keep(&request("more"), NOW));
-        assert!(upgrades.keep(&request("more"), NOW + 10 + GRACE_MS));
-        let waiting = upgrades.find("more", "a", NOW).unwrap();
+        // What ended goes first, and then what has the least time left.
+        upgrades.ended("7", End::Decided(Decision::Rejected), NOW + 1_000);
+        upgrades.keep(&Request { expires_at: NOW + 11, ..of("more", "more") }, NOW).unwrap();
+        assert!(upgrades.find("7", "7", NOW).is_none());
+        assert_eq!(upgrades.lock().kept.len(), MAX_UPGRADES);
+        for id in 0..MAX_UPGRADES {
+            let id = format!("later {id}");
+            upgrades.keep(&Request { expires_at: NOW + 12, ..of(&id, &id) }, NOW).unwrap();
+        }
+        assert!(upgrades.find("more", "more", NOW).is_none());
+        assert_eq!(upgrades.lock().kept.len(), MAX_UPGRADES);
+        let waiting = upgrades.find("later 9", "later 9", NOW).unwrap();
         upgrades.stop();
         assert!(waiting.end.has_changed().is_err());
-        assert!(!upgrades.keep(&request("later"), NOW));
+        assert!(upgrades.keep(&request("after"), NOW).is_none());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use super::StateVersion;
@@ -38,7 +38,7 @@ pub(crate) struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) params: Option<Value>,
     /// Where the caller's trace goes on (W3C), which nobody does here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "there", skip_serializing_if = "Option::is_none")]
     pub(crate) traceparent: Option<Trace>,
 }
 
@@ -63,6 +63,11 @@ impl TryFrom<String> for Trace {
     }
 }
 
+/// What is there has to be one: null is none.
+fn there<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Trace>, D::Error> {
+    Trace::deserialize(value).map(Some)
+}
+
 /// A request as it stands in its text: its parameters are read once it is known what they should
 /// be.
 #[derive(Debug, Deserialize)]
@@ -81,7 +86,7 @@ pub(crate) struct Asked<'a> {
     #[serde(default, borrow)]
     pub(crate) params: Option<&'a RawValue>,
     /// As in [`Request`].
-    #[serde(default, rename = "traceparent")]
+    #[serde(default, deserialize_with = "there", rename = "traceparent")]
     _trace: Option<Trace>,
 }
 
@@ -228,6 +233,7 @@ mod tests {
             r#"{"type":"req","id":"1"}"#,
             r#"{"type":"req","id":"1","method":"m","also":1}"#,
             r#"{"type":"req","id":"1","method":"m","traceparent":1}"#,
+            r#"{"type":"req","id":"1","method":"m","traceparent":null}"#,
             "{",
         ] {
             assert!(Asked::read(wrong).is_none(), "{wrong}");

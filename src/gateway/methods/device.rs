@@ -17,7 +17,7 @@ use crate::{
         joining,
         outbox::Ending,
         settings::Guard,
-        upgrades::End,
+        upgrades::{Decision, End},
     },
     protocol::{
         ApprovedDevice, DeviceAbout, DeviceId, DeviceLabel, DevicePairApprove, DevicePairList,
@@ -86,7 +86,7 @@ async fn approve(call: Call, params: DeviceRequestId) -> Outcome<ApprovedDevice>
         devices.approve(id, "owner", minted, now).await.map_err(|error| unstored(&error))?;
     let device = approved.ok_or_else(no_request)?;
     tracing::info!(device = device.id, role = %asked.role, "device approved");
-    tell_resolved(shared, id, &device.id, End::Approved, now);
+    tell_resolved(shared, id, &device.id, Decision::Approved, now);
     Ok(ApprovedDevice { request_id: id.to_owned(), device: as_paired(&device) })
 }
 
@@ -102,7 +102,7 @@ async fn reject(call: Call, params: DeviceRequestId) -> Outcome<RejectedDevice> 
     let rejected =
         devices.reject(id, now).await.map_err(|error| unstored(&error))?.ok_or_else(no_request)?;
     let device_id = rejected.asked.device_id;
-    tell_resolved(shared, id, &device_id, End::Rejected, now);
+    tell_resolved(shared, id, &device_id, Decision::Rejected, now);
     Ok(RejectedDevice { request_id: id.to_owned(), device_id })
 }
 
@@ -333,13 +333,13 @@ pub(in crate::gateway) fn tell_resolved(
     shared: &Shared,
     request: &str,
     device: &str,
-    end: End,
+    decision: Decision,
     now: u64,
 ) {
-    shared.upgrades.ended(request, end, now);
-    let decision = match end {
-        End::Approved => "approved",
-        End::Rejected | End::Expired => "rejected",
+    shared.upgrades.ended(request, End::Decided(decision), now);
+    let decision = match decision {
+        Decision::Approved => "approved",
+        Decision::Rejected => "rejected",
     };
     let resolved = DeviceResolved {
         request_id: request.to_owned(),

@@ -12,17 +12,16 @@ use tokio::time::timeout;
 use super::device::{names, unstored};
 use crate::{
     gateway::{
-        caller::Caller,
         clock::now_ms,
         dispatch::{Call, Dispatcher, Outcome},
         pairing::{file, token_of},
-        upgrades::{End, Upgrade},
+        upgrades::{Decision, End, Upgrade},
     },
     protocol::{
         DeviceScopesRequest, DeviceScopesWait, ErrorShape, Role, Scope, ScopeUpgradeRegistration,
         ScopeUpgradeRequest, ScopeUpgradeResult, ScopeUpgradeWait, detail,
     },
-    store::{About, Asked, Device},
+    store::{Asked, Device, Grant},
 };
 
 /// How many scopes may be asked for.
@@ -44,64 +43,78 @@ async fn request(call: Call, params: ScopeUpgradeRequest) -> Outcome<ScopeUpgrad
         return Err(ErrorShape::invalid(message).into());
     }
     let asked = Asked {
-        about: about(caller, &device),
+        about: caller.about.clone(),
         device_id: device.id,
         public_key: device.public_key,
         role: Role::Operator,
         scopes,
     };
     let request = file(shared, asked, now).await?;
-    if !shared.upgrades.keep(&request, now) {
-        let message = "too many scope upgrades are waited for";
-        return Err(ErrorShape::unavailable(message, RETRY_MS).into());
-    }
+    shared.upgrades.keep(&request, now).ok_or_else(stopping)?;
     let (from, to) = (names(&caller.scopes).join(" "), params.scopes.join(" "));
     tracing::info!(device = request.asked.device_id, from, to, "a device that is in asks for more");
     Ok(ScopeUpgradeRegistration { request_id: request.id })
 }
 
 async fn wait(call: Call, params: ScopeUpgradeWait) -> Outcome<ScopeUpgradeResult> {
-    let (upgrades, request_id) = (&call.shared.upgrades, params.request_id);
+    let request_id = params.request_id;
     let device = owner(&call).await?.id;
+    let found = call.shared.upgrades.find(&request_id, &device, now_ms());
+    let upgrade = found.ok_or_else(|| ErrorShape::invalid("scope upgrade expired or not found"))?;
+    let wanted = upgrade.scopes.clone();
+    match ended(&call, &request_id, upgrade).await? {
+        End::Decided(Decision::Approved) => approved(&call, request_id, &wanted).await,
+        End::Decided(Decision::Rejected) => Ok(ScopeUpgradeResult::Rejected { request_id }),
+        End::Expired => Ok(ScopeUpgradeResult::Expired { request_id }),
+    }
+}
+
+/// Waits for the end of a request, for as long as it stands in the store: clocks are put back,
+/// machines sleep, and the device may ask for the same again meanwhile.
+async fn ended(call: &Call, id: &str, mut upgrade: Upgrade) -> Outcome<End> {
+    let (upgrades, store) = (&call.shared.upgrades, &call.shared.store);
+    let mut is_due = false;
     loop {
-        let upgrade = upgrades.find(&request_id, &device, now_ms());
-        let upgrade =
-            upgrade.ok_or_else(|| ErrorShape::invalid("scope upgrade expired or not found"))?;
-        match ended(&call, &request_id, upgrade.clone()).await? {
-            Some(End::Approved) => return approved(&call, request_id, &upgrade.scopes).await,
-            Some(End::Rejected) => return Ok(ScopeUpgradeResult::Rejected { request_id }),
-            Some(End::Expired) => return Ok(ScopeUpgradeResult::Expired { request_id }),
-            // The device asked for the same again meanwhile, and so waits longer.
-            None => {}
+        let told = *upgrade.end.borrow();
+        if let Some(end) = told {
+            return Ok(end);
+        }
+        let now = now_ms();
+        let request = store.devices().request(id, now).await.map_err(|error| unstored(&error))?;
+        let Some(request) = request else { return untold(call, id, &upgrade, is_due).await };
+        upgrade.expires_at = request.expires_at;
+        let left = Duration::from_millis(request.expires_at.saturating_sub(now));
+        let waited = timeout(left, upgrade.end.wait_for(Option::is_some)).await;
+        // An error is that it was forgotten, as it is while a machine sleeps.
+        let waited = waited.map(|told| told.is_ok());
+        is_due = waited.is_err();
+        if waited == Ok(false) {
+            upgrade = upgrades.keep(&request, now_ms()).ok_or_else(stopping)?;
         }
     }
 }
 
-/// Waits for the end of a request; `None` if there is more time for it than was known.
-async fn ended(call: &Call, id: &str, mut upgrade: Upgrade) -> Outcome<Option<End>> {
-    let (upgrades, store) = (&call.shared.upgrades, &call.shared.store);
-    let left = Duration::from_millis(upgrade.expires_at.saturating_sub(now_ms()));
-    match timeout(left, upgrade.end.wait_for(Option::is_some)).await {
-        Ok(Ok(end)) => return Ok(*end),
-        Ok(Err(_)) => {
-            return Err(ErrorShape::unavailable("the gateway is stopping", RETRY_MS).into());
-        }
-        Err(_) => {}
-    }
-    let now = now_ms();
-    let request = store.devices().request(id, now).await.map_err(|error| unstored(&error))?;
-    match request.filter(|request| request.expires_at > upgrade.expires_at) {
-        Some(request) => {
-            upgrades.keep(&request, now);
-            Ok(None)
-        }
-        None => {
-            upgrades.ended(id, End::Expired, now);
-            // Somebody may have been a moment quicker.
-            let end = *upgrade.end.borrow();
-            Ok(end.or(Some(End::Expired)))
-        }
-    }
+/// How a request ended that is gone, while nobody was told: somebody approved it just before it
+/// was waited for, or its time is over.
+async fn untold(call: &Call, id: &str, upgrade: &Upgrade, is_due: bool) -> Outcome<End> {
+    let (device, now) = (owner(call).await?, now_ms());
+    let end = if granted(&device, &upgrade.scopes).is_some() {
+        End::Decided(Decision::Approved)
+    } else if is_due || upgrade.expires_at <= now {
+        End::Expired
+    } else {
+        End::Decided(Decision::Rejected)
+    };
+    call.shared.upgrades.ended(id, end, now);
+    // Somebody may have been a moment quicker.
+    let told = *upgrade.end.borrow();
+    Ok(told.unwrap_or(end))
+}
+
+/// What a device holds as an operator, if that is all that it wanted.
+fn granted<'a>(device: &'a Device, wanted: &[Scope]) -> Option<&'a Grant> {
+    let grant = device.grant(Role::Operator).filter(|grant| grant.revoked_at.is_none())?;
+    wanted.iter().all(|scope| scope.is_within(&grant.scopes)).then_some(grant)
 }
 
 /// What an approved device gets; turned down if its rights were taken back meanwhile.
@@ -111,15 +124,19 @@ async fn approved(
     wanted: &[Scope],
 ) -> Outcome<ScopeUpgradeResult> {
     let device = owner(call).await?;
-    let grant = device.grant(Role::Operator).filter(|grant| grant.revoked_at.is_none());
-    let grant = grant.filter(|grant| wanted.iter().all(|scope| scope.is_within(&grant.scopes)));
-    let Some(grant) = grant else { return Ok(ScopeUpgradeResult::Rejected { request_id }) };
+    let Some(grant) = granted(&device, wanted) else {
+        return Ok(ScopeUpgradeResult::Rejected { request_id });
+    };
     let device_token = token_of(&call.shared, &device, Role::Operator).ok_or_else(|| {
         let message = "the scopes are approved; connect again with the gateway's secret";
         ErrorShape::unavailable(message, RETRY_MS)
     })?;
     let scopes = names(&grant.scopes);
     Ok(ScopeUpgradeResult::Approved { request_id, device_token, scopes })
+}
+
+fn stopping() -> ErrorShape {
+    ErrorShape::unavailable("the gateway is stopping", RETRY_MS)
 }
 
 /// The paired device whose key signed the connection.
@@ -131,8 +148,10 @@ async fn owner(call: &Call) -> Outcome<Device> {
     found.ok_or_else(|| {
         let message =
             "device scope upgrade requires a paired device; connect with a device identity";
-        let error =
-            ErrorShape::invalid(message).details(json!({ "code": detail::DEVICE_REQUIRED }));
+        let error = ErrorShape::invalid(message).details(json!({
+            "code": detail::DEVICE_REQUIRED,
+            "recommendedNextStep": "reopen_control_ui_securely",
+        }));
         error.into()
     })
 }
@@ -147,17 +166,4 @@ fn checked(names: &[String]) -> Outcome<Vec<Scope>> {
     let known: Option<Vec<Scope>> = names.iter().map(|name| Scope::parse(name)).collect();
     let unknown = || ErrorShape::invalid("requested scopes contain an unknown operator scope");
     Ok(known.ok_or_else(unknown)?)
-}
-
-/// What the program that asks says of itself; where the device is, it was asked when it came in.
-fn about(caller: &Caller, device: &Device) -> About {
-    let client = &caller.client;
-    About {
-        display_name: client.display_name.clone(),
-        platform: Some(client.platform.clone()),
-        device_family: client.device_family.clone(),
-        client_id: Some(client.id.clone()),
-        client_mode: Some(client.mode.clone()),
-        remote_ip: device.about.remote_ip.clone(),
-    }
 }

@@ -140,19 +140,17 @@ async fn run(call: Call, mut params: NodeInvokeParams) -> Ended {
         key: Some(params.idempotency_key),
     };
     let nodes = &call.shared.nodes;
-    match nodes.postponed_before(&task) {
-        None => {}
-        Some(Postponed::Same(id)) => return Ended::Void(postponed(node, command, &id).into()),
-        Some(Postponed::Other) => return Ended::Void(key_taken().into()),
+    if let Some(before) = nodes.postponed_before(&task) {
+        return Ended::Void(queued(node, command, &before));
     }
     let outcome = match nodes.run(&task).await {
         Ok(outcome) => outcome,
         Err(error) => return Ended::Void(error),
     };
     if nodes.wants_foreground(node, command, &outcome)
-        && let Some(id) = nodes.postpone(&task)
+        && let Some(kept) = nodes.postpone(&task)
     {
-        return Ended::Void(postponed(node, command, &id).into());
+        return Ended::Void(queued(node, command, &kept));
     }
     let (node_id, command) = (node.to_owned(), command.to_owned());
     Ended::Final(answered(outcome).and_then(|(payload, payload_json)| {
@@ -254,6 +252,14 @@ fn check(caller: &Caller, node: &str, command: &str, key: &str) -> Outcome<()> {
         return Ok(());
     };
     Err(ErrorShape::invalid(refusal).details(json!({ "command": command })).into())
+}
+
+/// The answer to what waits for the foreground; the same key for something else is refused.
+fn queued(node: &str, command: &str, kept: &Postponed) -> Box<ErrorShape> {
+    match kept {
+        Postponed::Same(id) => postponed(node, command, id).into(),
+        Postponed::Other => key_taken().into(),
+    }
 }
 
 fn postponed(node: &str, command: &str, id: &str) -> ErrorShape {

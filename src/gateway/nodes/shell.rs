@@ -205,6 +205,7 @@ impl Nodes {
         deadline: Instant,
         sender: oneshot::Sender<Outcome>,
     ) -> Result<Option<Outcome>, Box<ErrorShape>> {
+        let program = program_of(task)?;
         let id = uuid::Uuid::new_v4().to_string();
         let order = Order {
             id: id.clone(),
@@ -232,8 +233,12 @@ impl Nodes {
         // A node that left a moment ago has had its orders ended before there was this one.
         let is_here =
             locked(&self.present).find(task.node).is_some_and(|now| now.member == live.member);
-        let params_json = if is_here { self.admitted(task) } else { Err(not_connected().into()) };
-        let params_json = params_json.inspect_err(|_| invocations.abandon(&id))?;
+        let admitted =
+            if is_here { self.admitted(task, program) } else { Err(not_connected().into()) };
+        let admitted = admitted.inspect_err(|_| invocations.abandon(&id))?;
+        // Parameters may be long: nobody waits while they are read or written.
+        drop(invocations);
+        let params_json = admitted.map(|params| params.to_string()).or_else(|| task.params.clone());
         let request = NodeInvokeRequest {
             id,
             node_id: task.node.to_owned(),
@@ -246,15 +251,16 @@ impl Nodes {
         Ok(None)
     }
 
-    /// The parameters as they go out: of a program that runs, those that may.
-    fn admitted(&self, task: &Task<'_>) -> Result<Option<String>, Box<ErrorShape>> {
-        let Some(params) = task.params.as_ref().filter(|_| task.command == "system.run") else {
-            return Ok(task.params.clone());
-        };
-        let params: Value = serde_json::from_str(params)
-            .map_err(|error| ErrorShape::invalid(format!("invalid node.invoke params: {error}")))?;
+    /// The parameters of a program that runs as they may go out; `None` for other commands, whose
+    /// parameters go out as they are.
+    fn admitted(
+        &self,
+        task: &Task<'_>,
+        program: Option<Value>,
+    ) -> Result<Option<Value>, Box<ErrorShape>> {
+        let Some(params) = program else { return Ok(None) };
         let admitted = locked(&self.approvals).admit(task.node, &params, &task.asker, now_ms())?;
-        Ok(Some(admitted.to_string()))
+        Ok(Some(admitted))
     }
 
     /// A node says how a command ended; false if it is late.
@@ -374,9 +380,8 @@ impl Nodes {
         locked(&self.waiting).drain(node, most, now_ms())
     }
 
-    /// Keeps a command until the node's foreground, once for a key; its id, or `None` where there is
-    /// no room.
-    pub(in crate::gateway) fn postpone(&self, task: &Task<'_>) -> Option<String> {
+    /// Keeps a command until the node's foreground, once for a key; `None` where there is no room.
+    pub(in crate::gateway) fn postpone(&self, task: &Task<'_>) -> Option<Postponed> {
         let action = PendingAction {
             id: uuid::Uuid::new_v4().to_string(),
             command: task.command.to_owned(),
@@ -389,7 +394,8 @@ impl Nodes {
     /// What became of the key of a command, if it was one that was to wait for the foreground.
     pub(in crate::gateway) fn postponed_before(&self, task: &Task<'_>) -> Option<Postponed> {
         let key = task.repeated()?;
-        locked(&self.waiting).postponed_before(task.node, task.command, &key, now_ms())
+        let asked = (task.command, task.params.as_deref());
+        locked(&self.waiting).postponed_before(task.node, asked, &key, now_ms())
     }
 
     /// The commands that wait for the node's foreground, as far as it may still be given them.
@@ -424,6 +430,12 @@ impl Nodes {
         is_ios && is_personal && code.as_deref() == Some("NODE_BACKGROUND_UNAVAILABLE")
     }
 
+    /// Keeps every command from beginning until it is dropped.
+    #[cfg(test)]
+    pub(super) fn hold_commands(&self) -> impl Sized + '_ {
+        locked(&self.invocations)
+    }
+
     /// Keeps everybody from the nodes' records until it is dropped, as a slow disk does.
     #[cfg(test)]
     pub(in crate::gateway) async fn busy(&self) -> impl Sized + '_ {
@@ -450,6 +462,13 @@ impl Drop for Seat {
         tell(locked(&self.nodes.invocations).gone(self.member, now()));
         tracing::info!(node = self.node, was_current, "a node left");
     }
+}
+
+/// The parameters of a program that is to run, read; `None` for other commands.
+fn program_of(task: &Task<'_>) -> Result<Option<Value>, Box<ErrorShape>> {
+    let params = task.params.as_ref().filter(|_| task.command == "system.run");
+    let read = params.map(|params| serde_json::from_str(params)).transpose();
+    Ok(read.map_err(|error| ErrorShape::invalid(format!("invalid node.invoke params: {error}")))?)
 }
 
 /// The error of a key that stands for something else.

@@ -17,7 +17,7 @@ use crate::{
         Connect, Decision, ErrorShape, NodeEntry, NodeRunnerInventory, NodeSkill, NodeTool,
         PresenceEntry, Role, RunPlan, Scope,
     },
-    store::Store,
+    store::{About, Store},
 };
 
 const NODE: &str = "the device of the node";
@@ -117,6 +117,7 @@ fn caller(scopes: &[Scope]) -> Caller {
         member: 9,
         role: Role::Operator,
         client: connect().client,
+        about: About::default(),
         device_id: None,
         by_device_token: false,
         scopes: scopes.to_vec(),
@@ -217,6 +218,28 @@ async fn a_command_for_a_node_that_has_just_left_is_answered_at_once_and_may_com
     drop(again);
     let away = place.nodes.run(&task).await.unwrap_err();
     assert_eq!(away.message, "node not connected", "the key is free");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_while_the_parameters_of_a_program_are_read() {
+    let place = Place::new();
+    let _node = place.connect(1).await;
+    let live = locked(&place.nodes.present).find(NODE).cloned().unwrap();
+    let nodes = Arc::clone(&place.nodes);
+    let (told, read) = std::sync::mpsc::channel();
+    let held = place.nodes.hold_commands();
+    std::thread::spawn(move || {
+        let params = Some("{".to_owned());
+        let (asker, now) = (asker(), std::time::Instant::now());
+        let task =
+            Task { node: NODE, command: "system.run", params, timeout_ms: None, asker, key: None };
+        let (sender, _answer) = tokio::sync::oneshot::channel();
+        let begun = nodes.start(&live, &task, Duration::MAX, now, sender);
+        told.send(begun.unwrap_err().message).unwrap();
+    });
+    let read = read.recv_timeout(Duration::from_secs(10));
+    drop(held);
+    assert!(read.expect("it waits for others").contains("invalid node.invoke params"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 
 use super::invocations::Key;
-use crate::protocol::{PendingAction, Priority, Work, WorkKind};
+use crate::{
+    gateway::repeats::digest,
+    protocol::{PendingAction, Priority, Work, WorkKind},
+};
 
 /// How long a piece of work is worth doing if nobody said, milliseconds.
 const WORK_MS: u64 = 86_400_000;
@@ -44,17 +47,29 @@ struct OfNode {
 struct Known {
     key: Key,
     id: String,
-    command: String,
+    /// A digest of the command and its parameters.
+    asked: [u8; 32],
     since_ms: u64,
 }
 
 /// What a key was used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::gateway) enum Postponed {
-    /// The same command, which was to wait under this id.
+    /// The same command, which is to wait under this id.
     Same(String),
-    /// Another command.
+    /// Another command, or the same with other parameters.
     Other,
+}
+
+impl Known {
+    fn is_for(&self, asked: &[u8; 32]) -> Postponed {
+        if self.asked == *asked { Postponed::Same(self.id.clone()) } else { Postponed::Other }
+    }
+}
+
+fn asked(command: &str, params: Option<&str>) -> [u8; 32] {
+    let texts: Vec<&str> = std::iter::once(command).chain(params).collect();
+    digest(&texts)
 }
 
 impl Waiting {
@@ -108,45 +123,45 @@ impl Waiting {
         (revision, work, has_more)
     }
 
-    /// Keeps a command until the node's foreground; its id, or that of the one which is kept under
-    /// the same key. `None` where there is no room.
+    /// Keeps a command until the node's foreground, or finds what is kept under the same key. `None`
+    /// where there is no room.
     pub(super) fn postpone(
         &mut self,
         node: &str,
         action: PendingAction,
         key: Option<Key>,
         now_ms: u64,
-    ) -> Option<String> {
+    ) -> Option<Postponed> {
         if action.params_json.as_ref().is_some_and(|params| params.len() > MAX_PARAMS) {
             return None;
         }
         let of_node = self.room_for(node, now_ms)?;
+        let asked = asked(&action.command, action.params_json.as_deref());
         if let Some(known) = of_node.keys.iter().find(|known| Some(&known.key) == key.as_ref()) {
-            return Some(known.id.clone());
+            return Some(known.is_for(&asked));
         }
         if of_node.actions.len() >= MAX_ACTIONS || of_node.keys.len() >= MAX_KEYS {
             return None;
         }
-        let (id, command) = (action.id.clone(), action.command.clone());
+        let id = action.id.clone();
         if let Some(key) = key {
-            of_node.keys.push(Known { key, id: id.clone(), command, since_ms: now_ms });
+            of_node.keys.push(Known { key, id: id.clone(), asked, since_ms: now_ms });
         }
         of_node.actions.push(action);
-        Some(id)
+        Some(Postponed::Same(id))
     }
 
     /// What this key was used for, if it was for a command that was to wait, and not long ago.
     pub(super) fn postponed_before(
         &mut self,
         node: &str,
-        command: &str,
+        (command, params): (&str, Option<&str>),
         key: &Key,
         now_ms: u64,
     ) -> Option<Postponed> {
         self.forget_old(now_ms);
         let known = self.nodes.get(node)?.keys.iter().find(|known| known.key == *key)?;
-        let is_same = known.command == command;
-        Some(if is_same { Postponed::Same(known.id.clone()) } else { Postponed::Other })
+        Some(known.is_for(&asked(command, params)))
     }
 
     /// The commands that wait for the node's foreground.
@@ -240,15 +255,18 @@ mod tests {
     fn a_command_under_the_same_key_waits_once_and_is_not_queued_again_when_it_is_done() {
         let mut waiting = Waiting::default();
         let key = |caller: &str| Key { caller: caller.to_owned(), key: "k".to_owned() };
-        let first = waiting.postpone("n", action("a"), Some(key("me")), 5);
-        assert_eq!(first.as_deref(), Some("a"));
-        assert_eq!(waiting.postpone("n", action("b"), Some(key("me")), 6).as_deref(), Some("a"));
-        assert_eq!(waiting.postpone("n", action("c"), Some(key("you")), 6).as_deref(), Some("c"));
+        let same = |id: &str| Some(Postponed::Same(id.to_owned()));
+        assert_eq!(waiting.postpone("n", action("a"), Some(key("me")), 5), same("a"));
+        assert_eq!(waiting.postpone("n", action("b"), Some(key("me")), 6), same("a"));
+        let back = PendingAction { params_json: Some("back".to_owned()), ..action("b") };
+        assert_eq!(waiting.postpone("n", back, Some(key("me")), 6), Some(Postponed::Other));
+        assert_eq!(waiting.postpone("n", action("c"), Some(key("you")), 6), same("c"));
         assert_eq!(waiting.done("n", &["a".to_owned(), "c".to_owned()], 7), 0);
-        let mut before = |command, now| waiting.postponed_before("n", command, &key("me"), now);
-        assert_eq!(before("camera.snap", 8), Some(Postponed::Same("a".to_owned())));
-        assert_eq!(before("screen.record", 8), Some(Postponed::Other));
-        assert_eq!(before("camera.snap", 5 + ACTION_MS), None);
+        let mut before = |asked, now| waiting.postponed_before("n", asked, &key("me"), now);
+        assert_eq!(before(("camera.snap", None), 8), same("a"));
+        assert_eq!(before(("screen.record", None), 8), Some(Postponed::Other));
+        assert_eq!(before(("camera.snap", Some("back")), 8), Some(Postponed::Other));
+        assert_eq!(before(("camera.snap", None), 5 + ACTION_MS), None);
         for number in 0..MAX_KEYS {
             let key = Key { caller: number.to_string(), key: "k".to_owned() };
             waiting.postpone("m", action("a"), Some(key), 5).unwrap();

@@ -47,10 +47,11 @@ impl Book {
         let mut gone = None;
         let is_behind = source.door != Door::Ordinary;
         let is_full = self.silent.len() + self.waiting.len() >= LOBBY;
-        if is_full || (is_behind && self.in_lobby(source.door) >= LOBBY_BEHIND) {
+        let has_share = is_behind && self.in_lobby(source.door) >= LOBBY_BEHIND;
+        if is_full || has_share {
             // Who comes by a door that has had its share takes the place of one who did as well.
             let mut silent = self.silent.iter();
-            let oldest = silent.find(|(_, other)| is_full || other.door == source.door);
+            let oldest = silent.find(|(_, other)| !has_share || other.door == source.door);
             let Some(oldest) = oldest.map(|(number, _)| *number) else { return Entered::Full };
             self.silent.remove(&oldest);
             gone = Some(oldest);
@@ -238,6 +239,20 @@ mod tests {
         assert_eq!(first, Entered::Lobby(1, None));
         let newcomer = LOBBY_BEHIND as u64 + 2;
         assert_eq!(book.enter(served), Entered::Lobby(newcomer, Some(1)), "its own one goes");
+        // In a full lobby as well, where the one who was silent for longest is somebody else.
+        let mut book = Book::default();
+        book.enter(here);
+        let first = book.enter(served);
+        assert_eq!(first, Entered::Lobby(2, None));
+        for _ in 1..LOBBY_BEHIND {
+            book.enter(served);
+        }
+        for _ in LOBBY_BEHIND + 1..LOBBY {
+            book.enter(here);
+        }
+        let newcomer = LOBBY as u64 + 1;
+        assert_eq!(book.enter(served), Entered::Lobby(newcomer, Some(2)), "its own one goes");
+        assert_eq!(book.enter(here), Entered::Lobby(newcomer + 1, Some(1)), "anybody goes for him");
     }
 
     #[test]
@@ -265,32 +280,60 @@ mod tests {
         assert!(book.is_seated(other) && !book.is_here(slow[0]));
     }
 
+    /// What happens, to the how manieth latest, and from where.
+    type Step = (u8, u64, u8);
+
+    fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+        prop::collection::vec((0..6_u8, 0..400_u64, 0..8_u8), 0..most)
+    }
+
+    /// Runs a script on `book`, which keeps every limit at every step.
+    fn holds(mut book: Book, script: Vec<Step>) -> Result<(), TestCaseError> {
+        let mut now = Instant::now();
+        for (what, whom, from) in script {
+            let whom = book.latest.saturating_sub(whom);
+            match what {
+                0 => drop(book.enter(address(from))),
+                1 => drop(book.enter(at(Door::Serve, from))),
+                2 | 3 => book.spoke(whom),
+                4 => drop(book.press(whom, now)),
+                _ if from < 2 => book.admitted(whom),
+                _ => book.leave(whom),
+            }
+            book.seat(now);
+            now += Duration::from_millis(u64::from(from));
+            let sum: usize = book.seated_here.values().sum();
+            prop_assert_eq!(sum, book.seated.len());
+            prop_assert!(book.seated.len() <= IN_ALL);
+            prop_assert!(book.seated_here.values().all(|here| (1..=PER_SOURCE).contains(here)));
+            prop_assert!(book.silent.len() + book.waiting.len() <= LOBBY);
+            prop_assert!(book.in_lobby(Door::Serve) <= LOBBY_BEHIND);
+            prop_assert!(book.next().is_none());
+        }
+        Ok(())
+    }
+
     proptest! {
         #[test]
         fn places_never_exceed_their_limits_and_nobody_waits_beside_a_free_one(
-            script in prop::collection::vec((0..6_u8, 0..400_u64, 0..8_u8), 0..3_000),
+            script in steps(3_000),
         ) {
-            let (mut book, mut now) = (Book::default(), Instant::now());
-            for (what, whom, from) in script {
-                let whom = book.latest.saturating_sub(whom);
-                match what {
-                    0 => drop(book.enter(address(from))),
-                    1 => drop(book.enter(at(Door::Serve, from))),
-                    2 | 3 => book.spoke(whom),
-                    4 => drop(book.press(whom, now)),
-                    _ if from < 2 => book.admitted(whom),
-                    _ => book.leave(whom),
-                }
-                book.seat(now);
-                now += Duration::from_millis(u64::from(from));
-                let sum: usize = book.seated_here.values().sum();
-                prop_assert_eq!(sum, book.seated.len());
-                prop_assert!(book.seated.len() <= IN_ALL);
-                prop_assert!(book.seated_here.values().all(|here| (1..=PER_SOURCE).contains(here)));
-                prop_assert!(book.silent.len() + book.waiting.len() <= LOBBY);
-                prop_assert!(book.in_lobby(Door::Serve) <= LOBBY_BEHIND);
-                prop_assert!(book.next().is_none());
+            holds(Book::default(), script)?;
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn a_full_lobby_keeps_its_limits_as_well(
+            before in 0..4_usize, served in LOBBY_BEHIND - 4..=LOBBY_BEHIND, script in steps(200),
+        ) {
+            let mut book = Book::default();
+            for number in 0..LOBBY {
+                let is_served = (before..before + served).contains(&number);
+                book.enter(at(if is_served { Door::Serve } else { Door::Ordinary }, 1));
             }
+            holds(book, script)?;
         }
     }
 }

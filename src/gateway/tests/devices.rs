@@ -76,14 +76,14 @@ impl Machine {
     }
 }
 
-fn with(auth: &Value, scopes: &[&str]) -> Value {
+pub(super) fn with(auth: &Value, scopes: &[&str]) -> Value {
     json!({"auth": auth, "scopes": scopes})
 }
 
 const NODE: &str = r#"{"role": "node", "scopes": [],
     "client": {"id": "node-host", "version": "1", "platform": "linux", "mode": "node"}}"#;
 
-fn node(auth: &Value) -> Value {
+pub(super) fn node(auth: &Value) -> Value {
     let mut changes: Value = serde_json::from_str(NODE).unwrap();
     changes["auth"] = auth.clone();
     changes
@@ -438,6 +438,11 @@ async fn an_upgrade_is_turned_down_by_whom_may_by_another_request_or_by_time() {
     let third = client.call(REQUEST, wants("operator.write")).await["payload"].clone();
     let since = Instant::now();
     asks(&mut client, WAIT, WAIT, third.clone()).await;
+    assert_eq!(client.call("health", json!({})).await["ok"], true, "it waits");
+    // The store goes by the clock on the wall, and somebody comes when that is five minutes on.
+    let later = now_ms() + 300_000;
+    let id = uuid::Uuid::new_v4().to_string();
+    lab.shared.store.devices().ask(id, upgrades::stranger(9), later).await.unwrap();
     let expired = loop {
         let frame = client.frame().await;
         if frame["type"] == "res" {
@@ -478,7 +483,9 @@ async fn an_upgrade_is_for_a_paired_device_that_names_what_it_holds_and_nothing_
     let (mut plain, _) = lab.connected(&json!({})).await;
     let wants = json!({"scopes": ["operator.read", "operator.write"]});
     let answer = plain.call(REQUEST, wants.clone()).await;
-    assert_eq!(answer["error"]["details"]["code"], "DEVICE_IDENTITY_REQUIRED", "{answer}");
+    let details = &answer["error"]["details"];
+    assert_eq!(details["code"], "DEVICE_IDENTITY_REQUIRED", "{answer}");
+    assert_eq!(details["recommendedNextStep"], "reopen_control_ui_securely", "{answer}");
     let answer = plain.call(WAIT, json!({"requestId": "x"})).await;
     assert_eq!(answer["error"]["details"]["code"], "DEVICE_IDENTITY_REQUIRED", "{answer}");
     let (mut client, _) = machine.enters(&lab, &with(&json!({"token": TOKEN}), &[])).await;
@@ -507,4 +514,7 @@ async fn nobody_waits_for_an_upgrade_of_a_gateway_that_stops() {
     assert_eq!(client.call("health", json!({})).await["ok"], true, "others are answered meanwhile");
     lab.shared.upgrades.stop();
     assert_eq!(client.frame().await["error"]["code"], "UNAVAILABLE");
+    // Nor does anybody begin to.
+    let late = client.call(REQUEST, json!({"scopes": ["operator.admin"]})).await;
+    assert_eq!(late["error"]["message"], "the gateway is stopping", "{late}");
 }

@@ -20,7 +20,7 @@ use crate::{
         pairing::{Admission, admit},
     },
     protocol::{self, Connect, ErrorShape, Frame, Response, Role, Scope, close, code, device},
-    store::SetupCode,
+    store::{About, SetupCode},
 };
 
 /// The page that says which codes there are.
@@ -80,6 +80,7 @@ fn callers() -> Vec<Arc<Caller>> {
                 "id": "cli", "version": "1", "platform": "linux", "mode": "cli",
             }))
             .unwrap(),
+            about: About::default(),
             device_id: Some(CALLER.to_owned()),
             by_device_token: false,
             scopes: scopes.to_vec(),
@@ -163,7 +164,7 @@ async fn paired(lab: &Lab, device_id: String, public_key: String) -> Secret {
     let asked = crate::store::Asked {
         device_id: device_id.clone(),
         public_key,
-        about: crate::store::About::default(),
+        about: About::default(),
         role: Role::Operator,
         scopes: vec![Scope::Read],
     };

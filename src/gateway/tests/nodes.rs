@@ -73,8 +73,13 @@ async fn a_command_that_waits_for_the_foreground_is_queued_once_however_often_it
         assert_eq!(answer_to(&mut phone, "done").await["ok"], true);
     }
     let other = json!({"nodeId": node, "command": "camera.snap", "idempotencyKey": "k"});
-    asks(&mut admin, "other", "node.invoke", other).await;
-    assert_eq!(answer_to(&mut admin, "other").await["error"]["code"], "INVALID_REQUEST");
+    let mut back = again.clone();
+    back["params"] = json!({"facing": "back"});
+    for other in [other, back] {
+        asks(&mut admin, "other", "node.invoke", other).await;
+        let refused = answer_to(&mut admin, "other").await;
+        assert_eq!(refused["error"]["code"], "INVALID_REQUEST", "{refused}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
