@@ -14,12 +14,12 @@ const LONGEST_HOST: usize = 1024;
 pub(crate) enum End {
     /// A port; without a host the default of that end.
     Port {
-        /// A name or an address, without brackets.
+        /// A name or an address, without brackets; never with a slash.
         host: Option<String>,
         /// 0 only where the server is to choose.
         port: u16,
     },
-    /// A socket.
+    /// A socket; always with a slash.
     Path(String),
 }
 
@@ -44,13 +44,14 @@ impl fmt::Display for End {
 
 impl End {
     fn of_word(word: &str) -> Option<Self> {
+        // A path may look like a host in brackets beyond that.
+        if word.contains('/') {
+            return Some(Self::Path(word.to_owned()));
+        }
         if let Some((host, port)) = word.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:")) {
             return Some(Self::Port { host: Some(host.to_owned()), port: port.parse().ok()? });
         }
-        match word.parse() {
-            Ok(port) => Some(Self::Port { host: None, port }),
-            Err(_) => Some(Self::Path(word.to_owned())),
-        }
+        Some(Self::Port { host: None, port: word.parse().ok()? })
     }
 
     fn is_short_enough(&self) -> bool {
@@ -95,7 +96,7 @@ impl Forward {
             [before @ .., path] if !before.is_empty() && path.is_path => {
                 (before, End::Path(path.text.clone()))
             }
-            [before @ .., host, number] if !before.is_empty() => {
+            [before @ .., host, number] if !before.is_empty() && !host.is_path => {
                 (before, End::Port { host: Some(host.text.clone()), port: port(&number.text)? })
             }
             _ => return None,
@@ -133,7 +134,7 @@ fn listen(fields: &[Field]) -> Option<End> {
     match fields {
         [path] if path.is_path => Some(End::Path(path.text.clone())),
         [number] => Some(End::Port { host: None, port: port(&number.text)? }),
-        [host, number] if !number.is_path => {
+        [host, number] if !host.is_path && !number.is_path => {
             Some(End::Port { host: Some(host.text.clone()), port: port(&number.text)? })
         }
         _ => None,
@@ -204,6 +205,11 @@ mod tests {
             ("localhost:1080", Dynamic, Some("[localhost]:1080")),
             ("a:b:c:d:e", Local, None),
             ("[::1:80", Local, None),
+            (r"\[a]\:80/b:/tmp/b", Local, Some("[a]:80/b /tmp/b")),
+            (r"\[/a]\:80:/tmp/b", Local, Some("[/a]:80 /tmp/b")),
+            // Nothing is called so: ssh takes it and fails when somebody connects.
+            ("8080:/tmp/b:80", Local, None),
+            ("[a/b]:8080:box:80", Local, None),
             ("", Dynamic, None),
         ] {
             let forward = Forward::parse(text, direction);
