@@ -5,7 +5,9 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Home, OurGateway, alive, answers, openclaw, signal, wait_until};
+use crate::support::{
+    Home, OurGateway, Peer, Scene, alive, answers, openclaw, present, signal, wait_until,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -75,6 +77,25 @@ fn names_what_is_unsafe_and_mends_what_it_may() {
     // What was mended starts and answers.
     let gateway = OurGateway::start(&home);
     assert!(answers(gateway.port(), "/healthz"));
+}
+
+#[test]
+fn the_port_of_a_tunnel_is_no_stranger_at_the_gateways_port() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let config = format!("{{gateway: {{port: {}}}}}", scene.local_port);
+    let file = scene.laptop.write("home/.openclaw/openclaw.json", &config);
+    open_up(&file, 0o600);
+    let found = findings(&scene.laptop, &[], 0);
+    assert_eq!(of(&found, "port", "leads to the remote `vps`")["severity"], "note");
+    // It is one only as long as a remote of ours says that the port is its own.
+    scene.laptop(&["remote", "remove", "vps"]);
+    let _stranger = std::net::TcpListener::bind(("127.0.0.1", scene.local_port)).expect("the port");
+    let found = findings(&scene.laptop, &[], 1);
+    assert_eq!(of(&found, "port", "is taken by")["severity"], "error");
 }
 
 #[test]

@@ -185,19 +185,37 @@ pub(super) fn gateway(context: &Context, config: &OpenClaw) -> Vec<Finding> {
         (runner, Some(process))
             if runner.as_ref().is_none_or(|runner| runner.pid != process.pid) =>
         {
-            let what = format!(
-                "port {port} of the gateway is taken by {} (pid {})",
-                process.name, process.pid
-            );
-            findings.push(
-                Finding::new("port", Severity::Error, what)
-                    .why("a gateway of this profile cannot start, and clients give that program their token")
-                    .fix(format!("stop that program, or: openclaw config set gateway.port PORT (not {port})")),
-            );
+            findings.push(taken(port, &process, tunnel_at(context, port, &process).as_deref()));
         }
         (Some(_) | None, Some(_) | None) => {}
     }
     findings
+}
+
+/// The remote whose local port this is, if the program that has it is one of ours.
+fn tunnel_at(context: &Context, port: u16, holder: &listeners::Process) -> Option<String> {
+    let own = std::env::current_exe().ok()?;
+    if own.file_name()?.to_str()? != holder.name {
+        return None;
+    }
+    let remotes = Remotes::load(&context.paths).ok()?.remotes;
+    remotes.into_iter().find(|(_, remote)| remote.claims(port)).map(|(name, _)| name)
+}
+
+/// Somebody else has the gateway's port; `tunnel` names the remote that is reached through it.
+fn taken(port: u16, holder: &listeners::Process, tunnel: Option<&str>) -> Finding {
+    let set = format!("openclaw config set gateway.port PORT (not {port})");
+    if let Some(remote) = tunnel {
+        let what = format!("port {port} leads to the remote `{remote}`");
+        return Finding::new("port", Severity::Note, what)
+            .why("clients reach that gateway there; one on this machine needs a port of its own")
+            .fix(format!("nothing, or for a gateway here: {set}"));
+    }
+    let what =
+        format!("port {port} of the gateway is taken by {} (pid {})", holder.name, holder.pid);
+    Finding::new("port", Severity::Error, what)
+        .why("a gateway of this profile cannot start, and clients give that program their token")
+        .fix(format!("stop that program, or: {set}"))
 }
 
 /// The units of this user: ours and those of OpenClaw's gateways.
