@@ -3,7 +3,9 @@
 //! The program ends with its first panic (`panic = "abort"`), and nothing is dropped then.
 
 use std::{
-    panic::{PanicHookInfo, set_hook, take_hook},
+    backtrace::{Backtrace, BacktraceStatus},
+    io,
+    panic::set_hook,
     thread::{self, ThreadId},
     time::Duration,
 };
@@ -26,35 +28,48 @@ pub(super) struct LastWords {
 }
 
 impl LastWords {
-    /// Puts itself before what panics do already, which may hang on a standard error that nobody
-    /// reads.
+    /// Takes the place of what panics do otherwise, which tells standard error, and so perhaps a
+    /// journal, the text as it is.
     pub(super) fn install(self) {
-        let usual = take_hook();
         set_hook(Box::new(move |panic| {
-            self.say(panic);
-            usual(panic);
+            let what = panic.payload_as_str().unwrap_or("without a text");
+            let what = self.lines.handle.masked_at_once(what);
+            let what = what.as_deref().unwrap_or(UNSAID);
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            self.log(what, &place);
+            // Last, as nobody may read it; and where it is closed there is nobody to tell.
+            drop(tell(&mut io::stderr(), what, &place));
         }));
     }
 
     /// Logs nothing through `tracing` and waits for no lock of ours, which the panic may have come in
-    /// the middle of. Each of two threads that panic waits for itself, or the first would end the other's wait.
-    fn say(&self, panic: &PanicHookInfo<'_>) {
+    /// the middle of. Each of two threads that panic waits for itself, or the first would end the
+    /// other's wait.
+    fn log(&self, what: &str, place: &str) {
         // Nobody is left to write.
         if thread::current().id() == self.writer {
             return;
         }
-        let what = panic.payload_as_str().unwrap_or("without a text");
-        let what = self.lines.handle.masked_at_once(what);
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let line = self.form.panic(what.as_deref().unwrap_or(UNSAID), &place, Timestamp::now());
+        let line = self.form.panic(what, place, Timestamp::now());
         self.lines.finish(Some(line), LIMIT);
     }
+}
+
+/// Says the same to whoever watches, with a backtrace where `RUST_BACKTRACE` asks for one.
+fn tell(to: &mut impl io::Write, what: &str, place: &str) -> io::Result<()> {
+    let thread = thread::current();
+    writeln!(to, "thread '{}' panicked at {place}:\n{what}", thread.name().unwrap_or("unnamed"))?;
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        writeln!(to, "{trace}")?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Write as _,
+        io::{Read as _, Seek as _, Write as _},
         path::Path,
         process::{Command, Stdio},
         sync::mpsc::channel,
@@ -75,21 +90,26 @@ mod tests {
     #[test]
     fn panics_where_it_is_told_to() {
         let Some(folder) = std::env::var_os(FOLDER) else { return };
-        set_hook(Box::new(|_| std::process::abort()));
         let (mut lines, writer) = open_plain(DayFile::new(Path::new(&folder), PREFIX)).unwrap();
         writer.outlive_panics();
+        let ours = std::panic::take_hook();
+        set_hook(Box::new(move |panic| {
+            ours(panic);
+            std::process::abort();
+        }));
         for number in 0..QUEUED {
             lines.write_all(format!("line {number}\n").as_bytes()).unwrap();
         }
         panic!("no way on with token=abcdefgh");
     }
 
-    /// Has another process panic that logs to `folder`, and waits for its end.
-    fn has_panicked(folder: &Path) {
+    /// Has another process panic that logs to `folder`, waits for its end, and gives what it said.
+    fn has_panicked(folder: &Path) -> String {
         let name = "logfile::panic::tests::panics_where_it_is_told_to";
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", name]).env(FOLDER, folder);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(["--exact", name, "--nocapture"]).env(FOLDER, folder);
+        let mut said = tempfile::tempfile().unwrap();
+        command.stdout(Stdio::null()).stderr(said.try_clone().unwrap());
         let mut child = command.spawn().unwrap();
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
         let (ended, end) = channel();
@@ -99,13 +119,18 @@ mod tests {
             panic!("the panic did not end the process");
         };
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "{status}");
+        let mut text = String::new();
+        said.rewind().unwrap();
+        said.read_to_string(&mut text).unwrap();
+        text
     }
 
     #[test]
     fn lines_that_were_queued_before_a_panic_are_written_and_its_own_without_secrets() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("logs");
-        has_panicked(&folder);
+        let said = has_panicked(&folder);
+        assert!(said.contains(":\nno way on with token=***"), "{said}");
         let text = std::fs::read_to_string(newest(&folder, PREFIX).unwrap()).unwrap();
         let found: Vec<&str> = text.lines().collect();
         assert_eq!(found.len(), QUEUED + 1);
