@@ -148,6 +148,16 @@ async fn an_approval_that_nobody_told_is_found_before_the_wait_and_at_its_end() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_that_nobody_told_is_no_expiry() {
+    let lab = Lab::new();
+    let (mut client, request) = asking(&lab, &Machine::new(1)).await;
+    let id = request["requestId"].as_str().unwrap();
+    assert!(lab.shared.store.devices().reject(id, now_ms()).await.unwrap().is_some());
+    let told = client.call(WAIT, request).await;
+    assert_eq!(told["payload"]["status"], "rejected", "{told}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_lasts_as_long_as_its_request_stands_whatever_the_clock_does() {
     let lab = Lab::new();
     let (mut client, request) = asking(&lab, &Machine::new(1)).await;
