@@ -53,6 +53,13 @@ impl Ground {
 
     /// The same with the SSH server at some of its addresses only.
     pub(crate) fn listening(addresses: &[&str]) -> Self {
+        let lines: Vec<String> =
+            addresses.iter().map(|address| format!("ListenAddress {address}")).collect();
+        Self::with(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The same with lines of the SSH server's configuration.
+    pub(crate) fn with(lines: &[&str]) -> Self {
         let (laptop, router, far) = (Net::new(), Net::new(), Net::new());
         laptop.join("up0", &router, "lan0");
         far.join("up0", &router, "wan0");
@@ -71,10 +78,7 @@ impl Ground {
             net.ip(&format!("route add default via {v4}"));
             net.ip(&format!("-6 route add default via {v6}"));
         }
-        let lines: Vec<String> =
-            addresses.iter().map(|address| format!("ListenAddress {address}")).collect();
-        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-        let scene = far.inside(|| Scene::with(&lines));
+        let scene = far.inside(|| Scene::with(lines));
         for address in [FAR_V4, FAR_V6] {
             let line = scene.sshd.known_hosts_line_at(address, scene.sshd.port());
             scene.sshd.know(&line);

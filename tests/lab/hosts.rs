@@ -8,8 +8,11 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    ground::{FAR_V4, Ground, Loss},
-    support::{OurGateway, Peer, listens, openclaw, present, signal, wait_until},
+    ground::{FAR_V4, FAR_V6, Ground, Loss},
+    support::{
+        OurGateway, Peer, echo, echo_at, echoes, echoes_over, free_port, listens, openclaw,
+        present, signal, user, wait_until,
+    },
     tier,
 };
 
@@ -127,4 +130,38 @@ fn a_host_that_is_away_for_long_is_dialled_seldom_while_nobody_waits() {
     assert!(count(&status) - count(&lost) <= 40, "{status:#}");
     ground.pass();
     ground.laptop(&["health"]);
+}
+
+#[test]
+fn the_companion_of_the_gateway_has_the_same_number_here_and_carries_bytes() {
+    if !ready() {
+        return;
+    }
+    let ground = Ground::new();
+    let companion = ground.scene.gateway.port() + 1;
+    ground.far.inside(|| echo_at(companion));
+    let run = ground.scene.dialling().args(["--json", "--companions"]);
+    ground.run(run.arg(format!("{}@{FAR_V4}", user()))).exits(0);
+    assert!(ground.laptop.inside(|| echoes(companion)));
+}
+
+#[test]
+fn a_server_that_opens_a_private_listener_to_all_lets_nobody_in_from_elsewhere() {
+    if !ready() {
+        return;
+    }
+    let [v4, v6] = [FAR_V4, FAR_V6].map(|address| format!("ListenAddress {address}"));
+    let ground = Ground::with(&["GatewayPorts yes", &v4, &v6]);
+    let (service, wanted) = (ground.laptop.inside(echo), free_port());
+    let run = ground.scene.dialling().args(["--json", "--name", "vps", "-R"]);
+    let run = run.arg(format!("{wanted}:127.0.0.1:{service}"));
+    ground.run(run.arg(format!("{}@{FAR_V4}", user()))).exits(0);
+    assert!(ground.far.inside(|| echoes(wanted)), "who is over there is served");
+    let far = format!("{FAR_V4}:{wanted}").parse().expect("an address");
+    assert!(!ground.laptop.inside(|| echoes_over(far)), "somebody elsewhere was let in");
+    let status = ground.status_when("the reason is said", LIMIT, |status| {
+        status["forwards"][0]["failure"].to_string().contains("GatewayPorts")
+    });
+    assert_eq!(status["phase"], "live", "{status:#}");
+    assert!(ground.far.inside(|| echoes(wanted)), "who is over there is still served");
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
     thread,
@@ -54,9 +54,19 @@ fn send_back(mut from: impl Read, mut to: impl Write, end: impl Fn() -> io::Resu
 
 /// Whether a service behind a port sends back what it gets, and ends after that.
 pub(crate) fn echoes(port: u16) -> bool {
-    dial(port, LIMIT).is_ok_and(|stream: TcpStream| {
-        is_sent_back(&stream, &stream, || stream.shutdown(Shutdown::Write)).is_ok_and(|same| same)
+    dial(port, LIMIT).is_ok_and(|stream| sends_back(&stream))
+}
+
+/// The same of a service at any address.
+pub(crate) fn echoes_over(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, LIMIT).is_ok_and(|stream| {
+        drop(stream.set_read_timeout(Some(LIMIT)));
+        sends_back(&stream)
     })
+}
+
+fn sends_back(stream: &TcpStream) -> bool {
+    is_sent_back(stream, stream, || stream.shutdown(Shutdown::Write)).is_ok_and(|same| same)
 }
 
 /// The same behind a socket.

@@ -29,7 +29,7 @@ mod wire;
 
 pub(crate) use agent::Agent;
 pub(crate) use ear::{Ear, Judge, Talk};
-pub(crate) use echo::{echo, echo_at, echo_socket, echoes, echoes_at};
+pub(crate) use echo::{echo, echo_at, echo_socket, echoes, echoes_at, echoes_over};
 pub(crate) use forward::{KEEPALIVE, ssh_forward, ssh_forward_by};
 pub(crate) use freezer::Freezer;
 pub(crate) use gateways::OurGateway;
