@@ -423,6 +423,14 @@ mod tests {
         let closing = async {
             tokio::time::sleep(Duration::from_millis(3500)).await;
             drop((listener, queue));
+            // A child that another test has just forked has the listener for a moment as well, and
+            // the stopped clock would be at the deadline before that is over.
+            let refuses = |_| {
+                let limit = Duration::from_millis(100);
+                std::net::TcpStream::connect_timeout(&stuck, limit)
+                    .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+            };
+            assert!((0..100).any(refuses), "the listener lives on");
         };
         let (failure, ()) = tokio::join!(racing, closing);
         assert_eq!(failure.unwrap_err().cause, Cause::Refused);
