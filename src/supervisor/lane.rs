@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    account::{Account, Scribe, Turn},
+    account::{Account, SLOW_READER, Scribe, Turn},
     alarm::Alarm,
     incoming::{Incoming, Local},
     link::{Dial, Link, Progress},
@@ -61,8 +61,6 @@ const STREAMS_MOST: usize = 512;
 const REFUSALS_MOST: usize = 256;
 /// Reports that may wait for the lane.
 const REPORTS: usize = 1024;
-/// Why the path is lost where nothing has failed.
-const SLOW_READER: &str = "a program here that does not read blocks the session";
 /// How long a probe may take before the machine has long gone on without it.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a stream may take to be opened.

@@ -51,8 +51,17 @@ pub(crate) fn descendants(root: Pid) -> Vec<Pid> {
 
 /// The memory that a process keeps resident.
 pub(crate) fn resident_bytes(pid: Pid) -> Option<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most that it ever kept resident.
+pub(crate) fn peak_resident_bytes(pid: Pid) -> Option<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: Pid, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
 }
 
