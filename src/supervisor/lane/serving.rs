@@ -10,7 +10,7 @@ use tokio::{sync::oneshot, task::yield_now, time::timeout};
 use tracing::{Span, debug, info};
 
 use super::{
-    Actor, HELD_MOST, Message, OPEN_LIMIT, REFUSALS_MOST, Session,
+    Actor, Message, OPEN_LIMIT, REFUSALS_MOST, Session,
     ask::{absent, prohibited},
 };
 use crate::{
@@ -52,7 +52,7 @@ impl Actor {
             return;
         }
         let Some(incoming) = self.serve(incoming) else { return };
-        if self.tunnel.phase() == Phase::Blocked || self.held.len() >= HELD_MOST {
+        if self.tunnel.phase() == Phase::Blocked || self.held.len() >= self.held_most {
             let reason = self.reason().unwrap_or_else(|| "too many connections wait".to_owned());
             self.refuse(incoming, &reason);
             return;
