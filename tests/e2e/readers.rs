@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::support::{
-    Peer, Scene, dial, free_port, peak_resident_bytes, present, resident_bytes, wait_until,
+    Peer, Scene, dial, free_port, peak_bytes, present, resident_bytes, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -132,7 +132,7 @@ fn what_many_readers_leave_unread_stays_within_its_bound_and_nothing_is_lost_in_
     wait_until("the bound is reached", LIMIT, || (!cuts(&scene).is_empty()).then_some(()));
     // Those that were not cut stand still, undrained, and lose nothing.
     let outcomes: Vec<_> = floods.into_iter().map(read_all).collect();
-    let peak = peak_resident_bytes(supervisor).expect("its memory at most");
+    let peak = peak_bytes(supervisor).expect("its memory at most");
     assert!(peak - before <= UNREAD_MOST + MARGIN, "{before} bytes before, {peak} at most");
     let whole = outcomes.iter().filter(|outcome| **outcome == Ok(FLOOD)).count();
     let reset = outcomes.iter().filter(|outcome| outcome.is_err()).count();
