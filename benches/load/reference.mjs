@@ -1,6 +1,5 @@
 // The reference client as a measure of the gateway at URL: one line of JSON with the time of each
 // login, milliseconds, and with how many `health` calls a second were answered on one connection.
-import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
 const { PEERS, URL: url, TOKEN: token } = process.env;

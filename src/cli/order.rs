@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use super::{remote::LOCAL, ssh_options};
 use crate::{
-    config::{self, Kind, Listen, OpenClaw, Remote, Remotes, check_name},
+    config::{
+        self, HELD_MOST_MOST, HOLD_SECONDS_MOST, Kind, Listen, OpenClaw, Remote, Remotes,
+        check_name,
+    },
     fingerprint::Fingerprint,
     problem::{Class, Problem},
     ssh,
@@ -34,10 +37,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     pub(super) companions: bool,
     /// How long a local connection waits for a path before it is turned away [default: 30]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=i64::from(HOLD_SECONDS_MOST)))]
     pub(super) hold: Option<u16>,
     /// How many connections may wait at a local port [default: 256]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=i64::from(HELD_MOST_MOST)))]
     pub(super) held_most: Option<u16>,
     /// What to call the remote; its host otherwise
     #[arg(long)]
@@ -106,6 +109,16 @@ impl Order {
         let make_default = !arguments.no_default;
         let before = saved.remotes.get(&name);
         if name == CONFIGURED && is_new {
+            let bare = Remote::new(CONFIGURED);
+            if definition(arguments, Some(bare.clone()), None, 0)? != bare {
+                return Err(Problem::new(
+                    Class::Usage,
+                    format!(
+                        "openclaw.json says how `{CONFIGURED}` is reached; options are not kept"
+                    ),
+                )
+                .fix("openclaw remote connect user@host --name NAME, with the same options"));
+            }
             return Ok(Self { name, definition: None, make_default: false, is_new });
         }
         if before.is_some_and(|before| before.kind == Kind::Exposed) {
@@ -197,6 +210,9 @@ fn definition(
             local_port: before.map_or(0, |before| before.local_port),
             // Only `--tls-fingerprint` takes a pin away: another gateway of this name is a mismatch.
             tls_fingerprint: before.and_then(|before| before.tls_fingerprint),
+            // As the port: they are of this machine, not of the way.
+            hold_seconds: before.and_then(|before| before.hold_seconds),
+            held_most: before.and_then(|before| before.held_most),
             ..Remote::new(arguments.target.clone().unwrap_or_default())
         },
     };

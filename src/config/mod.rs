@@ -41,7 +41,8 @@ pub(crate) use path::KeyPath;
 pub(crate) use paths::Paths;
 pub(crate) use redact::{redacted, redacted_text};
 pub(crate) use remotes::{
-    CONFIG_REMOTE, Family, Kind, Remote, Remotes, SshOptions, check_name, leads_nowhere,
+    CONFIG_REMOTE, Family, HELD_MOST_MOST, HOLD_SECONDS_MOST, Kind, Remote, Remotes, SshOptions,
+    check_name, leads_nowhere,
 };
 pub(crate) use revise::{patched, replaced};
 pub(crate) use schema::changed;

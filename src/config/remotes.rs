@@ -71,10 +71,10 @@ pub(crate) struct Remote {
     /// `--companions`: whether the port after the gateway's is forwarded as well.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) companions: bool,
-    /// `--hold`: how long a connection waits for a path, seconds.
+    /// `--hold`: how long a connection waits for a path, 1 to [`HOLD_SECONDS_MOST`] seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hold_seconds: Option<u16>,
-    /// `--held-most`: how many connections may wait at each of its ports.
+    /// `--held-most`: how many connections may wait at each of its ports, 1 to [`HELD_MOST_MOST`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) held_most: Option<u16>,
     /// Further `-L` forwards.
@@ -87,6 +87,11 @@ pub(crate) struct Remote {
     #[serde(default)]
     pub(crate) wanted: bool,
 }
+
+/// The longest wait for a path: whoever has gone meanwhile is found out only at its end.
+pub(crate) const HOLD_SECONDS_MOST: u16 = 300;
+/// The most that may wait at a port; each has a descriptor, of which a process has a few thousand.
+pub(crate) const HELD_MOST_MOST: u16 = 1024;
 
 /// OpenSSH options of one remote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -46,11 +46,23 @@ pub(super) struct Incoming {
     local: Local,
     /// When waiting ends.
     pub(super) until: Instant,
+    /// It was taken in before, and is not turned away for the number of those that wait.
+    is_promised: bool,
 }
 
 impl Incoming {
     pub(super) fn new(local: Local, until: Instant) -> Self {
-        Self { local, until }
+        Self { local, until, is_promised: false }
+    }
+
+    /// It is taken in; when waiting ends stays as it is.
+    pub(super) fn promise(&mut self) {
+        self.is_promised = true;
+    }
+
+    /// Whether it was taken in before.
+    pub(super) fn is_promised(&self) -> bool {
+        self.is_promised
     }
 
     /// Whether it is the connection of another program at a port.

@@ -27,7 +27,7 @@ use super::{
     unread::Unread,
 };
 use crate::{
-    config::{self, Destination},
+    config::{self, Destination, HELD_MOST_MOST, HOLD_SECONDS_MOST},
     fingerprint::Fingerprint,
     tunnel::{
         Action, ClaimEvent, Event, Failure, News, Number, Options, Phase, ProofKind, SILENCE,
@@ -95,12 +95,13 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Those of a remote: what it says counts before the defaults.
+    /// Those of a remote: what it says counts before the defaults, as far as it can be meant.
     pub(super) fn of(&self, definition: &config::Remote) -> Self {
-        let hold = definition.hold_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        let hold = definition.hold_seconds.map(|it| it.clamp(1, HOLD_SECONDS_MOST).into());
+        let held_most = definition.held_most.map(|it| it.clamp(1, HELD_MOST_MOST).into());
         Self {
-            hold: hold.unwrap_or(self.hold),
-            held_most: definition.held_most.map_or(self.held_most, usize::from),
+            hold: hold.map_or(self.hold, Duration::from_secs),
+            held_most: held_most.unwrap_or(self.held_most),
             ..self.clone()
         }
     }

@@ -41,11 +41,11 @@ pub(super) enum End {
 /// What a stream has carried, bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Carried {
-    /// From the local side, given to the session.
+    /// From the local side, written into the session; whether it arrived nobody here knows.
     pub(super) sent: u64,
     /// From the far side.
     pub(super) received: u64,
-    /// Of these, what the local side did not take.
+    /// Of these, what did not get as far as the local side's socket.
     pub(super) undelivered: u64,
 }
 
@@ -99,7 +99,6 @@ async fn send<L: AsyncRead>(
             return Ok(());
         }
         path.sent(count);
-        sent.fetch_add(count as u64, Relaxed);
         if patiently(far.write_all(bytes), path).await.is_err() {
             return if path.link_is_lost() {
                 Err(End::Cut("the session died"))
@@ -108,6 +107,7 @@ async fn send<L: AsyncRead>(
                 Ok(())
             };
         }
+        sent.fetch_add(count as u64, Relaxed);
         if count == buffer.len() && count < CHUNK {
             buffer = vec![0; (count * 4).min(CHUNK)];
         }

@@ -151,7 +151,8 @@ impl Supervisor {
                     stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                 match stream {
                     Ok(stream) => {
-                        let incoming = Incoming::new(Local::Tcp(stream), until);
+                        let mut incoming = Incoming::new(Local::Tcp(stream), until);
+                        incoming.promise();
                         remote.admit(&at, incoming).await;
                     }
                     Err(error) => warn!(%error, "a connection that waited was lost"),

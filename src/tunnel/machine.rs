@@ -30,8 +30,11 @@ const DOUBT_PATIENCE_MOST: Duration = Duration::from_secs(1);
 const LOSER_PATIENCE: Duration = Duration::from_secs(60);
 /// How many sessions may drain at once before a session stays shared with a slow reader.
 const DRAINING_MOST: usize = 8;
-/// Between two replacements whose logins the server saw, while nobody waits.
+/// Between two replacements whose logins the server saw: always while nobody waits, and on average
+/// while somebody does.
 const REPLACEMENT_INTERVAL: Duration = Duration::from_secs(30);
+/// How many of them may follow one another at [`WAIT_HELD`] while somebody waits.
+const REPLACEMENTS_AT_ONCE: u32 = 5;
 /// Between two attempts after one that only a person could have helped, for as long as another
 /// session is there.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(600);
@@ -85,8 +88,10 @@ pub(crate) struct Tunnel {
     closed_early: u32,
     /// Until when the server may be punishing this address.
     punished_until: Option<Instant>,
-    /// When the last replacement whose login the server saw was begun.
+    /// When the server last saw the login of a replacement.
     replaced: Option<Instant>,
+    /// When all of those are paid for, at one in [`REPLACEMENT_INTERVAL`].
+    paid: Option<Instant>,
     /// When the next replacement may be dialled, if not at once.
     replace_after: Option<Instant>,
     /// Whether that wait is for a server that was not reached.
@@ -128,6 +133,7 @@ impl Tunnel {
             closed_early: 0,
             punished_until: None,
             replaced: None,
+            paid: None,
             replace_after: None,
             unreached: false,
             refused: None,
@@ -242,7 +248,8 @@ impl Tunnel {
 
     fn on_woke(&mut self, slept: Duration, now: Instant, actions: &mut Vec<Action>) {
         // These count in the server's time, which did not stand still.
-        for past in [&mut self.replaced, &mut self.punished_until].into_iter().flatten() {
+        let times = [&mut self.replaced, &mut self.paid, &mut self.punished_until];
+        for past in times.into_iter().flatten() {
             *past = past.checked_sub(slept).unwrap_or(*past);
         }
         self.on_doubt("this machine was asleep or stopped", now, actions);
@@ -255,7 +262,7 @@ impl Tunnel {
             return;
         }
         // What the last replacement reached may be out of reach now.
-        self.replaced = None;
+        (self.replaced, self.paid) = (None, None);
         if is_back && let Some(attempt) = &mut self.current {
             // Silence without a network is no news of the session.
             attempt.suspect = attempt.suspect.map(|_| now);
@@ -300,8 +307,10 @@ impl Tunnel {
         if first && let Some(retry) = &mut self.retry {
             *retry = soon.min(*retry);
         }
-        if first && let Some(replace) = &mut self.replace_after {
-            let soon = if self.unreached { soon } else { soon + WAIT_HELD };
+        if first
+            && self.unreached
+            && let Some(replace) = &mut self.replace_after
+        {
             *replace = soon.min(*replace);
         }
     }
@@ -320,9 +329,21 @@ impl Tunnel {
         self.punished_until.map_or(at, |until| until.max(at))
     }
 
-    /// Between two replacements whose logins the server saw.
-    fn login_interval(&self) -> Duration {
-        if self.held > 0 { WAIT_HELD } else { REPLACEMENT_INTERVAL }
+    /// The server has seen the login of a replacement.
+    fn count_login(&mut self, now: Instant) {
+        self.replaced = Some(now);
+        self.paid = Some(self.paid.map_or(now, |paid| paid.max(now)) + REPLACEMENT_INTERVAL);
+    }
+
+    /// When the server may see the next one.
+    fn login_due(&self) -> Option<Instant> {
+        let last = self.replaced?;
+        if self.held == 0 {
+            return Some(last + REPLACEMENT_INTERVAL);
+        }
+        let credit = REPLACEMENT_INTERVAL * (REPLACEMENTS_AT_ONCE - 1);
+        let affordable = self.paid.and_then(|paid| paid.checked_sub(credit));
+        affordable.max(Some(last + WAIT_HELD))
     }
 
     fn may_dial(&self) -> bool {

@@ -138,7 +138,9 @@ fn what_many_readers_leave_unread_stays_within_its_bound_and_nothing_is_lost_in_
     let reset = outcomes.iter().filter(|outcome| outcome.is_err()).count();
     assert_eq!(whole + reset, ports.len(), "an end before its time: {outcomes:?}");
     assert!(whole >= ports.len() / 2, "{outcomes:?}");
-    let told = cuts(&scene);
+    let told = wait_until("each reset is told", LIMIT, || {
+        Some(cuts(&scene)).filter(|told| told.len() >= reset)
+    });
     assert_eq!(told.len(), reset, "{told:#?}");
     assert!(told.iter().all(|line| line.contains("the bounds of memory")), "{told:#?}");
 }

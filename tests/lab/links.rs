@@ -50,12 +50,12 @@ fn a_black_hole_is_noticed_and_its_unsignalled_end_found() {
     }
 }
 
-/// What a return that nobody signals may take while somebody waits; the rest of the time it allows
-/// for is that of a login on a busy machine.
+/// What a return that nobody signals may take while somebody waits; held to where the laboratory has
+/// the machine to itself.
 const FOUND: Duration = Duration::from_secs(5);
 
 #[test]
-fn the_unsignalled_end_of_a_long_black_hole_is_found_within_five_seconds() {
+fn the_unsignalled_end_of_each_black_hole_of_a_row_is_found() {
     if !ready() {
         return;
     }
@@ -68,8 +68,7 @@ fn the_unsignalled_end_of_a_long_black_hole_is_found_within_five_seconds() {
         ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
         let dead = Duration::from_millis(4000 + dice.below(tier::of(4000, 28_000)));
         thread::sleep(dead);
-        let status = ground.status();
-        assert!(status["held"].as_u64().is_some_and(|held| held > 0), "{status:#}");
+        ground.status_when("somebody waits", LIMIT, |it| it["held"] != 0);
         ground.pass();
         let served = callers.succeed_after(Instant::now(), LIMIT);
         eprintln!("served {served:?} after {dead:?} of nothing");

@@ -51,12 +51,14 @@ impl Actor {
             self.refuse(incoming, "the far side did not answer in time");
             return;
         }
-        let Some(incoming) = self.serve(incoming) else { return };
-        if self.tunnel.phase() == Phase::Blocked || self.held.len() >= self.held_most {
+        let Some(mut incoming) = self.serve(incoming) else { return };
+        let is_full = self.held.len() >= self.held_most && !incoming.is_promised();
+        if self.tunnel.phase() == Phase::Blocked || is_full {
             let reason = self.reason().unwrap_or_else(|| "too many connections wait".to_owned());
             self.refuse(incoming, &reason);
             return;
         }
+        incoming.promise();
         self.held.push_back(incoming);
         self.report_held();
     }
@@ -74,12 +76,13 @@ impl Actor {
 
     /// Opens a stream for a connection and copies it; a session that dies, or is doubted, before
     /// the stream is confirmed gives the connection back. Without a path or room it does so now.
-    fn serve(&mut self, incoming: Incoming) -> Option<Incoming> {
+    fn serve(&mut self, mut incoming: Incoming) -> Option<Incoming> {
         let Some(path) = self.serving_path() else { return Some(incoming) };
         let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return Some(incoming) };
         let (destination, tls_fingerprint) = (self.destination.clone(), self.pin);
         let inner = self.inner.clone();
         let proof = self.proof;
+        incoming.promise();
         let (guest, trust) = (path.enter(), path.trust());
         let span = Span::current();
         self.tasks.spawn(async move {

@@ -28,7 +28,7 @@ impl Remote {
     pub(in crate::supervisor) fn status(&self, is_default: bool) -> Value {
         let state = self.state();
         let definition = self.definition();
-        let waits = Limits::default().of(&definition);
+        let (hold, held_most) = waits(&definition);
         let port = definition.local_port;
         let sum = |count: fn(&Lane) -> u64| self.lanes().map(count).sum::<u64>();
         let proof = state.proof.map(|proof| {
@@ -62,7 +62,7 @@ impl Remote {
             "localUrl": format!("{}://127.0.0.1:{port}", definition.scheme()), "localPort": port,
             "tlsFingerprint": definition.tls_fingerprint,
             "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power,
-            "holdSeconds": waits.hold.as_secs(), "heldMost": waits.held_most,
+            "holdSeconds": hold, "heldMost": held_most,
             "proof": proof, "roundTripMs": self.round_trip(&state).map(tenths),
             "gateway": *locked(&self.said),
             "attempts": state.attempts, "reconnects": state.reconnects, "held": state.held,
@@ -130,7 +130,7 @@ pub(in crate::supervisor) fn resting(
 ) -> Value {
     let (phase, problem) = (unstarted.phase(name), unstarted.problem(name));
     let port = definition.local_port;
-    let waits = Limits::default().of(definition);
+    let (hold, held_most) = waits(definition);
     let via: Vec<&String> = definition.ssh.jumps.iter().filter(|jump| *jump != "none").collect();
     json!({
         "name": name, "target": definition.target, "via": via,
@@ -140,11 +140,17 @@ pub(in crate::supervisor) fn resting(
         "localUrl": format!("{}://127.0.0.1:{port}", definition.scheme()), "localPort": port,
         "tlsFingerprint": definition.tls_fingerprint,
         "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power,
-        "holdSeconds": waits.hold.as_secs(), "heldMost": waits.held_most,
+        "holdSeconds": hold, "heldMost": held_most,
         "proof": null, "roundTripMs": null, "gateway": null,
         "attempts": 0, "reconnects": 0, "held": 0, "streams": 0, "bytesIn": 0, "bytesOut": 0,
         "lastOutage": null, "failure": problem, "forwards": [],
     })
+}
+
+/// How many seconds, and how many connections, wait for a path; nothing waits at an exposed gateway.
+fn waits(definition: &config::Remote) -> (Option<u64>, Option<usize>) {
+    let waits = (definition.kind == Kind::Gateway).then(|| Limits::default().of(definition));
+    (waits.as_ref().map(|it| it.hold.as_secs()), waits.map(|it| it.held_most))
 }
 
 /// What other machines type to reach a gateway that is published there.

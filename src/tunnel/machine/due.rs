@@ -81,7 +81,8 @@ impl Tunnel {
         let refused = self.refused.as_ref().map(|(at, _)| *at + REFUSAL_INTERVAL);
         if !current.has_session() {
             let hung = current.hangs(self.held > 0).filter(|_| self.logs_in_alone)?;
-            return [Some(hung), refused, self.replace_after].into_iter().flatten().max();
+            let hung = [Some(hung), self.login_due(), refused, self.replace_after];
+            return hung.into_iter().flatten().max();
         }
         if current.needs_person {
             return None;
@@ -91,8 +92,10 @@ impl Tunnel {
             let soonest = self.replace_after.unwrap_or(current.heard);
             return parked.then(|| refused.map_or(soonest, |refused| refused.max(soonest)));
         };
-        let earliest = self.replaced.map(|at| at + self.login_interval());
-        [Some(wanted_since), earliest, refused, self.replace_after].into_iter().flatten().max()
+        [Some(wanted_since), self.login_due(), refused, self.replace_after]
+            .into_iter()
+            .flatten()
+            .max()
     }
 
     /// When a replacement whose dial may hang is left to itself, so that another one can begin.

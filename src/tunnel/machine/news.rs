@@ -41,7 +41,7 @@ impl Tunnel {
                 self.refused = None;
                 let replaces = self.current.as_ref().is_some_and(Attempt::has_session);
                 if replaces && self.replacement.as_ref().is_some_and(|r| r.number == number) {
-                    self.replaced = Some(now);
+                    self.count_login(now);
                 }
                 let Some(attempt) = self.attempt(number) else { return };
                 if gateway {
@@ -77,6 +77,10 @@ impl Tunnel {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
+        let replaces = self.current.as_ref().is_some_and(Attempt::has_session);
+        if replaces && matches!(news, News::SessionUp { .. }) {
+            self.count_login(now);
+        }
         let Some(draining) = self.draining.get_mut(place) else { return };
         match news {
             News::Ended(_) => {
@@ -357,12 +361,11 @@ impl Tunnel {
             return;
         }
         self.unreached = !replacement.has_session();
-        let wait = if self.unreached || matches!(failure.cause, Cause::ClosedBeforeBanner { .. }) {
-            self.wait(failure.cause, now)
+        if self.unreached {
+            self.replace_after = Some(now + self.wait(failure.cause, now));
         } else {
-            self.login_interval()
-        };
-        self.replace_after = Some(now + wait);
+            self.replaced = Some(now);
+        }
     }
 
     /// The wait after an attempt that failed for `cause`.

@@ -43,8 +43,8 @@ struct Sim {
     proved: BTreeSet<Number>,
     served: Option<Number>,
     last: Number,
-    /// When a login beside a session was last made, in the server's time.
-    replaced: Option<Instant>,
+    /// When logins beside a session were made, in the server's time.
+    replaced: Vec<Instant>,
     /// When an attempt last failed for want of a person.
     refused: Option<Instant>,
 }
@@ -60,7 +60,7 @@ impl Sim {
             proved: BTreeSet::new(),
             served: None,
             last: Number(0),
-            replaced: None,
+            replaced: Vec::new(),
             refused: None,
         }
     }
@@ -126,12 +126,17 @@ impl Sim {
             Event::Wish(_) => self.refused = None,
             Event::Woke { slept } => {
                 let earlier = |at: Instant| at.checked_sub(*slept).unwrap_or(at);
-                self.replaced = self.replaced.map(earlier);
+                self.replaced.iter_mut().for_each(|at| *at = earlier(*at));
             }
             Event::News(number, News::SessionUp { .. }) if known(*number) => {
                 self.refused = None;
                 if replaces(*number) {
-                    self.replaced = Some(self.now);
+                    self.replaced.push(self.now);
+                }
+            }
+            Event::News(number, News::SessionUp { .. }) => {
+                if has_session && self.draining.contains(number) {
+                    self.replaced.push(self.now);
                 }
             }
             Event::News(number, News::Ended(failure))
@@ -139,7 +144,7 @@ impl Sim {
             {
                 self.refused = Some(self.now);
             }
-            Event::Network { up: true } => self.replaced = None,
+            Event::Network { up: true } => self.replaced.clear(),
             Event::News(..) | Event::Network { .. } | Event::Held(_) | Event::Tick => {}
         }
     }
@@ -162,8 +167,13 @@ impl Sim {
         assert!(!stayed.needs_person, "nobody is asked for a mere suspicion");
         if stayed.suspect.is_some() {
             let apart = if self.tunnel.held > 0 { WAIT_HELD } else { REPLACEMENT_INTERVAL };
-            let since = self.replaced.map(|at| self.now.saturating_duration_since(at));
-            assert!(since.is_none_or(|it| it >= apart), "replacements that log in are apart");
+            for (count, at) in (1..).zip(self.replaced.iter().rev()) {
+                let since = self.now.saturating_duration_since(*at);
+                assert!(count > 1 || since >= apart, "replacements that log in are apart");
+                let paid = REPLACEMENT_INTERVAL * count;
+                let credit = REPLACEMENT_INTERVAL * (REPLACEMENTS_AT_ONCE - 1);
+                assert!(since + credit >= paid, "and few, however long somebody waits");
+            }
         }
     }
 

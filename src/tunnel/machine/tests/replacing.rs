@@ -165,6 +165,55 @@ fn a_second_silence_soon_after_is_left_at_once_by_whoever_waits_and_slowly_by_no
 }
 
 #[test]
+fn a_link_that_goes_silent_again_and_again_sees_few_logins_however_long_somebody_waits() {
+    let mut sim = live();
+    sim.event(Event::Held(1));
+    let (begun, mut number) = (sim.now, 1);
+    while sim.now < begun + ms(600_000) {
+        sim.event(Event::Woke { slept: ms(0) });
+        sim.pass(ms(400));
+        if sim.last > Number(number) {
+            number += 1;
+            sim.live(number);
+        }
+        sim.pass(ms(100));
+    }
+    assert!((23..=26).contains(&number), "{number} logins in ten minutes");
+}
+
+#[test]
+fn a_login_that_comes_late_counts_like_any_other() {
+    let mut sim = live();
+    sim.event(Event::Held(1));
+    sim.event(Event::Woke { slept: ms(0) });
+    sim.pass(ms(300));
+    assert_eq!(sim.last, Number(2));
+    // The old session answers first, and the login that is under way is not cut off.
+    sim.news(1, News::Pong { rtt: ms(1) });
+    sim.news(1, News::Proved { rtt: ms(1) });
+    assert!(sim.draining.contains(&Number(2)));
+    sim.news(2, News::SessionUp { needs_person: false });
+    sim.event(Event::Woke { slept: ms(0) });
+    sim.pass(WAIT_HELD - ms(500));
+    assert_eq!(sim.last, Number(2));
+    sim.pass(ms(500));
+    assert_eq!(sim.last, Number(3));
+}
+
+#[test]
+fn a_replacement_that_logs_in_and_ends_is_followed_after_four_seconds_for_whoever_waits() {
+    let mut sim = live();
+    sim.event(Event::Woke { slept: ms(0) });
+    sim.pass(ms(300));
+    sim.news(2, News::SessionUp { needs_person: false });
+    sim.news(2, News::Ended(lost()));
+    sim.pass(ms(20_000));
+    assert_eq!(sim.last, Number(2), "nobody waits");
+    sim.event(Event::Held(1));
+    assert_eq!(sim.last, Number(3), "who comes later need not wait again");
+}
+
+#[test]
 fn a_replacement_that_is_refused_is_not_repeated_for_ten_minutes() {
     let mut sim = live();
     sim.event(Event::Woke { slept: ms(0) });
