@@ -70,6 +70,7 @@ struct Memory {
     words: Kept,
     note: Kept,
     label: Kept,
+    rules: Kept,
     devices: BTreeSet<String>,
 }
 
@@ -90,7 +91,7 @@ impl Kept {
 }
 
 /// What is written at a time.
-const WAYS: u64 = 4;
+const WAYS: u64 = 5;
 
 impl Memory {
     /// Writes something; remembers what was asked before the answer and what was answered after it.
@@ -118,6 +119,13 @@ impl Memory {
                 let params = json!({ "deviceId": Device::new(1).id(), "label": text });
                 (&mut self.label, "device.pair.rename", params)
             }
+            3 => {
+                let base = wire.call("exec.approvals.get", json!({})).await?;
+                let agents = json!({ "main": { "allowlist": [{ "pattern": text }] } });
+                let file = json!({ "version": 1, "agents": agents });
+                let params = json!({ "file": file, "baseHash": base["payload"]["hash"] });
+                (&mut self.rules, "exec.approvals.set", params)
+            }
             _ => {
                 let device = Device::new(u8::try_from(number % 100).unwrap() + 10);
                 enter_as(gateway, &device).await?;
@@ -139,6 +147,9 @@ impl Memory {
         self.words.hold(words.map(str::to_owned), "wake words");
         let note = ok(wire, "config.get", json!({})).await["parsed"]["meta"]["note"].clone();
         self.note.hold(note.as_str().map(str::to_owned), "configuration");
+        let rules = ok(wire, "exec.approvals.get", json!({})).await;
+        let rule = rules.pointer("/file/agents/main/allowlist/0/pattern");
+        self.rules.hold(rule.and_then(Value::as_str).map(str::to_owned), "rules");
         let list = ok(wire, "device.pair.list", json!({})).await;
         let paired = list["paired"].as_array().unwrap();
         let first = Device::new(1).id();

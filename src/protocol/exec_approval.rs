@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Access, NodeId, Nothing, Scope, method::methods};
+use super::{Access, NodeId, Nothing, Scope, exec_rules::Filled, method::methods};
 
 methods! {
     /// Asks a person for a decision.
@@ -23,6 +23,12 @@ methods! {
     /// Decides.
     ExecApprovalResolve =
         "exec.approval.resolve", Access::Holder(Scope::Approvals), ExecApprovalDecide => Done;
+    /// The standing grants of automations; none, since none runs here that could be given one.
+    ExecApprovalGrantsList = "exec.approval.grants.list", Access::Holder(Scope::Approvals),
+        ExecApprovalGrantsListParams => ExecApprovalGrants;
+    /// Takes one back; `not-found`, since there is none.
+    ExecApprovalGrantsRevoke = "exec.approval.grants.revoke", Access::Holder(Scope::Approvals),
+        ExecApprovalGrantsRevokeParams => ExecApprovalGrantRevoked;
     /// The rules by which a node itself asks before it runs something.
     ExecApprovalsNodeGet = "exec.approvals.node.get", Access::Holder(Scope::Admin), NodeId => Value;
     /// Replaces them.
@@ -179,7 +185,7 @@ pub(crate) struct ExecApprovalDecide {
     /// Whom a channel names as the person; not believed, not used.
     #[serde(default)]
     pub(crate) reviewer: Option<Value>,
-    /// For standing grants, which this gateway does not give.
+    /// For how long an automation keeps what it is granted; none runs here.
     #[serde(default)]
     pub(crate) grant_expires_in_days: Option<u32>,
 }
@@ -268,6 +274,58 @@ pub(crate) struct ExecApprovalResolved {
     pub(crate) ts: u64,
     /// What it was about.
     pub(crate) request: Value,
+}
+
+/// `ExecApprovalGrantsListParams`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExecApprovalGrantsListParams {
+    /// How many at most.
+    #[serde(default)]
+    pub(crate) limit: Option<GrantLimit>,
+}
+
+/// How many grants at most, 1 to 500.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub(crate) struct GrantLimit;
+
+impl TryFrom<u64> for GrantLimit {
+    type Error = &'static str;
+
+    fn try_from(limit: u64) -> Result<Self, Self::Error> {
+        if (1..=500).contains(&limit) { Ok(Self) } else { Err("limit must be 1 to 500") }
+    }
+}
+
+/// Reply of `exec.approval.grants.list` (`ExecApprovalGrantsListResult`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct ExecApprovalGrants {
+    /// None: a grant belongs to an automation, and no automation runs here.
+    pub(crate) grants: Vec<Value>,
+}
+
+/// `ExecApprovalGrantsRevokeParams`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ExecApprovalGrantsRevokeParams {
+    /// The grant.
+    pub(crate) grant_id: Filled,
+}
+
+/// Reply of `exec.approval.grants.revoke` (`ExecApprovalGrantsRevokeResult`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct ExecApprovalGrantRevoked {
+    /// What came of it.
+    pub(crate) outcome: GrantOutcome,
+}
+
+/// What came of taking a grant back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum GrantOutcome {
+    /// There is none of this id.
+    NotFound,
 }
 
 /// Done, with nothing more to say.

@@ -10,6 +10,7 @@ mod device_scopes;
 mod error;
 pub(crate) mod event;
 mod exec_approval;
+mod exec_rules;
 mod frame;
 #[cfg(test)]
 mod fuzz;
@@ -59,9 +60,15 @@ pub(crate) use device_scopes::{
 pub(crate) use error::{close, code, detail};
 pub(crate) use exec_approval::{
     ASK_FIELDS, Decision, Done, ExecApprovalAnswer, ExecApprovalAsk, ExecApprovalDecide,
-    ExecApprovalGet, ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
+    ExecApprovalGet, ExecApprovalGrantRevoked, ExecApprovalGrants, ExecApprovalGrantsList,
+    ExecApprovalGrantsListParams, ExecApprovalGrantsRevoke, ExecApprovalGrantsRevokeParams,
+    ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
     ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown, ExecApprovalWait,
-    ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, RunPlan,
+    ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, GrantOutcome, RunPlan,
+};
+pub(crate) use exec_rules::{
+    AgentRules, ExecApprovalsGet, ExecApprovalsSet, ExecApprovalsSetParams, Filled, HostRules,
+    HostRulesShown, Listed, RulesSocket,
 };
 pub(crate) use frame::{Asked, ErrorShape, Event, Frame, Request, Response, success_text};
 pub(crate) use health::{

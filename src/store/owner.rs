@@ -15,7 +15,9 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Devices, answers::Answers, database, nodes::Nodes, wake_words::WakeWords};
+use super::{
+    Devices, answers::Answers, database, host_rules::HostRules, nodes::Nodes, wake_words::WakeWords,
+};
 use crate::problem::{Class, Problem};
 
 /// What may wait for the database; more is told that it is busy.
@@ -113,6 +115,11 @@ impl Store {
     /// The words that wake devices.
     pub(crate) fn wake_words(&self) -> WakeWords<'_> {
         WakeWords::new(self)
+    }
+
+    /// The rules by which programs may run on the gateway's own host.
+    pub(crate) fn host_rules(&self) -> HostRules<'_> {
+        HostRules::new(self)
     }
 
     /// Runs `work` in a transaction; returns once what it wrote is on the disk.
