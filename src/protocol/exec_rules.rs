@@ -1,5 +1,7 @@
 //! The methods `exec.approvals.get` and `exec.approvals.set`: the rules by which programs may run on
 //! the gateway's own host.
+//!
+//! A node's rules have the same form, and pass through here as they came.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +46,9 @@ pub(crate) struct HostRulesShown {
     pub(crate) resolved_defaults: ResolvedRules,
 }
 
-/// A document of rules (`file` in `ExecApprovalsSnapshot`).
+/// A document of rules (`file` in `ExecApprovalsSnapshot` and `ExecApprovalsNodeSetParams`). The
+/// schema takes any text for its words; one that nobody knows is refused, since whoever drops it
+/// falls back to what allows more.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HostRules {

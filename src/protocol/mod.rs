@@ -22,6 +22,7 @@ mod node_published;
 mod node_side;
 mod role;
 mod scope;
+mod shapes;
 mod system;
 mod voicewake;
 
@@ -59,12 +60,13 @@ pub(crate) use device_scopes::{
 };
 pub(crate) use error::{close, code, detail};
 pub(crate) use exec_approval::{
-    ASK_FIELDS, Decision, Done, ExecApprovalAnswer, ExecApprovalAsk, ExecApprovalDecide,
-    ExecApprovalGet, ExecApprovalGrantRevoked, ExecApprovalGrants, ExecApprovalGrantsList,
-    ExecApprovalGrantsListParams, ExecApprovalGrantsRevoke, ExecApprovalGrantsRevokeParams,
-    ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
-    ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown, ExecApprovalWait,
-    ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, GrantOutcome, RunPlan,
+    Decision, Done, ExecApprovalAccepted, ExecApprovalAnswer, ExecApprovalAsk, ExecApprovalAsked,
+    ExecApprovalAwaited, ExecApprovalDecide, ExecApprovalGet, ExecApprovalGrantRevoked,
+    ExecApprovalGrants, ExecApprovalGrantsList, ExecApprovalGrantsListParams,
+    ExecApprovalGrantsRevoke, ExecApprovalGrantsRevokeParams, ExecApprovalId, ExecApprovalList,
+    ExecApprovalPending, ExecApprovalRequest, ExecApprovalResolve, ExecApprovalResolved,
+    ExecApprovalShown, ExecApprovalWait, ExecApprovalsNodeGet, ExecApprovalsNodeSet,
+    ExecApprovalsNodeSetParams, GrantOutcome, RunPlan,
 };
 pub(crate) use exec_rules::{
     AgentRules, ExecApprovalsGet, ExecApprovalsSet, ExecApprovalsSetParams, Filled, HostRules,

@@ -10,13 +10,14 @@ use crate::{
         nodes::{Ask, NotAsked, NotDecided, Standing, Task, shown},
     },
     protocol::{
-        ASK_FIELDS, Decision, Done, ErrorShape, ExecApprovalAnswer, ExecApprovalAsk,
-        ExecApprovalDecide, ExecApprovalGet, ExecApprovalGrantRevoked, ExecApprovalGrants,
-        ExecApprovalGrantsList, ExecApprovalGrantsListParams, ExecApprovalGrantsRevoke,
-        ExecApprovalGrantsRevokeParams, ExecApprovalId, ExecApprovalList, ExecApprovalPending,
-        ExecApprovalRequest, ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown,
-        ExecApprovalWait, ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams,
-        GrantOutcome, NodeId, Nothing, RunPlan, event,
+        Decision, Done, ErrorShape, ExecApprovalAccepted, ExecApprovalAnswer, ExecApprovalAsk,
+        ExecApprovalAsked, ExecApprovalAwaited, ExecApprovalDecide, ExecApprovalGet,
+        ExecApprovalGrantRevoked, ExecApprovalGrants, ExecApprovalGrantsList,
+        ExecApprovalGrantsListParams, ExecApprovalGrantsRevoke, ExecApprovalGrantsRevokeParams,
+        ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
+        ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown, ExecApprovalWait,
+        ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, GrantOutcome,
+        NoParams, NodeId, RunPlan, event,
     },
 };
 
@@ -41,7 +42,7 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<ExecApprovalsNodeSet, _>(node_set);
 }
 
-async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAnswer> {
+async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAsked> {
     let is_two_phase = params.two_phase == Some(true);
     let ask = checked(&call, params)?;
     let nodes = &call.shared.nodes;
@@ -50,13 +51,22 @@ async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAns
         NotAsked::Full => ErrorShape::unavailable("too many approvals wait", FULL_RETRY_MS),
     })?;
     let id = standing.id.clone();
-    call.shared.hub.tell(event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
+    let told = call.shared.hub.tell(event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
     if is_two_phase {
-        return Ok(ExecApprovalAnswer { status: Some("accepted"), ..answer(standing) });
+        let Standing { id, created_at_ms, expires_at_ms, .. } = standing;
+        // Who asks hears of it as well.
+        let delivery_route = if told > 1 { "approval-client" } else { "none" };
+        return Ok(ExecApprovalAsked::Accepted(ExecApprovalAccepted {
+            status: "accepted",
+            id,
+            delivery_route,
+            created_at_ms,
+            expires_at_ms,
+        }));
     }
     let decided = nodes.decision(&id).await?.unwrap_or(standing);
     tell_expired(&call, &decided);
-    Ok(answer(decided))
+    Ok(ExecApprovalAsked::Answered(answer(decided)))
 }
 
 async fn get(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalShown> {
@@ -74,11 +84,11 @@ async fn get(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalShown> {
     })
 }
 
-async fn list(call: Call, _params: Nothing) -> Outcome<Vec<ExecApprovalPending>> {
+async fn list(call: Call, _params: NoParams) -> Outcome<Vec<ExecApprovalPending>> {
     Ok(call.shared.nodes.undecided().into_iter().map(pending).collect())
 }
 
-async fn wait(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalAnswer> {
+async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalAnswer> {
     let standing = call.shared.nodes.decision(&params.id).await?;
     let standing = standing.ok_or_else(|| ErrorShape::invalid("approval expired or not found"))?;
     tell_expired(&call, &standing);
@@ -154,11 +164,6 @@ fn checked(call: &Call, params: ExecApprovalAsk) -> Outcome<Ask> {
     let ExecApprovalAsk {
         id, command, system_run_plan, env, node_id, host, timeout_ms, rest, ..
     } = params;
-    if let Some(name) = rest.keys().find(|name| !ASK_FIELDS.contains(&name.as_str())) {
-        let message =
-            format!("invalid exec.approval.request params: at root: unexpected property {name:?}");
-        return Err(ErrorShape::invalid(message).into());
-    }
     if id.as_ref().is_some_and(|id| id.is_empty() || id.starts_with("plugin:")) {
         return Err(
             ErrorShape::invalid("approval id must not be empty or start with plugin:").into()
@@ -247,7 +252,7 @@ fn pending(standing: Standing) -> ExecApprovalPending {
 
 fn answer(standing: Standing) -> ExecApprovalAnswer {
     let Standing { id, decision, created_at_ms, expires_at_ms, .. } = standing;
-    ExecApprovalAnswer { status: None, id, decision, created_at_ms, expires_at_ms }
+    ExecApprovalAnswer { id, decision, created_at_ms, expires_at_ms }
 }
 
 fn resolved(standing: Standing, by: Option<String>) -> ExecApprovalResolved {
