@@ -37,6 +37,7 @@ async fn a_request_is_seen_decided_once_and_told_of() {
     let (mut asker, mut other) = (approver(&lab).await, approver(&lab).await);
     let accepted = asker.answer("exec.approval.request", request(&json!({}))).await;
     assert_eq!(accepted["payload"]["status"], "accepted", "{accepted}");
+    assert_eq!(accepted["payload"]["deliveryRoute"], "approval-client", "{accepted}");
     let told = other.frame().await;
     assert_eq!(told["event"], "exec.approval.requested");
     assert_eq!(told["payload"]["request"]["command"], "/bin/id -u");
