@@ -2,6 +2,7 @@
 
 mod access;
 mod catalog;
+mod channel_pairing;
 mod config;
 mod connect;
 pub(crate) mod device;
@@ -33,6 +34,11 @@ pub(crate) use catalog::{
     ChannelsStatusResult, CommandsList, CommandsListParams, CommandsListResult, LastHeartbeat,
     Model, ModelsList, ModelsListParams, ModelsListResult, ToolsCatalog, ToolsCatalogParams,
     ToolsCatalogResult,
+};
+#[cfg(test)]
+pub(crate) use channel_pairing::PairingAccount;
+pub(crate) use channel_pairing::{
+    ChannelPairing, ChannelPairingAsk, SenderApproved, SenderDecision, SenderRequest,
 };
 pub(crate) use config::{
     ConfigApply, ConfigApplyParams, ConfigGet, ConfigGetParams, ConfigIssue, ConfigPatch,
