@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Access, Scope, method::methods};
+use super::{
+    Access, Scope,
+    method::methods,
+    shapes::{DeliveryContext, shaped},
+};
 
 methods! {
     /// What stands in the file, without its secrets, and the revision that a change must name.
@@ -52,7 +56,7 @@ pub(crate) struct ConfigApplyParams {
     #[serde(default)]
     pub(crate) session_key: Option<String>,
     /// Where a restart would be reported.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shaped::<DeliveryContext, _>")]
     pub(crate) delivery_context: Option<Value>,
     /// Why, for the log.
     #[serde(default)]
@@ -79,7 +83,7 @@ pub(crate) struct ConfigPatchParams {
     #[serde(default)]
     pub(crate) session_key: Option<String>,
     /// Where a restart would be reported.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shaped::<DeliveryContext, _>")]
     pub(crate) delivery_context: Option<Value>,
     /// Why, for the log of a restart.
     #[serde(default)]

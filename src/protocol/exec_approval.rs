@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Access, NodeId, Nothing, Scope, method::methods};
+use super::{
+    Access, NoParams, NodeId, Scope,
+    method::methods,
+    shapes::{FileOperand, NativeRules, PolicySnapshot, Reviewer, RulesFile, rest_of_ask, shaped},
+};
 
 methods! {
     /// Asks a person for a decision.
@@ -16,10 +20,10 @@ methods! {
         "exec.approval.get", Access::Holder(Scope::Approvals), ExecApprovalId => ExecApprovalShown;
     /// Every request that waits.
     ExecApprovalList =
-        "exec.approval.list", Access::Holder(Scope::Approvals), Nothing => Vec<ExecApprovalPending>;
+        "exec.approval.list", Access::Holder(Scope::Approvals), NoParams => Vec<ExecApprovalPending>;
     /// Waits for a decision.
     ExecApprovalWait =
-        "exec.approval.waitDecision", Access::Holder(Scope::Approvals), ExecApprovalId => ExecApprovalAnswer;
+        "exec.approval.waitDecision", Access::Holder(Scope::Approvals), ExecApprovalAwaited => ExecApprovalAnswer;
     /// Decides.
     ExecApprovalResolve =
         "exec.approval.resolve", Access::Holder(Scope::Approvals), ExecApprovalDecide => Done;
@@ -60,10 +64,12 @@ pub(crate) struct RunPlan {
     /// For which chat session.
     pub(crate) session_key: Option<String>,
     /// The file that would run, with its digest; the node checks it again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "shaped::<FileOperand, _>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mutable_file_operand: Option<Value>,
     /// The node's rules at that time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "shaped::<PolicySnapshot, _>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) policy_snapshot: Option<Value>,
 }
 
@@ -127,43 +133,23 @@ pub(crate) struct ExecApprovalAsk {
     /// Answer at once, and let the caller wait with `exec.approval.waitDecision`.
     #[serde(default)]
     pub(crate) two_phase: Option<bool>,
-    /// The rest.
-    #[serde(flatten)]
+    /// The rest; published names only.
+    #[serde(flatten, deserialize_with = "rest_of_ask")]
     pub(crate) rest: Map<String, Value>,
 }
-
-/// What else `exec.approval.request` may carry (`ExecApprovalRequestParams`).
-pub(crate) const ASK_FIELDS: [&str; 24] = [
-    "commandArgv",
-    "cwd",
-    "security",
-    "ask",
-    "warningText",
-    "scope",
-    "unavailableDecisions",
-    "commandSpans",
-    "agentId",
-    "resolvedPath",
-    "sessionKey",
-    "sessionId",
-    "runId",
-    "toolCallId",
-    "turnSourceChannel",
-    "turnSourceTo",
-    "turnSourceAccountId",
-    "turnSourceThreadId",
-    "approvalReviewerDeviceIds",
-    "requireDeliveryRoute",
-    "suppressDelivery",
-    "deliverToApprovalClientsOnly",
-    "commandPreview",
-    "reason",
-];
 
 /// `ExecApprovalGetParams`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExecApprovalId {
+    /// The request.
+    pub(crate) id: String,
+}
+
+/// Parameters of `exec.approval.waitDecision`, of which the schema says nothing; strangers are
+/// ignored, as the reference gateway does.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct ExecApprovalAwaited {
     /// The request.
     pub(crate) id: String,
 }
@@ -177,7 +163,7 @@ pub(crate) struct ExecApprovalDecide {
     /// `allow-once`, `allow-always`, `deny`.
     pub(crate) decision: String,
     /// Whom a channel names as the person; not believed, not used.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shaped::<Reviewer, _>")]
     pub(crate) reviewer: Option<Value>,
     /// For standing grants, which this gateway does not give.
     #[serde(default)]
@@ -191,10 +177,10 @@ pub(crate) struct ExecApprovalsNodeSetParams {
     /// The node's device.
     pub(crate) node_id: String,
     /// The rules; the node reads them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shaped::<RulesFile, _>")]
     pub(crate) file: Option<Value>,
     /// The rules of a node that has its own form of them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shaped::<NativeRules, _>")]
     pub(crate) native: Option<Value>,
     /// What the caller believes they are now.
     #[serde(default)]

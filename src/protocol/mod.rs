@@ -21,6 +21,7 @@ mod node_published;
 mod node_side;
 mod role;
 mod scope;
+mod shapes;
 mod system;
 mod voicewake;
 
@@ -58,7 +59,7 @@ pub(crate) use device_scopes::{
 };
 pub(crate) use error::{close, code, detail};
 pub(crate) use exec_approval::{
-    ASK_FIELDS, Decision, Done, ExecApprovalAnswer, ExecApprovalAsk, ExecApprovalDecide,
+    Decision, Done, ExecApprovalAnswer, ExecApprovalAsk, ExecApprovalAwaited, ExecApprovalDecide,
     ExecApprovalGet, ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
     ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown, ExecApprovalWait,
     ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, RunPlan,

@@ -22,6 +22,12 @@ const REPLIES: [(&str, &str); 7] = [
 /// Events whose payload has another name than the rule makes.
 const PAYLOADS: [(&str, &str); 1] =
     [("health", "/definitions/HelloOk/properties/snapshot/properties/health")];
+/// Methods whose parameters have another name than the rule makes.
+const PARAMS: [(&str, &str); 3] = [
+    ("connect", "/definitions/ConnectParams"),
+    ("device.scopes.requestUpgrade", "/definitions/ScopeUpgradeRequest"),
+    ("device.scopes.waitUpgrade", "/definitions/ScopeUpgradeWait"),
+];
 /// Methods whose reply is a list of a definition.
 const LISTS: [(&str, &str); 1] = [("system-presence", "PresenceEntry")];
 
@@ -119,12 +125,7 @@ impl Schema {
                 }
             }
             ("RequestFrame", Some(method), _) => {
-                let known = [
-                    ("connect", "/definitions/ConnectParams"),
-                    ("device.scopes.requestUpgrade", "/definitions/ScopeUpgradeRequest"),
-                    ("device.scopes.waitUpgrade", "/definitions/ScopeUpgradeWait"),
-                ];
-                if let Some(pointer) = self.pointer(&known, method, "Params") {
+                if let Some(pointer) = self.pointer(&PARAMS, method, "Params") {
                     let params = frame.get("params").cloned().unwrap_or_else(|| json!({}));
                     flaws.extend(self.flaws_by(&pointer, &params, method));
                 }
@@ -132,6 +133,11 @@ impl Schema {
             _ => {}
         }
         flaws
+    }
+
+    /// What the schema says of the parameters of `method`, if it says anything.
+    pub(crate) fn params_of(&self, method: &str) -> Option<&Value> {
+        self.document.pointer(&self.pointer(&PARAMS, method, "Params")?)
     }
 
     /// Whether the schema says anything of the reply of `method`.

@@ -104,9 +104,19 @@ impl Wire {
 
     /// Calls a method and reads until its answer comes.
     pub(crate) async fn call(&mut self, method: &str, params: Value) -> io::Result<Value> {
+        self.ask(method, params).await?;
+        self.answer().await
+    }
+
+    /// Asks, and waits for nothing; answers come in any order.
+    pub(crate) async fn ask(&mut self, method: &str, params: Value) -> io::Result<()> {
         let request = json!({ "type": "req", "id": method, "method": method, "params": params });
         self.asked.insert(method.to_owned(), method.to_owned());
-        self.say(request.to_string()).await?;
+        self.say(request.to_string()).await
+    }
+
+    /// The next answer, whatever it answers; events before it are passed over.
+    pub(crate) async fn answer(&mut self) -> io::Result<Value> {
         loop {
             let frame = self.frame().await?;
             if frame["type"] == "res" {

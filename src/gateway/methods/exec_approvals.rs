@@ -10,11 +10,11 @@ use crate::{
         nodes::{Ask, NotAsked, NotDecided, Standing, Task, shown},
     },
     protocol::{
-        ASK_FIELDS, Decision, Done, ErrorShape, ExecApprovalAnswer, ExecApprovalAsk,
+        Decision, Done, ErrorShape, ExecApprovalAnswer, ExecApprovalAsk, ExecApprovalAwaited,
         ExecApprovalDecide, ExecApprovalGet, ExecApprovalId, ExecApprovalList, ExecApprovalPending,
         ExecApprovalRequest, ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown,
         ExecApprovalWait, ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams,
-        NodeId, Nothing, RunPlan, event,
+        NoParams, NodeId, RunPlan, event,
     },
 };
 
@@ -72,11 +72,11 @@ async fn get(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalShown> {
     })
 }
 
-async fn list(call: Call, _params: Nothing) -> Outcome<Vec<ExecApprovalPending>> {
+async fn list(call: Call, _params: NoParams) -> Outcome<Vec<ExecApprovalPending>> {
     Ok(call.shared.nodes.undecided().into_iter().map(pending).collect())
 }
 
-async fn wait(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalAnswer> {
+async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalAnswer> {
     let standing = call.shared.nodes.decision(&params.id).await?;
     let standing = standing.ok_or_else(|| ErrorShape::invalid("approval expired or not found"))?;
     tell_expired(&call, &standing);
@@ -134,11 +134,6 @@ fn checked(call: &Call, params: ExecApprovalAsk) -> Outcome<Ask> {
     let ExecApprovalAsk {
         id, command, system_run_plan, env, node_id, host, timeout_ms, rest, ..
     } = params;
-    if let Some(name) = rest.keys().find(|name| !ASK_FIELDS.contains(&name.as_str())) {
-        let message =
-            format!("invalid exec.approval.request params: at root: unexpected property {name:?}");
-        return Err(ErrorShape::invalid(message).into());
-    }
     if id.as_ref().is_some_and(|id| id.is_empty() || id.starts_with("plugin:")) {
         return Err(
             ErrorShape::invalid("approval id must not be empty or start with plugin:").into()
