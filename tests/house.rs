@@ -71,7 +71,7 @@ const PRINTING: &[&str] = &["print", "println", "eprint", "eprintln", "dbg"];
 /// Tests that start a gateway in a way of their own, at how many places, and how its frames are held
 /// against the schema.
 const GATEWAYS: &[(&str, usize, &str)] = &[
-    ("abuse.rs", 1, "its sockets are the subject; a `Wire` holds what it reads"),
+    ("abuse/siege.rs", 1, "its sockets are the subject; a `Wire` holds what it reads"),
     ("e2e/bad_input.rs", 3, "it refuses to start"),
     ("e2e/manners.rs", 1, "it refuses to start"),
     ("e2e/service_manager.rs", 2, "nobody opens a WebSocket"),

@@ -51,6 +51,28 @@ const ROWS: &[Row] = &[
         needs: &["channels.status", "last-heartbeat"],
         matters: Words(&["reachable"]),
     },
+    Row {
+        words: &["gateway", "status", "--url", "{url}", "--token", "{token}", "--json"],
+        needs: &[],
+        matters: Same(&["/rpc/ok", "/rpc/kind", "/rpc/capability", "/rpc/auth", "/service/loaded"]),
+    },
+    Row {
+        words: &["gateway", "status", "--url", "{url}", "--token", "{token}", "--require-rpc"],
+        needs: &[],
+        matters: Words(&["Read probe: ok", "Capability: read-only", "Gateway version: "]),
+    },
+    Row {
+        words: &["gateway", "probe", "--json"],
+        needs: &["system-presence", "config.get"],
+        matters: Same(&[
+            "/ok",
+            "/capability",
+            "/targets/0/connect/ok",
+            "/targets/0/connect/scopeLimited",
+            "/targets/0/connect/error",
+            "/targets/0/auth",
+        ]),
+    },
     Row { words: &["gateway", "health", "--json"], needs: &[], matters: Same(&["/ok"]) },
     Row { words: &["gateway", "health"], needs: &[], matters: Words(&["Gateway Health", "OK ("]) },
     Row {
@@ -142,11 +164,47 @@ const ROWS: &[Row] = &[
 /// Commands that also go through our tunnel's local port.
 const THROUGH: &[&[&str]] = &[
     &["health", "--json"],
+    &["status", "--json"],
     &["status", "--deep", "--json"],
+    &["gateway", "health", "--json"],
+    &["gateway", "status", "--url", "{url}", "--token", "{token}", "--json"],
+    &["gateway", "probe", "--json"],
+    &["gateway", "call", "health", "--json"],
+    &["logs", "--limit", "5"],
     &["devices", "list", "--json"],
     &["nodes", "list", "--json"],
-    &["gateway", "call", "health", "--json"],
+    &["config", "get", "gateway.mode"],
 ];
+
+/// The reference CLI, and the gateway that it is pointed at.
+struct Side {
+    cli: ReferenceCli,
+    url: String,
+    token: String,
+}
+
+impl Side {
+    fn of(port: u16, token: &str) -> Self {
+        let url = format!("ws://127.0.0.1:{port}");
+        Self { cli: ReferenceCli::to(port, token), url, token: token.to_owned() }
+    }
+
+    /// Runs each row, and gives its exit code and essence.
+    fn outcomes(&self, rows: &[&Row]) -> Vec<(String, i32, Vec<String>)> {
+        let word = |word: &&'static str| match *word {
+            "{url}" => self.url.clone(),
+            "{token}" => self.token.clone(),
+            word => word.to_owned(),
+        };
+        let outcome = |row: &&Row| {
+            let words: Vec<String> = row.words.iter().map(word).collect();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let ran = self.cli.attempt(&words);
+            (row.words.join(" "), ran.code, row.essence(&ran))
+        };
+        rows.iter().map(outcome).collect()
+    }
+}
 
 impl Row {
     /// Whether our gateway has every method that the command calls.
@@ -189,15 +247,6 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Runs every row that is due, and gives its exit code and essence.
-fn outcomes(cli: &ReferenceCli, rows: &[&Row]) -> Vec<(String, i32, Vec<String>)> {
-    let outcome = |row: &&Row| {
-        let ran = cli.attempt(row.words);
-        (row.words.join(" "), ran.code, row.essence(&ran))
-    };
-    rows.iter().map(outcome).collect()
-}
-
 #[test]
 fn each_command_says_of_our_gateway_what_it_says_of_its_own() {
     if !present(&[Peer::OpenClaw, Peer::OpenSsh]) {
@@ -213,15 +262,17 @@ fn each_command_says_of_our_gateway_what_it_says_of_its_own() {
     let scene = Scene::new();
     scene.connect();
     let token = scene.gateway.token();
-    let theirs = ReferenceCli::through(reference.port());
-    let ours = ReferenceCli::to(scene.gateway.port(), &token);
-    let tunnelled = ReferenceCli::to(scene.local_port, &token);
+    let theirs = Side::of(reference.port(), ReferenceGateway::TOKEN);
+    let direct = Side::of(scene.gateway.port(), &token);
+    let tunnelled = Side::of(scene.local_port, &token);
     let (theirs, ours) = thread::scope(|scope| {
-        let theirs = scope.spawn(|| outcomes(&theirs, &due));
-        let mut ours = outcomes(&ours, &due);
-        ours.extend(outcomes(&tunnelled, &again));
+        let theirs = scope.spawn(|| theirs.outcomes(&due));
+        let tunnelled = scope.spawn(|| tunnelled.outcomes(&again));
+        let mut ours = direct.outcomes(&due);
+        ours.extend(tunnelled.join().expect("the tunnelled side"));
         (theirs.join().expect("the reference side"), ours)
     });
+    assert_eq!(ours.len(), due.len() + THROUGH.len(), "each of THROUGH is a row that is due");
     for outcome in &ours {
         let expected = theirs.iter().find(|(words, ..)| *words == outcome.0);
         assert_eq!(Some(outcome), expected, "ours against theirs");

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::{Home, OurGateway, Peer, ReferenceCli, present, signal, start_script, wait_until};
+use support::{
+    Home, OurGateway, Peer, ReferenceCli, Scene, present, signal, start_script, wait_until,
+};
 
 /// How long the reference programs may take; they need seconds to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -18,15 +20,11 @@ fn methods() -> String {
     lines.filter_map(|line| line.split_whitespace().next()).collect::<Vec<_>>().join(",")
 }
 
-#[test]
-fn the_reference_client_finds_what_it_expects() {
-    if !present(&[Peer::OpenClaw]) {
-        return;
-    }
-    let home = Home::new();
-    let gateway = OurGateway::start(&home);
+/// The reference client at a local port of `gateway`, with a device and without, until the gateway
+/// goes.
+fn finds_what_it_expects(gateway: &OurGateway, port: u16) {
     let methods = ("METHODS", methods());
-    let mut client = start_script("peer_clients.mjs", gateway.port(), &gateway.token(), methods);
+    let mut client = start_script("peer_clients.mjs", port, &gateway.token(), methods);
     if !client.prints("ready\n", PATIENCE) {
         client.fail("did not get ready");
     }
@@ -36,6 +34,26 @@ fn the_reference_client_finds_what_it_expects() {
     }
     let code = wait_until("the client ends", PATIENCE, || client.code());
     assert_eq!(code, 0, "{}", client.log());
+}
+
+#[test]
+fn the_reference_client_finds_what_it_expects() {
+    if !present(&[Peer::OpenClaw]) {
+        return;
+    }
+    let home = Home::new();
+    let gateway = OurGateway::start(&home);
+    finds_what_it_expects(&gateway, gateway.port());
+}
+
+#[test]
+fn the_reference_client_finds_the_same_through_the_tunnel() {
+    if !present(&[Peer::OpenClaw, Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    finds_what_it_expects(&scene.gateway, scene.local_port);
 }
 
 #[test]

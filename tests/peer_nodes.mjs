@@ -113,13 +113,14 @@ for (const versions of [{ minProtocol: 3, maxProtocol: 4 }, { minProtocol: 3, ma
   }
   check("which", (await invoke("system.which", { bins: ["sh"] })).payload, { did: { bins: ["sh"] } });
   const plan = { argv: ["/bin/id", "-u"], cwd: null, commandText: "/bin/id -u", agentId: null, sessionKey: null };
-  const run = { command: plan.argv, runId: "run-1", approved: true, approvalDecision: "allow-once" };
+  const runId = crypto.randomUUID();
+  const run = { command: plan.argv, runId, approved: true, approvalDecision: "allow-once" };
   const early = await invoke("system.run", run).catch((error) => error);
   check("before anybody decided", early.details?.code, "UNKNOWN_APPROVAL_ID");
   const wanted = heard("exec.approval.requested");
-  const pending = ask("exec.approval.request", { id: "run-1", host: "node", nodeId, systemRunPlan: plan });
+  const pending = ask("exec.approval.request", { id: runId, host: "node", nodeId, systemRunPlan: plan });
   check("what is shown", (await wanted).request.command, "/bin/id -u");
-  await ask("exec.approval.resolve", { id: "run-1", decision: "allow-once" });
+  await ask("exec.approval.resolve", { id: runId, decision: "allow-once" });
   check("the decision", (await pending).decision, "allow-once");
   const other = await invoke("system.run", { ...run, command: ["/bin/rm", "-rf"] }).catch((error) => error);
   check("another command", other.details?.code, "APPROVAL_REQUEST_MISMATCH");

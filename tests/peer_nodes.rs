@@ -172,13 +172,15 @@ fn a_join_code_lets_one_machine_in_once() {
 }
 
 #[test]
-fn the_reference_client_is_a_node_on_version_3_and_on_4() {
-    if !present(&[Peer::OpenClaw]) {
+fn the_reference_client_is_a_node_on_version_3_and_on_4_directly_and_through_the_tunnel() {
+    if !present(&[Peer::OpenClaw, Peer::OpenSsh]) {
         return;
     }
-    let home = Home::new();
-    let gateway = support::OurGateway::start(&home);
-    let output = support::run_script("peer_nodes.mjs", gateway.port(), &gateway.token());
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    let scene = Scene::new();
+    scene.connect();
+    for port in [scene.gateway.port(), scene.local_port] {
+        let output = support::run_script("peer_nodes.mjs", port, &scene.gateway.token());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    }
 }

@@ -141,8 +141,27 @@ pub(crate) fn needs_no_file(asked: &Asked) -> bool {
     asked.url.is_some()
 }
 
-/// The gateway that is meant. Class `usage` for contradictions and for `--url` without a secret.
+/// The gateway that is meant. Class `usage` for contradictions, for `--url` without a secret, and for
+/// a pin where no address is dialled.
 pub(crate) fn choose(
+    asked: &Asked,
+    surroundings: &Surroundings,
+    remotes: &Remotes,
+    gateway: &Gateway,
+) -> Result<Target, Problem> {
+    let target = decide(asked, surroundings, remotes, gateway)?;
+    match (&target.place, asked.pin) {
+        (Place::Address(_), _) | (_, None) => Ok(target),
+        (Place::Local { .. } | Place::Remote(_), Some(_)) => Err(Problem::new(
+            Class::Usage,
+            "--tls-fingerprint says which certificate --url must show, and there is no --url",
+        )
+        .fix("--url wss://HOST:PORT, or gateway.remote.url in openclaw.json")),
+    }
+}
+
+/// The first rule that speaks.
+fn decide(
     asked: &Asked,
     surroundings: &Surroundings,
     remotes: &Remotes,
@@ -154,14 +173,6 @@ pub(crate) fn choose(
     };
     if let Some(url) = &asked.url {
         return explicit_url(asked, url);
-    }
-    let is_elsewhere = asked.remote.is_some() || asked.port.is_some() || asked.local_gateway;
-    if asked.pin.is_some() && (surroundings.url.is_none() || is_elsewhere) {
-        return Err(Problem::new(
-            Class::Usage,
-            "--tls-fingerprint says which certificate --url must show, and there is no --url",
-        )
-        .fix("--url wss://HOST:PORT, or gateway.remote.tlsFingerprint in openclaw.json"));
     }
     if let Some(name) = &asked.remote {
         if asked.port.is_some() || asked.local_gateway {
@@ -194,7 +205,7 @@ pub(crate) fn choose(
         return named(Rule::DefaultRemote, name, remotes, gateway);
     }
     if gateway.mode == Some(Mode::Remote) {
-        return configured(gateway);
+        return configured(gateway, asked.pin);
     }
     local(Rule::Local, None)
 }
@@ -264,8 +275,8 @@ fn is_ssh(remote: &RemoteGateway) -> bool {
     remote.transport == Some(Transport::Ssh) && remote.ssh_target.is_some()
 }
 
-/// The gateway of `gateway.remote`.
-fn configured(gateway: &Gateway) -> Result<Target, Problem> {
+/// The gateway of `gateway.remote`; a pin from the command line stands for the one in the file.
+fn configured(gateway: &Gateway, asked: Option<Fingerprint>) -> Result<Target, Problem> {
     let rule = Rule::Configured;
     let remote = &gateway.remote;
     if is_ssh(remote) {
@@ -279,7 +290,8 @@ fn configured(gateway: &Gateway) -> Result<Target, Problem> {
         )
         .fix("openclaw remote connect user@host"));
     };
-    let address = Address::parse(url).and_then(|address| address.pinned(remote.pin()?));
+    let pin = if asked.is_some() { asked } else { remote.pin()? };
+    let address = Address::parse(url).and_then(|address| address.pinned(pin));
     let address = address.map_err(|problem| Problem {
         class: Class::Config,
         message: format!("gateway.remote.url in openclaw.json: {}", problem.message),
@@ -328,6 +340,43 @@ mod tests {
         ] {
             assert_eq!(chosen(&elsewhere).unwrap_err().class, Class::Usage);
         }
+    }
+
+    #[test]
+    fn the_pin_of_the_file_is_for_its_address_and_one_from_the_command_line_comes_first() {
+        let pin = |byte: &str| format!("sha256:{}", byte.repeat(32));
+        let there = |pin: &str| RemoteGateway {
+            url: text("wss://127.0.0.1:5"),
+            tls_fingerprint: text(pin),
+            ..RemoteGateway::default()
+        };
+        let chosen = |asked: Option<&str>, configured: &str| {
+            let asked = asked.map(|text| Fingerprint::parse(text).unwrap());
+            let asked = Asked { pin: asked, ..Asked::default() };
+            let (none, gateway) = (Surroundings::default(), remote_mode(there(configured)));
+            let target = choose(&asked, &none, &remotes(None), &gateway)?;
+            let Place::Address(address) = target.place else { panic!("an address") };
+            Ok(address.pin.unwrap().to_string())
+        };
+        let refused = |outcome: Result<String, Problem>| {
+            let problem = outcome.unwrap_err();
+            assert_eq!(problem.class, Class::Config);
+            problem.message
+        };
+        assert_eq!(chosen(None, &pin("ab")).unwrap(), pin("ab"));
+        assert_eq!(chosen(Some(&pin("cd")), &pin("ab")).unwrap(), pin("cd"));
+        assert_eq!(chosen(Some(&pin("cd")), "no pin").unwrap(), pin("cd"));
+        let message = refused(chosen(None, "no pin"));
+        assert!(message.starts_with("gateway.remote.tlsFingerprint "), "{message}");
+        // Behind a tunnel the pin belongs to the remote.
+        let ssh = RemoteGateway {
+            transport: Some(Transport::Ssh),
+            ssh_target: text("me@config"),
+            ..there(&pin("ab"))
+        };
+        let asked = Asked { pin: Fingerprint::parse(&pin("ab")), ..Asked::default() };
+        let outcome = choose(&asked, &Surroundings::default(), &remotes(None), &remote_mode(ssh));
+        assert_eq!(outcome.unwrap_err().class, Class::Usage);
     }
 
     #[test]

@@ -3,10 +3,16 @@
 use std::{
     ffi::OsString,
     fs,
+    io::Read,
+    net::TcpListener,
     process::{Command, Stdio},
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
 };
 
-use serde_json::Value;
+use rustls::pki_types::PrivateKeyDer;
+use serde_json::{Value, json};
 
 use crate::support::{
     Home, OurGateway, Peer, ReferenceCli, ReferenceGateway, Sshd, dialling, free_port, openclaw,
@@ -225,4 +231,117 @@ fn a_renewed_certificate_is_served_to_the_next_and_stops_who_pinned_the_old_one(
     let fix = refused["error"]["fix"].as_str().expect("what to type");
     assert!(fix.ends_with(&format!("--tls-fingerprint {new}")), "{fix}");
     far.live_with(new);
+}
+
+/// Somebody with a certificate who tells what he hears inside TLS from whoever calls, and never
+/// answers.
+struct Listener {
+    port: u16,
+    pin: String,
+    /// The first byte of a call, and the beginning of what came inside TLS.
+    heard: mpsc::Receiver<(u8, Vec<u8>)>,
+}
+
+impl Listener {
+    fn start() -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("keys");
+        let digest = ring::digest::digest(&ring::digest::SHA256, made.cert.der());
+        let digits: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("its key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("the certificate");
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("its port").port();
+        let (tell, heard) = mpsc::channel();
+        thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                let mut first = [0];
+                let _peeked = stream.peek(&mut first);
+                let session = rustls::ServerConnection::new(Arc::clone(&config)).expect("TLS");
+                let mut inside = Vec::new();
+                let _ended =
+                    rustls::StreamOwned::new(session, stream).take(64).read_to_end(&mut inside);
+                if tell.send((first[0], inside)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { port, pin: format!("sha256:{digits}"), heard }
+    }
+
+    fn hears(&self) -> (u8, Vec<u8>) {
+        self.heard.recv_timeout(Duration::from_secs(30)).expect("a call")
+    }
+}
+
+/// A laptop whose `openclaw.json` names a gateway and the certificate that it has to show.
+fn configured(port: u16, pin: &str, token: &str) -> Home {
+    let laptop = Home::new();
+    let remote = json!({
+        "url": format!("wss://127.0.0.1:{port}"), "token": token, "tlsFingerprint": pin,
+    });
+    let file = json!({ "gateway": { "mode": "remote", "remote": remote } });
+    laptop.write("home/.openclaw/openclaw.json", &file.to_string());
+    laptop
+}
+
+#[test]
+fn the_pin_in_openclaw_json_lets_its_certificate_in_and_one_from_the_command_line_comes_first() {
+    let home = Home::new();
+    let gateway = OurGateway::start_with_tls(&home);
+    let (port, token) = (gateway.port(), gateway.token());
+    let told = ["gateway", "status", "--json", "--port", &port.to_string()];
+    let told = openclaw(&home).args(told).run().exits(0).json();
+    let right = told["gateway"]["tls"]["fingerprint"].as_str().expect("its fingerprint");
+    let digits = right.trim_start_matches("sha256:").as_bytes().chunks(2);
+    let pairs: Vec<_> = digits.map(|pair| String::from_utf8_lossy(pair).to_uppercase()).collect();
+    let as_openssl = pairs.join(":");
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    let health = |pin: &str, more: &[&str]| {
+        let laptop = configured(port, pin, &token);
+        openclaw(&laptop).args(["health", "--json"]).args(more).run()
+    };
+    for pin in [right, &as_openssl] {
+        assert_eq!(health(pin, &[]).exits(0).json()["ok"], true, "{pin}");
+    }
+    let refused = health(&wrong, &[]).exits(5).json();
+    assert_eq!(refused["error"]["code"], "TLS_PIN_MISMATCH", "{refused:#}");
+    // The one that is typed comes first, whatever stands in the file.
+    for written in [&wrong, "sha256:abc"] {
+        health(written, &["--tls-fingerprint", right]).exits(0);
+    }
+    let refused = health(right, &["--tls-fingerprint", &wrong]).exits(5).json();
+    assert_eq!(refused["error"]["code"], "TLS_PIN_MISMATCH", "{refused:#}");
+    // What is no fingerprint is a mistake in the file, and never left out.
+    for bad in ["sha256:abc", "sha1:00", "zz"] {
+        let error = health(bad, &[]).exits(2).json()["error"].clone();
+        assert_eq!(error["class"], "config", "{error:#}");
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.contains("gateway.remote.tlsFingerprint"), "{message}");
+    }
+}
+
+#[test]
+fn whoever_shows_another_certificate_than_openclaw_json_names_sees_only_tls() {
+    let listener = Listener::start();
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    let health = ["health", "--json", "--timeout", "3000"];
+    let laptop = configured(listener.port, &wrong, "a secret");
+    let refused = openclaw(&laptop).args(health).run().exits(5).json();
+    assert_eq!(refused["error"]["code"], "TLS_PIN_MISMATCH", "{refused:#}");
+    let (first, inside) = listener.hears();
+    assert_eq!(first, 0x16, "a TLS handshake");
+    assert_eq!(inside, b"", "nothing inside it");
+    // The same with the right pin: now the request is there.
+    let laptop = configured(listener.port, &listener.pin, "a secret");
+    openclaw(&laptop).args(health).run();
+    let (first, inside) = listener.hears();
+    assert_eq!(first, 0x16, "a TLS handshake");
+    assert!(inside.starts_with(b"GET / HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&inside));
 }

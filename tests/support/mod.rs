@@ -39,7 +39,7 @@ pub(crate) use moment::Moment;
 pub(crate) use net::{answers, dial, free_port, listens, status_of, wait_until};
 pub(crate) use peers::{Peer, present, skipped};
 pub(crate) use processes::{
-    alive, cpu_time, descendants, proportional_bytes, resident_bytes, signal, switches,
+    alive, cpu_time, descendants, peak_bytes, proportional_bytes, resident_bytes, signal, switches,
     with_variable,
 };
 pub(crate) use program::{Program, end_of, guarded, run_to_end};

@@ -51,12 +51,21 @@ pub(crate) fn descendants(root: Pid) -> Vec<Pid> {
 
 /// The memory that a process keeps resident.
 pub(crate) fn resident_bytes(pid: Pid) -> Option<u64> {
+    of_status(pid, "VmRSS:")
+}
+
+/// The most that a process has ever kept resident.
+pub(crate) fn peak_bytes(pid: Pid) -> Option<u64> {
+    of_status(pid, "VmHWM:")
+}
+
+fn of_status(pid: Pid, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
 }
 
-/// The same, with what is shared with others divided among them.
+/// The memory that it keeps resident, with what is shared with others divided among them.
 pub(crate) fn proportional_bytes(pid: Pid) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;

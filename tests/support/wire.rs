@@ -111,9 +111,19 @@ impl Wire {
 
     /// Calls a method and reads until its answer comes.
     pub(crate) async fn call(&mut self, method: &str, params: Value) -> io::Result<Value> {
+        self.ask(method, params).await?;
+        self.answer().await
+    }
+
+    /// Asks, and waits for nothing; answers come in any order.
+    pub(crate) async fn ask(&mut self, method: &str, params: Value) -> io::Result<()> {
         let request = json!({ "type": "req", "id": method, "method": method, "params": params });
         self.asked.insert(method.to_owned(), method.to_owned());
-        self.say(request.to_string()).await?;
+        self.say(request.to_string()).await
+    }
+
+    /// The next answer, whatever it answers; events before it are passed over.
+    pub(crate) async fn answer(&mut self) -> io::Result<Value> {
         loop {
             let frame = self.frame().await?;
             if frame["type"] == "res" {
@@ -177,6 +187,8 @@ impl Device {
             let all = all.iter().filter_map(Value::as_str);
             all.collect::<Vec<_>>().join(",")
         });
+        let secrets = ["/auth/token", "/auth/deviceToken", "/auth/bootstrapToken"];
+        let secret = secrets.into_iter().map(text).find(|text| !text.is_empty()).unwrap_or("");
         let signed = [
             "v3".to_owned(),
             self.id(),
@@ -185,7 +197,7 @@ impl Device {
             text("/role").to_owned(),
             scopes.unwrap_or_default(),
             ts.to_string(),
-            text("/auth/token").to_owned(),
+            secret.to_owned(),
             nonce.clone(),
             plain("/client/platform"),
             plain("/client/deviceFamily"),
