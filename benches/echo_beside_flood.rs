@@ -1,4 +1,5 @@
-//! A small frame's round trip on one forward beside a flood on another, first unread and then read.
+//! A small frame's round trip beside a flood on another forward, unread and then read, and beside
+//! one on its own forward whose reader sleeps.
 
 #[path = "side_by_side/mod.rs"]
 mod side_by_side;
@@ -28,6 +29,11 @@ const WORD: u64 = 8;
 const PART: usize = 64 * 1024;
 /// How many round trips are timed beside an unread flood.
 const ECHOES: usize = 3000;
+/// Asks a server that sends back what it gets for a flood instead.
+const FLOOD_WORD: u8 = 255;
+/// How many floods of its own forward a round trip is timed beside, and how often beside each.
+const OWN_FLOODS: usize = 20;
+const OWN_ECHOES: usize = ECHOES / OWN_FLOODS;
 /// By how much a flood may delay a small frame, at the 99th percentile of a round, milliseconds.
 const DELAY: Goal = Goal::EachAtMost(5.0);
 const LIMIT: Duration = Duration::from_secs(60);
@@ -40,7 +46,12 @@ struct Side {
     rate: Samples,
     worst_unread: Samples,
     worst_read: Samples,
+    beside_own: Samples,
+    worst_own: Samples,
 }
+
+/// The ports of one side that lead to the echo, to the flood, and to the echo that floods as well.
+type Ports = [u16; 3];
 
 fn main() -> ExitCode {
     if !present(&[Peer::OpenSsh]) {
@@ -49,18 +60,17 @@ fn main() -> ExitCode {
     let scene = Scene::new();
     let flood = Flood::start();
     let echo = start_echo();
-    let ours = [free_port(), free_port()];
-    let forwards = [(ours[0], echo), (ours[1], flood.port)]
-        .map(|(near, far)| format!("{near}:127.0.0.1:{far}"));
-    scene
-        .dialling()
-        .args(["--name", "vps", "-L", &forwards[0], "-L", &forwards[1]])
-        .arg(scene.sshd.target())
-        .run()
-        .exits(0);
-    let theirs = [free_port(), free_port()];
-    let _ssh = ssh_forward("ssh", &scene.sshd, &[(theirs[0], echo), (theirs[1], flood.port)]);
-    wait_until("ssh listens", LIMIT, || listens(theirs[1]).then_some(()));
+    let far = [echo, flood.port, echo];
+    let ours: Ports = far.map(|_| free_port());
+    let specs: Vec<String> =
+        ours.iter().zip(far).map(|(near, far)| format!("{near}:127.0.0.1:{far}")).collect();
+    let forwards = specs.iter().flat_map(|spec| ["-L", spec]);
+    let run = scene.dialling().args(["--name", "vps"]).args(forwards);
+    run.arg(scene.sshd.target()).run().exits(0);
+    let theirs: Ports = far.map(|_| free_port());
+    let pairs: Vec<_> = theirs.into_iter().zip(far).collect();
+    let _ssh = ssh_forward("ssh", &scene.sshd, &pairs);
+    wait_until("ssh listens", LIMIT, || listens(theirs[2]).then_some(()));
 
     let [mut our_side, mut their_side] = [Side::default(), Side::default()];
     for _ in 0..rounds(3) {
@@ -76,6 +86,8 @@ fn main() -> ExitCode {
         ("echo beside a flood that is read", "ms", None, pairs(|side| &side.beside_read)),
         ("its 99th percentile", "ms", Some(DELAY), pairs(|side| &side.worst_read)),
         ("the flood, read to its end", "MiB/s", None, pairs(|side| &side.rate)),
+        ("echo beside an unread flood of its forward", "ms", None, pairs(|it| &it.beside_own)),
+        ("its 99th percentile", "ms", Some(DELAY), pairs(|side| &side.worst_own)),
     ] {
         table.compare(what, unit, &ours, (name, &theirs));
         goal.map(|goal| table.goal(goal));
@@ -84,7 +96,7 @@ fn main() -> ExitCode {
 }
 
 /// Lets a flood stand unread, times echoes beside it, then reads it to its end beside others.
-fn measure([echo, bulk]: [u16; 2], flood: &Flood, side: &mut Side) {
+fn measure([echo, bulk, both]: Ports, flood: &Flood, side: &mut Side) {
     let mut echo = dial(echo, LIMIT).expect("reaching the echo");
     round_trip(&mut echo);
     let unread = dial(bulk, LIMIT).expect("reaching the flood");
@@ -113,6 +125,21 @@ fn measure([echo, bulk]: [u16; 2], flood: &Flood, side: &mut Side) {
     side.beside_read.extend(&beside_read);
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     side.rate.add(FLOOD as f64 / (1024.0 * 1024.0) / took.as_secs_f64());
+    beside_own(both, side);
+}
+
+/// Times echoes beside floods of the same forward that nobody reads, from the moment they begin.
+fn beside_own(both: u16, side: &mut Side) {
+    let mut beside = Samples::default();
+    for _ in 0..OWN_FLOODS {
+        let mut echo = dial(both, LIMIT).expect("reaching both");
+        round_trip(&mut echo);
+        let mut unread = dial(both, LIMIT).expect("reaching both");
+        unread.write_all(&[FLOOD_WORD]).expect("asking for the flood");
+        (0..OWN_ECHOES).for_each(|_| beside.add_time(round_trip(&mut echo)));
+    }
+    side.worst_own.add(beside.at(0.99));
+    side.beside_own.extend(&beside);
 }
 
 /// Sends 64 bytes and waits for them.
@@ -198,7 +225,8 @@ fn send_all(mut stream: TcpStream, sent: &AtomicU64) {
     }
 }
 
-/// A server that sends back what it gets; returns its port.
+/// A server that sends back what it gets, and floods whoever begins with [`FLOOD_WORD`]; returns its
+/// port.
 fn start_echo() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binding the echo");
     let port = listener.local_addr().expect("its address").port();
@@ -208,6 +236,9 @@ fn start_echo() -> u16 {
             thread::spawn(move || {
                 let mut buffer = [0; 4096];
                 while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                    if buffer[0] == FLOOD_WORD {
+                        return send_all(stream, &AtomicU64::new(0));
+                    }
                     if buffer.get(..count).is_none_or(|part| stream.write_all(part).is_err()) {
                         return;
                     }

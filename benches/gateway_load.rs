@@ -9,10 +9,11 @@ mod support;
 
 use std::{process::ExitCode, time::Duration};
 
+use serde_json::Value;
 use side_by_side::{Goal, Samples, Table, rounds};
 use support::{
     Home, OurGateway, Peer, Program, ReferenceGateway, built, descendants, free_port, guarded,
-    present, reference_version, resident_bytes,
+    present, reference_version, resident_bytes, run_script,
 };
 
 /// How long one load lasts.
@@ -29,6 +30,8 @@ struct Side {
     late: Samples,
     storm: Samples,
     crowd: Samples,
+    client_login: Samples,
+    client_one: Samples,
 }
 
 impl Side {
@@ -46,6 +49,14 @@ impl Side {
             self.many.add(many.rate);
             self.late.add(Samples::of(many.latencies).at(0.99));
         });
+        let account = run_script("../benches/load/reference.mjs", port, token);
+        let account: Value = serde_json::from_slice(&account.stdout)
+            .unwrap_or_else(|error| panic!("the reference client: {error}: {account:?}"));
+        let logins = account.get("logins").and_then(Value::as_array);
+        let logins = logins.expect("the times of its logins");
+        self.client_login.extend(&Samples::of(logins.iter().filter_map(Value::as_f64)));
+        let rate = account.get("rate").and_then(Value::as_f64);
+        self.client_one.add(rate.expect("its rate"));
         let (wires, settled) = runtime.block_on(load::storm(port, token, CROWD));
         self.storm.add_time(settled);
         self.crowd.add(resident_mebibytes(program));
@@ -86,6 +97,13 @@ fn main() -> ExitCode {
         .compare("health, 50 connections × 32 in flight", "/s", &ours.many, (name, &theirs.many))
         .compare("its 99th percentile", "ms", &ours.late, (name, &theirs.late))
         .goal(Goal::MedianAtMost(5.0))
+        .compare(
+            "reference client, to hello-ok",
+            "ms",
+            &ours.client_login,
+            (name, &theirs.client_login),
+        )
+        .compare("its health, 100 in flight", "/s", &ours.client_one, (name, &theirs.client_one))
         .compare("1,000 clients at once are all in", "ms", &ours.storm, (name, &theirs.storm))
         .alone("the same with the gateway on one core", "ms", &one_core)
         .goal(Goal::EachAtMost(5_000.0))

@@ -33,6 +33,12 @@ pub(super) struct Arguments {
     /// Forward the gateway's companion as well, the sandbox of its widgets (the port after its own)
     #[arg(long)]
     pub(super) companions: bool,
+    /// How long a local connection waits for a path before it is turned away [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub(super) hold: Option<u16>,
+    /// How many connections may wait at a local port [default: 256]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(super) held_most: Option<u16>,
     /// What to call the remote; its host otherwise
     #[arg(long)]
     pub(super) name: Option<String>,
@@ -199,6 +205,8 @@ fn definition(
         remote.tls_fingerprint = pin(text)?;
     }
     remote.companions |= arguments.companions;
+    remote.hold_seconds = arguments.hold.or(remote.hold_seconds);
+    remote.held_most = arguments.held_most.or(remote.held_most);
     let folder = current_folder()?;
     arguments.ssh.change(&mut remote.ssh, &folder)?;
     let mut local_port = arguments.local_port;

@@ -285,6 +285,10 @@ pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
     if remote.pointer("/lowPower") == Some(&json!(true)) {
         add("power", "low: asked for signs of life every 30 s while idle".to_owned());
     }
+    let waits = (number(remote, "/holdSeconds"), number(remote, "/heldMost"));
+    if waits != (30, 256) {
+        add("waiting", format!("up to {} s for a path, {} at a port", waits.0, waits.1));
+    }
     let version = text(remote, "/gateway/version");
     if !version.is_empty() {
         add("gateway", format!("{version}, protocol {}", text(remote, "/gateway/protocol")));

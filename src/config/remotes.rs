@@ -71,6 +71,12 @@ pub(crate) struct Remote {
     /// `--companions`: whether the port after the gateway's is forwarded as well.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) companions: bool,
+    /// `--hold`: how long a connection waits for a path, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hold_seconds: Option<u16>,
+    /// `--held-most`: how many connections may wait at each of its ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held_most: Option<u16>,
     /// Further `-L` forwards.
     #[serde(default)]
     pub(crate) forwards: Vec<Forward>,
@@ -135,6 +141,8 @@ impl Remote {
             local_port: 0,
             tls_fingerprint: None,
             companions: false,
+            hold_seconds: None,
+            held_most: None,
             forwards: Vec::new(),
             remote_forwards: Vec::new(),
             wanted: true,

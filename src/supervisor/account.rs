@@ -14,6 +14,9 @@ use crate::{
 /// Different failures that are noted of one absence.
 const FAILURES_MOST: usize = 8;
 
+/// Why the path is lost where nothing has failed.
+pub(super) const SLOW_READER: &str = "a program here that does not read blocks the session";
+
 /// Notes what happens to one remote.
 #[derive(Debug, Clone)]
 pub(super) struct Scribe {
@@ -212,9 +215,13 @@ impl Account {
                 // A remote that was taken down, or a forward that nobody uses any more.
                 if turn.after != Phase::Down {
                     let silent_ms = u64::try_from(turn.silent.as_millis()).unwrap_or(u64::MAX);
-                    // What made it doubtful has an entry of its own.
-                    let is_doubt = turn.failure.is_some_and(|it| it.cause == Cause::Doubted);
-                    let cause = if is_doubt { String::new() } else { message() };
+                    let cause = match turn.failure {
+                        // What made it doubtful has an entry of its own.
+                        Some(failure) if failure.cause == Cause::Doubted => "",
+                        Some(failure) => &failure.message,
+                        None => SLOW_READER,
+                    };
+                    let cause = cause.to_owned();
                     self.is_new(&cause);
                     self.scribe.note(Happening::Lost { cause, silent_ms });
                 }
@@ -322,6 +329,15 @@ mod tests {
         let doubt = Failure::new(Cause::Doubted, "this machine was asleep or stopped");
         desk.turn(Phase::Live, Phase::Suspect, Some(&doubt));
         let lost = Happening::Lost { cause: String::new(), silent_ms: 810 };
+        assert_eq!(desk.told().last(), Some(&lost));
+    }
+
+    #[test]
+    fn a_path_lost_without_a_failure_is_blocked_by_a_reader() {
+        let mut desk = Desk::new();
+        desk.turn(Phase::Connecting, Phase::Live, None);
+        desk.turn(Phase::Live, Phase::Connecting, None);
+        let lost = Happening::Lost { cause: SLOW_READER.to_owned(), silent_ms: 810 };
         assert_eq!(desk.told().last(), Some(&lost));
     }
 

@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    account::{Account, Scribe, Turn},
+    account::{Account, SLOW_READER, Scribe, Turn},
     alarm::Alarm,
     incoming::{Incoming, Local},
     link::{Dial, Link, Progress},
@@ -27,7 +27,7 @@ use super::{
     unread::Unread,
 };
 use crate::{
-    config::Destination,
+    config::{self, Destination},
     fingerprint::Fingerprint,
     tunnel::{
         Action, ClaimEvent, Event, Failure, News, Number, Options, Phase, ProofKind, SILENCE,
@@ -61,8 +61,6 @@ const STREAMS_MOST: usize = 512;
 const REFUSALS_MOST: usize = 256;
 /// Reports that may wait for the lane.
 const REPORTS: usize = 1024;
-/// Why the path is lost where nothing has failed.
-const SLOW_READER: &str = "a program here that does not read blocks the session";
 /// How long a probe may take before the machine has long gone on without it.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a stream may take to be opened.
@@ -88,15 +86,29 @@ pub(super) enum Purpose {
 pub(super) struct Limits {
     /// How long a connection may wait.
     pub(super) hold: Duration,
+    /// How many may wait.
+    pub(super) held_most: usize,
     /// What readers have left unread, over all lanes.
     pub(super) unread: Arc<Unread>,
     /// How many commands watch how the remotes are.
     pub(super) watchers: Arc<AtomicUsize>,
 }
 
+impl Limits {
+    /// Those of a remote: what it says counts before the defaults.
+    pub(super) fn of(&self, definition: &config::Remote) -> Self {
+        let hold = definition.hold_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        Self {
+            hold: hold.unwrap_or(self.hold),
+            held_most: definition.held_most.map_or(self.held_most, usize::from),
+            ..self.clone()
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self { hold: HOLD, unread: Arc::default(), watchers: Arc::default() }
+        Self { hold: HOLD, held_most: HELD_MOST, unread: Arc::default(), watchers: Arc::default() }
     }
 }
 
@@ -184,6 +196,7 @@ impl Lane {
             pin,
             outpost,
             hold: limits.hold,
+            held_most: limits.held_most,
             dialer,
             sessions: HashMap::new(),
             serving: None,
@@ -264,6 +277,7 @@ struct Actor {
     /// The listener over there, where streams begin there.
     outpost: Option<Outpost>,
     hold: Duration,
+    held_most: usize,
     dialer: Arc<dyn Dial>,
     sessions: HashMap<Number, Session>,
     serving: Option<Number>,

@@ -1,6 +1,14 @@
 //! Copies one stream both ways, with bounds for a slow local reader.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
@@ -30,8 +38,19 @@ pub(super) enum End {
     Local(io::Error),
 }
 
+/// What a stream has carried, bytes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Carried {
+    /// From the local side, given to the session.
+    pub(super) sent: u64,
+    /// From the far side.
+    pub(super) received: u64,
+    /// Of these, what the local side did not take.
+    pub(super) undelivered: u64,
+}
+
 /// Copies until both sides are done or one breaks.
-pub(super) async fn pump<L>(local: L, far: Box<dyn Stream>, path: &Arc<Path>) -> (L, End)
+pub(super) async fn pump<L>(local: L, far: Box<dyn Stream>, path: &Arc<Path>) -> (L, End, Carried)
 where
     L: AsyncRead + AsyncWrite + Unpin,
 {
@@ -39,8 +58,9 @@ where
     let (far_read, far_write) = tokio::io::split(far);
     let backlog = path.unread().enter();
     let (mut local_read, mut local_write) = (local_read, local_write);
+    let sent = AtomicU64::new(0);
     let outcome = {
-        let out = send(&mut local_read, far_write, path);
+        let out = send(&mut local_read, far_write, path, &sent);
         let inward = Inward::new(far_read, &mut local_write, &backlog, path).run();
         tokio::select! {
             outcome = async { tokio::try_join!(out, inward) } => outcome,
@@ -57,7 +77,9 @@ where
         Ok(_) => End::Done,
         Err(end) => end,
     };
-    (local_read.unsplit(local_write), end)
+    let (received, undelivered) = backlog.account();
+    let carried = Carried { sent: sent.into_inner(), received, undelivered };
+    (local_read.unsplit(local_write), end, carried)
 }
 
 /// Local bytes to the far side; the local end of stream becomes a half-close over there.
@@ -65,6 +87,7 @@ async fn send<L: AsyncRead>(
     local: &mut ReadHalf<L>,
     mut far: WriteHalf<Box<dyn Stream>>,
     path: &Path,
+    sent: &AtomicU64,
 ) -> Result<(), End> {
     let mut buffer = vec![0; CHUNK_QUIET];
     loop {
@@ -76,6 +99,7 @@ async fn send<L: AsyncRead>(
             return Ok(());
         }
         path.sent(count);
+        sent.fetch_add(count as u64, Relaxed);
         if patiently(far.write_all(bytes), path).await.is_err() {
             return if path.link_is_lost() {
                 Err(End::Cut("the session died"))

@@ -93,6 +93,7 @@ impl Remote {
         if definition.local_port == 0 {
             definition.local_port = port.unwrap_or(0);
         }
+        let limits = &limits.of(&definition);
         let span = tracing::info_span!("remote", name);
         let (proof, purpose) = match definition.kind {
             Kind::Gateway => {

@@ -108,6 +108,9 @@ struct State {
     size: usize,
     /// What the library may hold beside them.
     reserved: usize,
+    /// Bytes that ever came in, and that the reader took.
+    taken: u64,
+    given: u64,
     /// While the reader is slow: at what size it no longer is.
     clear: Option<usize>,
     is_cut: bool,
@@ -141,6 +144,7 @@ impl Backlog {
         let bar = if self.unread.is_tight() { CLOGGED_TIGHT } else { CLOGGED };
         let pushed = {
             let mut state = self.lock();
+            state.taken += count as u64;
             if state.is_cut {
                 return Pushed { waiting: 0, is_clogged: false, is_news: false };
             }
@@ -166,6 +170,7 @@ impl Backlog {
     /// Counts written bytes out; whether a reader that was far behind has caught up.
     pub(super) fn written(&self, count: usize) -> bool {
         let mut state = self.lock();
+        state.given += count as u64;
         if state.is_cut {
             return false;
         }
@@ -243,6 +248,12 @@ impl Backlog {
         self.lock().clear.take().is_some()
     }
 
+    /// How many bytes ever came in, and how many of them the reader has not taken.
+    pub(super) fn account(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.taken, state.taken - state.given)
+    }
+
     /// The addresses of the first and the last byte that wait.
     #[cfg(test)]
     pub(super) fn ends(&self) -> (usize, usize) {
@@ -294,6 +305,7 @@ mod tests {
         assert_eq!(unread.total(), 500);
         // What was in the hands of a writer counts no more.
         assert!(!large.written(100));
+        assert_eq!(large.account(), (600, 500));
         assert_eq!(large.push(Bytes::from(vec![0; 50])).waiting, 0);
         small.written(300);
         assert_eq!(unread.total(), 200);

@@ -30,7 +30,7 @@ const DOUBT_PATIENCE_MOST: Duration = Duration::from_secs(1);
 const LOSER_PATIENCE: Duration = Duration::from_secs(60);
 /// How many sessions may drain at once before a session stays shared with a slow reader.
 const DRAINING_MOST: usize = 8;
-/// Between two replacements whose logins the server saw.
+/// Between two replacements whose logins the server saw, while nobody waits.
 const REPLACEMENT_INTERVAL: Duration = Duration::from_secs(30);
 /// Between two attempts after one that only a person could have helped, for as long as another
 /// session is there.
@@ -41,7 +41,7 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(600);
 const SILENCE_REPLACED: Duration = Duration::from_secs(15);
 /// How long a path must have served before its end counts as a first failure again.
 const STABLE: Duration = Duration::from_secs(5);
-/// The longest wait between attempts while a connection is held.
+/// The longest wait between attempts, and between such replacements, while a connection is held.
 const WAIT_HELD: Duration = Duration::from_secs(4);
 /// The wait when the server may be punishing this address.
 const WAIT_PENALTY: Duration = Duration::from_secs(15);
@@ -300,10 +300,8 @@ impl Tunnel {
         if first && let Some(retry) = &mut self.retry {
             *retry = soon.min(*retry);
         }
-        if first
-            && self.unreached
-            && let Some(replace) = &mut self.replace_after
-        {
+        if first && let Some(replace) = &mut self.replace_after {
+            let soon = if self.unreached { soon } else { soon + WAIT_HELD };
             *replace = soon.min(*replace);
         }
     }
@@ -320,6 +318,11 @@ impl Tunnel {
     /// `at`, or the end of a possible penalty if that is later.
     fn unpunished(&self, at: Instant) -> Instant {
         self.punished_until.map_or(at, |until| until.max(at))
+    }
+
+    /// Between two replacements whose logins the server saw.
+    fn login_interval(&self) -> Duration {
+        if self.held > 0 { WAIT_HELD } else { REPLACEMENT_INTERVAL }
     }
 
     fn may_dial(&self) -> bool {

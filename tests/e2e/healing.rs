@@ -1,7 +1,8 @@
 //! The path breaks, and whoever uses it hardly notices.
 
 use std::{
-    io,
+    io::{self, Read, Write},
+    net::TcpStream,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -13,8 +14,11 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Freezer, Peer, Scene, listens, openclaw, present, signal, status_of, wait_until, way_in,
+    Freezer, Peer, Scene, dial, listens, openclaw, present, signal, status_of, wait_until, way_in,
 };
+
+/// Shorter than a connection waits unless told otherwise.
+const LIMIT: Duration = Duration::from_secs(25);
 
 /// One request on a connection of its own.
 struct Request {
@@ -97,6 +101,55 @@ fn no_new_connection_is_refused_or_reset_while_the_far_session_is_killed() {
     assert!(status[0]["reconnects"].as_u64().is_some_and(|count| count >= 5), "{status:#}");
     let outage = &status[0]["lastOutage"];
     assert!(outage["cause"].is_string() && outage["restoredMs"].is_number(), "{status:#}");
+}
+
+#[test]
+fn how_long_and_how_many_wait_for_a_path_is_a_matter_of_choice() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let mut scene = Scene::new();
+    let shown = |scene: &Scene| {
+        let status = scene.laptop(&["remote", "status", "--json"]).json();
+        (status[0]["holdSeconds"].as_u64(), status[0]["heldMost"].as_u64())
+    };
+    scene.connect();
+    assert_eq!(shown(&scene), (Some(30), Some(256)));
+    let run = scene.dialling().args(["--name", "vps", "--hold", "8", "--held-most", "1"]);
+    run.arg(scene.sshd.target()).run().exits(0);
+    assert_eq!(shown(&scene), (Some(8), Some(1)));
+    scene.sshd.stop();
+    let ask = |first: bool| {
+        let mut stream = dial(scene.local_port, LIMIT).expect("the port");
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("asking");
+        if first {
+            wait_until("one waits", LIMIT, || {
+                let status = scene.laptop(&["remote", "status", "--json"]).json();
+                (status[0]["held"] == 1).then_some(())
+            });
+        }
+        stream
+    };
+    let answer = |mut stream: TcpStream| {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer to its end");
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    };
+    let waits = ask(true);
+    answer(ask(false));
+    let status = scene.laptop(&["remote", "status", "--json"]).json();
+    assert_eq!(status[0]["held"], 1, "the first one waits still");
+    // Long before it would by itself.
+    answer(waits);
+    for (words, message) in [
+        (["--hold", "0"], "1..=3600"),
+        (["--hold", "3601"], "1..=3600"),
+        (["--held-most", "5000"], "1..=4096"),
+    ] {
+        let refused = openclaw(&scene.laptop).args(["remote", "connect", "vps"]).args(words).run();
+        let refused = refused.exits(2);
+        assert!(refused.stderr.contains(message), "{refused}");
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod handover;
 mod healing;
 mod hops;
 mod manners;
+mod readers;
 mod service;
 mod service_manager;
 mod slow_gateway;

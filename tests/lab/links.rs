@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    dice::Dice,
     ground::{FAR_V4, FAR_V6, Ground, Loss},
     mounts::{mount, of_our_own},
     support::{Peer, Sshd, openclaw, present},
@@ -47,6 +48,38 @@ fn a_black_hole_is_noticed_and_its_unsignalled_end_found() {
     if ready() {
         outage(|it| it.lose(Loss::Both), Ground::pass);
     }
+}
+
+/// What a return that nobody signals may take while somebody waits; the rest of the time it allows
+/// for is that of a login on a busy machine.
+const FOUND: Duration = Duration::from_secs(5);
+
+#[test]
+fn the_unsignalled_end_of_a_long_black_hole_is_found_within_five_seconds() {
+    if !ready() {
+        return;
+    }
+    let mut dice = Dice::cast("long black holes");
+    let ground = Ground::connected();
+    let callers = ground.callers();
+    let mut found = Vec::new();
+    for _ in 0..tier::of(2, 12) {
+        ground.lose(Loss::Both);
+        ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
+        let dead = Duration::from_millis(4000 + dice.below(tier::of(4000, 28_000)));
+        thread::sleep(dead);
+        let status = ground.status();
+        assert!(status["held"].as_u64().is_some_and(|held| held > 0), "{status:#}");
+        ground.pass();
+        let served = callers.succeed_after(Instant::now(), LIMIT);
+        eprintln!("served {served:?} after {dead:?} of nothing");
+        found.push(served);
+        ground.status_when("live again", LIMIT, |it| it["phase"] == "live");
+    }
+    callers.end();
+    // The quick tier runs beside others.
+    let late = found.iter().filter(|served| **served > FOUND).count();
+    assert!(late == 0 || !tier::is_long(), "{late} of {found:?}");
 }
 
 #[test]

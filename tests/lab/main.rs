@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod both_ways;
 mod callers;
 mod chaos;
 mod crashes;

@@ -7,7 +7,7 @@ use tokio::{
     sync::oneshot,
     time::timeout,
 };
-use tracing::{debug, info, warn};
+use tracing::{Span, debug, info, warn};
 
 use super::{
     Actor, Message, PROBE_LIMIT,
@@ -253,6 +253,7 @@ impl Actor {
             return;
         };
         let (to, inner) = (outpost.reverse.to.clone(), self.inner.clone());
+        let span = Span::current();
         self.tasks.spawn(async move {
             let _room = room;
             let path = Arc::clone(guest.path());
@@ -268,8 +269,8 @@ impl Actor {
             };
             let far = knock.accept().await;
             let _ended = inner.send(Message::Outside(Outside::Dialled(None))).await;
-            let (local, end) = pump(local, far, &path).await;
-            finish(local, &end).await;
+            let (local, end, carried) = pump(local, far, &path).await;
+            finish(local, &end, carried, &span).await;
         });
     }
 

@@ -63,7 +63,7 @@ impl Bench {
     async fn lane_for(&self, reverse: Reverse) -> Lane {
         let options = Options { proof: ProofKind::Ssh, alive: None, seed: 1 };
         let purpose = Purpose::Reverse(reverse);
-        let span = tracing::Span::none();
+        let span = Span::none();
         let lane = Lane::start(
             span,
             options,

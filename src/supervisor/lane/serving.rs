@@ -7,10 +7,10 @@ use std::{
 };
 
 use tokio::{sync::oneshot, task::yield_now, time::timeout};
-use tracing::{debug, info};
+use tracing::{Span, debug, info};
 
 use super::{
-    Actor, HELD_MOST, Message, OPEN_LIMIT, REFUSALS_MOST, Session,
+    Actor, Message, OPEN_LIMIT, REFUSALS_MOST, Session,
     ask::{absent, prohibited},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         incoming::{Incoming, Local},
         link::NotOpened,
         path::{Path, clock},
-        pump::{End, pump},
+        pump::{Carried, End, pump},
     },
     tunnel::{Event, Number, Phase, ProofKind},
 };
@@ -52,7 +52,7 @@ impl Actor {
             return;
         }
         let Some(incoming) = self.serve(incoming) else { return };
-        if self.tunnel.phase() == Phase::Blocked || self.held.len() >= HELD_MOST {
+        if self.tunnel.phase() == Phase::Blocked || self.held.len() >= self.held_most {
             let reason = self.reason().unwrap_or_else(|| "too many connections wait".to_owned());
             self.refuse(incoming, &reason);
             return;
@@ -81,6 +81,7 @@ impl Actor {
         let inner = self.inner.clone();
         let proof = self.proof;
         let (guest, trust) = (path.enter(), path.trust());
+        let span = Span::current();
         self.tasks.spawn(async move {
             let _guest = (guest, room);
             path.asked();
@@ -98,8 +99,8 @@ impl Actor {
                         tls_fingerprint,
                     };
                     if let Some(local) = incoming.begin(opened).await {
-                        let (local, end) = pump(local, far, &path).await;
-                        finish(local, &end).await;
+                        let (local, end, carried) = pump(local, far, &path).await;
+                        finish(local, &end, carried, &span).await;
                     }
                 }
                 // A silent server is the machine's business: the connection waits for its verdict.
@@ -200,17 +201,19 @@ impl Actor {
     }
 }
 
-/// Ends the local side the way the far side ended.
-pub(super) async fn finish(local: Local, end: &End) {
+/// Ends the local side the way the far side ended; `span` names the remote and the forward.
+pub(super) async fn finish(local: Local, end: &End, carried: Carried, span: &Span) {
     match end {
         End::Done => {}
         End::Cut(reason) => {
             local.reset();
             // The other streams of a session that died are to be reset before anything is told.
             yield_now().await;
-            info!(reason, "a stream was cut");
+            let Carried { sent, received, undelivered } = carried;
+            let told = || info!(reason, sent, received, undelivered, "a stream was cut");
+            span.in_scope(told);
         }
-        End::Local(error) => debug!(%error, "the local side broke off"),
+        End::Local(error) => span.in_scope(|| debug!(%error, "the local side broke off")),
     }
 }
 
@@ -261,7 +264,10 @@ mod tests {
                 let mut ends = JoinSet::new();
                 for local in locals {
                     let local = Local::Tcp(tokio::net::TcpStream::from_std(local).unwrap());
-                    ends.spawn(async move { finish(local, &End::Cut("the session died")).await });
+                    let end = End::Cut("the session died");
+                    ends.spawn(async move {
+                        finish(local, &end, Carried::default(), &Span::none()).await;
+                    });
                 }
                 ends.join_all().await;
             });

@@ -14,7 +14,7 @@ use crate::{
     problem::Problem,
     supervisor::{
         dialer::Label,
-        lane::{Lane, State, millis, word},
+        lane::{Lane, Limits, State, millis, word},
         lock::locked,
         metrics::{Carried, Reading},
         path::clock,
@@ -28,6 +28,7 @@ impl Remote {
     pub(in crate::supervisor) fn status(&self, is_default: bool) -> Value {
         let state = self.state();
         let definition = self.definition();
+        let waits = Limits::default().of(&definition);
         let port = definition.local_port;
         let sum = |count: fn(&Lane) -> u64| self.lanes().map(count).sum::<u64>();
         let proof = state.proof.map(|proof| {
@@ -60,7 +61,8 @@ impl Remote {
             "phase": word(state.phase), "since": time(state.since), "stage": state.stage,
             "localUrl": format!("{}://127.0.0.1:{port}", definition.scheme()), "localPort": port,
             "tlsFingerprint": definition.tls_fingerprint,
-            "route": "ssh", "relay": false, "lowPower": self.definition().ssh.low_power,
+            "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power,
+            "holdSeconds": waits.hold.as_secs(), "heldMost": waits.held_most,
             "proof": proof, "roundTripMs": self.round_trip(&state).map(tenths),
             "gateway": *locked(&self.said),
             "attempts": state.attempts, "reconnects": state.reconnects, "held": state.held,
@@ -128,6 +130,7 @@ pub(in crate::supervisor) fn resting(
 ) -> Value {
     let (phase, problem) = (unstarted.phase(name), unstarted.problem(name));
     let port = definition.local_port;
+    let waits = Limits::default().of(definition);
     let via: Vec<&String> = definition.ssh.jumps.iter().filter(|jump| *jump != "none").collect();
     json!({
         "name": name, "target": definition.target, "via": via,
@@ -135,8 +138,9 @@ pub(in crate::supervisor) fn resting(
         "othersType": null,
         "phase": word(phase), "since": null, "stage": "",
         "localUrl": format!("{}://127.0.0.1:{port}", definition.scheme()), "localPort": port,
-            "tlsFingerprint": definition.tls_fingerprint,
+        "tlsFingerprint": definition.tls_fingerprint,
         "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power,
+        "holdSeconds": waits.hold.as_secs(), "heldMost": waits.held_most,
         "proof": null, "roundTripMs": null, "gateway": null,
         "attempts": 0, "reconnects": 0, "held": 0, "streams": 0, "bytesIn": 0, "bytesOut": 0,
         "lastOutage": null, "failure": problem, "forwards": [],

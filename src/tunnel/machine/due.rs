@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    DRAINING_MOST, LOSER_PATIENCE, PROOF_INTERVAL_SLOW, PROOF_PATIENCE, REFUSAL_INTERVAL,
-    REPLACEMENT_INTERVAL, SILENCE, SILENCE_REPLACED, Tunnel,
+    DRAINING_MOST, LOSER_PATIENCE, PROOF_INTERVAL_SLOW, PROOF_PATIENCE, REFUSAL_INTERVAL, SILENCE,
+    SILENCE_REPLACED, Tunnel,
 };
 use crate::tunnel::{
     Action, Cause, Failure, Number, Probe, Wish,
@@ -91,7 +91,7 @@ impl Tunnel {
             let soonest = self.replace_after.unwrap_or(current.heard);
             return parked.then(|| refused.map_or(soonest, |refused| refused.max(soonest)));
         };
-        let earliest = self.replaced.map(|at| at + REPLACEMENT_INTERVAL);
+        let earliest = self.replaced.map(|at| at + self.login_interval());
         [Some(wanted_since), earliest, refused, self.replace_after].into_iter().flatten().max()
     }
 

@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    DRAINING_MOST, Draining, LOSER_PATIENCE, PROOF_INTERVAL, PUNISHED, REFUSAL_INTERVAL,
-    REPLACEMENT_INTERVAL, SILENCE, SILENCE_REPLACED, STABLE, Tunnel, UNPROVED_FIRST, UNPROVED_MOST,
-    WAIT_HELD, WAIT_PENALTY,
+    DRAINING_MOST, Draining, LOSER_PATIENCE, PROOF_INTERVAL, PUNISHED, REFUSAL_INTERVAL, SILENCE,
+    SILENCE_REPLACED, STABLE, Tunnel, UNPROVED_FIRST, UNPROVED_MOST, WAIT_HELD, WAIT_PENALTY,
 };
 use crate::tunnel::{
     Action, Cause, Failure, News, Number, Probe, Proof, ProofKind,
@@ -361,7 +360,7 @@ impl Tunnel {
         let wait = if self.unreached || matches!(failure.cause, Cause::ClosedBeforeBanner { .. }) {
             self.wait(failure.cause, now)
         } else {
-            REPLACEMENT_INTERVAL
+            self.login_interval()
         };
         self.replace_after = Some(now + wait);
     }

@@ -161,11 +161,9 @@ impl Sim {
         let Some(stayed) = stayed.filter(|_| before.urged.is_none()) else { return };
         assert!(!stayed.needs_person, "nobody is asked for a mere suspicion");
         if stayed.suspect.is_some() {
+            let apart = if self.tunnel.held > 0 { WAIT_HELD } else { REPLACEMENT_INTERVAL };
             let since = self.replaced.map(|at| self.now.saturating_duration_since(at));
-            assert!(
-                since.is_none_or(|it| it >= REPLACEMENT_INTERVAL),
-                "replacements that log in are apart"
-            );
+            assert!(since.is_none_or(|it| it >= apart), "replacements that log in are apart");
         }
     }
 

@@ -149,6 +149,22 @@ fn a_replacement_that_falls_silent_itself_makes_room_for_the_next() {
 }
 
 #[test]
+fn a_second_silence_soon_after_is_left_at_once_by_whoever_waits_and_slowly_by_nobody() {
+    for held in [0, 1] {
+        let mut sim = live();
+        sim.event(Event::Woke { slept: ms(0) });
+        sim.pass(ms(300));
+        sim.live(2);
+        sim.event(Event::Held(held));
+        sim.event(Event::Woke { slept: ms(0) });
+        sim.pass(WAIT_HELD);
+        assert_eq!(sim.last, Number(if held > 0 { 3 } else { 2 }));
+        sim.event(Event::Held(1));
+        assert_eq!(sim.last, Number(3), "somebody has come");
+    }
+}
+
+#[test]
 fn a_replacement_that_is_refused_is_not_repeated_for_ten_minutes() {
     let mut sim = live();
     sim.event(Event::Woke { slept: ms(0) });
