@@ -6,6 +6,8 @@
 mod answers;
 mod database;
 mod devices;
+mod news;
+mod node_work;
 mod nodes;
 mod owner;
 mod steps;
@@ -13,5 +15,7 @@ mod wake_words;
 
 pub(crate) use answers::{KeptAnswer, LONGEST_ANSWER, Repeatable, Repeated};
 pub(crate) use devices::{About, Asked, Device, Devices, Filed, Grant, Minted, Request, SetupCode};
+pub(crate) use news::KeptNews;
+pub(crate) use node_work::Left;
 pub(crate) use nodes::Kept;
 pub(crate) use owner::{Error, Store};

@@ -15,7 +15,10 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Devices, answers::Answers, database, nodes::Nodes, wake_words::WakeWords};
+use super::{
+    Devices, answers::Answers, database, news::News, node_work::NodeWork, nodes::Nodes,
+    wake_words::WakeWords,
+};
 use crate::problem::{Class, Problem};
 
 /// What may wait for the database; more is told that it is busy.
@@ -103,6 +106,16 @@ impl Store {
     /// Nodes: what each offers, and what of it is approved.
     pub(crate) fn nodes(&self) -> Nodes<'_> {
         Nodes::new(self)
+    }
+
+    /// Work that is left for nodes.
+    pub(crate) fn node_work(&self) -> NodeWork<'_> {
+        NodeWork::new(self)
+    }
+
+    /// News that wait for the chat sessions.
+    pub(crate) fn news(&self) -> News<'_> {
+        News::new(self)
     }
 
     /// What requests were answered that may come again.

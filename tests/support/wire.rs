@@ -180,6 +180,8 @@ impl Device {
             let all = all.iter().filter_map(Value::as_str);
             all.collect::<Vec<_>>().join(",")
         });
+        let secrets = ["/auth/token", "/auth/deviceToken", "/auth/bootstrapToken"];
+        let secret = secrets.into_iter().map(text).find(|text| !text.is_empty()).unwrap_or("");
         let signed = [
             "v3".to_owned(),
             self.id(),
@@ -188,7 +190,7 @@ impl Device {
             text("/role").to_owned(),
             scopes.unwrap_or_default(),
             ts.to_string(),
-            text("/auth/token").to_owned(),
+            secret.to_owned(),
             nonce.clone(),
             plain("/client/platform"),
             plain("/client/deviceFamily"),
