@@ -6,6 +6,7 @@
 mod answers;
 mod database;
 mod devices;
+mod host_rules;
 mod news;
 mod node_work;
 mod nodes;

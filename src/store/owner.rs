@@ -16,8 +16,8 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Devices, answers::Answers, database, news::News, node_work::NodeWork, nodes::Nodes,
-    wake_words::WakeWords,
+    Devices, answers::Answers, database, host_rules::HostRules, news::News, node_work::NodeWork,
+    nodes::Nodes, wake_words::WakeWords,
 };
 use crate::problem::{Class, Problem};
 
@@ -126,6 +126,11 @@ impl Store {
     /// The words that wake devices.
     pub(crate) fn wake_words(&self) -> WakeWords<'_> {
         WakeWords::new(self)
+    }
+
+    /// The rules by which programs may run on the gateway's own host.
+    pub(crate) fn host_rules(&self) -> HostRules<'_> {
+        HostRules::new(self)
     }
 
     /// Runs `work` in a transaction; returns once what it wrote is on the disk.

@@ -1,4 +1,5 @@
-//! Wake words, the configuration by each of the ways to write it, and a device's name.
+//! Wake words, the configuration by each of the ways to write it, a device's name, and the rules for
+//! programs on the gateway's host.
 
 use std::io;
 
@@ -10,12 +11,16 @@ use super::{
 };
 use crate::support::{Device, Wire};
 
+/// The first rule for the main agent.
+const RULE: &str = "/file/agents/main/allowlist/0/pattern";
+
 /// What an administrator sets.
 #[derive(Default)]
 pub(super) struct Settings {
     words: Kept<Option<String>>,
     note: Kept<Option<String>>,
     label: Kept<Option<String>>,
+    rule: Kept<Option<String>>,
     number: u64,
 }
 
@@ -34,6 +39,9 @@ impl Settings {
         let list = ask(&mut admin, "device.pair.list", json!({})).await.unwrap();
         let paired = find(&list["paired"], "deviceId", &device.id()).unwrap();
         self.label.hold(paired["operatorLabel"].as_str().map(str::to_owned), "a device's name");
+        let rules = ask(&mut admin, "exec.approvals.get", json!({})).await.unwrap();
+        let rule = rules.pointer(RULE).and_then(Value::as_str);
+        self.rule.hold(rule.map(str::to_owned), "a rule for programs");
     }
 
     pub(super) async fn change(
@@ -45,14 +53,15 @@ impl Settings {
         let mut admin = door.admin().await?;
         self.number += 1;
         let text = format!("number {}", self.number);
-        let (kept, method, params) = match dice.below(5) {
+        let (kept, method, params) = match dice.below(6) {
             0 => (&mut self.words, "voicewake.set", json!({ "triggers": [text] })),
             1 => {
                 let params = json!({ "deviceId": Device::new(1).id(), "label": text });
                 (&mut self.label, "device.pair.rename", params)
             }
+            2 => (&mut self.rule, "exec.approvals.set", ruled(&mut admin, &text).await?),
             way => {
-                let method = ["config.patch", "config.set", "config.apply"][way as usize - 2];
+                let method = ["config.patch", "config.set", "config.apply"][way as usize - 3];
                 (&mut self.note, method, written(&mut admin, &text).await?)
             }
         };
@@ -71,4 +80,11 @@ async fn written(admin: &mut Wire, note: &str) -> io::Result<Value> {
         params["baseHash"] = text(&base).into();
     }
     Ok(params)
+}
+
+/// Rules that hold nothing but a pattern.
+async fn ruled(admin: &mut Wire, pattern: &str) -> io::Result<Value> {
+    let base = ask(admin, "exec.approvals.get", json!({})).await?["hash"].clone();
+    let agents = json!({ "main": { "allowlist": [{ "pattern": pattern }] } });
+    Ok(json!({ "file": { "version": 1, "agents": agents }, "baseHash": base }))
 }
