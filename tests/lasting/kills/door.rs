@@ -1,11 +1,12 @@
 //! The way in to a gateway that may be dead by the next word: an error of input and output is its
 //! death, and any other surprise fails the test.
 
-use std::io;
+use std::{cell::Cell, io};
 
+use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::{Value, json};
 
-use crate::support::{Device, OurGateway, Wire, connect};
+use crate::support::{Device, OurGateway, Wire, connect, signal};
 
 /// How often a client comes back whom another one's removal turned away.
 const TRIES: usize = 50;
@@ -14,11 +15,28 @@ const TRIES: usize = 50;
 pub(super) struct Door {
     pub(super) port: u16,
     token: String,
+    pid: Pid,
+    /// After how many confirmations the gateway dies, if it does not die otherwise.
+    left: Cell<Option<u64>>,
 }
 
 impl Door {
     pub(super) fn of(gateway: &OurGateway) -> Self {
-        Self { port: gateway.port(), token: gateway.token() }
+        let (port, token, pid) = (gateway.port(), gateway.token(), gateway.program().pid());
+        Self { port, token, pid, left: Cell::new(None) }
+    }
+
+    /// Has the gateway killed in the moment when somebody hears the confirmation of this number.
+    pub(super) fn dies_after(&self, confirmations: u64) {
+        self.left.set(Some(confirmations));
+    }
+
+    fn confirmed(&self) {
+        let left = self.left.get().map(|left| left.saturating_sub(1));
+        self.left.set(left);
+        if left == Some(0) {
+            signal(self.pid, Signal::SIGKILL);
+        }
     }
 
     /// Has `change` done again and again; how much was confirmed when the gateway died.
@@ -29,7 +47,10 @@ impl Door {
         let mut count = 0;
         loop {
             match change(count).await {
-                Ok(()) => count += 1,
+                Ok(()) => {
+                    self.confirmed();
+                    count += 1;
+                }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     panic!("the gateway does not answer: {error}")
                 }

@@ -33,6 +33,8 @@ use upgrades::Upgrade;
 
 /// The longest that a gateway lives once everything was looked at, microseconds.
 const LIFE: u64 = 250_000;
+/// The most that it confirms where it dies by that.
+const CONFIRMATIONS: u64 = 60;
 /// How long a killed one may take to be gone.
 const DYING: Duration = Duration::from_secs(10);
 /// What a write-ahead log may grow to: SQLite takes it in every 1,000 pages, which it reuses.
@@ -109,16 +111,23 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
         let mut gateway = OurGateway::start(&home);
         let door = Door::of(&gateway);
         everything.hold(&door).await;
-        // The gateway dies while they ask, wherever it is by then.
+        // The gateway dies while they ask, wherever it is by then, or as soon as it has confirmed something.
         let pid = gateway.program().pid();
         let moment = Duration::from_micros(dice.below(LIFE));
-        let killer = tokio::task::spawn_blocking(move || {
-            std::thread::sleep(moment);
-            signal(pid, Signal::SIGKILL);
+        let killer = (dice.below(2) == 0).then(|| {
+            tokio::task::spawn_blocking(move || {
+                std::thread::sleep(moment);
+                signal(pid, Signal::SIGKILL);
+            })
         });
+        if killer.is_none() {
+            door.dies_after(1 + dice.below(CONFIRMATIONS));
+        }
         let more = Box::pin(everything.live(&door, &mut dice)).await;
         confirmed.iter_mut().zip(more).for_each(|(all, more)| *all += more);
-        killer.await.unwrap();
+        if let Some(killer) = killer {
+            killer.await.unwrap();
+        }
         wait_until("it is dead", DYING, || gateway.program_mut().has_ended().then_some(()));
         is_sound(&home.state().join("rs"));
         // The system takes its time over what else ran with it.

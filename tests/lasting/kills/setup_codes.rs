@@ -20,7 +20,7 @@ const DEVICES: std::ops::Range<u8> = 30..40;
 const LATE: u8 = 41;
 /// How long a code is counted on; ten minutes are promised.
 const YOUNG: Duration = Duration::from_secs(480);
-/// How many codes are looked at after each start.
+/// How many codes are looked at after each start, beside all that nobody has used.
 const LOOKED_AT: usize = 6;
 /// How many wait to be used at most.
 const UNUSED: usize = 3;
@@ -46,7 +46,9 @@ impl SetupCodes {
         let mut admin = door.admin().await.unwrap();
         let list = ask(&mut admin, "device.pair.list", json!({})).await.unwrap();
         let mut latest_used = None;
-        for code in self.codes.iter_mut().rev().take(LOOKED_AT) {
+        let codes = self.codes.iter_mut().rev().enumerate();
+        let looked_at = codes.filter(|(age, code)| *age < LOOKED_AT || code.by.known.is_none());
+        for (_, code) in looked_at {
             let used_by = user(&mut admin, code).await;
             if let Some(device) = &used_by {
                 let paired = find(&list["paired"], "deviceId", device);
