@@ -27,6 +27,11 @@ enum Matters {
 
 use Matters::{Kinds, Same, Words};
 
+/// Rules for programs on a gateway's host.
+const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/host_rules.json5");
+/// What they list, in what is printed.
+const RULE: &str = "/file/agents/main/allowlist/0/pattern";
+
 const ROWS: &[Row] = &[
     Row { words: &["health", "--json"], needs: &[], matters: Same(&["/ok", "/defaultAgentId"]) },
     Row { words: &["health"], needs: &[], matters: Words(&["Agents: main (default)"]) },
@@ -111,6 +116,48 @@ const ROWS: &[Row] = &[
         matters: Same(&["/ok", "/error/message"]),
     },
     Row { words: &["logs", "--limit", "5"], needs: &["logs.tail"], matters: Words(&["Log file:"]) },
+    Row {
+        words: &["approvals", "set", "--gateway", "--file", RULES, "--json"],
+        needs: &["exec.approvals.get", "exec.approvals.set"],
+        matters: Same(&["/exists", "/file/version", "/file/defaults", RULE]),
+    },
+    Row {
+        words: &["approvals", "get", "--gateway", "--json"],
+        needs: &["exec.approvals.get", "config.get"],
+        matters: Same(&[
+            "/exists",
+            RULE,
+            "/resolvedDefaults",
+            "/effectivePolicy/scopes/0/mode/effective",
+            "/effectivePolicy/scopes/0/security/effective",
+            "/effectivePolicy/scopes/0/ask/effective",
+        ]),
+    },
+    Row {
+        words: &["approvals", "allowlist", "add", "--gateway", "/usr/bin/uptime", "--json"],
+        needs: &["exec.approvals.get", "exec.approvals.set"],
+        matters: Same(&[RULE, "/file/agents/*/allowlist/0/pattern"]),
+    },
+    Row {
+        words: &["approvals", "get", "--gateway"],
+        needs: &["exec.approvals.get", "config.get"],
+        matters: Words(&["stored", "security=allowlist", "/usr/bin/uptime", "/usr/bin/uname"]),
+    },
+    Row {
+        words: &["approvals", "allowlist", "remove", "--gateway", "/usr/bin/uptime", "--json"],
+        needs: &["exec.approvals.get", "exec.approvals.set"],
+        matters: Same(&[RULE, "/file/agents/*"]),
+    },
+    Row {
+        words: &["approvals", "grants", "list", "--json"],
+        needs: &["exec.approval.grants.list"],
+        matters: Same(&["/grants"]),
+    },
+    Row {
+        words: &["approvals", "grants", "revoke", "nobody"],
+        needs: &["exec.approval.grants.revoke"],
+        matters: Words(&["not found"]),
+    },
     Row { words: &["config", "get", "gateway.mode"], needs: &[], matters: Words(&["remote"]) },
 ];
 

@@ -2,6 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     problem::{Class, Problem},
-    protocol::{DeviceAbout, DevicePairing, DeviceRequest, PairedDevice},
+    protocol::{ApprovedDevice, DeviceAbout, DevicePairing, DeviceRequest, PairedDevice},
 };
 
 /// The method that lists everybody.
@@ -171,18 +172,15 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
     }
 }
 
-/// Who is approved, and all that it may do now.
+/// Who is approved, and all that it may do now; less, where another gateway tells less of it.
 fn approved(answer: &Value, request: &str) -> String {
-    let device = answer.pointer("/device/deviceId").and_then(Value::as_str);
-    let words = |key: &str| -> Vec<&str> {
-        let list = answer.pointer(&format!("/device/{key}")).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(Value::as_str).collect()
+    let Ok(ApprovedDevice { device, .. }) = ApprovedDevice::deserialize(answer) else {
+        return format!("approved {request}");
     };
-    let mut said = format!("approved {}", device.unwrap_or(request));
-    for (key, before) in [("roles", ", now "), ("scopes", " with ")] {
-        let words = words(key);
+    let mut said = format!("approved {}", shown(&device.device_id));
+    for (words, before) in [(&device.roles, ", now "), (&device.scopes, " with ")] {
         if !words.is_empty() {
-            said += &format!("{before}{}", words.join(", "));
+            said += &format!("{before}{}", shown_list(words));
         }
     }
     said
@@ -426,6 +424,24 @@ mod tests {
         let [first, _] = request_lines(&request, std::slice::from_ref(&known), 61_000);
         assert!(first.contains("asks for more scopes"), "{first}");
         assert_eq!(approval("nodes", "x; rm -rf ~"), "openclaw nodes approve REQUEST");
+    }
+
+    #[test]
+    fn an_approval_says_all_that_the_device_may_do_now() {
+        let device = PairedDevice {
+            device_id: "abc\u{1b}[2J".to_owned(),
+            roles: vec!["operator".to_owned(), "node".to_owned()],
+            scopes: vec!["operator.read".to_owned(), "operator.write".to_owned()],
+            ..PairedDevice::default()
+        };
+        let answer = json!(ApprovedDevice { request_id: "r".to_owned(), device });
+        let said = approved(&answer, "r");
+        assert_eq!(said, "approved abc[2J, now operator, node with operator.read, operator.write");
+        let node = json!({"requestId": "r", "device": {"deviceId": "abc", "roles": ["node"]}});
+        assert_eq!(approved(&node, "r"), "approved abc, now node", "no scopes, and little told");
+        for strange in [json!({}), json!({"device": {"roles": "all"}}), json!(null)] {
+            assert_eq!(approved(&strange, "r-1"), "approved r-1");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod metrics;
 mod nodes;
 mod order;
 mod output;
+mod pairing;
 mod phrases;
 mod remote;
 mod remote_install;
@@ -98,6 +99,8 @@ enum Command {
     Health(health::Arguments),
     /// Show the nodes of a gateway, approve what they offer, run commands on them
     Nodes(nodes::Arguments),
+    /// See who wrote to a channel of the gateway, and let people in
+    Pairing(pairing::Arguments),
     /// Show which gateway is meant, and how it is
     Status(status::Arguments),
     /// Say what is unsafe or broken here, and what to type
@@ -153,6 +156,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Devices(arguments) => devices::run(context, &arguments),
         Command::Health(arguments) => health::run(context, &arguments),
         Command::Nodes(arguments) => nodes::run(context, &arguments),
+        Command::Pairing(arguments) => pairing::run(context, &arguments),
         Command::Status(arguments) => status::run(context, &arguments),
         Command::Doctor(arguments) => doctor::run(context, &arguments),
         Command::Supervisor { foreground: true } => foreground::all(context),

@@ -22,6 +22,11 @@ pub(super) struct Talk {
 }
 
 impl Talk {
+    /// Whether the gateway says that it has a method.
+    pub(super) fn offers(&self, method: &str) -> bool {
+        self.reached.gateway.hello.features.methods.iter().any(|known| known == method)
+    }
+
     /// Calls a method; waits no longer than the command may take.
     pub(super) async fn call(&self, method: &str, params: Value) -> Result<Value, Problem> {
         self.reached.call(method, Some(params), left(self.deadline)).await

@@ -27,7 +27,7 @@ pub(super) struct Which {
     /// Talk to the gateway at this address; needs its own --token or --password
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// The only certificate that --url wss://… may show, its SHA-256 in hex
+    /// The only certificate that a gateway at a wss://… address may show, its SHA-256 in hex
     #[arg(long, value_name = "SHA256", value_parser = fingerprint)]
     tls_fingerprint: Option<Fingerprint>,
     /// Talk to the gateway on this machine at this port

@@ -10,6 +10,7 @@ mod device_token;
 mod dispatch;
 mod doors;
 mod gate;
+mod host_rules;
 mod http;
 mod hub;
 mod identity;

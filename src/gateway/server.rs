@@ -133,6 +133,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
     let shared = Arc::new(shared);
     shared.nodes.obey(node_rules);
     shared.nodes.load().await?;
+    shared.news.load(&shared.store).await?;
     let clients = Clients { tracker: TaskTracker::new(), abort: CancellationToken::new() };
     let hub = Arc::clone(&shared.hub);
     let rounds = tokio::spawn(async move { hub.tell_rounds().await });

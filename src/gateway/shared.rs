@@ -53,7 +53,7 @@ pub(super) struct Shared {
     /// What has begun and comes to its end without its client.
     pub(super) finishing: TaskTracker,
     /// What waits for the sessions' next turns.
-    pub(super) news: Mutex<News>,
+    pub(super) news: News,
     /// How many rights were taken away from devices since the start.
     pub(super) withdrawals: AtomicU64,
     pub(super) hub: Arc<Hub>,
@@ -103,7 +103,7 @@ impl Shared {
             upgrades: Upgrades::default(),
             known: tokio::sync::Mutex::new(None),
             finishing: TaskTracker::new(),
-            news: Mutex::default(),
+            news: News::default(),
             withdrawals: AtomicU64::new(0),
             hub: Arc::new(Hub::new(own)),
             slots: Arc::new(Slots::default()),

@@ -40,6 +40,7 @@ mod answers;
 mod approvals;
 mod devices;
 mod fuzz;
+mod host_rules;
 mod news;
 mod nodes;
 mod pages;

@@ -149,9 +149,9 @@ pub(crate) struct DeviceAbout {
     pub(crate) remote_ip: Option<String>,
 }
 
-/// A paired device, without its tokens.
+/// A paired device, without its tokens; another gateway may tell less of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct PairedDevice {
     /// SHA-256 of its key.
     pub(crate) device_id: String,

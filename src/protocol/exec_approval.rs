@@ -7,14 +7,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Access, NoParams, NodeId, Scope,
+    exec_rules::{Filled, HostRules},
     method::methods,
-    shapes::{FileOperand, NativeRules, PolicySnapshot, Reviewer, RulesFile, rest_of_ask, shaped},
+    shapes::{FileOperand, NativeRules, PolicySnapshot, Reviewer, rest_of_ask, shaped},
 };
 
 methods! {
     /// Asks a person for a decision.
     ExecApprovalRequest =
-        "exec.approval.request", Access::Holder(Scope::Approvals), ExecApprovalAsk => ExecApprovalAnswer;
+        "exec.approval.request", Access::Holder(Scope::Approvals), ExecApprovalAsk => ExecApprovalAsked;
     /// One request that waits.
     ExecApprovalGet =
         "exec.approval.get", Access::Holder(Scope::Approvals), ExecApprovalId => ExecApprovalShown;
@@ -23,10 +24,16 @@ methods! {
         "exec.approval.list", Access::Holder(Scope::Approvals), NoParams => Vec<ExecApprovalPending>;
     /// Waits for a decision.
     ExecApprovalWait =
-        "exec.approval.waitDecision", Access::Holder(Scope::Approvals), ExecApprovalAwaited => ExecApprovalAnswer;
+        "exec.approval.waitDecision", Access::Holder(Scope::Approvals), ExecApprovalAwaited => ExecApprovalEnded;
     /// Decides.
     ExecApprovalResolve =
         "exec.approval.resolve", Access::Holder(Scope::Approvals), ExecApprovalDecide => Done;
+    /// The standing grants of automations; none, since none runs here that could be given one.
+    ExecApprovalGrantsList = "exec.approval.grants.list", Access::Holder(Scope::Approvals),
+        ExecApprovalGrantsListParams => ExecApprovalGrants;
+    /// Takes one back; `not-found`, since there is none.
+    ExecApprovalGrantsRevoke = "exec.approval.grants.revoke", Access::Holder(Scope::Approvals),
+        ExecApprovalGrantsRevokeParams => ExecApprovalGrantRevoked;
     /// The rules by which a node itself asks before it runs something.
     ExecApprovalsNodeGet = "exec.approvals.node.get", Access::Holder(Scope::Admin), NodeId => Value;
     /// Replaces them.
@@ -165,7 +172,7 @@ pub(crate) struct ExecApprovalDecide {
     /// Whom a channel names as the person; not believed, not used.
     #[serde(default, deserialize_with = "shaped::<Reviewer, _>")]
     pub(crate) reviewer: Option<Value>,
-    /// For standing grants, which this gateway does not give.
+    /// For how long an automation keeps what it is granted; none runs here.
     #[serde(default)]
     pub(crate) grant_expires_in_days: Option<u32>,
 }
@@ -177,7 +184,7 @@ pub(crate) struct ExecApprovalsNodeSetParams {
     /// The node's device.
     pub(crate) node_id: String,
     /// The rules; the node reads them.
-    #[serde(default, deserialize_with = "shaped::<RulesFile, _>")]
+    #[serde(default, deserialize_with = "shaped::<HostRules, _>")]
     pub(crate) file: Option<Value>,
     /// The rules of a node that has its own form of them.
     #[serde(default, deserialize_with = "shaped::<NativeRules, _>")]
@@ -187,13 +194,36 @@ pub(crate) struct ExecApprovalsNodeSetParams {
     pub(crate) base_hash: Option<String>,
 }
 
-/// How a request stands.
+/// Reply of `exec.approval.request`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum ExecApprovalAsked {
+    /// The caller waits by itself.
+    Accepted(ExecApprovalAccepted),
+    /// It is over.
+    Answered(ExecApprovalAnswer),
+}
+
+/// A request that waits from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExecApprovalAccepted {
+    /// `accepted`.
+    pub(crate) status: &'static str,
+    /// The request.
+    pub(crate) id: String,
+    /// `approval-client` where somebody else was told of it, `none` where nobody was.
+    pub(crate) delivery_route: &'static str,
+    /// Milliseconds since 1970.
+    pub(crate) created_at_ms: u64,
+    /// Milliseconds since 1970.
+    pub(crate) expires_at_ms: u64,
+}
+
+/// How a request ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ExecApprovalAnswer {
-    /// `accepted` where the caller waits by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) status: Option<&'static str>,
     /// The request.
     pub(crate) id: String,
     /// `None` where nobody decided in time.
@@ -202,6 +232,17 @@ pub(crate) struct ExecApprovalAnswer {
     pub(crate) created_at_ms: u64,
     /// Milliseconds since 1970.
     pub(crate) expires_at_ms: u64,
+}
+
+/// Reply of `exec.approval.waitDecision`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExecApprovalEnded {
+    /// How it ended.
+    #[serde(flatten)]
+    pub(crate) answer: ExecApprovalAnswer,
+    /// `user` where somebody decided, `timeout` where nobody did in time.
+    pub(crate) terminal_reason: &'static str,
 }
 
 /// A request that waits, and payload of `exec.approval.requested`.
@@ -254,6 +295,58 @@ pub(crate) struct ExecApprovalResolved {
     pub(crate) ts: u64,
     /// What it was about.
     pub(crate) request: Value,
+}
+
+/// `ExecApprovalGrantsListParams`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExecApprovalGrantsListParams {
+    /// How many at most.
+    #[serde(default)]
+    pub(crate) limit: Option<GrantLimit>,
+}
+
+/// How many grants at most, 1 to 500.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub(crate) struct GrantLimit;
+
+impl TryFrom<u64> for GrantLimit {
+    type Error = &'static str;
+
+    fn try_from(limit: u64) -> Result<Self, Self::Error> {
+        if (1..=500).contains(&limit) { Ok(Self) } else { Err("limit must be 1 to 500") }
+    }
+}
+
+/// Reply of `exec.approval.grants.list` (`ExecApprovalGrantsListResult`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct ExecApprovalGrants {
+    /// None: a grant belongs to an automation, and no automation runs here.
+    pub(crate) grants: Vec<Value>,
+}
+
+/// `ExecApprovalGrantsRevokeParams`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ExecApprovalGrantsRevokeParams {
+    /// The grant.
+    pub(crate) grant_id: Filled,
+}
+
+/// Reply of `exec.approval.grants.revoke` (`ExecApprovalGrantsRevokeResult`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct ExecApprovalGrantRevoked {
+    /// What came of it.
+    pub(crate) outcome: GrantOutcome,
+}
+
+/// What came of taking a grant back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum GrantOutcome {
+    /// There is none of this id.
+    NotFound,
 }
 
 /// Done, with nothing more to say.

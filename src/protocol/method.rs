@@ -3,8 +3,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Access, catalog, config, device_pair, device_scopes, exec_approval, health, logs, node,
-    node_published, node_side, system, voicewake,
+    Access, catalog, config, device_pair, device_scopes, exec_approval, exec_rules, health, logs,
+    node, node_published, node_side, system, voicewake,
 };
 
 /// A method as a type, made by [`methods!`].
@@ -27,7 +27,7 @@ pub(crate) struct Row {
 }
 
 /// The methods that we speak, a family a file.
-const FAMILIES: [&[Row]; 12] = [
+const FAMILIES: [&[Row]; 13] = [
     health::ROWS,
     system::ROWS,
     catalog::ROWS,
@@ -40,6 +40,7 @@ const FAMILIES: [&[Row]; 12] = [
     node_side::ROWS,
     node_published::ROWS,
     exec_approval::ROWS,
+    exec_rules::ROWS,
 ];
 
 /// Every row, in the order of the families.
@@ -82,7 +83,7 @@ mod tests {
     type Words = &'static [(&'static str, &'static [&'static str])];
 
     /// The families with their words, as the page has them.
-    const FAMILIES: [(&str, Words); 12] = [
+    const FAMILIES: [(&str, Words); 13] = [
         ("Health", health::WORDS),
         ("Who is here", system::WORDS),
         ("What the configuration names", catalog::WORDS),
@@ -95,6 +96,7 @@ mod tests {
         ("Nodes, for themselves", node_side::WORDS),
         ("What nodes publish", node_published::WORDS),
         ("Approvals of commands", exec_approval::WORDS),
+        ("Rules for programs on the gateway's own host", exec_rules::WORDS),
     ];
 
     /// The page as the table and the published list have it.

@@ -2,6 +2,7 @@
 
 mod access;
 mod catalog;
+mod channel_pairing;
 mod config;
 mod connect;
 pub(crate) mod device;
@@ -10,6 +11,7 @@ mod device_scopes;
 mod error;
 pub(crate) mod event;
 mod exec_approval;
+mod exec_rules;
 mod frame;
 #[cfg(test)]
 mod fuzz;
@@ -32,6 +34,11 @@ pub(crate) use catalog::{
     ChannelsStatusResult, CommandsList, CommandsListParams, CommandsListResult, LastHeartbeat,
     Model, ModelsList, ModelsListParams, ModelsListResult, ToolsCatalog, ToolsCatalogParams,
     ToolsCatalogResult,
+};
+#[cfg(test)]
+pub(crate) use channel_pairing::PairingAccount;
+pub(crate) use channel_pairing::{
+    ChannelPairing, ChannelPairingAsk, SenderApproved, SenderDecision, SenderRequest,
 };
 pub(crate) use config::{
     ConfigApply, ConfigApplyParams, ConfigGet, ConfigGetParams, ConfigIssue, ConfigPatch,
@@ -59,10 +66,17 @@ pub(crate) use device_scopes::{
 };
 pub(crate) use error::{close, code, detail};
 pub(crate) use exec_approval::{
-    Decision, Done, ExecApprovalAnswer, ExecApprovalAsk, ExecApprovalAwaited, ExecApprovalDecide,
-    ExecApprovalGet, ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
+    Decision, Done, ExecApprovalAccepted, ExecApprovalAnswer, ExecApprovalAsk, ExecApprovalAsked,
+    ExecApprovalAwaited, ExecApprovalDecide, ExecApprovalEnded, ExecApprovalGet,
+    ExecApprovalGrantRevoked, ExecApprovalGrants, ExecApprovalGrantsList,
+    ExecApprovalGrantsListParams, ExecApprovalGrantsRevoke, ExecApprovalGrantsRevokeParams,
+    ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
     ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown, ExecApprovalWait,
-    ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, RunPlan,
+    ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, GrantOutcome, RunPlan,
+};
+pub(crate) use exec_rules::{
+    AgentRules, ExecApprovalsGet, ExecApprovalsSet, ExecApprovalsSetParams, Filled, HostRules,
+    HostRulesShown, Listed, RulesSocket,
 };
 pub(crate) use frame::{Asked, ErrorShape, Event, Frame, Request, Response, success_text};
 pub(crate) use health::{

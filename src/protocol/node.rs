@@ -139,7 +139,7 @@ pub(crate) enum Priority {
 }
 
 /// One piece of work for a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Work {
     /// Its id.

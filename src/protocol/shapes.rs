@@ -3,8 +3,6 @@
 //! Nobody here reads these fields. They are written down so that one that is not published is
 //! refused by its name wherever it stands.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error};
 use serde_json::{Map, Value};
 
@@ -137,94 +135,6 @@ pub(super) struct Reviewer {
     channel: String,
     account_id: String,
     sender_id: String,
-}
-
-/// `file` of `ExecApprovalsNodeSetParams`: the rules of a node.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RulesFile {
-    version: f64,
-    #[serde(default)]
-    socket: Option<RulesSocket>,
-    #[serde(default)]
-    defaults: Option<RulesDefaults>,
-    #[serde(default)]
-    agents: Option<BTreeMap<String, AgentRules>>,
-}
-
-/// Where a node asks a person beside it.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RulesSocket {
-    #[serde(default)]
-    path: Option<String>,
-    #[serde(default)]
-    token: Option<String>,
-}
-
-/// The rules for whoever has none of its own.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RulesDefaults {
-    #[serde(default)]
-    security: Option<String>,
-    #[serde(default)]
-    ask: Option<String>,
-    #[serde(default)]
-    ask_fallback: Option<String>,
-    #[serde(default)]
-    auto_allow_skills: Option<bool>,
-}
-
-/// The rules for one agent.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct AgentRules {
-    #[serde(default)]
-    security: Option<String>,
-    #[serde(default)]
-    ask: Option<String>,
-    #[serde(default)]
-    ask_fallback: Option<String>,
-    #[serde(default)]
-    auto_allow_skills: Option<bool>,
-    #[serde(default)]
-    allowlist: Option<Vec<AllowedCommand>>,
-    #[serde(default)]
-    mcp_tools: Option<Vec<AllowedTool>>,
-}
-
-/// A command that an agent may run.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct AllowedCommand {
-    #[serde(default)]
-    id: Option<String>,
-    pattern: String,
-    #[serde(default)]
-    source: Option<String>,
-    #[serde(default)]
-    command_text: Option<String>,
-    #[serde(default)]
-    arg_pattern: Option<String>,
-    #[serde(default)]
-    last_used_at: Option<f64>,
-    #[serde(default)]
-    last_used_command: Option<String>,
-    #[serde(default)]
-    last_resolved_path: Option<String>,
-}
-
-/// A tool that an agent may call.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct AllowedTool {
-    server: String,
-    tool: String,
-    source: String,
-    added_at: f64,
-    #[serde(default)]
-    last_used_at: Option<f64>,
 }
 
 /// `native` of `ExecApprovalsNodeSetParams`: the rules of a node that has its own form of them.

@@ -304,6 +304,71 @@ mod tests {
         copy.query_row("SELECT a FROM t4", [], |_| Ok(())).unwrap();
     }
 
+    /// The tables of a database, with the names and types of their columns.
+    fn tables(db: &Connection) -> Vec<(String, Vec<(String, String)>)> {
+        let mut names = db
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid")
+            .unwrap();
+        let names = names.query_map([], |row| row.get(0)).unwrap();
+        let columns = |table: String| {
+            let mut columns =
+                db.prepare("SELECT name, type FROM pragma_table_info(?1) ORDER BY cid").unwrap();
+            let columns = columns.query_map([&table], |row| Ok((row.get(0)?, row.get(1)?)));
+            let columns = columns.unwrap().map(Result::unwrap).collect();
+            (table, columns)
+        };
+        names.map(Result::unwrap).map(columns).collect()
+    }
+
+    /// Puts a row with something in every column into every table.
+    fn fill(db: &Connection) {
+        for (table, columns) in tables(db) {
+            let values = columns.iter().map(|(_, of)| match of.as_str() {
+                "INTEGER" => "7",
+                "BLOB" => "x'0707'",
+                _ => "'seven'",
+            });
+            let values: Vec<&str> = values.collect();
+            db.execute(&format!("INSERT INTO {table} VALUES ({})", values.join(", ")), []).unwrap();
+        }
+    }
+
+    /// What stands in these tables and columns.
+    fn rows(db: &Connection, tables: &[(String, Vec<(String, String)>)]) -> Vec<String> {
+        let mut found = Vec::new();
+        for (table, columns) in tables {
+            let columns: Vec<String> =
+                columns.iter().map(|(name, _)| format!("quote({name})")).collect();
+            let text = format!("SELECT {} FROM {table}", columns.join(" || ' ' || "));
+            let mut rows = db.prepare(&text).unwrap();
+            let rows = rows.query_map([], |row| row.get::<_, String>(0)).unwrap();
+            found.extend(rows.map(|row| format!("{table}: {}", row.unwrap())));
+        }
+        found
+    }
+
+    #[test]
+    fn the_database_of_every_version_before_opens_is_copied_first_and_keeps_everything() {
+        for known in 1..STEPS.len() {
+            let home = tempfile::tempdir().unwrap();
+            let old = open_with(home.path(), &STEPS[..known]).unwrap();
+            fill(&old);
+            let had = tables(&old);
+            let before = rows(&old, &had);
+            assert_eq!(before.len(), had.len());
+            drop(old);
+            let now = open(home.path()).unwrap();
+            assert_eq!(version(&now).unwrap(), STEPS.len());
+            assert_eq!(rows(&now, &had), before, "from version {known}");
+            let copy = home.path().join(format!("{FILE}.before-{}", known + 1));
+            assert_eq!(mode(&copy), 0o600);
+            // What an older program would open again is what it had.
+            let copy = Connection::open(copy).unwrap();
+            assert_eq!((version(&copy).unwrap(), tables(&copy)), (known, had.clone()));
+            assert_eq!(rows(&copy, &had), before);
+        }
+    }
+
     #[test]
     fn a_step_that_fails_leaves_the_version_before_it() {
         let home = tempfile::tempdir().unwrap();

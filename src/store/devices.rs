@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 pub(crate) use record::{About, Asked, Device, Filed, Grant, Minted, Pairing, Request, SetupCode};
 use rows::{add, device, grant, names, paired, request, requests, written};
 
-use super::{Error, Store};
+use super::{Error, Store, nodes};
 use crate::protocol::{Role, Scope};
 
 /// How long a request to be paired waits for somebody, milliseconds.
@@ -113,7 +113,7 @@ impl<'a> Devices<'a> {
                 // The answer to its code may be asked for again only while it is wanted here.
                 db.execute("DELETE FROM setup_code WHERE device_id = ?1", [&id])?;
                 // What it was allowed as a node must not wait here for its return.
-                db.execute("DELETE FROM node WHERE device_id = ?1", [&id])?;
+                nodes::forget(db, &id)?;
                 Ok(db.execute("DELETE FROM device WHERE id = ?1", [&id])? > 0)
             })
             .await
@@ -173,7 +173,7 @@ impl<'a> Devices<'a> {
                 )?;
                 db.execute("DELETE FROM setup_code WHERE device_id = ?1", [&id])?;
                 if role == Role::Node {
-                    db.execute("DELETE FROM node WHERE device_id = ?1", [&id])?;
+                    nodes::forget(db, &id)?;
                 }
                 grant(db, &id, role)
             })

@@ -6,6 +6,9 @@
 mod answers;
 mod database;
 mod devices;
+mod host_rules;
+mod news;
+mod node_work;
 mod nodes;
 mod owner;
 mod steps;
@@ -13,5 +16,7 @@ mod wake_words;
 
 pub(crate) use answers::{KeptAnswer, LONGEST_ANSWER, Repeatable, Repeated};
 pub(crate) use devices::{About, Asked, Device, Devices, Filed, Grant, Minted, Request, SetupCode};
+pub(crate) use news::KeptNews;
+pub(crate) use node_work::Left;
 pub(crate) use nodes::Kept;
 pub(crate) use owner::{Error, Store};

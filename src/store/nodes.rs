@@ -1,6 +1,6 @@
 //! Nodes: what each said of itself, what a person approved, and what waits for one.
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Error, Store};
@@ -57,13 +57,17 @@ impl<'a> Nodes<'a> {
             .await
     }
 
-    /// Forgets a node.
+    /// Forgets a node, and what was left for it.
     pub(crate) async fn remove(&self, id: &str) -> Result<(), Error> {
         let id = id.to_owned();
-        self.store
-            .run(move |db| db.execute("DELETE FROM node WHERE device_id = ?1", [id]).map(drop))
-            .await
+        self.store.run(move |db| forget(db, &id)).await
     }
+}
+
+/// Forgets what was known of a device as a node, and what was left for it.
+pub(super) fn forget(db: &Connection, id: &str) -> rusqlite::Result<()> {
+    db.execute("DELETE FROM node_work WHERE device_id = ?1", [id])?;
+    db.execute("DELETE FROM node WHERE device_id = ?1", [id]).map(drop)
 }
 
 #[cfg(test)]

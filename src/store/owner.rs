@@ -15,7 +15,10 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Devices, answers::Answers, database, nodes::Nodes, wake_words::WakeWords};
+use super::{
+    Devices, answers::Answers, database, host_rules::HostRules, news::News, node_work::NodeWork,
+    nodes::Nodes, wake_words::WakeWords,
+};
 use crate::problem::{Class, Problem};
 
 /// What may wait for the database; more is told that it is busy.
@@ -105,6 +108,16 @@ impl Store {
         Nodes::new(self)
     }
 
+    /// Work that is left for nodes.
+    pub(crate) fn node_work(&self) -> NodeWork<'_> {
+        NodeWork::new(self)
+    }
+
+    /// News that wait for the chat sessions.
+    pub(crate) fn news(&self) -> News<'_> {
+        News::new(self)
+    }
+
     /// What requests were answered that may come again.
     pub(crate) fn answers(&self) -> Answers<'_> {
         Answers::new(self)
@@ -113,6 +126,11 @@ impl Store {
     /// The words that wake devices.
     pub(crate) fn wake_words(&self) -> WakeWords<'_> {
         WakeWords::new(self)
+    }
+
+    /// The rules by which programs may run on the gateway's own host.
+    pub(crate) fn host_rules(&self) -> HostRules<'_> {
+        HostRules::new(self)
     }
 
     /// Runs `work` in a transaction; returns once what it wrote is on the disk.

@@ -7,4 +7,6 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("steps/1-devices.sql"),
     include_str!("steps/2-nodes.sql"),
     include_str!("steps/3-answers.sql"),
+    include_str!("steps/4-waiting.sql"),
+    include_str!("steps/5-host-rules.sql"),
 ];

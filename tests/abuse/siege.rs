@@ -130,6 +130,13 @@ impl Siege {
         self.crowd.iter().all(|calm| calm.answers() >= ANSWERS)
     }
 
+    /// Waits until every one of the crowd has had its answers, while the attack is still on.
+    pub(crate) async fn goes_unnoticed(&mut self) {
+        for calm in &mut self.crowd {
+            calm.has_had(ANSWERS).await;
+        }
+    }
+
     /// The value of a series of `/metrics`; 0 where it is not there yet.
     pub(crate) async fn metric(&self, series: &str) -> u64 {
         let all = self.metrics(series).await;
@@ -164,11 +171,9 @@ impl Siege {
         assert_eq!(newcomer.call("health", json!({})).await.unwrap()["ok"], true);
         let grown = self.grown();
         assert!(grown < memory, "grown by {grown} bytes");
-        for calm in &mut self.crowd {
-            calm.has_had(ANSWERS).await;
-            calm.is_over.store(true, Ordering::Relaxed);
-        }
+        self.goes_unnoticed().await;
         for calm in self.crowd {
+            calm.is_over.store(true, Ordering::Relaxed);
             timeout(PATIENCE, calm.task).await.expect("it ends").expect("a calm client");
         }
     }

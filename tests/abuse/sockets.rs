@@ -19,7 +19,7 @@ const HALF_A_HEAD: &[u8] = b"GET / HTTP/1.1\r\nHo";
 
 #[tokio::test]
 async fn slow_handshakes_end_after_fifteen_seconds_and_lock_nobody_out() {
-    let siege = Siege::begin().await;
+    let mut siege = Siege::begin().await;
     let port = siege.port();
     let [heads, connects] = [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3)];
     let mut streams = Vec::new();
@@ -49,7 +49,7 @@ async fn slow_handshakes_end_after_fifteen_seconds_and_lock_nobody_out() {
     let ended = timeout(PATIENCE, join_all(ends)).await.expect("each is closed");
     assert!(ended.iter().all(|is_as_documented| *is_as_documented), "{ended:?}");
     assert_eq!(siege.metric(&turned_away("too_late")).await, 80);
-    assert!(siege.was_noticed_by_nobody());
+    siege.goes_unnoticed().await;
     siege.end().await;
 }
 
@@ -59,7 +59,7 @@ async fn five_thousand_silent_sockets_take_no_place_and_hold_nobody_up() {
     /// Sockets without a place that the gateway keeps.
     const LOBBY: u64 = 2_048;
     raise_limit();
-    let siege = Siege::begin().await;
+    let mut siege = Siege::begin().await;
     let mut silent = Vec::new();
     for number in 0..COUNT {
         // Every other one stands where honest clients do, as all do behind a tunnel.
@@ -70,7 +70,7 @@ async fn five_thousand_silent_sockets_take_no_place_and_hold_nobody_up() {
     for _ in 0..20 {
         siege.login().await;
     }
-    assert!(siege.was_noticed_by_nobody());
+    siege.goes_unnoticed().await;
     let mut hung_up = 0;
     for stream in &mut silent {
         let mut byte = [0];
@@ -106,18 +106,23 @@ async fn a_thousand_clients_behind_one_address_are_let_in_at_the_first_try() {
 
 #[tokio::test]
 async fn half_a_handshake_holds_a_place_for_three_seconds_once_others_wait() {
-    let siege = Siege::begin().await;
+    let mut siege = Siege::begin().await;
     let mut slow = Vec::new();
     for _ in 0..64 {
         let mut stream = from(Ipv4Addr::LOCALHOST, siege.port()).await.unwrap();
         stream.write_all(HALF_A_HEAD).await.unwrap();
         slow.push(stream);
     }
-    siege.login().await;
+    // On a busy machine the first newcomers are in before all of these have their places.
+    let newcomers = async {
+        while siege.metric(&turned_away("no_place")).await == 0 {
+            siege.login().await;
+        }
+    };
+    timeout(PATIENCE, newcomers).await.expect("somebody has to go");
     let mut byte = [0];
     let ended = timeout(PATIENCE, slow[0].read(&mut byte)).await.expect("the first one is closed");
     assert!(matches!(ended, Ok(0) | Err(_)));
-    assert!(siege.was_noticed_by_nobody());
-    assert!(siege.metric(&turned_away("no_place")).await >= 1);
+    siege.goes_unnoticed().await;
     siege.end().await;
 }

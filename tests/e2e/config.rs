@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt, symlink},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde_json::{Value, json};
@@ -194,25 +194,53 @@ fn parts_in_files_of_their_own_are_read_and_left_alone() {
     config(&home, &["validate"]).exits(2);
 }
 
-/// The folder of samples, each file with the variables that it names.
-fn samples() -> Vec<std::path::PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/openclaw/samples");
-    let entries =
-        fs::read_dir(&folder).expect("the samples").map(|entry| entry.expect("one").path());
+/// The files of a folder of `fixtures/openclaw`, in order.
+fn fixtures(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/openclaw").join(folder);
+    let entries = fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("one").path());
     let mut files: Vec<_> = entries.filter(|path| path.is_file()).collect();
-    files.push(folder.join("split/openclaw.json"));
     files.sort();
     files
+}
+
+/// The samples that OpenClaw finds in order as well.
+fn samples() -> Vec<PathBuf> {
+    let split = fixtures("samples/split");
+    fixtures("samples").into_iter().chain(split).collect()
 }
 
 #[test]
 fn every_sample_is_in_order() {
     let home = Home::new();
-    for sample in samples() {
+    let older = fixtures("samples/older");
+    assert!(samples().len() >= 13 && older.len() >= 2);
+    for sample in samples().into_iter().chain(older) {
         let run = openclaw(&home).env("OPENCLAW_CONFIG_PATH", &sample).env("LAPTOP_TOKEN", "x");
         let valid = run.args(["config", "validate", "--json"]).run().exits(0).json();
         assert_eq!(valid["valid"], true, "{}: {valid:#}", sample.display());
     }
+}
+
+#[test]
+fn the_page_says_what_every_sample_stands_for() {
+    let page = include_str!("../../fixtures/openclaw/README.md");
+    for folder in ["", "samples", "samples/older"] {
+        for file in fixtures(folder) {
+            let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
+            let name = Path::new(folder).join(name).display().to_string();
+            assert!(name == "README.md" || page.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_an_older_file_says_still_counts() {
+    let home = home(include_str!("../../fixtures/openclaw/samples/older/list-of-agents.json"));
+    let got = |path: &str| config(&home, &["get", path, "--json"]).exits(0).json();
+    assert_eq!(got("agents.list[1].id"), "reviewer");
+    config(&home, &["set", "logging.level", "debug"]).exits(0);
+    assert_eq!(got("channels.telegram.allowFrom"), json!([1_234_567_890]));
+    assert!(text(&home).contains("/* many agents, one machine */"), "comments stay");
 }
 
 #[test]

@@ -25,6 +25,12 @@ impl Dice {
         dice
     }
 
+    /// Dice of their own for somebody who throws at the same time.
+    #[allow(dead_code, reason = "the laboratory throws one after another")]
+    pub(crate) fn another(&mut self) -> Self {
+        Self { seed: self.seed, state: self.below(u64::MAX) }
+    }
+
     /// A number below `limit`.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -60,6 +60,13 @@ impl ReferenceGateway {
         gateway
     }
 
+    /// The same with further keys in its configuration, beside `gateway`.
+    pub(crate) fn start_configured(name: &str, keys: &str) -> Self {
+        let mut gateway = Self::begin(name, &[("PEER_CONFIG", keys)]);
+        wait_until_ready(&mut gateway.program, gateway.port, Duration::from_secs(90));
+        gateway
+    }
+
     /// The same of the oldest release.
     pub(crate) fn start_oldest() -> Self {
         let mut gateway = Self::begin("oldest", &[OLDEST]);

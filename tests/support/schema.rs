@@ -10,12 +10,14 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// Methods whose reply has another name than the rule makes, as pointers into the schema.
-const REPLIES: [(&str, &str); 7] = [
+const REPLIES: [(&str, &str); 9] = [
     ("config.schema", "/definitions/ConfigSchemaResponse"),
     ("connect", "/definitions/HelloOk"),
     ("health", "/definitions/HelloOk/properties/snapshot/properties/health"),
     ("device.scopes.requestUpgrade", "/definitions/ScopeUpgradeRegistration"),
     ("device.scopes.waitUpgrade", "/definitions/ScopeUpgradeResult"),
+    ("exec.approvals.get", "/definitions/ExecApprovalsSnapshot"),
+    ("exec.approvals.set", "/definitions/ExecApprovalsSnapshot"),
     ("exec.approvals.node.get", "/definitions/ExecApprovalsNodeSnapshot"),
     ("exec.approvals.node.set", "/definitions/ExecApprovalsNodeSnapshot"),
 ];

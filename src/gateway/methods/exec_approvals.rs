@@ -10,16 +10,17 @@ use crate::{
         nodes::{Ask, NotAsked, NotDecided, Standing, Task, shown},
     },
     protocol::{
-        Decision, Done, ErrorShape, ExecApprovalAnswer, ExecApprovalAsk, ExecApprovalAwaited,
-        ExecApprovalDecide, ExecApprovalGet, ExecApprovalId, ExecApprovalList, ExecApprovalPending,
-        ExecApprovalRequest, ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown,
-        ExecApprovalWait, ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams,
+        Decision, Done, ErrorShape, ExecApprovalAccepted, ExecApprovalAnswer, ExecApprovalAsk,
+        ExecApprovalAsked, ExecApprovalAwaited, ExecApprovalDecide, ExecApprovalEnded,
+        ExecApprovalGet, ExecApprovalGrantRevoked, ExecApprovalGrants, ExecApprovalGrantsList,
+        ExecApprovalGrantsListParams, ExecApprovalGrantsRevoke, ExecApprovalGrantsRevokeParams,
+        ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
+        ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown, ExecApprovalWait,
+        ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, GrantOutcome,
         NoParams, NodeId, RunPlan, event,
     },
 };
 
-/// What may be decided.
-const DECISIONS: [Decision; 3] = [Decision::AllowOnce, Decision::AllowAlways, Decision::Deny];
 /// How long a node may take to tell its rules, milliseconds.
 const RULES_TIMEOUT_MS: u64 = 30_000;
 /// The longest command that a person is shown, bytes: nobody approves what cannot be read.
@@ -35,11 +36,13 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<ExecApprovalList, _>(list);
     dispatcher.on::<ExecApprovalWait, _>(wait);
     dispatcher.on::<ExecApprovalResolve, _>(resolve);
+    dispatcher.on::<ExecApprovalGrantsList, _>(grants);
+    dispatcher.on::<ExecApprovalGrantsRevoke, _>(revoke);
     dispatcher.on::<ExecApprovalsNodeGet, _>(node_get);
     dispatcher.on::<ExecApprovalsNodeSet, _>(node_set);
 }
 
-async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAnswer> {
+async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAsked> {
     let is_two_phase = params.two_phase == Some(true);
     let ask = checked(&call, params)?;
     let nodes = &call.shared.nodes;
@@ -48,13 +51,22 @@ async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAns
         NotAsked::Full => ErrorShape::unavailable("too many approvals wait", FULL_RETRY_MS),
     })?;
     let id = standing.id.clone();
-    call.shared.hub.tell(event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
+    let told = call.shared.hub.tell(event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
     if is_two_phase {
-        return Ok(ExecApprovalAnswer { status: Some("accepted"), ..answer(standing) });
+        let Standing { id, created_at_ms, expires_at_ms, .. } = standing;
+        // Who asks hears of it as well.
+        let delivery_route = if told > 1 { "approval-client" } else { "none" };
+        return Ok(ExecApprovalAsked::Accepted(ExecApprovalAccepted {
+            status: "accepted",
+            id,
+            delivery_route,
+            created_at_ms,
+            expires_at_ms,
+        }));
     }
     let decided = nodes.decision(&id).await?.unwrap_or(standing);
     tell_expired(&call, &decided);
-    Ok(answer(decided))
+    Ok(ExecApprovalAsked::Answered(answer(decided)))
 }
 
 async fn get(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalShown> {
@@ -63,7 +75,7 @@ async fn get(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalShown> {
     Ok(ExecApprovalShown {
         command_text: of("command"),
         command_preview: of("commandPreview"),
-        allowed_decisions: DECISIONS.to_vec(),
+        allowed_decisions: decisions(&standing.request),
         host: of("host"),
         node_id: of("nodeId"),
         agent_id: of("agentId"),
@@ -76,27 +88,51 @@ async fn list(call: Call, _params: NoParams) -> Outcome<Vec<ExecApprovalPending>
     Ok(call.shared.nodes.undecided().into_iter().map(pending).collect())
 }
 
-async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalAnswer> {
+async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalEnded> {
     let standing = call.shared.nodes.decision(&params.id).await?;
     let standing = standing.ok_or_else(|| ErrorShape::invalid("approval expired or not found"))?;
     tell_expired(&call, &standing);
-    Ok(answer(standing))
+    let terminal_reason = if standing.decision.is_some() { "user" } else { "timeout" };
+    Ok(ExecApprovalEnded { answer: answer(standing), terminal_reason })
 }
 
 async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
     let decision: Decision = serde_json::from_value(params.decision.into())
         .map_err(|_| ErrorShape::invalid("invalid decision"))?;
-    let standing =
-        call.shared.nodes.decide(&params.id, decision).map_err(|refusal| match refusal {
-            NotDecided::Unknown => not_found(),
-            NotDecided::Decided => ErrorShape::invalid("approval already resolved")
-                .details(json!({"reason": "APPROVAL_ALREADY_RESOLVED"})),
-        })?;
+    if let Some(asked) = call.shared.nodes.asked(&params.id)
+        && !decisions(&asked.request).contains(&decision)
+    {
+        return Err(ErrorShape::invalid("allow-always is unavailable for this command")
+            .details(json!({"reason": "APPROVAL_ALLOW_ALWAYS_UNAVAILABLE"}))
+            .into());
+    }
+    let standing = match call.shared.nodes.decide(&params.id, decision) {
+        Ok(standing) => standing,
+        // Nobody hears of it a second time.
+        Err(NotDecided::Repeated) => return Ok(Done { ok: true }),
+        Err(NotDecided::Unknown) => return Err(not_found().into()),
+        Err(NotDecided::Decided) => {
+            return Err(ErrorShape::invalid("approval already resolved")
+                .details(json!({"reason": "APPROVAL_ALREADY_RESOLVED"}))
+                .into());
+        }
+    };
     let client = &call.caller.client;
     let by = client.display_name.clone().unwrap_or_else(|| client.id.clone());
     tracing::info!(id = standing.id, by, ?decision, "an approval was decided");
     call.shared.hub.tell(event::EXEC_APPROVAL_RESOLVED, &resolved(standing, Some(by)));
     Ok(Done { ok: true })
+}
+
+async fn grants(_call: Call, _params: ExecApprovalGrantsListParams) -> Outcome<ExecApprovalGrants> {
+    Ok(ExecApprovalGrants::default())
+}
+
+async fn revoke(
+    _call: Call,
+    _params: ExecApprovalGrantsRevokeParams,
+) -> Outcome<ExecApprovalGrantRevoked> {
+    Ok(ExecApprovalGrantRevoked { outcome: GrantOutcome::NotFound })
 }
 
 async fn node_get(call: Call, params: NodeId) -> Outcome<Value> {
@@ -203,6 +239,18 @@ fn check_plan(plan: &RunPlan) -> Outcome<()> {
     Ok(())
 }
 
+/// What may be decided: nothing for good where each run is asked about, or who asks says so.
+fn decisions(request: &Value) -> Vec<Decision> {
+    let asks = request.get("ask").and_then(Value::as_str).map(str::trim);
+    let unavailable = request.get("unavailableDecisions").and_then(Value::as_array);
+    let is_once = asks.is_some_and(|ask| ask.eq_ignore_ascii_case("always"))
+        || unavailable.into_iter().flatten().any(|decision| decision == "allow-always");
+    match is_once {
+        true => vec![Decision::AllowOnce, Decision::Deny],
+        false => vec![Decision::AllowOnce, Decision::AllowAlways, Decision::Deny],
+    }
+}
+
 fn pending(standing: Standing) -> ExecApprovalPending {
     let Standing { id, request, created_at_ms, expires_at_ms, .. } = standing;
     ExecApprovalPending { id, request, created_at_ms, expires_at_ms }
@@ -210,7 +258,7 @@ fn pending(standing: Standing) -> ExecApprovalPending {
 
 fn answer(standing: Standing) -> ExecApprovalAnswer {
     let Standing { id, decision, created_at_ms, expires_at_ms, .. } = standing;
-    ExecApprovalAnswer { status: None, id, decision, created_at_ms, expires_at_ms }
+    ExecApprovalAnswer { id, decision, created_at_ms, expires_at_ms }
 }
 
 fn resolved(standing: Standing, by: Option<String>) -> ExecApprovalResolved {

@@ -70,15 +70,14 @@ async fn health(call: Call, params: HealthParams) -> Outcome<Written> {
 
 async fn status(call: Call, params: StatusParams) -> Outcome<Status> {
     let shared = &call.shared;
-    let has_news = !shared.news.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-    let whole = if params.include_cli_projection || has_news {
+    let whole = if params.include_cli_projection || !shared.news.is_empty() {
         Some(configured(&shared.paths).await?)
     } else {
         None
     };
     let queued_system_events = whole.as_ref().map(|whole| {
         let session = main_session(&roster(whole));
-        shared.news.lock().unwrap_or_else(PoisonError::into_inner).waiting(&session)
+        shared.news.waiting(&session, now_ms())
     });
     let cli_projection = whole.as_ref().filter(|_| params.include_cli_projection).map(projection);
     let path = sessions_path(shared);

@@ -5,6 +5,7 @@ mod config;
 pub(in crate::gateway) mod device;
 mod device_scopes;
 mod exec_approvals;
+mod exec_rules;
 mod health;
 mod logs;
 mod node_side;
@@ -22,6 +23,7 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
     device::register(dispatcher);
     device_scopes::register(dispatcher);
     exec_approvals::register(dispatcher);
+    exec_rules::register(dispatcher);
     health::register(dispatcher);
     node_side::register(dispatcher);
     nodes::register(dispatcher);

@@ -39,7 +39,7 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on_change::<NodePairReject, _>(reject);
     dispatcher.on_change::<NodePairRemove, _>(remove);
     dispatcher.on_written::<NodeInvoke, _>(invoke);
-    dispatcher.on::<NodePendingEnqueue, _>(enqueue);
+    dispatcher.on_change::<NodePendingEnqueue, _>(enqueue);
 }
 
 async fn list(call: Call, _params: Nothing) -> Outcome<NodeListReply> {
@@ -167,10 +167,9 @@ async fn enqueue(call: Call, params: NodePendingEnqueueParams) -> Outcome<NodePe
     if !entries(&call).await?.iter().any(|node| node.node_id == node_id) {
         return Err(ErrorShape::invalid("unknown nodeId").into());
     }
-    let left =
-        call.shared.nodes.leave_work(&node_id, params.kind, params.priority, params.expires_in_ms);
-    let (revision, queued) =
-        left.ok_or_else(|| ErrorShape::unavailable("no room for more work", FULL_RETRY_MS))?;
+    let NodePendingEnqueueParams { kind, priority, expires_in_ms, .. } = params;
+    let left = call.shared.nodes.leave_work(&node_id, kind, priority, expires_in_ms).await;
+    let (revision, queued) = left?;
     Ok(NodePendingEnqueued { node_id, revision, queued, wake_triggered: false })
 }
 

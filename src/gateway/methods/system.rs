@@ -1,8 +1,9 @@
 //! Who is here (`system-presence`, `system-event`, `users.self`), and the gateway's own key.
 
-use std::sync::PoisonError;
-
-use super::catalog::{configured, main_session, roster};
+use super::{
+    catalog::{configured, main_session, roster},
+    device::unstored,
+};
 use crate::{
     gateway::{
         clock::now_ms,
@@ -40,10 +41,13 @@ async fn user(_call: Call, _params: Strictly) -> Outcome<Nobody> {
 
 async fn event(call: Call, params: SystemEventParams) -> Outcome<Written> {
     let Some(key) = params.idempotency_key.clone() else {
-        return match tell(&call, &params).await {
-            Ok(()) => encode(&Done { ok: true }).map(Written::Own),
-            Err(error) => Err(error),
-        };
+        // Once begun it comes to its end, so that what is stored is what is shown.
+        let finishing = call.shared.finishing.clone();
+        let told = finishing.spawn(async move { tell(&call, &params).await }).await;
+        told.unwrap_or_else(|_| {
+            Err(ErrorShape::unavailable("the gateway is stopping", 1_000).into())
+        })?;
+        return encode(&Done { ok: true }).map(Written::Own);
     };
     let request = encode(&params)?;
     let repeat =
@@ -81,12 +85,12 @@ async fn tell(call: &Call, params: &SystemEventParams) -> Outcome<()> {
         Some(session) => session.to_owned(),
         None => main_session(&roster(&configured(&shared.paths).await?)),
     };
-    let told = shared.hub.hear(params, now_ms());
-    let mut news = shared.news.lock().unwrap_or_else(PoisonError::into_inner);
-    if is_program {
-        news.tell_of(&session, &told);
+    let (store, now) = (&shared.store, now_ms());
+    let told = shared.hub.hear(params, now);
+    let kept = if is_program {
+        shared.news.tell_of(store, &session, &told, now).await
     } else {
-        news.tell(&session, text);
-    }
-    Ok(())
+        shared.news.tell(store, &session, text, now).await
+    };
+    Ok(kept.map_err(|error| unstored(&error))?)
 }

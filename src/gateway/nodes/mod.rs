@@ -3,6 +3,8 @@
 mod approvals;
 mod book;
 mod catalog;
+mod foreground;
+mod handing;
 mod invocations;
 mod live;
 mod news;
@@ -16,8 +18,8 @@ mod work;
 
 pub(super) use approvals::{Ask, Asker, NotAsked, NotDecided, Standing, shown};
 pub(super) use catalog::Paired;
+pub(super) use foreground::Postponed;
 pub(super) use invocations::Outcome as Ran;
 pub(crate) use policy::Rules;
 pub(super) use policy::{is_admin_only, is_private};
 pub(super) use shell::{Arriving, Nodes, Seat, Task, key_taken};
-pub(super) use work::Postponed;

@@ -143,7 +143,7 @@ impl Nodes {
         let was_known = book.forget(node).is_some();
         let live = locked(&self.present).remove(node);
         drop(book);
-        self.forget_work(node);
+        self.forget_waiting(node).await;
         if let Some(live) = &live {
             live.dismiss("device removed");
         }

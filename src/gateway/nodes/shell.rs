@@ -11,20 +11,18 @@ use tokio::sync::oneshot;
 use super::{
     approvals::{Approvals, Ask, Asker, NotAsked, NotDecided, Standing, Waited},
     book::{Book, Facts, Record, Surface},
+    foreground::Foreground,
     invocations::{Begun, Invocations, Key, Order, Outcome, Told},
     live::{Live, Present},
     policy::{Platform, Rules},
     published::Published,
-    work::{Postponed, Waiting},
+    work::LeftWork,
 };
 use crate::{
     gateway::{clock::now_ms, outbox::Outbox},
     problem::{Class, Problem},
-    protocol::{
-        Connect, Decision, ErrorShape, NodeInvokeRequest, PendingAction, Priority, Work, WorkKind,
-        code, event,
-    },
-    store::Store,
+    protocol::{Connect, Decision, ErrorShape, NodeInvokeRequest, code, event},
+    store::{Error, Store},
 };
 
 /// How long a command may take if nobody said.
@@ -41,7 +39,10 @@ pub(in crate::gateway) struct Nodes {
     pub(super) book: tokio::sync::Mutex<Book>,
     pub(super) present: Mutex<Present>,
     invocations: Mutex<Invocations<oneshot::Sender<Outcome>>>,
-    waiting: Mutex<Waiting>,
+    /// Held by who changes what is left for nodes, in the store and here.
+    pub(super) handing: tokio::sync::Mutex<()>,
+    pub(super) work: Mutex<LeftWork>,
+    pub(super) foreground: Mutex<Foreground>,
     approvals: Mutex<Approvals<oneshot::Sender<Standing>>>,
 }
 
@@ -84,18 +85,23 @@ impl Nodes {
             book: tokio::sync::Mutex::default(),
             present: Mutex::default(),
             invocations: Mutex::default(),
-            waiting: Mutex::default(),
+            handing: tokio::sync::Mutex::default(),
+            work: Mutex::default(),
+            foreground: Mutex::default(),
             approvals: Mutex::default(),
         }
     }
 
     /// Brings in what is stored; class `config` if it cannot be read.
     pub(in crate::gateway) async fn load(&self) -> Result<(), Problem> {
-        let records: Vec<Record> = self.store.nodes().all().await.map_err(|error| {
+        let unread = |error: Error| {
             Problem::new(Class::Config, format!("the nodes cannot be read: {error}"))
                 .fix("openclaw doctor")
-        })?;
+        };
+        let records: Vec<Record> = self.store.nodes().all().await.map_err(unread)?;
+        let left = self.store.node_work().all(now_ms()).await.map_err(unread)?;
         *self.book.lock().await = Book::open(records);
+        *locked(&self.work) = LeftWork::open(left);
         Ok(())
     }
 
@@ -358,64 +364,6 @@ impl Nodes {
         Ok(standing)
     }
 
-    /// Leaves a piece of work for a node; `None` where there is no room.
-    pub(in crate::gateway) fn leave_work(
-        &self,
-        node: &str,
-        kind: WorkKind,
-        priority: Priority,
-        lasts_ms: Option<u64>,
-    ) -> Option<(u64, Work)> {
-        let (id, now) = (uuid::Uuid::new_v4().to_string(), now_ms());
-        let work = Waiting::work(id, kind, priority, lasts_ms, now);
-        locked(&self.waiting).leave(node, work, now)
-    }
-
-    /// What work waits for a node.
-    pub(in crate::gateway) fn work(
-        &self,
-        node: &str,
-        most: Option<usize>,
-    ) -> (u64, Vec<Work>, bool) {
-        locked(&self.waiting).drain(node, most, now_ms())
-    }
-
-    /// Keeps a command until the node's foreground, once for a key; `None` where there is no room.
-    pub(in crate::gateway) fn postpone(&self, task: &Task<'_>) -> Option<Postponed> {
-        let action = PendingAction {
-            id: uuid::Uuid::new_v4().to_string(),
-            command: task.command.to_owned(),
-            params_json: task.params.clone(),
-            enqueued_at_ms: now_ms(),
-        };
-        locked(&self.waiting).postpone(task.node, action, task.repeated(), now_ms())
-    }
-
-    /// What became of the key of a command, if it was one that was to wait for the foreground.
-    pub(in crate::gateway) fn postponed_before(&self, task: &Task<'_>) -> Option<Postponed> {
-        let key = task.repeated()?;
-        let asked = (task.command, task.params.as_deref());
-        locked(&self.waiting).postponed_before(task.node, asked, &key, now_ms())
-    }
-
-    /// The commands that wait for the node's foreground, as far as it may still be given them.
-    pub(in crate::gateway) fn postponed(&self, node: &str) -> Vec<PendingAction> {
-        let mut actions = locked(&self.waiting).postponed(node, now_ms());
-        let live = locked(&self.present).find(node).cloned();
-        actions.retain(|action| {
-            live.as_ref().is_some_and(|live| {
-                let (declared, effective) = (&live.declared.commands, &live.effective.commands);
-                self.rules().check(live.platform, &action.command, declared, effective).is_ok()
-            })
-        });
-        actions
-    }
-
-    /// The node has done these; how many are left.
-    pub(in crate::gateway) fn acknowledged(&self, node: &str, ids: &[String]) -> usize {
-        locked(&self.waiting).done(node, ids, now_ms())
-    }
-
     /// Whether a node wants its foreground for what `outcome` refused.
     pub(in crate::gateway) fn wants_foreground(
         &self,
@@ -441,15 +389,11 @@ impl Nodes {
     pub(in crate::gateway) async fn busy(&self) -> impl Sized + '_ {
         self.book.lock().await
     }
-
-    pub(super) fn forget_work(&self, node: &str) {
-        locked(&self.waiting).forget(node);
-    }
 }
 
 impl Task<'_> {
     /// What tells a repetition.
-    fn repeated(&self) -> Option<Key> {
+    pub(super) fn repeated(&self) -> Option<Key> {
         // Whoever has the gateway's secret is one caller, on whatever connection.
         let caller = self.asker.device.clone().unwrap_or_default();
         self.key.clone().map(|key| Key { caller, key })

@@ -1,87 +1,63 @@
-//! What waits for a node: work left for it, and commands that want its foreground.
+//! Work that is left for nodes, which may be away: what there is of it, and what each was given.
 //!
-//! Held in memory, bounded for each node and in all, and old after a while. Pure.
+//! A node that was given something has it once it speaks again on the same connection; only then
+//! is it gone. So an answer that was lost loses no work. Pure; what is kept of it is in the store.
 
 use std::collections::BTreeMap;
 
-use super::invocations::Key;
 use crate::{
-    gateway::repeats::digest,
-    protocol::{PendingAction, Priority, Work, WorkKind},
+    protocol::{Priority, Work, WorkKind},
+    store::Left,
 };
 
 /// How long a piece of work is worth doing if nobody said, milliseconds.
 const WORK_MS: u64 = 86_400_000;
-/// How long a command waits for the foreground, milliseconds.
-const ACTION_MS: u64 = 600_000;
-/// How many commands wait for one node.
-const MAX_ACTIONS: usize = 64;
-/// The longest parameters of a command that waits, bytes.
-const MAX_PARAMS: usize = 64 * 1024;
-/// How many commands of one node are known by their keys.
-const MAX_KEYS: usize = 256;
-/// How many nodes have something that waits.
+/// How many nodes have something left for them.
 const MAX_NODES: usize = 1_024;
-/// How many pieces of work one drain takes if it does not say, and at most.
+/// How many pieces of work a node is given at a time if it does not say, and at most.
 const DRAIN: (usize, usize) = (4, 10);
 /// The work that is always there.
 const BASELINE: &str = "baseline-status";
 
-/// What waits for every node.
+/// The work of every node.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct LeftWork {
     nodes: BTreeMap<String, OfNode>,
 }
 
 #[derive(Debug, Default)]
 struct OfNode {
     revision: u64,
-    work: Vec<Work>,
-    actions: Vec<PendingAction>,
-    /// The commands of the last while, done or not, by who asked for them.
-    keys: Vec<Known>,
+    pieces: Vec<Piece>,
 }
 
-/// A command that was to wait, as long as it might have.
+/// One piece of work, at most one of each kind.
 #[derive(Debug)]
-struct Known {
-    key: Key,
-    id: String,
-    /// A digest of the command and its parameters.
-    asked: [u8; 32],
-    since_ms: u64,
+struct Piece {
+    work: Work,
+    /// On which connection the node was given it.
+    given: Option<u64>,
 }
 
-/// What a key was used for.
+/// What becomes of a piece of work that somebody leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::gateway) enum Postponed {
-    /// The same command, which is to wait under this id.
-    Same(String),
-    /// Another command, or the same with other parameters.
-    Other,
+pub(super) enum Leaving {
+    /// The like waits already, at this revision.
+    Known(u64, Work),
+    /// It is to be stored, in place of the one of this id.
+    New(Left, Option<String>),
+    /// There is no room.
+    Full,
 }
 
-impl Known {
-    fn is_for(&self, asked: &[u8; 32]) -> Postponed {
-        if self.asked == *asked { Postponed::Same(self.id.clone()) } else { Postponed::Other }
-    }
-}
-
-fn asked(command: &str, params: Option<&str>) -> [u8; 32] {
-    let texts: Vec<&str> = std::iter::once(command).chain(params).collect();
-    digest(&texts)
-}
-
-impl Waiting {
-    /// Leaves a piece of work; one of each kind is enough. `None` where there is no room.
-    pub(super) fn leave(&mut self, node: &str, work: Work, now_ms: u64) -> Option<(u64, Work)> {
-        let of_node = self.room_for(node, now_ms)?;
-        if let Some(before) = of_node.work.iter().find(|before| before.kind == work.kind) {
-            return Some((of_node.revision, before.clone()));
+impl LeftWork {
+    /// What was kept.
+    pub(super) fn open(kept: Vec<Left>) -> Self {
+        let mut work = Self::default();
+        for left in kept {
+            work.keep(left);
         }
-        of_node.work.push(work.clone());
-        of_node.revision += 1;
-        Some((of_node.revision, work))
+        work
     }
 
     /// A new piece of work.
@@ -96,116 +72,106 @@ impl Waiting {
         Work { id, kind, priority, created_at_ms: now_ms, expires_at_ms: Some(until) }
     }
 
-    /// The most urgent work, with its revision and whether there is more. It stays until it is
-    /// old: a node that loses the answer asks again.
-    pub(super) fn drain(
+    /// What becomes of a piece of work. One of each kind is enough; one that the node was given
+    /// already may be done by now, and the new one takes its place.
+    pub(super) fn leave(&mut self, node: &str, work: Work, now_ms: u64) -> Leaving {
+        self.forget_old(now_ms);
+        let of_node = self.nodes.get(node);
+        if of_node.is_none() && self.nodes.len() >= MAX_NODES {
+            return Leaving::Full;
+        }
+        let like = of_node.and_then(|of| of.pieces.iter().find(|it| it.work.kind == work.kind));
+        let revision = of_node.map_or(0, |of_node| of_node.revision);
+        match like {
+            Some(Piece { work, given: None }) => Leaving::Known(revision, work.clone()),
+            given => {
+                let before = given.map(|given| given.work.id.clone());
+                let node = node.to_owned();
+                Leaving::New(Left { node, revision: revision + 1, work }, before)
+            }
+        }
+    }
+
+    /// Takes up a piece of work that is stored; the only one of its kind.
+    pub(super) fn keep(&mut self, left: Left) {
+        let of_node = self.nodes.entry(left.node).or_default();
+        of_node.revision = of_node.revision.max(left.revision);
+        of_node.pieces.retain(|piece| piece.work.kind != left.work.kind);
+        of_node.pieces.push(Piece { work: left.work, given: None });
+    }
+
+    /// Gives a node the most urgent work, with its revision and whether there is more; nothing twice
+    /// on one connection.
+    pub(super) fn give(
         &mut self,
         node: &str,
+        connection: u64,
         most: Option<usize>,
         now_ms: u64,
     ) -> (u64, Vec<Work>, bool) {
         self.forget_old(now_ms);
-        let (revision, mut work) =
-            self.nodes.get(node).map_or((0, Vec::new()), |of| (of.revision, of.work.clone()));
-        if !work.iter().any(|work| work.kind == WorkKind::Status) {
-            work.push(Work {
-                id: BASELINE.to_owned(),
-                kind: WorkKind::Status,
-                priority: Priority::Default,
-                created_at_ms: now_ms,
-                expires_at_ms: None,
-            });
-        }
-        work.sort_by_key(|work| (std::cmp::Reverse(work.priority), work.created_at_ms));
+        let of_node = self.nodes.get_mut(node);
+        let revision = of_node.as_ref().map_or(0, |of_node| of_node.revision);
+        let mut pieces: Vec<&mut Piece> =
+            of_node.into_iter().flat_map(|of_node| &mut of_node.pieces).collect();
+        pieces.retain(|piece| piece.given != Some(connection));
+        pieces.sort_by_key(|it| (std::cmp::Reverse(it.work.priority), it.work.created_at_ms));
         let most = most.unwrap_or(DRAIN.0).clamp(1, DRAIN.1);
-        let has_more = work.len() > most;
-        work.truncate(most);
+        let has_status = pieces.iter().any(|piece| piece.work.kind == WorkKind::Status);
+        let has_more = pieces.len() + usize::from(!has_status) > most;
+        pieces.truncate(most);
+        let mut work: Vec<Work> = Vec::with_capacity(pieces.len() + 1);
+        for piece in pieces {
+            piece.given = Some(connection);
+            work.push(piece.work.clone());
+        }
+        if !has_status && work.len() < most {
+            work.push(baseline(now_ms));
+        }
         (revision, work, has_more)
     }
 
-    /// Keeps a command until the node's foreground, or finds what is kept under the same key. `None`
-    /// where there is no room.
-    pub(super) fn postpone(
-        &mut self,
-        node: &str,
-        action: PendingAction,
-        key: Option<Key>,
-        now_ms: u64,
-    ) -> Option<Postponed> {
-        if action.params_json.as_ref().is_some_and(|params| params.len() > MAX_PARAMS) {
-            return None;
-        }
-        let of_node = self.room_for(node, now_ms)?;
-        let asked = asked(&action.command, action.params_json.as_deref());
-        if let Some(known) = of_node.keys.iter().find(|known| Some(&known.key) == key.as_ref()) {
-            return Some(known.is_for(&asked));
-        }
-        if of_node.actions.len() >= MAX_ACTIONS || of_node.keys.len() >= MAX_KEYS {
-            return None;
-        }
-        let id = action.id.clone();
-        if let Some(key) = key {
-            of_node.keys.push(Known { key, id: id.clone(), asked, since_ms: now_ms });
-        }
-        of_node.actions.push(action);
-        Some(Postponed::Same(id))
+    /// What a node has for certain that speaks on this connection: it was given it there before.
+    pub(super) fn taken_up(&self, node: &str, connection: u64) -> Vec<String> {
+        let pieces = self.nodes.get(node).into_iter().flat_map(|of_node| &of_node.pieces);
+        let given = pieces.filter(|piece| piece.given == Some(connection));
+        given.map(|piece| piece.work.id.clone()).collect()
     }
 
-    /// What this key was used for, if it was for a command that was to wait, and not long ago.
-    pub(super) fn postponed_before(
-        &mut self,
-        node: &str,
-        (command, params): (&str, Option<&str>),
-        key: &Key,
-        now_ms: u64,
-    ) -> Option<Postponed> {
-        self.forget_old(now_ms);
-        let known = self.nodes.get(node)?.keys.iter().find(|known| known.key == *key)?;
-        // What waits is shorter.
-        let is_longer = params.is_some_and(|params| params.len() > MAX_PARAMS);
-        Some(if is_longer { Postponed::Other } else { known.is_for(&asked(command, params)) })
+    /// Takes out what a node has taken up.
+    pub(super) fn take_out(&mut self, node: &str, ids: &[String]) {
+        let Some(of_node) = self.nodes.get_mut(node) else { return };
+        of_node.pieces.retain(|piece| !ids.contains(&piece.work.id));
+        of_node.revision += 1;
+        if of_node.pieces.is_empty() {
+            self.nodes.remove(node);
+        }
     }
 
-    /// The commands that wait for the node's foreground.
-    pub(super) fn postponed(&mut self, node: &str, now_ms: u64) -> Vec<PendingAction> {
-        self.forget_old(now_ms);
-        self.nodes.get(node).map(|of_node| of_node.actions.clone()).unwrap_or_default()
-    }
-
-    /// Takes out what the node has done; how many commands are left.
-    pub(super) fn done(&mut self, node: &str, ids: &[String], now_ms: u64) -> usize {
-        self.forget_old(now_ms);
-        let Some(of_node) = self.nodes.get_mut(node) else { return 0 };
-        of_node.actions.retain(|action| !ids.contains(&action.id));
-        of_node.actions.len()
-    }
-
-    /// Nothing waits for a node that is no more.
+    /// Nothing is left for a node that is no more.
     pub(super) fn forget(&mut self, node: &str) {
         self.nodes.remove(node);
     }
 
-    fn room_for(&mut self, node: &str, now_ms: u64) -> Option<&mut OfNode> {
-        self.forget_old(now_ms);
-        if !self.nodes.contains_key(node) && self.nodes.len() >= MAX_NODES {
-            return None;
-        }
-        Some(self.nodes.entry(node.to_owned()).or_default())
-    }
-
     fn forget_old(&mut self, now_ms: u64) {
-        for of_node in self.nodes.values_mut() {
-            let before = of_node.work.len();
-            of_node.work.retain(|work| work.expires_at_ms.is_none_or(|until| now_ms < until));
-            if of_node.work.len() != before {
-                of_node.revision += 1;
-            }
-            of_node.actions.retain(|action| now_ms < action.enqueued_at_ms + ACTION_MS);
-            of_node.keys.retain(|known| now_ms < known.since_ms + ACTION_MS);
-        }
         self.nodes.retain(|_, of_node| {
-            !(of_node.work.is_empty() && of_node.actions.is_empty() && of_node.keys.is_empty())
+            let before = of_node.pieces.len();
+            let is_young = |work: &Work| work.expires_at_ms.is_none_or(|until| now_ms < until);
+            of_node.pieces.retain(|piece| is_young(&piece.work));
+            of_node.revision += u64::from(of_node.pieces.len() != before);
+            !of_node.pieces.is_empty()
         });
+    }
+}
+
+/// What every node may tell at any time.
+fn baseline(now_ms: u64) -> Work {
+    Work {
+        id: BASELINE.to_owned(),
+        kind: WorkKind::Status,
+        priority: Priority::Default,
+        created_at_ms: now_ms,
+        expires_at_ms: None,
     }
 }
 
@@ -213,86 +179,80 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    fn work(kind: WorkKind, priority: Priority) -> Work {
-        Waiting::work(format!("{kind:?}"), kind, priority, Some(1_000), 5)
+    fn work(id: &str, kind: WorkKind, priority: Priority) -> Work {
+        LeftWork::work(id.to_owned(), kind, priority, Some(1_000), 5)
     }
 
-    fn action(id: &str) -> PendingAction {
-        PendingAction {
-            id: id.to_owned(),
-            command: "camera.snap".to_owned(),
-            params_json: None,
-            enqueued_at_ms: 5,
+    /// Leaves it as somebody does whose work is stored at once.
+    fn leave(left: &mut LeftWork, node: &str, work: Work) -> Leaving {
+        let leaving = left.leave(node, work, 5);
+        if let Leaving::New(new, _) = &leaving {
+            left.keep(new.clone());
         }
+        leaving
+    }
+
+    fn ids(work: &[Work]) -> Vec<&str> {
+        work.iter().map(|work| work.id.as_str()).collect()
     }
 
     #[test]
     fn work_comes_by_urgency_and_a_status_is_always_wanted() {
-        let mut waiting = Waiting::default();
-        let (revision, items, has_more) = waiting.drain("n", None, 5);
-        assert_eq!((revision, items.len(), has_more), (0, 1, false));
-        assert_eq!(items[0].id, BASELINE);
-        waiting.leave("n", work(WorkKind::Status, Priority::Normal), 5).unwrap();
-        waiting.leave("n", work(WorkKind::Location, Priority::High), 5).unwrap();
-        let again = waiting.leave("n", work(WorkKind::Status, Priority::High), 6).unwrap();
-        assert_eq!((again.0, again.1.priority), (2, Priority::Normal));
-        let (_, items, has_more) = waiting.drain("n", Some(1), 6);
-        assert_eq!((items[0].kind, has_more), (WorkKind::Location, true));
-        let (_, items, _) = waiting.drain("n", None, 1_005);
-        assert_eq!(items[0].id, BASELINE, "the old work is gone");
+        let mut left = LeftWork::default();
+        let (revision, items, has_more) = left.give("n", 1, None, 5);
+        assert_eq!((revision, ids(&items), has_more), (0, vec![BASELINE], false));
+        leave(&mut left, "n", work("s", WorkKind::Status, Priority::Normal));
+        leave(&mut left, "n", work("l", WorkKind::Location, Priority::High));
+        let again = leave(&mut left, "n", work("t", WorkKind::Status, Priority::High));
+        assert_eq!(again, Leaving::Known(2, work("s", WorkKind::Status, Priority::Normal)));
+        let (_, items, has_more) = left.give("n", 1, Some(1), 6);
+        assert_eq!((ids(&items), has_more), (vec!["l"], true));
+        let (_, items, has_more) = left.give("n", 2, None, 6);
+        assert_eq!((ids(&items), has_more), (vec!["l", "s"], false));
+        let (_, items, has_more) = left.give("n", 3, Some(1), 1_005);
+        assert_eq!((ids(&items), has_more), (vec![BASELINE], false), "the old work is gone");
     }
 
     #[test]
-    fn commands_wait_until_they_are_done_or_old() {
-        let mut waiting = Waiting::default();
-        waiting.postpone("n", action("a"), None, 5).unwrap();
-        waiting.postpone("n", action("b"), None, 5).unwrap();
-        assert_eq!(waiting.postponed("n", 6).len(), 2);
-        assert_eq!(waiting.done("n", &["a".to_owned()], 6), 1);
-        assert!(waiting.postponed("other", 6).is_empty());
-        assert!(waiting.postponed("n", 5 + ACTION_MS).is_empty());
+    fn a_node_that_speaks_again_has_what_it_was_given_and_another_connection_asks_anew() {
+        let mut left = LeftWork::default();
+        leave(&mut left, "n", work("l", WorkKind::Location, Priority::Normal));
+        assert_eq!(ids(&left.give("n", 1, None, 5).1), ["l", BASELINE]);
+        assert_eq!(ids(&left.give("n", 1, None, 5).1), [BASELINE], "nothing comes twice");
+        // That connection broke, and whether the answer arrived is not known.
+        assert!(left.taken_up("n", 2).is_empty());
+        assert_eq!(ids(&left.give("n", 2, None, 5).1), ["l", BASELINE]);
+        let has = left.taken_up("n", 2);
+        assert_eq!(has, ["l"]);
+        left.take_out("n", &has);
+        assert_eq!(ids(&left.give("n", 3, None, 5).1), [BASELINE]);
     }
 
     #[test]
-    fn a_command_under_the_same_key_waits_once_and_is_not_queued_again_when_it_is_done() {
-        let mut waiting = Waiting::default();
-        let key = |caller: &str| Key { caller: caller.to_owned(), key: "k".to_owned() };
-        let same = |id: &str| Some(Postponed::Same(id.to_owned()));
-        assert_eq!(waiting.postpone("n", action("a"), Some(key("me")), 5), same("a"));
-        assert_eq!(waiting.postpone("n", action("b"), Some(key("me")), 6), same("a"));
-        let back = PendingAction { params_json: Some("back".to_owned()), ..action("b") };
-        assert_eq!(waiting.postpone("n", back, Some(key("me")), 6), Some(Postponed::Other));
-        assert_eq!(waiting.postpone("n", action("c"), Some(key("you")), 6), same("c"));
-        assert_eq!(waiting.done("n", &["a".to_owned(), "c".to_owned()], 7), 0);
-        let mut before = |asked, now| waiting.postponed_before("n", asked, &key("me"), now);
-        assert_eq!(before(("camera.snap", None), 8), same("a"));
-        assert_eq!(before(("screen.record", None), 8), Some(Postponed::Other));
-        assert_eq!(before(("camera.snap", Some("back")), 8), Some(Postponed::Other));
-        assert_eq!(before(("camera.snap", None), 5 + ACTION_MS), None);
-        for number in 0..MAX_KEYS {
-            let key = Key { caller: number.to_string(), key: "k".to_owned() };
-            waiting.postpone("m", action("a"), Some(key), 5).unwrap();
-            waiting.done("m", &["a".to_owned()], 5);
-        }
-        assert!(waiting.postpone("m", action("more"), Some(key("me")), 5).is_none());
+    fn what_is_left_while_the_like_may_be_done_already_takes_its_place() {
+        let mut left = LeftWork::default();
+        leave(&mut left, "n", work("l", WorkKind::Location, Priority::Normal));
+        left.give("n", 1, None, 5);
+        let new = leave(&mut left, "n", work("m", WorkKind::Location, Priority::Normal));
+        assert!(matches!(&new, Leaving::New(new, Some(old)) if new.revision == 2 && old == "l"));
+        assert!(left.taken_up("n", 1).is_empty());
+        assert_eq!(ids(&left.give("n", 1, None, 5).1), ["m", BASELINE]);
     }
 
     #[test]
-    fn what_waits_is_bounded() {
-        let mut waiting = Waiting::default();
-        for number in 0..MAX_ACTIONS {
-            waiting.postpone("n", action(&number.to_string()), None, 5).unwrap();
-        }
-        assert!(waiting.postpone("n", action("more"), None, 5).is_none());
-        let params_json = Some("x".repeat(MAX_PARAMS + 1));
-        let long = PendingAction { params_json, ..action("long") };
-        assert!(waiting.postpone("other", long, None, 5).is_none());
-        for number in 1..MAX_NODES {
-            let node = number.to_string();
-            waiting.leave(&node, work(WorkKind::Status, Priority::Normal), 5).unwrap();
-        }
-        assert!(waiting.leave("more", work(WorkKind::Status, Priority::Normal), 5).is_none());
-        waiting.forget("n");
-        assert!(waiting.leave("more", work(WorkKind::Status, Priority::Normal), 5).is_some());
+    fn what_was_kept_is_there_again_and_nodes_are_bounded() {
+        let kept = |node: u64| Left {
+            node: node.to_string(),
+            revision: node + 1,
+            work: work("s", WorkKind::Status, Priority::Normal),
+        };
+        let mut left = LeftWork::open((0..MAX_NODES as u64).map(kept).collect());
+        let (revision, items, _) = left.give("1", 1, None, 5);
+        assert_eq!((revision, ids(&items)), (2, vec!["s"]));
+        let more = || work("s", WorkKind::Status, Priority::Normal);
+        assert_eq!(left.leave("more", more(), 5), Leaving::Full);
+        left.forget("1");
+        assert!(matches!(left.leave("more", more(), 5), Leaving::New(_, None)));
+        assert!(matches!(left.leave("2", more(), 1_005), Leaving::New(_, None)), "all are old");
     }
 }

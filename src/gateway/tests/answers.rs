@@ -26,7 +26,13 @@ async fn says_hello_and_answers_what_it_lists() {
 async fn shows_an_administrator_who_is_paired_and_what_waits() {
     let lab = Lab::new();
     let (mut client, _) = lab.connected(&json!({"scopes": ["operator.admin"]})).await;
-    for method in ["device.pair.list", "node.list", "node.pair.list", "exec.approval.list"] {
+    for method in [
+        "device.pair.list",
+        "node.list",
+        "node.pair.list",
+        "exec.approval.list",
+        "exec.approval.grants.list",
+    ] {
         golden(method, client.call(method, json!({})).await);
     }
 }

@@ -37,6 +37,7 @@ async fn a_request_is_seen_decided_once_and_told_of() {
     let (mut asker, mut other) = (approver(&lab).await, approver(&lab).await);
     let accepted = asker.answer("exec.approval.request", request(&json!({}))).await;
     assert_eq!(accepted["payload"]["status"], "accepted", "{accepted}");
+    assert_eq!(accepted["payload"]["deliveryRoute"], "approval-client", "{accepted}");
     let told = other.frame().await;
     assert_eq!(told["event"], "exec.approval.requested");
     assert_eq!(told["payload"]["request"]["command"], "/bin/id -u");
@@ -54,6 +55,9 @@ async fn a_request_is_seen_decided_once_and_told_of() {
     heard.sort_by_key(|frame| frame["type"].to_string());
     assert_eq!(heard[0]["payload"]["decision"], "deny", "{heard:?}");
     assert_eq!(heard[1]["payload"]["decision"], "deny", "{heard:?}");
+    assert_eq!(heard[1]["payload"]["terminalReason"], "user", "{heard:?}");
+    let again = asker.call("exec.approval.resolve", decide("deny")).await;
+    assert_eq!(again["payload"], json!({"ok": true}), "nobody hears of it again: {again}");
     let late = asker.answer("exec.approval.resolve", decide("allow-once")).await;
     assert_eq!(late["error"]["details"]["reason"], "APPROVAL_ALREADY_RESOLVED", "{late}");
     let gone = asker.answer("exec.approval.get", json!({"id": "a"})).await;
@@ -105,6 +109,75 @@ async fn what_cannot_be_approved_as_it_is_shown_is_not_taken_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_in_vain_learns_that_the_time_is_over() {
+    let lab = Lab::new();
+    let mut client = approver(&lab).await;
+    client.answer("exec.approval.request", request(&json!({}))).await;
+    let over = client.answer("exec.approval.waitDecision", json!({"id": "a"})).await;
+    let told = &over["payload"];
+    assert_eq!((&told["decision"], &told["terminalReason"]), (&json!(null), &json!("timeout")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_allowed_for_good_where_each_run_is_asked_about() {
+    let lab = Lab::new();
+    let mut client = approver(&lab).await;
+    for (id, changes) in [
+        ("a", json!({"ask": " Always"})),
+        ("b", json!({"unavailableDecisions": ["allow-always"]})),
+        ("c", json!({"ask": "on-miss"})),
+    ] {
+        let mut changes = changes;
+        changes["id"] = json!(id);
+        client.answer("exec.approval.request", request(&changes)).await;
+        let shown = client.answer("exec.approval.get", json!({"id": id})).await;
+        let allowed = shown["payload"]["allowedDecisions"].as_array().unwrap().len();
+        let decide = json!({"id": id, "decision": "allow-always"});
+        let answer = client.answer("exec.approval.resolve", decide).await;
+        if id == "c" {
+            assert_eq!((allowed, &answer["ok"]), (3, &json!(true)), "{answer}");
+            continue;
+        }
+        let reason = &answer["error"]["details"]["reason"];
+        assert_eq!((allowed, reason), (2, &json!("APPROVAL_ALLOW_ALWAYS_UNAVAILABLE")));
+        let once = json!({"id": id, "decision": "allow-once"});
+        let answer = client.answer("exec.approval.resolve", once).await;
+        assert_eq!(answer["ok"], true, "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_for_good_is_no_standing_grant_where_no_automation_asked() {
+    let lab = Lab::new();
+    let mut client = approver(&lab).await;
+    for (id, host) in [("a", "node"), ("b", "gateway")] {
+        let changes = json!({"id": id, "host": host, "command": "id -u", "runId": "run-1"});
+        client.answer("exec.approval.request", request(&changes)).await;
+        let decide = json!({"id": id, "decision": "allow-always", "grantExpiresInDays": 30});
+        let answer = client.answer("exec.approval.resolve", decide).await;
+        assert_eq!(answer["payload"], json!({"ok": true}), "{answer}");
+    }
+    let list = client.answer("exec.approval.grants.list", json!({"limit": 500})).await;
+    assert_eq!(list["payload"], json!({"grants": []}), "{list}");
+    for id in ["a", "b", "nope"] {
+        let gone = client.answer("exec.approval.grants.revoke", json!({"grantId": id})).await;
+        assert_eq!(gone["payload"], json!({"outcome": "not-found"}), "{gone}");
+    }
+    for (method, params) in [
+        ("exec.approval.grants.list", json!({"limit": 0})),
+        ("exec.approval.grants.list", json!({"limit": 501})),
+        ("exec.approval.grants.list", json!({"limit": 1.5})),
+        ("exec.approval.grants.list", json!({"all": true})),
+        ("exec.approval.grants.revoke", json!({})),
+        ("exec.approval.grants.revoke", json!({"grantId": ""})),
+        ("exec.approval.grants.revoke", json!({"grantId": "a", "force": true})),
+    ] {
+        let refused = client.answer(method, params).await;
+        assert_eq!(refused["error"]["code"], "INVALID_REQUEST", "{method}: {refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_those_who_may_decide_hear_of_requests_and_reach_the_nodes_rules() {
     let lab = Lab::new();
     let mut reader = lab.admitted().await;
@@ -118,6 +191,8 @@ async fn only_those_who_may_decide_hear_of_requests_and_reach_the_nodes_rules() 
         ("exec.approval.list", json!({})),
         ("exec.approval.waitDecision", json!({"id": "a"})),
         ("exec.approval.resolve", json!({"id": "a", "decision": "allow-once"})),
+        ("exec.approval.grants.list", json!({})),
+        ("exec.approval.grants.revoke", json!({"grantId": "a"})),
     ] {
         let refused = reader.call(method, params).await;
         assert_eq!(refused["error"]["details"]["missingScope"], "operator.approvals", "{refused}");

@@ -7,13 +7,17 @@ use super::{
 
 const CAMERA: &str = "camera.list";
 
-/// A telephone that may list its cameras.
-async fn telephone(lab: &Lab, admin: &mut Client) -> (Client, Value) {
-    let machine = Machine::new(7);
+/// What a telephone says of itself.
+fn offer() -> Value {
     let client = json!({"id": "openclaw-ios", "version": "1", "platform": "ios",
         "deviceFamily": "iPhone", "mode": "node"});
-    let node = json!({"role": "node", "scopes": [], "client": client, "caps": ["camera"],
-        "commands": [CAMERA]});
+    json!({"role": "node", "scopes": [], "client": client, "caps": ["camera"],
+        "commands": [CAMERA]})
+}
+
+/// A telephone that may list its cameras.
+async fn telephone(lab: &Lab, admin: &mut Client) -> (Client, Value) {
+    let (machine, node) = (Machine::new(7), offer());
     let (_, refused) = machine.knocks(lab, &node).await;
     let request = json!({"requestId": refused["error"]["details"]["requestId"]});
     asks(admin, "pair", "device.pair.approve", request).await;
@@ -108,4 +112,43 @@ async fn what_a_node_answers_is_passed_on_as_it_is_and_what_cannot_be_read_as_it
         let text = result["payloadJSON"].as_str().map(str::to_owned);
         assert_eq!(heard["payload"]["payloadJSON"], json!(text), "{heard}");
     }
+}
+
+/// The ids of the work that a telephone is given.
+async fn drains(phone: &mut Client) -> Vec<String> {
+    asks(phone, "drain", "node.pending.drain", json!({})).await;
+    let drained = answer_to(phone, "drain").await["payload"]["items"].clone();
+    let ids =
+        drained.as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned());
+    ids.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_is_stored_before_it_is_confirmed_and_comes_again_only_while_its_answer_may_be_lost() {
+    let lab = Lab::new();
+    let mut admin = administrator(&lab).await;
+    let (mut phone, node) = telephone(&lab, &mut admin).await;
+    let leave = json!({"nodeId": node, "type": "location.request", "wake": false});
+    asks(&mut admin, "leave", "node.pending.enqueue", leave.clone()).await;
+    let left = answer_to(&mut admin, "leave").await["payload"].clone();
+    let id = left["queued"]["id"].as_str().unwrap();
+    let stored = lab.shared.store.node_work().all(0).await.unwrap();
+    assert_eq!((stored.len(), stored[0].work.id.as_str()), (1, id));
+    assert_eq!(drains(&mut phone).await, [id, "baseline-status"]);
+    // It left without another word, and whether it heard is not known.
+    let (mut phone, _) = Machine::new(7).knocks(&lab, &offer()).await;
+    assert_eq!(drains(&mut phone).await, [id, "baseline-status"]);
+    asks(&mut phone, "pull", "node.pending.pull", json!({})).await;
+    assert_eq!(answer_to(&mut phone, "pull").await["ok"], true);
+    assert!(lab.shared.store.node_work().all(0).await.unwrap().is_empty());
+    let (mut phone, _) = Machine::new(7).knocks(&lab, &offer()).await;
+    assert_eq!(drains(&mut phone).await, ["baseline-status"]);
+    // What is left for a node goes with it.
+    asks(&mut admin, "leave", "node.pending.enqueue", leave.clone()).await;
+    assert_eq!(answer_to(&mut admin, "leave").await["ok"], true);
+    asks(&mut admin, "remove", "node.pair.remove", json!({"nodeId": node})).await;
+    assert_eq!(answer_to(&mut admin, "remove").await["ok"], true);
+    assert!(lab.shared.store.node_work().all(0).await.unwrap().is_empty());
+    asks(&mut admin, "leave", "node.pending.enqueue", leave).await;
+    assert_eq!(answer_to(&mut admin, "leave").await["error"]["message"], "unknown nodeId");
 }

@@ -5,6 +5,8 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::{Asked, Device, Devices, Minted, SetupCode, admit, rows::device};
 use crate::store::Error;
 
+const CODE: &str = "SELECT id, access, expires_at, device_id, redeemed_at FROM setup_code";
+
 impl Devices<'_> {
     /// Keeps a setup code whose token has this digest; what has expired goes.
     pub(crate) async fn keep_code(
@@ -39,9 +41,10 @@ impl Devices<'_> {
         self.store
             .run(move |db| {
                 db.query_row(
-                    "SELECT id, access, expires_at, device_id, redeemed_at FROM setup_code
-                     WHERE token_digest = ?1 AND expires_at > ?2
-                     AND (device_id IS NULL OR device_id = ?3)",
+                    &format!(
+                        "{CODE} WHERE token_digest = ?1 AND expires_at > ?2
+                         AND (device_id IS NULL OR device_id = ?3)"
+                    ),
                     params![digest, now, device],
                     read_code,
                 )
@@ -81,13 +84,7 @@ impl Devices<'_> {
         let id = id.to_owned();
         self.store
             .run(move |db| {
-                db.query_row(
-                    "SELECT id, access, expires_at, device_id, redeemed_at FROM setup_code
-                     WHERE id = ?1",
-                    [id],
-                    read_code,
-                )
-                .optional()
+                db.query_row(&format!("{CODE} WHERE id = ?1"), [id], read_code).optional()
             })
             .await
     }

@@ -7,17 +7,17 @@
     reason = "a test may panic, and says which chances it took"
 )]
 
-#[path = "lab/dice.rs"]
+#[path = "../lab/dice.rs"]
 mod dice;
-#[path = "support/mod.rs"]
+mod kills;
+#[path = "../support/mod.rs"]
 mod support;
-#[path = "lab/tier.rs"]
+#[path = "../lab/tier.rs"]
 #[allow(dead_code, reason = "the laboratory uses the rest")]
 mod tier;
 
-use std::{collections::BTreeSet, fs, io, net::Ipv4Addr, path::Path, time::Duration};
+use std::{fs, io, net::Ipv4Addr, time::Duration};
 
-use dice::Dice;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{Device, Home, OurGateway, Wire, connect, signal, wait_until};
@@ -43,15 +43,6 @@ async fn enter(gateway: &OurGateway, token: &str) -> io::Result<Wire> {
     if answer["ok"] == true { Ok(wire) } else { Err(io::Error::other(answer.to_string())) }
 }
 
-/// The same of a device, which is paired by it.
-async fn enter_as(gateway: &OurGateway, device: &Device) -> io::Result<Wire> {
-    let (mut wire, asked) = Wire::open(gateway.port()).await?;
-    let mut params = admin(&gateway.token());
-    device.sign(&mut params, &asked);
-    let answer = wire.call("connect", params).await?;
-    if answer["ok"] == true { Ok(wire) } else { Err(io::Error::other(answer.to_string())) }
-}
-
 /// Calls, and fails unless it is answered with a reply.
 async fn ok(wire: &mut Wire, method: &str, params: Value) -> Value {
     let answer = wire.call(method, params).await.unwrap();
@@ -62,142 +53,6 @@ async fn ok(wire: &mut Wire, method: &str, params: Value) -> Value {
 fn kill(gateway: OurGateway) {
     signal(gateway.program().pid(), Signal::SIGKILL);
     drop(gateway);
-}
-
-/// What a gateway has to remember: what it acknowledged, and what was under way when it was killed.
-#[derive(Default)]
-struct Memory {
-    words: Kept,
-    note: Kept,
-    label: Kept,
-    devices: BTreeSet<String>,
-}
-
-/// One value: the latest that was acknowledged, and one that may have been taken up or not.
-#[derive(Default, Debug)]
-struct Kept {
-    known: Option<String>,
-    perhaps: Option<String>,
-}
-
-impl Kept {
-    /// Holds what is there now to what may be.
-    fn hold(&mut self, found: Option<String>, what: &str) {
-        let is_right = found == self.known || (found.is_some() && found == self.perhaps);
-        assert!(is_right, "{what}: {found:?} is there, and not one of {self:?}");
-        (self.known, self.perhaps) = (found, None);
-    }
-}
-
-/// What is written at a time.
-const WAYS: u64 = 4;
-
-impl Memory {
-    /// Writes something; remembers what was asked before the answer and what was answered after it.
-    async fn write(
-        &mut self,
-        gateway: &OurGateway,
-        wire: &mut Wire,
-        way: u64,
-        number: u64,
-    ) -> io::Result<()> {
-        let text = format!("number {number}");
-        let (kept, method, params) = match way {
-            0 => (&mut self.words, "voicewake.set", json!({ "triggers": [text] })),
-            1 => {
-                let base = wire.call("config.get", json!({})).await?["payload"]["hash"].clone();
-                let raw = json!({ "meta": { "note": text } }).to_string();
-                let base = base.as_str().map(str::to_owned);
-                let mut params = json!({ "raw": raw });
-                if let Some(base) = base {
-                    params["baseHash"] = base.into();
-                }
-                (&mut self.note, "config.patch", params)
-            }
-            2 => {
-                let params = json!({ "deviceId": Device::new(1).id(), "label": text });
-                (&mut self.label, "device.pair.rename", params)
-            }
-            _ => {
-                let device = Device::new(u8::try_from(number % 100).unwrap() + 10);
-                enter_as(gateway, &device).await?;
-                self.devices.insert(device.id());
-                return Ok(());
-            }
-        };
-        kept.perhaps = Some(text.clone());
-        let answer = wire.call(method, params).await?;
-        assert_eq!(answer["ok"], true, "{method}: {answer}");
-        (kept.known, kept.perhaps) = (Some(text), None);
-        Ok(())
-    }
-
-    /// Looks at everything through a gateway that has just started.
-    async fn hold(&mut self, wire: &mut Wire) {
-        let words = ok(wire, "voicewake.get", json!({})).await["triggers"][0].clone();
-        let words = words.as_str().filter(|word| word.starts_with("number"));
-        self.words.hold(words.map(str::to_owned), "wake words");
-        let note = ok(wire, "config.get", json!({})).await["parsed"]["meta"]["note"].clone();
-        self.note.hold(note.as_str().map(str::to_owned), "configuration");
-        let list = ok(wire, "device.pair.list", json!({})).await;
-        let paired = list["paired"].as_array().unwrap();
-        let first = Device::new(1).id();
-        let label = paired.iter().find(|device| device["deviceId"] == *first);
-        let label = label.map(|device| device["operatorLabel"].clone()).unwrap_or_default();
-        self.label.hold(label.as_str().map(str::to_owned), "label");
-        for id in &self.devices {
-            let is_there = paired.iter().any(|device| device["deviceId"] == **id);
-            assert!(is_there, "a device that was paired is not there: {id}");
-        }
-    }
-}
-
-/// Checks a copy of the database, as it lies there after a kill.
-fn is_sound(folder: &Path) {
-    let copy = tempfile::tempdir().unwrap();
-    for name in ["state.sqlite", "state.sqlite-wal"] {
-        if folder.join(name).exists() {
-            fs::copy(folder.join(name), copy.path().join(name)).unwrap();
-        }
-    }
-    let database = rusqlite::Connection::open(copy.path().join("state.sqlite")).unwrap();
-    let verdict = database.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
-    assert_eq!(verdict.unwrap(), "ok");
-}
-
-#[tokio::test]
-async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
-    let home = Home::new();
-    let mut dice = Dice::cast("kills of a gateway");
-    let mut memory = Memory::default();
-    let (mut number, mut acknowledged) = (0, 0);
-    for _ in 0..tier::of(10, 100) {
-        let gateway = OurGateway::start(&home);
-        let mut wire = enter_as(&gateway, &Device::new(1)).await.unwrap();
-        memory.hold(&mut wire).await;
-        // The gateway dies while somebody writes, wherever it is by then.
-        let pid = gateway.program().pid();
-        let moment = Duration::from_micros(dice.below(60_000));
-        let killer = tokio::task::spawn_blocking(move || {
-            std::thread::sleep(moment);
-            signal(pid, Signal::SIGKILL);
-        });
-        loop {
-            number += 1;
-            match memory.write(&gateway, &mut wire, dice.below(WAYS), number).await {
-                Ok(()) => acknowledged += 1,
-                Err(_) => break,
-            }
-        }
-        killer.await.unwrap();
-        drop(gateway);
-        is_sound(&home.state().join("rs"));
-    }
-    let gateway = OurGateway::start(&home);
-    let mut wire = enter_as(&gateway, &Device::new(1)).await.unwrap();
-    memory.hold(&mut wire).await;
-    eprintln!("{acknowledged} writes were acknowledged");
-    assert!(acknowledged >= 10, "only {acknowledged} writes were acknowledged: {dice}");
 }
 
 /// A node that can find programs, approved by the operator.
