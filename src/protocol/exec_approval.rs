@@ -24,7 +24,7 @@ methods! {
         "exec.approval.list", Access::Holder(Scope::Approvals), NoParams => Vec<ExecApprovalPending>;
     /// Waits for a decision.
     ExecApprovalWait =
-        "exec.approval.waitDecision", Access::Holder(Scope::Approvals), ExecApprovalAwaited => ExecApprovalAnswer;
+        "exec.approval.waitDecision", Access::Holder(Scope::Approvals), ExecApprovalAwaited => ExecApprovalEnded;
     /// Decides.
     ExecApprovalResolve =
         "exec.approval.resolve", Access::Holder(Scope::Approvals), ExecApprovalDecide => Done;
@@ -232,6 +232,17 @@ pub(crate) struct ExecApprovalAnswer {
     pub(crate) created_at_ms: u64,
     /// Milliseconds since 1970.
     pub(crate) expires_at_ms: u64,
+}
+
+/// Reply of `exec.approval.waitDecision`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExecApprovalEnded {
+    /// How it ended.
+    #[serde(flatten)]
+    pub(crate) answer: ExecApprovalAnswer,
+    /// `user` where somebody decided, `timeout` where nobody did in time.
+    pub(crate) terminal_reason: &'static str,
 }
 
 /// A request that waits, and payload of `exec.approval.requested`.

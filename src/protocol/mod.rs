@@ -67,12 +67,12 @@ pub(crate) use device_scopes::{
 pub(crate) use error::{close, code, detail};
 pub(crate) use exec_approval::{
     Decision, Done, ExecApprovalAccepted, ExecApprovalAnswer, ExecApprovalAsk, ExecApprovalAsked,
-    ExecApprovalAwaited, ExecApprovalDecide, ExecApprovalGet, ExecApprovalGrantRevoked,
-    ExecApprovalGrants, ExecApprovalGrantsList, ExecApprovalGrantsListParams,
-    ExecApprovalGrantsRevoke, ExecApprovalGrantsRevokeParams, ExecApprovalId, ExecApprovalList,
-    ExecApprovalPending, ExecApprovalRequest, ExecApprovalResolve, ExecApprovalResolved,
-    ExecApprovalShown, ExecApprovalWait, ExecApprovalsNodeGet, ExecApprovalsNodeSet,
-    ExecApprovalsNodeSetParams, GrantOutcome, RunPlan,
+    ExecApprovalAwaited, ExecApprovalDecide, ExecApprovalEnded, ExecApprovalGet,
+    ExecApprovalGrantRevoked, ExecApprovalGrants, ExecApprovalGrantsList,
+    ExecApprovalGrantsListParams, ExecApprovalGrantsRevoke, ExecApprovalGrantsRevokeParams,
+    ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
+    ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown, ExecApprovalWait,
+    ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, GrantOutcome, RunPlan,
 };
 pub(crate) use exec_rules::{
     AgentRules, ExecApprovalsGet, ExecApprovalsSet, ExecApprovalsSetParams, Filled, HostRules,

@@ -11,8 +11,8 @@ use crate::{
     },
     protocol::{
         Decision, Done, ErrorShape, ExecApprovalAccepted, ExecApprovalAnswer, ExecApprovalAsk,
-        ExecApprovalAsked, ExecApprovalAwaited, ExecApprovalDecide, ExecApprovalGet,
-        ExecApprovalGrantRevoked, ExecApprovalGrants, ExecApprovalGrantsList,
+        ExecApprovalAsked, ExecApprovalAwaited, ExecApprovalDecide, ExecApprovalEnded,
+        ExecApprovalGet, ExecApprovalGrantRevoked, ExecApprovalGrants, ExecApprovalGrantsList,
         ExecApprovalGrantsListParams, ExecApprovalGrantsRevoke, ExecApprovalGrantsRevokeParams,
         ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
         ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown, ExecApprovalWait,
@@ -88,11 +88,12 @@ async fn list(call: Call, _params: NoParams) -> Outcome<Vec<ExecApprovalPending>
     Ok(call.shared.nodes.undecided().into_iter().map(pending).collect())
 }
 
-async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalAnswer> {
+async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalEnded> {
     let standing = call.shared.nodes.decision(&params.id).await?;
     let standing = standing.ok_or_else(|| ErrorShape::invalid("approval expired or not found"))?;
     tell_expired(&call, &standing);
-    Ok(answer(standing))
+    let terminal_reason = if standing.decision.is_some() { "user" } else { "timeout" };
+    Ok(ExecApprovalEnded { answer: answer(standing), terminal_reason })
 }
 
 async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
@@ -105,12 +106,17 @@ async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
             .details(json!({"reason": "APPROVAL_ALLOW_ALWAYS_UNAVAILABLE"}))
             .into());
     }
-    let standing =
-        call.shared.nodes.decide(&params.id, decision).map_err(|refusal| match refusal {
-            NotDecided::Unknown => not_found(),
-            NotDecided::Decided => ErrorShape::invalid("approval already resolved")
-                .details(json!({"reason": "APPROVAL_ALREADY_RESOLVED"})),
-        })?;
+    let standing = match call.shared.nodes.decide(&params.id, decision) {
+        Ok(standing) => standing,
+        // Nobody hears of it a second time.
+        Err(NotDecided::Repeated) => return Ok(Done { ok: true }),
+        Err(NotDecided::Unknown) => return Err(not_found().into()),
+        Err(NotDecided::Decided) => {
+            return Err(ErrorShape::invalid("approval already resolved")
+                .details(json!({"reason": "APPROVAL_ALREADY_RESOLVED"}))
+                .into());
+        }
+    };
     let client = &call.caller.client;
     let by = client.display_name.clone().unwrap_or_else(|| client.id.clone());
     tracing::info!(id = standing.id, by, ?decision, "an approval was decided");

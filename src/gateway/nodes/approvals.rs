@@ -89,6 +89,8 @@ pub(in crate::gateway) enum NotDecided {
     Unknown,
     /// Somebody decided otherwise before.
     Decided,
+    /// Somebody decided the same before.
+    Repeated,
 }
 
 /// What became of who wants to wait for a decision.
@@ -196,7 +198,7 @@ impl<W> Approvals<W> {
         self.records.get_mut(id).is_some_and(|record| !std::mem::replace(&mut record.is_told, true))
     }
 
-    /// Decides, and gives back those who waited. The same decision again changes nothing.
+    /// Decides, and gives back those who waited.
     pub(super) fn decide(
         &mut self,
         id: &str,
@@ -205,9 +207,7 @@ impl<W> Approvals<W> {
     ) -> Result<(Standing, Vec<W>), NotDecided> {
         let record = self.records.get_mut(id).ok_or(NotDecided::Unknown)?;
         match record.decided {
-            Some((before, _)) if before == decision => {
-                return Ok((record.standing(now_ms), Vec::new()));
-            }
+            Some((before, _)) if before == decision => return Err(NotDecided::Repeated),
             Some(_) => return Err(NotDecided::Decided),
             None if !record.is_waiting(now_ms) => return Err(NotDecided::Unknown),
             None => {}
@@ -582,7 +582,7 @@ mod tests {
         assert_eq!(approvals.waiting(NOW).len(), 1);
         let (standing, waiters) = approvals.decide("a", Decision::Deny, NOW).unwrap();
         assert_eq!((standing.decision, waiters), (Some(Decision::Deny), vec!['x']));
-        assert!(approvals.decide("a", Decision::Deny, NOW).unwrap().1.is_empty());
+        assert_eq!(approvals.decide("a", Decision::Deny, NOW), Err(NotDecided::Repeated));
         assert_eq!(approvals.decide("a", Decision::AllowOnce, NOW), Err(NotDecided::Decided));
         assert_eq!(approvals.decide("b", Decision::Deny, NOW), Err(NotDecided::Unknown));
         assert!(approvals.waiting(NOW).is_empty());

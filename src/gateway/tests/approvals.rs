@@ -55,6 +55,9 @@ async fn a_request_is_seen_decided_once_and_told_of() {
     heard.sort_by_key(|frame| frame["type"].to_string());
     assert_eq!(heard[0]["payload"]["decision"], "deny", "{heard:?}");
     assert_eq!(heard[1]["payload"]["decision"], "deny", "{heard:?}");
+    assert_eq!(heard[1]["payload"]["terminalReason"], "user", "{heard:?}");
+    let again = asker.call("exec.approval.resolve", decide("deny")).await;
+    assert_eq!(again["payload"], json!({"ok": true}), "nobody hears of it again: {again}");
     let late = asker.answer("exec.approval.resolve", decide("allow-once")).await;
     assert_eq!(late["error"]["details"]["reason"], "APPROVAL_ALREADY_RESOLVED", "{late}");
     let gone = asker.answer("exec.approval.get", json!({"id": "a"})).await;
@@ -103,6 +106,16 @@ async fn what_cannot_be_approved_as_it_is_shown_is_not_taken_up() {
     }
     let unknown = client.answer("exec.approval.waitDecision", json!({"id": "b"})).await;
     assert_eq!(unknown["error"]["message"], "approval expired or not found", "{unknown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_in_vain_learns_that_the_time_is_over() {
+    let lab = Lab::new();
+    let mut client = approver(&lab).await;
+    client.answer("exec.approval.request", request(&json!({}))).await;
+    let over = client.answer("exec.approval.waitDecision", json!({"id": "a"})).await;
+    let told = &over["payload"];
+    assert_eq!((&told["decision"], &told["terminalReason"]), (&json!(null), &json!("timeout")));
 }
 
 #[tokio::test(start_paused = true)]
