@@ -37,12 +37,13 @@ use super::{
     doors::{self, Turned},
     gate::Gate,
     ingress::{self, Door},
-    scrape,
+    joining, scrape,
     settings::is_own_address,
     slots::{self, Slot},
     tally::{Malformed, TurnedAway},
     throttle::{Culprit, Verdict, With},
 };
+use crate::protocol::SetupPayload;
 
 /// The largest request head.
 const MAX_HEAD: usize = 16 * 1024;
@@ -108,7 +109,7 @@ where
     let granted = Arc::new(Mutex::new(None));
     let service = service_fn(|request: Request<Incoming>| {
         let reply = answer(shared, request, peer, &granted);
-        std::future::ready(Ok::<_, Infallible>(reply))
+        async { Ok::<_, Infallible>(reply.await) }
     });
     let mut http = http1::Builder::new();
     // The first head must come before the deadline, each other one in as much time.
@@ -135,7 +136,7 @@ where
 }
 
 /// One request; bodies are never read, so nothing that carries one is answered with success.
-fn answer(
+async fn answer(
     shared: &Shared,
     mut request: Request<Incoming>,
     peer: &PeerInfo,
@@ -187,7 +188,7 @@ fn answer(
         // A look at its head must not use a code up.
         path if request.method() == Method::GET && path.starts_with("/j/") => {
             let peer = ingress::arrival(&shared.ways, headers, peer, is_own_address);
-            join(shared, &peer, path.trim_start_matches("/j/"))
+            join(shared, &peer, path.trim_start_matches("/j/")).await
         }
         _ => plain(StatusCode::NOT_FOUND, "Not Found\n"),
     }
@@ -215,19 +216,29 @@ fn metrics(shared: &Shared, headers: &HeaderMap) -> Reply {
 }
 
 /// The setup payload behind a join URL, for the first who fetches it.
-fn join(shared: &Shared, peer: &PeerInfo, name: &str) -> Reply {
+async fn join(shared: &Shared, peer: &PeerInfo, name: &str) -> Reply {
     let now = super::clock::now_ms();
     let culprit = Culprit::at(peer, With::Code);
     if let Some(left) = shared.shut_out(&culprit) {
         return too_many(left);
     }
-    if let Some(payload) = shared.joining.take(name, now) {
-        tracing::info!("a join code was fetched");
-        return reply(
-            StatusCode::OK,
-            "application/json; charset=utf-8",
-            payload.expose().to_owned(),
-        );
+    let taken = match joining::name_digest(name) {
+        Some(digest) => shared.store.devices().take_offer(digest, now).await,
+        None => Ok(None),
+    };
+    match taken {
+        Ok(Some((code, url))) => {
+            tracing::info!("a join code was fetched");
+            let bootstrap_token = shared.mint.setup_token(&code.id);
+            let payload = SetupPayload { url, bootstrap_token, expires_at_ms: code.expires_at };
+            return value(StatusCode::OK, &json!(payload));
+        }
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(%error, "a join code could not be fetched");
+            let error = json!({"error": {"type": "unavailable", "message": error.to_string()}});
+            return value(StatusCode::SERVICE_UNAVAILABLE, &error);
+        }
     }
     // The names hold 128 random bits, so guessing is hopeless; it is counted all the same.
     if let Verdict::Shut(left) = shared.failed(&culprit, name) {

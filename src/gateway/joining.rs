@@ -1,61 +1,30 @@
 //! Join URLs: where a machine fetches a setup code, once.
 //!
-//! What is offered holds a secret, so it stays in memory and goes with the process.
+//! Of what is offered the store has the digest of its name, and the code's token can be made again
+//! by this gateway alone.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Mutex, PoisonError},
-};
+use std::net::IpAddr;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use url::{Host, Url};
 
+use super::device_token::digest;
 use crate::{
     plaintext::{may_go_to, may_go_to_name},
     secret::Secret,
 };
 
-/// Offers that may wait at a time.
-const MAX_OFFERS: usize = 64;
 /// Characters of an offer's name: 128 bits in base64url.
 const NAME: usize = 22;
 
-/// What waits to be fetched.
-#[derive(Default)]
-pub(super) struct Joining(Mutex<HashMap<String, Offer>>);
-
-struct Offer {
-    payload: Secret,
-    expires_at: u64,
+/// A name for an offer, that nobody guesses.
+pub(super) fn new_name() -> String {
+    URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes())
 }
 
-impl Joining {
-    /// Offers `payload` until `expires_at`; the name to fetch it by, or why there is no room.
-    pub(super) fn offer(
-        &self,
-        payload: Secret,
-        expires_at: u64,
-        now: u64,
-    ) -> Result<String, &'static str> {
-        let mut offers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        offers.retain(|_, offer| offer.expires_at > now);
-        if offers.len() >= MAX_OFFERS {
-            return Err("too many join codes wait to be fetched");
-        }
-        let name = URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes());
-        offers.insert(name.clone(), Offer { payload, expires_at });
-        Ok(name)
-    }
-
-    /// Takes what is offered under a name; nobody gets it again.
-    pub(super) fn take(&self, name: &str, now: u64) -> Option<Secret> {
-        if name.len() != NAME {
-            return None;
-        }
-        let mut offers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        offers.remove(name).filter(|offer| offer.expires_at > now).map(|offer| offer.payload)
-    }
+/// What is kept of a name; `None` of what cannot be one.
+pub(super) fn name_digest(name: &str) -> Option<Vec<u8>> {
+    (name.len() == NAME).then(|| digest(name))
 }
 
 /// A gateway's address as a setup code carries it (`ws://` or `wss://`), or what is wrong with it.
@@ -106,20 +75,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_offer_is_taken_once_and_not_after_its_time() {
-        let joining = Joining::default();
-        let name = joining.offer(Secret::new("a"), 10, 1).unwrap();
-        assert_eq!(name.len(), NAME);
-        assert!(joining.take("another", 1).is_none());
-        assert!(joining.take(&name, 1).is_some_and(|payload| payload.matches("a")));
-        assert!(joining.take(&name, 1).is_none());
-        let late = joining.offer(Secret::new("b"), 10, 1).unwrap();
-        assert!(joining.take(&late, 10).is_none());
-        for _ in 0..MAX_OFFERS {
-            joining.offer(Secret::new("c"), 10, 1).unwrap();
-        }
-        joining.offer(Secret::new("d"), 10, 1).unwrap_err();
-        joining.offer(Secret::new("d"), 20, 10).unwrap();
+    fn names_are_kept_as_digests_and_what_is_no_name_is_not_looked_for() {
+        let name = new_name();
+        assert_eq!(name_digest(&name), Some(digest(&name)));
+        assert_ne!(name, new_name());
+        assert_eq!(name_digest("short"), None);
     }
 
     #[test]

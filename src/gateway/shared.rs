@@ -16,7 +16,6 @@ use super::{
     dispatch::Dispatcher,
     hub::Hub,
     ingress::Ways,
-    joining::Joining,
     methods::Summary,
     news::News,
     nodes::Nodes,
@@ -45,7 +44,6 @@ pub(super) struct Shared {
     pub(super) boot_id: String,
     pub(super) store: Store,
     pub(super) mint: Mint,
-    pub(super) joining: Joining,
     /// Devices that wait for more scopes.
     pub(super) upgrades: Upgrades,
     /// What was read of the configuration, for reading it again; none where nobody does.
@@ -99,7 +97,6 @@ impl Shared {
             nodes: Arc::new(Nodes::new(store.clone())),
             store,
             mint,
-            joining: Joining::default(),
             upgrades: Upgrades::default(),
             known: tokio::sync::Mutex::new(None),
             finishing: TaskTracker::new(),

@@ -324,9 +324,9 @@ mod tests {
     fn fill(db: &Connection) {
         for (table, columns) in tables(db) {
             let values = columns.iter().map(|(_, of)| match of.as_str() {
-                "INTEGER" => "7",
-                "BLOB" => "x'0707'",
-                _ => "'seven'",
+                "INTEGER" => "1",
+                "BLOB" => "x'0101'",
+                _ => "'one'",
             });
             let values: Vec<&str> = values.collect();
             db.execute(&format!("INSERT INTO {table} VALUES ({})", values.join(", ")), []).unwrap();

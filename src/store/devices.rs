@@ -8,7 +8,9 @@ mod tests;
 
 use rusqlite::{Connection, params};
 
-pub(crate) use record::{About, Asked, Device, Filed, Grant, Minted, Pairing, Request, SetupCode};
+pub(crate) use record::{
+    About, Asked, Device, Filed, Grant, JoinOffer, Minted, Pairing, Request, SetupCode,
+};
 use rows::{add, device, grant, names, paired, request, requests, written};
 
 use super::{Error, Store, nodes};

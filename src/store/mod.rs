@@ -15,7 +15,9 @@ mod steps;
 mod wake_words;
 
 pub(crate) use answers::{KeptAnswer, LONGEST_ANSWER, Repeatable, Repeated};
-pub(crate) use devices::{About, Asked, Device, Devices, Filed, Grant, Minted, Request, SetupCode};
+pub(crate) use devices::{
+    About, Asked, Device, Devices, Filed, Grant, JoinOffer, Minted, Request, SetupCode,
+};
 pub(crate) use news::KeptNews;
 pub(crate) use node_work::Left;
 pub(crate) use nodes::Kept;

@@ -30,7 +30,7 @@ use crate::{
         event,
     },
     secret::Secret,
-    store::{self, About, Device, Grant, Request, SetupCode},
+    store::{self, About, Device, Grant, JoinOffer, Request, SetupCode},
 };
 
 /// How long a setup code is good, milliseconds.
@@ -228,17 +228,19 @@ async fn setup_code(call: Call, params: DevicePairSetupCodeParams) -> Outcome<Is
         redeemed_at: None,
     };
     let digest = device_token::digest(token.expose());
-    shared.store.devices().keep_code(code, digest, now).await.map_err(|error| unstored(&error))?;
+    let name = (params.join_url == Some(true)).then(joining::new_name);
+    let offer = name.as_deref().and_then(joining::name_digest);
+    let offer = offer.map(|name_digest| JoinOffer { name_digest, url: url.clone() });
+    let kept = shared.store.devices().keep_code(code, digest, offer, now).await;
+    if !kept.map_err(|error| unstored(&error))? {
+        let message = "too many join codes wait to be fetched";
+        return Err(ErrorShape::unavailable(message, 60_000).into());
+    }
     let payload = SetupPayload { url: url.clone(), bootstrap_token: token, expires_at_ms };
     let text = serde_json::to_string(&payload)
         .map_err(|error| ErrorShape::unavailable(error.to_string(), 1_000))?;
     let setup_code = Secret::new(URL_SAFE_NO_PAD.encode(&text));
-    let join_url = if params.join_url == Some(true) {
-        let name = shared.joining.offer(Secret::new(text), expires_at_ms, now);
-        Some(joining::join_url(&url, &name.map_err(|full| ErrorShape::unavailable(full, 60_000))?))
-    } else {
-        None
-    };
+    let join_url = name.map(|name| joining::join_url(&url, &name));
     Ok(IssuedSetupCode {
         setup_id,
         setup_code,

@@ -198,7 +198,7 @@ impl House {
             redeemed_at: None,
         };
         let digest = crate::gateway::device_token::digest(setup_token.expose());
-        devices.keep_code(code, digest, NOW).await.unwrap();
+        assert!(devices.keep_code(code, digest, None, NOW).await.unwrap());
         Self { lab, peers, device_token, setup_token }
     }
 

@@ -2,29 +2,76 @@
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Asked, Device, Devices, Minted, SetupCode, admit, rows::device};
+use super::{Asked, Device, Devices, JoinOffer, Minted, SetupCode, admit, rows::device};
 use crate::store::Error;
+
+/// Codes that may wait to be fetched by a join URL at a time.
+const MAX_OFFERS: u32 = 64;
 
 const CODE: &str = "SELECT id, access, expires_at, device_id, redeemed_at FROM setup_code";
 
 impl Devices<'_> {
-    /// Keeps a setup code whose token has this digest; what has expired goes.
+    /// Keeps a setup code whose token has this digest, and `offer` by which it may be fetched; what
+    /// has expired goes. False, and nothing is kept, if too many wait to be fetched.
     pub(crate) async fn keep_code(
         &self,
         code: SetupCode,
         digest: Vec<u8>,
+        offer: Option<JoinOffer>,
         now: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         self.store
             .run(move |db| {
                 // A code that was redeemed can be asked about for a day.
                 db.execute("DELETE FROM setup_code WHERE expires_at + 86400000 <= ?1", [now])?;
                 db.execute(
+                    "DELETE FROM join_offer WHERE setup_id IN
+                     (SELECT id FROM setup_code WHERE expires_at <= ?1)",
+                    [now],
+                )?;
+                let waiting: u32 =
+                    db.query_row("SELECT count(*) FROM join_offer", [], |row| row.get(0))?;
+                if offer.is_some() && waiting >= MAX_OFFERS {
+                    return Ok(false);
+                }
+                db.execute(
                     "INSERT INTO setup_code (id, token_digest, access, created_at, expires_at)
                      VALUES (?1, ?2, ?3, ?4, ?5)",
                     params![code.id, digest, code.access, now, code.expires_at],
                 )?;
-                Ok(())
+                if let Some(JoinOffer { name_digest, url }) = offer {
+                    db.execute(
+                        "INSERT INTO join_offer (name_digest, setup_id, url) VALUES (?1, ?2, ?3)",
+                        params![name_digest, code.id, url],
+                    )?;
+                }
+                Ok(true)
+            })
+            .await
+    }
+
+    /// Takes what may be fetched by the name of this digest: the setup code, as long as nobody has
+    /// used it, and the gateway's address in it. Nobody gets it again.
+    pub(crate) async fn take_offer(
+        &self,
+        name_digest: Vec<u8>,
+        now: u64,
+    ) -> Result<Option<(SetupCode, String)>, Error> {
+        self.store
+            .run(move |db| {
+                let found = db
+                    .query_row(
+                        "SELECT id, access, expires_at, device_id, redeemed_at, url
+                         FROM setup_code JOIN join_offer ON setup_id = id
+                         WHERE name_digest = ?1 AND expires_at > ?2 AND device_id IS NULL",
+                        params![name_digest, now],
+                        |row| Ok((read_code(row)?, row.get(5)?)),
+                    )
+                    .optional()?;
+                if found.is_some() {
+                    db.execute("DELETE FROM join_offer WHERE name_digest = ?1", [name_digest])?;
+                }
+                Ok(found)
             })
             .await
     }

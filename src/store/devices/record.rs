@@ -156,6 +156,15 @@ pub(crate) struct Pairing {
     pub(crate) paired: Vec<Device>,
 }
 
+/// By what a setup code may be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JoinOffer {
+    /// SHA-256 of the name in its URL.
+    pub(crate) name_digest: Vec<u8>,
+    /// The gateway's address that goes with the code.
+    pub(crate) url: String,
+}
+
 /// A setup code that was issued; its token is not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SetupCode {

@@ -187,7 +187,7 @@ async fn a_setup_code_is_good_once_and_not_for_long() {
         device_id: None,
         redeemed_at: None,
     };
-    devices.keep_code(code("1"), vec![1], NOW).await.unwrap();
+    assert!(devices.keep_code(code("1"), vec![1], None, NOW).await.unwrap());
     assert_eq!(devices.code(vec![1], "a", NOW).await.unwrap(), Some(code("1")));
     assert_eq!(devices.code(vec![2], "a", NOW).await.unwrap(), None);
     assert_eq!(devices.code(vec![1], "a", NOW + 10).await.unwrap(), None);
@@ -197,4 +197,43 @@ async fn a_setup_code_is_good_once_and_not_for_long() {
     assert_eq!(devices.code(vec![1], "b", NOW + 1).await.unwrap(), None);
     let redeemed = devices.code_of("1").await.unwrap().unwrap();
     assert_eq!(redeemed.device_id.as_deref(), Some("a"));
+}
+
+#[tokio::test]
+async fn an_offered_code_is_fetched_once_and_not_after_its_time_or_its_use() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path()).unwrap();
+    let code = |id: u8| SetupCode {
+        id: id.to_string(),
+        access: "node".to_owned(),
+        expires_at: NOW + 10,
+        device_id: None,
+        redeemed_at: None,
+    };
+    let offer = |id: u8| {
+        let offer = JoinOffer { name_digest: vec![id, 0], url: format!("ws://{id}") };
+        (code(id), vec![id], Some(offer))
+    };
+    for id in 0..64 {
+        let (code, digest, offer) = offer(id);
+        assert_eq!(store.devices().keep_code(code, digest, offer, NOW).await, Ok(true));
+    }
+    let (extra, digest, offered) = offer(64);
+    let devices = store.devices();
+    assert_eq!(devices.keep_code(extra.clone(), digest.clone(), offered, NOW).await, Ok(false));
+    assert_eq!(store.devices().code_of("64").await, Ok(None), "half of it was kept");
+    assert_eq!(store.devices().keep_code(extra, digest, None, NOW).await, Ok(true));
+    store.devices().redeem("2", asked("a", &[]), minted("t"), NOW).await.unwrap().unwrap();
+    drop(store);
+    let store = Store::open(home.path()).unwrap();
+    let take = async |id: u8, now| store.devices().take_offer(vec![id, 0], now).await.unwrap();
+    assert_eq!(take(1, NOW).await, Some((code(1), "ws://1".to_owned())));
+    assert_eq!(take(1, NOW).await, None, "twice");
+    assert_eq!(take(2, NOW).await, None, "used");
+    assert_eq!(take(3, NOW + 10).await, None, "old");
+    assert_eq!(take(64, NOW).await, None, "never offered");
+    let later = SetupCode { expires_at: NOW + 20, ..code(65) };
+    let (_, digest, offered) = offer(65);
+    let kept = store.devices().keep_code(later, digest, offered, NOW + 10).await;
+    assert_eq!(kept, Ok(true), "the old ones made room");
 }

@@ -1,15 +1,22 @@
 //! The way in to a gateway that may be dead by the next word: an error of input and output is its
 //! death, and any other surprise fails the test.
 
-use std::{cell::Cell, io};
+use std::{cell::Cell, io, net::Ipv4Addr, time::Duration};
 
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::support::{Device, OurGateway, Wire, connect, signal};
 
 /// How often a client comes back whom another one's removal turned away.
 const TRIES: usize = 50;
+/// How long a page may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where a gateway is reached, and with what.
 pub(super) struct Door {
@@ -100,6 +107,22 @@ impl Door {
             "caps": ["system"], "commands": commands, "auth": auth,
         });
         self.knock(device, params).await
+    }
+
+    /// The status and the JSON of a page.
+    pub(super) async fn get(&self, path: &str) -> io::Result<(u16, Value)> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await??;
+        // A gateway that dies sends half of it.
+        let half = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(half)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = serde_json::from_str(body).map_err(|_| half())?;
+        Ok((status.ok_or_else(half)?, body))
     }
 
     async fn knock(&self, device: &Device, params: Value) -> io::Result<(Wire, Value)> {

@@ -30,6 +30,8 @@ struct Code {
     id: String,
     token: String,
     since: Instant,
+    /// Where it may be fetched, as long as nobody asked for it there.
+    join: Option<String>,
     /// The device that used it.
     by: Kept<Option<String>>,
 }
@@ -38,6 +40,8 @@ struct Code {
 #[derive(Default)]
 pub(super) struct SetupCodes {
     codes: Vec<Code>,
+    /// Where one was fetched last.
+    fetched: Option<String>,
     number: u64,
 }
 
@@ -57,6 +61,9 @@ impl SetupCodes {
             }
             code.by.hold(used_by, "who used a setup code");
         }
+        if let Some(path) = &self.fetched {
+            assert_eq!(door.get(path).await.unwrap().0, 404, "a code is fetched twice");
+        }
         let Some(used) = latest_used else { return };
         let code = json!({ "bootstrapToken": used });
         let (_, refused) = door.node(&Device::new(LATE), &code, &[]).await.unwrap();
@@ -74,7 +81,9 @@ impl SetupCodes {
             self.codes.iter_mut().filter(|it| it.is_unused()).collect();
         if unused.is_empty() || (unused.len() < UNUSED && dice.below(2) == 0) {
             let url = format!("ws://127.0.0.1:{}", door.port);
-            let params = json!({ "bootstrapProfile": "node", "publicUrl": url });
+            let has_url = dice.below(2) == 0;
+            let params =
+                json!({ "bootstrapProfile": "node", "publicUrl": url, "joinUrl": has_url });
             let issued = ask(&mut door.admin().await?, "device.pair.setupCode", params).await?;
             let payload = URL_SAFE_NO_PAD.decode(text(&issued["setupCode"])).unwrap();
             let payload: Value = serde_json::from_slice(&payload).unwrap();
@@ -82,13 +91,19 @@ impl SetupCodes {
                 id: text(&issued["setupId"]),
                 token: text(&payload["bootstrapToken"]),
                 since: Instant::now(),
+                join: has_url.then(|| path_of(&issued["joinUrl"])),
                 by: Kept::default(),
             });
             return Ok(());
         }
         self.number += 1;
         let chosen = usize::try_from(dice.below(unused.len() as u64)).unwrap();
-        unused[chosen].use_up(door, self.number).await
+        let code = &mut unused[chosen];
+        let Some(path) = code.join.take() else { return code.use_up(door, self.number).await };
+        let (status, payload) = door.get(&path).await?;
+        assert_eq!((status, &payload["bootstrapToken"]), (200, &json!(code.token)), "{payload}");
+        self.fetched = Some(path);
+        Ok(())
     }
 
     /// Uses every code that nobody used yet.
@@ -115,6 +130,13 @@ impl Code {
         self.by.confirmed();
         Ok(())
     }
+}
+
+/// What follows the host in a URL.
+fn path_of(url: &Value) -> String {
+    let url = text(url);
+    let start = url.find("/j/").expect("a join URL");
+    url[start..].to_owned()
 }
 
 /// Who used a code, as the gateway says.
