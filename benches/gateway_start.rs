@@ -1,4 +1,5 @@
-//! How long a gateway takes until it is ready, and what it keeps in memory when idle.
+//! How long a gateway takes until it is ready, what it keeps in memory when idle, and how large the
+//! program is.
 
 #[path = "side_by_side/mod.rs"]
 mod side_by_side;
@@ -9,8 +10,8 @@ use std::{process::ExitCode, thread, time::Duration};
 
 use side_by_side::{Goal, Samples, Table, rounds};
 use support::{
-    Home, OurGateway, Peer, Program, ReferenceGateway, descendants, present, reference_version,
-    resident_bytes,
+    Home, OurGateway, Peer, Program, ReferenceGateway, built, descendants, present,
+    reference_version, resident_bytes,
 };
 
 /// How long a gateway has nothing to do before its memory is read.
@@ -37,12 +38,17 @@ fn main() -> ExitCode {
         thread::sleep(IDLE);
         their_memory.add(resident_mebibytes(gateway.program()));
     }
+    let size = std::fs::metadata(built()).expect("the program").len();
+    #[expect(clippy::cast_precision_loss, reason = "megabytes with two digits")]
+    let size = Samples::of([size as f64 / 1e6]);
     let name = "OpenClaw";
     Table::new("gateway_start", &[(name, reference_version())])
         .compare("ready", "ms", ours, (name, theirs))
         .goal(Goal::MedianAtMost(100.0))
         .compare("memory when idle", "MiB", our_memory, (name, their_memory))
         .goal(Goal::EachAtMost(30.0))
+        .alone("the whole program, one file", "MB", &size)
+        .goal(Goal::EachAtMost(20.0))
         .print()
 }
 
