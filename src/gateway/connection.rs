@@ -278,6 +278,7 @@ where
             device_id: admission.device_id.clone(),
             scopes: admission.scopes.clone(),
             by_secret: !admission.by_device_token,
+            shows_approvals: protocol::shows_approvals(connect),
             outbox: Arc::clone(&self.outbox),
             presence: presence(connect, &admission, now),
         };

@@ -17,7 +17,12 @@ fn offer() -> Value {
 
 /// A telephone that may list its cameras.
 async fn telephone(lab: &Lab, admin: &mut Client) -> (Client, Value) {
-    let (machine, node) = (Machine::new(7), offer());
+    node_that(lab, admin, offer()).await
+}
+
+/// A node that may do what it offers, as its `connect` says, and its device.
+pub(super) async fn node_that(lab: &Lab, admin: &mut Client, offer: Value) -> (Client, Value) {
+    let (machine, node) = (Machine::new(7), offer);
     let (_, refused) = machine.knocks(lab, &node).await;
     let request = json!({"requestId": refused["error"]["details"]["requestId"]});
     asks(admin, "pair", "device.pair.approve", request).await;
