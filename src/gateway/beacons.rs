@@ -9,8 +9,12 @@ use crate::protocol::{PresenceEntry, SystemEventParams};
 const LIFE_MS: u64 = 300_000;
 /// How many there may be; the one that was quiet for longest goes first.
 const MOST: usize = 200;
-/// The longest text that tells one from another.
+/// The longest line that is shown or kept, UTF-16 code units.
+pub(super) const LONGEST: usize = 4_096;
+/// The longest text that tells one from another, where it said nothing better.
 const KEY_UNITS: usize = 64;
+/// The longest key of all, UTF-16 code units.
+const LONGEST_KEY: usize = 512;
 /// The longest list of roles or scopes that a line may gather.
 const LIST: usize = 32;
 /// What forgets when somebody last typed.
@@ -35,8 +39,9 @@ impl Beacons {
     /// Hears of a program, and says what is new of it. What it does not say stays as it was.
     pub(super) fn hear(&mut self, said: &SystemEventParams, now_ms: u64) -> Told {
         self.fade(now_ms);
-        let parsed = Parsed::of(&said.text);
-        let key = key_of(said, &parsed);
+        let text = cut(said.text.trim(), LONGEST);
+        let parsed = Parsed::of(&text);
+        let key = cut(&key_of(said, &parsed), LONGEST_KEY);
         let before = self.0.get(&key).cloned().unwrap_or_default();
         let first = |said: &Option<String>, parsed: &Option<String>, old: &Option<String>| {
             [said, parsed, old].into_iter().find_map(filled)
@@ -56,7 +61,7 @@ impl Beacons {
             mode: first(&said.mode, &parsed.mode, &before.mode),
             last_input_seconds: if clears { None } else { input },
             reason: first(&said.reason, &parsed.reason, &before.reason),
-            text: Some(said.text.trim().to_owned()),
+            text: Some(text),
             ts: now_ms,
             device_id: first(&said.device_id, &None, &before.device_id),
             roles: gathered(&before.roles, &said.roles),

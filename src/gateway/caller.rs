@@ -1,8 +1,8 @@
 //! Who stands at the other end of a connection that has been let in.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use super::outbox::Ending;
+use super::{outbox::Ending, receipts::Receipts};
 use crate::{
     protocol::{Client, Role, Scope},
     store::About,
@@ -29,6 +29,8 @@ pub(super) struct Caller {
     pub(super) scopes: Vec<Scope>,
     /// How the connection ends once the request that took its own right away is answered.
     pub(super) farewell: OnceLock<Ending>,
+    /// Which of its answers it has for certain.
+    pub(super) receipts: Arc<Receipts>,
 }
 
 impl Caller {

@@ -23,6 +23,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, error::ProtocolError},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     Shared, VERSION as GATEWAY_VERSION,
@@ -277,6 +278,7 @@ where
             device_id: admission.device_id.clone(),
             scopes: admission.scopes.clone(),
             by_secret: !admission.by_device_token,
+            shows_approvals: protocol::shows_approvals(connect),
             outbox: Arc::clone(&self.outbox),
             presence: presence(connect, &admission, now),
         };
@@ -339,6 +341,7 @@ where
             by_device_token: admission.by_device_token,
             scopes: admission.scopes,
             farewell: OnceLock::new(),
+            receipts: Arc::default(),
         };
         Welcome {
             call: Call { shared: Arc::clone(shared), caller: Arc::new(caller) },
@@ -380,8 +383,9 @@ where
             }
             match news {
                 News::Message(Some(Ok(message))) => {
-                    if matches!(message, Message::Pong(_)) {
+                    if let Message::Pong(said) = &message {
                         pong = None;
+                        self.arrived(said, &welcome.call);
                     }
                     if let Some(ending) = self.received(message, &welcome.call, &mut answers) {
                         return ending;
@@ -396,7 +400,7 @@ where
                     let tick = json!(event::Tick { ts: now_ms() }).to_string();
                     self.outbox.event(event::TICK, &tick, None);
                     if pong.is_none() {
-                        self.outbox.ping();
+                        self.outbox.ping(welcome.call.caller.receipts.in_ping());
                         pong = Some(Instant::now() + PONG_WINDOW);
                     }
                 }
@@ -457,9 +461,26 @@ where
         None
     }
 
-    /// Queues an answer, and the end where that was the last.
+    /// A pong: whatever work was given to a node before its ping is the node's now.
+    fn arrived(&self, pong: &[u8], call: &Call) {
+        let Call { shared, caller } = call;
+        let (Some(arrived), Some(node)) = (caller.receipts.hear(pong), caller.device_id.clone())
+        else {
+            return;
+        };
+        let (own, member) = (Arc::clone(shared), caller.member);
+        let forget = async move { own.nodes.has_arrived(&node, member, arrived).await };
+        shared.finishing.spawn(forget.in_current_span());
+    }
+
+    /// Queues an answer, a ping behind it where its arrival matters, and the end where that was the
+    /// last.
     fn answered(&self, text: String, call: &Call) {
         self.outbox.text(text);
+        let receipts = &call.caller.receipts;
+        if receipts.is_due() {
+            self.outbox.ping(receipts.in_ping());
+        }
         if let Some(ending) = call.caller.farewell.get() {
             self.outbox.end(ending.clone());
         }

@@ -11,7 +11,9 @@ use serde_json::{Value, value::RawValue};
 use tracing::Instrument;
 
 use super::{Shared, caller::Caller, methods, tally::UNKNOWN};
-use crate::protocol::{Access, Asked, ErrorShape, Frame, Method, Response, Row, success_text};
+use crate::protocol::{
+    Access, Asked, ErrorShape, Frame, Method, Object, Response, Row, success_text,
+};
 
 /// What a handler knows of its caller and of the gateway.
 #[derive(Clone)]
@@ -103,15 +105,11 @@ impl Dispatcher {
         handler: Box<dyn Fn(Call, M::Params) -> Answer + Send + Sync>,
     ) {
         let wrapped = move |call: Call, params: &str| -> Answer {
-            match serde_json::from_str::<M::Params>(params) {
-                Ok(params) => handler(call, params),
+            match serde_json::from_str::<Object<M::Params>>(params) {
+                Ok(Object(params)) => handler(call, params),
                 Err(error) => {
-                    // Places in the text mean nothing to who gave a value.
-                    let error = serde_json::from_str::<Value>(params)
-                        .and_then(serde_json::from_value::<M::Params>)
-                        .err()
-                        .unwrap_or(error);
-                    let message = format!("invalid {} params: {error}", M::ROW.name);
+                    let why = flaw::<M::Params>(params).unwrap_or_else(|| error.to_string());
+                    let message = format!("invalid {} params: {why}", M::ROW.name);
                     Box::pin(std::future::ready(Err(ErrorShape::invalid(message).into())))
                 }
             }
@@ -185,6 +183,13 @@ pub(super) fn failure_text(id: impl Into<String>, error: impl Into<Box<ErrorShap
 /// Writes a reply.
 pub(super) fn encode(reply: &impl serde::Serialize) -> Outcome<String> {
     serde_json::to_string(reply).map_err(|error| unwritten(&error))
+}
+
+/// What is wrong with `params`, and where: places in the text mean nothing to who gave a value, the
+/// names that lead to it do.
+fn flaw<T: serde::de::DeserializeOwned>(params: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(params).ok()?;
+    serde_path_to_error::deserialize::<_, Object<T>>(value).err().map(|flaw| flaw.to_string())
 }
 
 /// Says that a reply cannot be written.

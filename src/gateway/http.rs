@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -236,13 +236,21 @@ async fn join(shared: &Shared, peer: &PeerInfo, name: &str) -> Reply {
         Ok(None) => {}
         Err(error) => {
             tracing::warn!(%error, "a join code could not be fetched");
-            let error = json!({"error": {"type": "unavailable", "message": error.to_string()}});
+            // Why is for the log: whoever asks here has shown nothing.
+            let error = json!({"error": {"type": "unavailable", "message":
+                "the join code cannot be looked up just now; try again in a minute"}});
             return value(StatusCode::SERVICE_UNAVAILABLE, &error);
         }
     }
     // The names hold 128 random bits, so guessing is hopeless; it is counted all the same.
-    if let Verdict::Shut(left) = shared.failed(&culprit, name) {
-        return too_many(left);
+    match shared.failed(&culprit, name) {
+        Verdict::Answer => {}
+        Verdict::Shut(left) => return too_many(left),
+        // Each guess costs the store a look, so who may not be shut out waits, as at the login.
+        Verdict::Slow(delay) => {
+            sleep(delay).await;
+            return too_many(delay);
+        }
     }
     let error = json!({"error": {"type": "not_found", "message":
         "this join code is unknown, used or expired; make another with: openclaw devices join-code"}});

@@ -32,6 +32,8 @@ pub(super) struct Member {
     pub(super) scopes: Vec<Scope>,
     /// Whether the gateway's secret let it in, and not a token of its device.
     pub(super) by_secret: bool,
+    /// Whether it shows requests for approval to a person.
+    pub(super) shows_approvals: bool,
     pub(super) outbox: Arc<Outbox>,
     /// Its line of presence; `None` for programs that come and go.
     pub(super) presence: Option<PresenceEntry>,
@@ -145,6 +147,14 @@ impl Hub {
         self.lock().tell(kind, payload, None)
     }
 
+    /// Whether anybody but `asker`, a member's number, hears of requests for approval and shows them.
+    pub(super) fn has_approver_beside(&self, asker: u64) -> bool {
+        let access = event::EXEC_APPROVAL_REQUESTED.access;
+        self.lock().members.iter().any(|(number, member)| {
+            *number != asker && member.shows_approvals && access.admits(member.role, &member.scopes)
+        })
+    }
+
     /// Ends the connections that `is_meant` picks by number and member, after what is queued for
     /// them; says how many.
     pub(super) fn dismiss(
@@ -228,9 +238,15 @@ mod tests {
     fn member(presence: Option<PresenceEntry>) -> (Member, Arc<Outbox>) {
         let outbox = Arc::new(Outbox::new(1 << 20, Arc::new(crate::gateway::tally::Tally::new())));
         let (role, scopes) = (Role::Operator, vec![Scope::Read]);
-        let (device_id, by_secret) = (None, true);
-        let member =
-            Member { role, device_id, scopes, by_secret, outbox: Arc::clone(&outbox), presence };
+        let member = Member {
+            role,
+            device_id: None,
+            scopes,
+            by_secret: true,
+            shows_approvals: false,
+            outbox: Arc::clone(&outbox),
+            presence,
+        };
         (member, outbox)
     }
 

@@ -16,6 +16,8 @@ use crate::{
 
 /// Characters of an offer's name: 128 bits in base64url.
 const NAME: usize = 22;
+/// The longest address of a gateway, bytes.
+const LONGEST_URL: usize = 2_048;
 
 /// A name for an offer, that nobody guesses.
 pub(super) fn new_name() -> String {
@@ -35,6 +37,11 @@ pub(super) fn gateway_url(given: Option<&str>) -> Result<String, String> {
         return Err("publicUrl is missing: a gateway does not know how others reach it".to_owned());
     };
     let wrong = |why: &str| Err(format!("publicUrl: {why}"));
+    // It is kept while its code waits to be fetched, and is longer as a URL where it has to be escaped.
+    let too_long = format!("longer than {LONGEST_URL} bytes");
+    if given.len() > LONGEST_URL {
+        return wrong(&too_long);
+    }
     let Ok(url) = Url::parse(given) else { return wrong("not a URL") };
     let scheme = match url.scheme() {
         "ws" | "http" => "ws",
@@ -51,7 +58,8 @@ pub(super) fn gateway_url(given: Option<&str>) -> Result<String, String> {
     }
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let path = if url.path() == "/" { "" } else { url.path() };
-    Ok(format!("{scheme}://{host}{port}{path}"))
+    let whole = format!("{scheme}://{host}{port}{path}");
+    if whole.len() > LONGEST_URL { wrong(&too_long) } else { Ok(whole) }
 }
 
 /// Where to fetch what is offered under a name.
@@ -109,6 +117,12 @@ mod tests {
             assert!(gateway_url(Some(given)).is_err(), "{given}");
         }
         assert!(gateway_url(None).is_err());
+        let path = "x".repeat(LONGEST_URL - "wss://gw.example/".len());
+        assert!(gateway_url(Some(&format!("wss://gw.example/{path}"))).is_ok());
+        assert!(gateway_url(Some(&format!("wss://gw.example/{path}x"))).is_err());
+        assert!(
+            gateway_url(Some(&format!("wss://gw.example/{}", "\u{e9}".repeat(1_000)))).is_err()
+        );
         assert!(join_url("wss://gw.example", "n").matches("https://gw.example/j/n"));
         assert!(join_url("ws://127.0.0.1:1", "n").matches("http://127.0.0.1:1/j/n"));
     }

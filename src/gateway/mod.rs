@@ -23,6 +23,7 @@ mod nodes;
 mod outbox;
 mod pairing;
 mod private;
+mod receipts;
 mod reload;
 mod repeats;
 mod scrape;

@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::beacons::Told;
+use super::beacons::{LONGEST, Told, cut};
 use crate::{
     problem::{Class, Problem},
     store::{Error, KeptNews, Store},
@@ -18,8 +18,6 @@ use crate::{
 const A_SESSION: usize = 20;
 /// How many sessions they wait for; the one whose news are oldest goes first.
 const SESSIONS: usize = 64;
-/// The longest line that is kept, UTF-16 code units.
-const LONGEST: usize = 4_096;
 /// How long a line waits, milliseconds.
 const LIFE_MS: u64 = 604_800_000;
 /// Reasons to tell that are no news.
@@ -155,7 +153,7 @@ impl Lines {
             number: self.number + 1,
             session: session.to_owned(),
             about: about.map(str::to_owned),
-            text: super::beacons::cut(text.trim(), LONGEST),
+            text: cut(text.trim(), LONGEST),
             at: now_ms,
         };
         let before = self.sessions.get(session);

@@ -56,7 +56,8 @@ struct Queue {
 enum Item {
     Text(String),
     Event(Numbered),
-    Ping,
+    /// With what it carries.
+    Ping(String),
 }
 
 /// An event of one client, written out only when its turn comes: many clients may wait for the
@@ -147,11 +148,11 @@ impl Outbox {
         self.push_item(&mut queue, length, Item::Event(event));
     }
 
-    /// Queues a ping.
-    pub(super) fn ping(&self) {
+    /// Queues a ping that carries `text`.
+    pub(super) fn ping(&self, text: String) {
         let mut queue = self.lock();
         queue.pinged = None;
-        queue.items.push_back(Item::Ping);
+        queue.items.push_back(Item::Ping(text));
         drop(queue);
         self.changed.notify_one();
     }
@@ -183,12 +184,12 @@ impl Outbox {
                 self.changed.notified().await;
                 continue;
             }
-            let has_ping = items.iter().any(|item| matches!(item, Item::Ping));
+            let has_ping = items.iter().any(|item| matches!(item, Item::Ping(_)));
             for item in items {
                 let message = match item {
                     Item::Text(text) => Message::text(text),
                     Item::Event(event) => Message::text(event.text()),
-                    Item::Ping => Message::Ping(Default::default()),
+                    Item::Ping(text) => Message::Ping(text.into()),
                 };
                 if !written(sink.feed(message)).await {
                     return;
@@ -290,7 +291,7 @@ mod tests {
             .map(|item| match item {
                 Item::Text(text) => text,
                 Item::Event(event) => event.text(),
-                Item::Ping => "ping".to_owned(),
+                Item::Ping(text) => format!("ping {text}"),
             })
             .collect()
     }

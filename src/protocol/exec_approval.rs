@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Access, NoParams, NodeId, Scope,
+    Access, Connect, NoParams, NodeId, Scope,
     exec_rules::{Filled, HostRules},
     method::methods,
+    object::maybe,
     shapes::{FileOperand, NativeRules, PolicySnapshot, Reviewer, rest_of_ask, shaped},
 };
 
@@ -39,6 +40,18 @@ methods! {
     /// Replaces them.
     ExecApprovalsNodeSet =
         "exec.approvals.node.set", Access::Holder(Scope::Admin), ExecApprovalsNodeSetParams => Value;
+}
+
+/// Clients that show requests to a person whatever they say of themselves.
+const SHOWING: [&str; 4] =
+    ["openclaw-control-ui", "openclaw-macos", "openclaw-ios", "openclaw-android"];
+/// Capabilities by which any other says that it does.
+const SHOWS: [&str; 2] = ["approvals", "exec-approvals"];
+
+/// Whether a client that connects so shows requests to a person, as the reference gateway tells.
+pub(crate) fn shows_approvals(connect: &Connect) -> bool {
+    SHOWING.contains(&connect.client.id.as_str())
+        || connect.caps.iter().any(|cap| SHOWS.contains(&cap.as_str()))
 }
 
 /// What a person decides.
@@ -123,7 +136,7 @@ pub(crate) struct ExecApprovalAsk {
     #[serde(default)]
     pub(crate) command: Option<String>,
     /// What exactly runs; needed for `host: "node"`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe")]
     pub(crate) system_run_plan: Option<RunPlan>,
     /// With which environment.
     #[serde(default)]
@@ -191,7 +204,7 @@ pub(crate) struct ExecApprovalsNodeSetParams {
     pub(crate) native: Option<Value>,
     /// What the caller believes they are now.
     #[serde(default)]
-    pub(crate) base_hash: Option<String>,
+    pub(crate) base_hash: Option<Filled>,
 }
 
 /// Reply of `exec.approval.request`.
@@ -212,7 +225,8 @@ pub(crate) struct ExecApprovalAccepted {
     pub(crate) status: &'static str,
     /// The request.
     pub(crate) id: String,
-    /// `approval-client` where somebody else was told of it, `none` where nobody was.
+    /// `approval-client` where somebody else was told of it who shows such requests to a person,
+    /// `none` where nobody was.
     pub(crate) delivery_route: &'static str,
     /// Milliseconds since 1970.
     pub(crate) created_at_ms: u64,

@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
-use super::{Access, Nothing, Scope, method::methods};
+use super::{
+    Access, Nothing, Scope,
+    method::methods,
+    object::{maybe, maybe_list, maybe_named, one},
+};
 use crate::secret::Secret;
 
 methods! {
@@ -24,6 +28,7 @@ methods! {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ExecApprovalsSetParams {
     /// The rules, all of them.
+    #[serde(deserialize_with = "one")]
     pub(crate) file: HostRules,
     /// The hash of the rules that the caller read.
     #[serde(default)]
@@ -55,12 +60,15 @@ pub(crate) struct HostRules {
     /// The form of the document.
     pub(crate) version: FirstForm,
     /// Where a program asks that shows requests on this host.
+    #[serde(deserialize_with = "maybe")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) socket: Option<RulesSocket>,
     /// What holds where an agent has nothing else.
+    #[serde(deserialize_with = "maybe")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) defaults: Option<DefaultRules>,
     /// What holds for an agent; `*` is every one.
+    #[serde(deserialize_with = "maybe_named")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agents: Option<BTreeMap<String, AgentRules>>,
 }
@@ -131,9 +139,11 @@ pub(crate) struct AgentRules {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) auto_allow_skills: Option<bool>,
     /// The listed programs.
+    #[serde(deserialize_with = "maybe_list")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) allowlist: Option<Vec<Listed>>,
     /// Tools of MCP servers that a person allowed for good.
+    #[serde(deserialize_with = "maybe_list")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mcp_tools: Option<Vec<McpGrant>>,
 }

@@ -21,6 +21,7 @@ mod method;
 mod node;
 mod node_published;
 mod node_side;
+mod object;
 mod role;
 mod scope;
 mod shapes;
@@ -73,6 +74,7 @@ pub(crate) use exec_approval::{
     ExecApprovalId, ExecApprovalList, ExecApprovalPending, ExecApprovalRequest,
     ExecApprovalResolve, ExecApprovalResolved, ExecApprovalShown, ExecApprovalWait,
     ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, GrantOutcome, RunPlan,
+    shows_approvals,
 };
 pub(crate) use exec_rules::{
     AgentRules, ExecApprovalsGet, ExecApprovalsSet, ExecApprovalsSetParams, Filled, HostRules,
@@ -105,6 +107,7 @@ pub(crate) use node_side::{
     NodePendingAckParams, NodePendingAcked, NodePendingActions, NodePendingDrain,
     NodePendingDrainParams, NodePendingDrained, NodePendingPull, PendingAction,
 };
+pub(crate) use object::Object;
 pub(crate) use role::Role;
 pub(crate) use scope::Scope;
 pub(crate) use system::{

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
-use super::{Access, NodeIssue, NodeSkillName, NodeTool, Scope, WorkerSlots, method::methods};
+use super::{
+    Access, NodeIssue, NodeSkillName, NodeTool, Scope, WorkerSlots, method::methods,
+    shapes::ThreadId,
+};
 
 methods! {
     /// Every node that is paired or connected.
@@ -90,7 +93,7 @@ pub(crate) struct NodeInvokeParams {
     pub(crate) turn_source_account_id: Option<String>,
     /// Likewise.
     #[serde(default)]
-    pub(crate) turn_source_thread_id: Option<Value>,
+    pub(crate) turn_source_thread_id: Option<ThreadId>,
 }
 
 /// `NodePendingEnqueueParams`.

@@ -4,7 +4,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Access, method::methods};
+use super::{
+    Access,
+    method::methods,
+    object::{list, maybe},
+};
 
 methods! {
     /// The tools that the node's plugins and MCP servers have, in place of those told before.
@@ -21,6 +25,7 @@ methods! {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodePluginTools {
     /// All of them.
+    #[serde(deserialize_with = "list")]
     pub(crate) tools: Vec<NodeTool>,
 }
 
@@ -41,6 +46,7 @@ pub(crate) struct NodeTool {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) command: Option<String>,
     /// Which tool of which MCP server it is.
+    #[serde(deserialize_with = "maybe")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mcp: Option<McpTool>,
 }
@@ -78,6 +84,7 @@ pub(crate) struct NodePluginToolsKept {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeSkills {
     /// All of them, at most 64.
+    #[serde(deserialize_with = "list")]
     pub(crate) skills: Vec<NodeSkill>,
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
-use super::{Access, Nothing, Work, method::methods};
+use super::{Access, Nothing, Work, method::methods, object::maybe};
 
 methods! {
     /// How a command ended.
@@ -37,7 +37,7 @@ pub(crate) struct NodeInvokeResultParams {
     #[serde(default, rename = "payloadJSON")]
     pub(crate) payload_json: Option<Box<RawValue>>,
     /// Why it did not.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe")]
     pub(crate) error: Option<NodeError>,
 }
 

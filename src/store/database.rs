@@ -347,6 +347,31 @@ mod tests {
         found
     }
 
+    /// Of each step that some database may have been through, the SHA-256.
+    const FINGERPRINTS: &[&str] = &[
+        "edef6b0243c6b2cc4637eaedaa1290c074db02703417a917e47646b082a46618",
+        "35dc43b39f6e9f0f28af6c7acf10f158c12d278a0fa73f38c1cb2a62faed3360",
+        "e373c41e0fbe340eacfd78aa61ca98b560a15814a0e043a6f1c0315ba3debb9b",
+        "c9ce32b0d54c3773a0904e2b589303c9bb1c2bfc2e0dc8dfbe32fdb87d0127d5",
+        "4c8254496dcf975d5ef5b674fb088c89ca583aad5b6a82e093dca914911c57c6",
+        "9bea530a5fbd33ea8c6050828af810693384adb3416b6f7bf0351520c9367399",
+    ];
+
+    #[test]
+    fn a_step_that_databases_have_been_through_never_changes() {
+        let of = |step: &&str| {
+            let digest = ring::digest::digest(&ring::digest::SHA256, step.as_bytes());
+            digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let steps: Vec<String> = STEPS.iter().map(of).collect();
+        assert_eq!(
+            steps, FINGERPRINTS,
+            "a database that has been through a step never goes through it again: leave the step as \
+             it was, put what you want to change into a new step at the end of STEPS, and only add \
+             the new one's SHA-256 here"
+        );
+    }
+
     #[test]
     fn the_database_of_every_version_before_opens_is_copied_first_and_keeps_everything() {
         for known in 1..STEPS.len() {

@@ -98,6 +98,13 @@ impl Store {
         Self { way: Arc::new(Way::Here(Mutex::new(database::in_memory()))) }
     }
 
+    /// Takes a table away, so that whoever needs it fails.
+    #[cfg(test)]
+    pub(crate) async fn lose(&self, table: &'static str) {
+        let dropped = self.run(move |db| db.execute_batch(&format!("DROP TABLE {table}"))).await;
+        dropped.expect("the table is there");
+    }
+
     /// Devices: who asked, who is paired, with which tokens, and setup codes.
     pub(crate) fn devices(&self) -> Devices<'_> {
         Devices::new(self)

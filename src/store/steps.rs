@@ -1,6 +1,6 @@
 //! The migrations: step N brings a database of version N - 1 to version N.
 //!
-//! A step that has been released never changes; what comes later is another step.
+//! A step that has been released never changes, comments included; what comes later is another step.
 
 /// Every step, in order; its place is the version (`PRAGMA user_version`) that it makes.
 pub(super) const STEPS: &[&str] = &[

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::json;
@@ -32,6 +32,8 @@ const CROWD: usize = 8;
 const IN_FLIGHT: usize = 4;
 /// How many answers each of them gets while an attack lasts, at the least.
 const ANSWERS: u64 = 40;
+/// How long any of them may wait for its next answer, also where this machine has much else to do.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
 
 /// A gateway under attack, with a calm crowd beside the attacker.
 pub(crate) struct Siege {
@@ -45,6 +47,8 @@ pub(crate) struct Siege {
 /// One of the crowd.
 struct Calm {
     answers: Arc<AtomicU64>,
+    /// The longest that it waited from one answer to the next, microseconds.
+    gap: Arc<AtomicU64>,
     /// Told of each answer.
     progress: Arc<Notify>,
     is_over: Arc<AtomicBool>,
@@ -56,23 +60,28 @@ impl Calm {
     async fn begin(port: u16, token: &str) -> Self {
         let mut wire = Wire::login(port, token).await.unwrap();
         let answers = Arc::new(AtomicU64::new(0));
+        let gap = Arc::new(AtomicU64::new(0));
         let progress = Arc::new(Notify::new());
         let is_over = Arc::new(AtomicBool::new(false));
-        let (counted, told, over) =
-            (Arc::clone(&answers), Arc::clone(&progress), Arc::clone(&is_over));
+        let (counted, longest, told, over) =
+            (Arc::clone(&answers), Arc::clone(&gap), Arc::clone(&progress), Arc::clone(&is_over));
         let task = tokio::spawn(async move {
             for _ in 0..IN_FLIGHT {
                 wire.ask("health", json!({})).await.expect("a calm client");
             }
+            let mut before = Instant::now();
             while !over.load(Ordering::Relaxed) {
                 let answer = wire.answer().await.expect("a calm client");
                 assert_eq!(answer["ok"], true, "{answer}");
+                let waited = before.elapsed();
+                before = Instant::now();
+                longest.fetch_max(waited.as_micros().try_into().unwrap(), Ordering::Relaxed);
                 counted.fetch_add(1, Ordering::Relaxed);
                 told.notify_one();
                 wire.ask("health", json!({})).await.expect("a calm client");
             }
         });
-        Self { answers, progress, is_over, task }
+        Self { answers, gap, progress, is_over, task }
     }
 
     fn answers(&self) -> u64 {
@@ -107,6 +116,7 @@ impl Siege {
         for calm in &mut crowd {
             calm.has_had(ANSWERS).await;
             calm.answers.store(0, Ordering::Relaxed);
+            calm.gap.store(0, Ordering::Relaxed);
         }
         let before = resident_bytes(gateway.program().pid()).unwrap();
         Self { gateway, home, token, crowd, before }
@@ -160,7 +170,8 @@ impl Siege {
         peak_bytes(self.gateway.program().pid()).unwrap().saturating_sub(self.before)
     }
 
-    /// The crowd was answered all the time, a newcomer gets in, and memory is bounded.
+    /// The crowd was answered all the time without a long wait, a newcomer gets in, and memory is
+    /// bounded.
     pub(crate) async fn end(self) {
         self.end_within(MEMORY).await;
     }
@@ -172,6 +183,15 @@ impl Siege {
         let grown = self.grown();
         assert!(grown < memory, "grown by {grown} bytes");
         self.goes_unnoticed().await;
+        for calm in &mut self.crowd {
+            // A wait that is still on counts as well.
+            let answers = calm.answers();
+            calm.has_had(answers + 1).await;
+        }
+        let gaps = self.crowd.iter().map(|calm| calm.gap.load(Ordering::Relaxed));
+        let longest = Duration::from_micros(gaps.max().unwrap_or_default());
+        eprintln!("the calm crowd never waited longer for an answer than {longest:?}");
+        assert!(longest < LONGEST_GAP, "a calm client waited {longest:?} for its next answer");
         for calm in self.crowd {
             calm.is_over.store(true, Ordering::Relaxed);
             timeout(PATIENCE, calm.task).await.expect("it ends").expect("a calm client");

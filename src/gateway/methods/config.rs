@@ -1,6 +1,6 @@
 //! `config.*`: what stands in `openclaw.json`, what may, and changes of it.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use ring::{
     hmac,
@@ -157,7 +157,7 @@ async fn written(
     decide: impl FnOnce(&Value) -> Result<Vec<Edit>, String> + Send + 'static,
 ) -> Outcome<ConfigWritten> {
     let paths = call.shared.paths.clone();
-    let client = call.caller.client.id.clone();
+    let caller = Arc::clone(&call.caller);
     let mut written = aside(move || {
         let mut stale: Option<Box<ErrorShape>> = None;
         let outcome = config::change(&paths, Run::Real, |current: &Current| {
@@ -173,7 +173,13 @@ async fn written(
         }
         let reading = config::reading(&paths).map_err(refused)?;
         if outcome.is_changed {
-            tracing::info!(client, "openclaw.json was changed");
+            let (device, connection) = (caller.device_id.as_deref(), &caller.connection);
+            tracing::info!(
+                device,
+                connection,
+                client = caller.client.id,
+                "openclaw.json was changed"
+            );
         }
         Ok(ConfigWritten {
             ok: true,

@@ -51,11 +51,11 @@ async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAsk
         NotAsked::Full => ErrorShape::unavailable("too many approvals wait", FULL_RETRY_MS),
     })?;
     let id = standing.id.clone();
-    let told = call.shared.hub.tell(event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
+    call.shared.hub.tell(event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
     if is_two_phase {
         let Standing { id, created_at_ms, expires_at_ms, .. } = standing;
-        // Who asks hears of it as well.
-        let delivery_route = if told > 1 { "approval-client" } else { "none" };
+        let is_shown = call.shared.hub.has_approver_beside(call.caller.member);
+        let delivery_route = if is_shown { "approval-client" } else { "none" };
         return Ok(ExecApprovalAsked::Accepted(ExecApprovalAccepted {
             status: "accepted",
             id,
@@ -117,9 +117,10 @@ async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
                 .into());
         }
     };
-    let client = &call.caller.client;
-    let by = client.display_name.clone().unwrap_or_else(|| client.id.clone());
-    tracing::info!(id = standing.id, by, ?decision, "an approval was decided");
+    let caller = &call.caller;
+    let by = caller.client.display_name.clone().unwrap_or_else(|| caller.client.id.clone());
+    let (device, connection) = (caller.device_id.as_deref(), &caller.connection);
+    tracing::info!(id = standing.id, by, device, connection, ?decision, "an approval was decided");
     call.shared.hub.tell(event::EXEC_APPROVAL_RESOLVED, &resolved(standing, Some(by)));
     Ok(Done { ok: true })
 }
@@ -140,10 +141,16 @@ async fn node_get(call: Call, params: NodeId) -> Outcome<Value> {
 }
 
 async fn node_set(call: Call, params: ExecApprovalsNodeSetParams) -> Outcome<Value> {
-    let change = match (params.file, params.native) {
-        (Some(file), None) => json!({"file": file, "baseHash": params.base_hash}),
-        (None, Some(native)) => json!({"native": native, "baseHash": params.base_hash}),
-        (Some(_), Some(_)) | (None, None) => {
+    let change = match (params.file, params.native, params.base_hash) {
+        (Some(file), None, Some(base)) => json!({"file": file, "baseHash": base}),
+        (Some(file), None, None) => json!({"file": file}),
+        (None, Some(native), Some(base)) => json!({"native": native, "baseHash": base}),
+        (None, Some(_), None) => {
+            let message = "exec.approvals.node.set wants the baseHash of the native rules; \
+                           re-run exec.approvals.node.get and retry";
+            return Err(ErrorShape::invalid(message).into());
+        }
+        (Some(_), Some(_), _) | (None, None, _) => {
             return Err(ErrorShape::invalid("exec.approvals.node.set wants file or native").into());
         }
     };
@@ -200,6 +207,7 @@ fn checked(call: &Call, params: ExecApprovalAsk) -> Outcome<Ask> {
         [
             ("commandArgv", json!(plan.argv)),
             ("systemRunPlan", json!(plan)),
+            ("commandPreview", json!(plan.command_preview)),
             ("cwd", json!(plan.cwd)),
             ("agentId", json!(plan.agent_id)),
             ("sessionKey", json!(plan.session_key)),

@@ -60,7 +60,10 @@ async fn set(call: Call, params: ExecApprovalsSetParams) -> Outcome<HostRulesSho
     if !kept.map_err(|error| unstored(&error))? {
         return Err(changed());
     }
-    tracing::info!(client = call.caller.client.id, "the rules for programs of this host changed");
+    let caller = &call.caller;
+    let (device, connection) = (caller.device_id.as_deref(), &caller.connection);
+    let client = &caller.client.id;
+    tracing::info!(device, connection, client, "the rules for programs of this host changed");
     Ok(reply(&call.shared, true, revision(&value)?, &rules))
 }
 

@@ -47,7 +47,7 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
 }
 
 async fn result(call: Call, params: NodeInvokeResultParams) -> Outcome<Heard> {
-    let node = own(&call, Some(&params.node_id)).await?;
+    let node = own(&call, Some(&params.node_id))?;
     let outcome = if params.ok {
         let (value, text) = (params.payload, params.payload_json);
         let payload_json = text.as_ref().and_then(|text| serde_json::from_str(text.get()).ok());
@@ -65,7 +65,7 @@ async fn result(call: Call, params: NodeInvokeResultParams) -> Outcome<Heard> {
 }
 
 async fn progress(call: Call, params: NodeInvokeProgressParams) -> Outcome<Heard> {
-    let node = own(&call, Some(&params.node_id)).await?;
+    let node = own(&call, Some(&params.node_id))?;
     if params.chunk.len() > MAX_CHUNK {
         return Err(ErrorShape::invalid("progress chunk too large").into());
     }
@@ -75,7 +75,7 @@ async fn progress(call: Call, params: NodeInvokeProgressParams) -> Outcome<Heard
 }
 
 async fn event(call: Call, params: NodeEventParams) -> Outcome<NodeEventReply> {
-    let node = own(&call, None).await?;
+    let node = own(&call, None)?;
     let payload = match params.payload_json {
         Some(text) => serde_json::from_str(&text).map_err(|error| {
             ErrorShape::invalid(format!("invalid node.event params: payloadJSON: {error}"))
@@ -101,13 +101,13 @@ async fn event(call: Call, params: NodeEventParams) -> Outcome<NodeEventReply> {
 }
 
 async fn pull(call: Call, _params: Nothing) -> Outcome<NodePendingActions> {
-    let node = own(&call, None).await?;
+    let node = own(&call, None)?;
     let actions = call.shared.nodes.postponed(node);
     Ok(NodePendingActions { node_id: node.to_owned(), actions })
 }
 
 async fn acknowledge(call: Call, params: NodePendingAckParams) -> Outcome<NodePendingAcked> {
-    let node = own(&call, None).await?;
+    let node = own(&call, None)?;
     if params.ids.is_empty() || params.ids.iter().any(String::is_empty) {
         let message = "invalid node.pending.ack params: ids must not be empty";
         return Err(ErrorShape::invalid(message).into());
@@ -117,40 +117,40 @@ async fn acknowledge(call: Call, params: NodePendingAckParams) -> Outcome<NodePe
 }
 
 async fn drain(call: Call, params: NodePendingDrainParams) -> Outcome<NodePendingDrained> {
-    let node = own(&call, None).await?;
+    let node = own(&call, None)?;
     if params.max_items.is_some_and(|most| !(1..=10).contains(&most)) {
         let message = "invalid node.pending.drain params: maxItems must be 1 to 10";
         return Err(ErrorShape::invalid(message).into());
     }
-    let (nodes, member) = (&call.shared.nodes, call.caller.member);
-    let (revision, items, has_more) = nodes.hand_work(node, member, params.max_items);
+    let (nodes, member, receipts) = (&call.shared.nodes, call.caller.member, &call.caller.receipts);
+    nodes.has_arrived(node, member, receipts.arrived()).await;
+    // Nothing may be waited for from here on: the answer is the next that goes out.
+    let (revision, items, has_more) = nodes.hand_work(node, (member, receipts), params.max_items);
     Ok(NodePendingDrained { node_id: node.to_owned(), revision, items, has_more })
 }
 
 async fn plugin_tools(call: Call, params: NodePluginTools) -> Outcome<NodePluginToolsKept> {
-    let node = own(&call, None).await?;
+    let node = own(&call, None)?;
     let tools = call.shared.nodes.told_tools(node, call.caller.member, params.tools)?;
     Ok(NodePluginToolsKept { node_id: node.to_owned(), tools })
 }
 
 async fn skills(call: Call, params: NodeSkills) -> Outcome<NodeSkillsKept> {
-    let node = own(&call, None).await?;
+    let node = own(&call, None)?;
     let skills = call.shared.nodes.told_skills(node, call.caller.member, params.skills)?;
     Ok(NodeSkillsKept { node_id: node.to_owned(), skills })
 }
 
 async fn runners(call: Call, params: NodeRunnerInventory) -> Outcome<NodeRunnerInventoryKept> {
-    let node = own(&call, None).await?;
+    let node = own(&call, None)?;
     call.shared.nodes.told_runners(node, call.caller.member, params).await?;
     Ok(NodeRunnerInventoryKept { node_id: node.to_owned() })
 }
 
-/// The caller's own device: a node speaks for no other. Whatever it says, it has heard our answers
-/// to what it said before.
-async fn own<'a>(call: &'a Call, named: Option<&str>) -> Outcome<&'a str> {
+/// The caller's own device: a node speaks for no other.
+fn own<'a>(call: &'a Call, named: Option<&str>) -> Outcome<&'a str> {
     let own = call.caller.device_id.as_deref();
     let own = own.ok_or_else(|| ErrorShape::invalid("a device identity is required"))?;
-    call.shared.nodes.heard(own, call.caller.member).await;
     match named {
         Some(named) if named != own => Err(ErrorShape::invalid("nodeId mismatch").into()),
         Some(_) | None => Ok(own),

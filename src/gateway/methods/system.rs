@@ -16,6 +16,8 @@ use crate::{
     },
 };
 
+/// The longest that anything may be but the text, of which the beginning is kept; bytes.
+const LONGEST: usize = 512;
 /// How the line of a program begins that tells of itself.
 const PROGRAM: &str = "Node:";
 
@@ -67,6 +69,10 @@ async fn event(call: Call, params: SystemEventParams) -> Outcome<Written> {
 /// Shows who tells, and lets the session's next turn read what is news.
 async fn tell(call: &Call, params: &SystemEventParams) -> Outcome<()> {
     let shared = &call.shared;
+    if let Some(name) = too_long(params) {
+        let message = format!("invalid system-event params: {name} wants at most {LONGEST} bytes");
+        return Err(ErrorShape::invalid(message).into());
+    }
     let text = params.text.trim();
     if text.is_empty() {
         return Err(ErrorShape::invalid("text required").into());
@@ -93,4 +99,26 @@ async fn tell(call: &Call, params: &SystemEventParams) -> Outcome<()> {
         shared.news.tell(store, &session, text, now).await
     };
     Ok(kept.map_err(|error| unstored(&error))?)
+}
+
+/// The first field that is longer than anything is kept of a program or a session.
+fn too_long(params: &SystemEventParams) -> Option<&'static str> {
+    let one = [
+        ("sessionKey", &params.session_key),
+        ("deviceId", &params.device_id),
+        ("instanceId", &params.instance_id),
+        ("host", &params.host),
+        ("ip", &params.ip),
+        ("mode", &params.mode),
+        ("version", &params.version),
+        ("platform", &params.platform),
+        ("deviceFamily", &params.device_family),
+        ("modelIdentifier", &params.model_identifier),
+        ("reason", &params.reason),
+    ];
+    let many = [("roles", &params.roles), ("scopes", &params.scopes), ("tags", &params.tags)];
+    let is_long = |text: &String| text.len() > LONGEST;
+    let one = one.into_iter().filter(|(_, text)| text.as_ref().is_some_and(is_long));
+    let many = many.into_iter().filter(|(_, texts)| texts.iter().any(is_long));
+    one.map(|(name, _)| name).chain(many.map(|(name, _)| name)).next()
 }

@@ -42,7 +42,10 @@ async fn set(call: Call, params: VoicewakeSetParams) -> Outcome<WakeWords> {
     let words = normalised(&params.triggers);
     let shared = &call.shared;
     shared.store.wake_words().replace(words.clone()).await.map_err(|error| unstored(&error))?;
-    tracing::info!(client = call.caller.client.id, words = words.len(), "wake words changed");
+    let caller = &call.caller;
+    let (device, connection) = (caller.device_id.as_deref(), &caller.connection);
+    let client = &caller.client.id;
+    tracing::info!(device, connection, client, words = words.len(), "wake words changed");
     let reply = WakeWords { triggers: spoken(words) };
     shared.hub.tell(event::VOICEWAKE_CHANGED, &reply);
     Ok(reply)

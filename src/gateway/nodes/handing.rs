@@ -4,10 +4,10 @@
 use super::{
     foreground::Postponed,
     shell::{Nodes, Task, locked},
-    work::{Leaving, LeftWork},
+    work::{Given, Leaving, LeftWork, is_left},
 };
 use crate::{
-    gateway::clock::now_ms,
+    gateway::{clock::now_ms, receipts::Receipts},
     protocol::{ErrorShape, PendingAction, Priority, Work, WorkKind},
     store::Error,
 };
@@ -44,26 +44,36 @@ impl Nodes {
         Ok((revision, work))
     }
 
-    /// Gives a node the work that waits for it, with its revision and whether there is more.
+    /// Gives a node the work that waits for it, with its revision and whether there is more. Its
+    /// answer is the next of the connection's whose arrival matters, if there is any such work.
     pub(in crate::gateway) fn hand_work(
         &self,
         node: &str,
-        member: u64,
+        (member, receipts): (u64, &Receipts),
         most: Option<usize>,
     ) -> (u64, Vec<Work>, bool) {
-        locked(&self.work).give(node, member, most, now_ms())
+        let given = Given { connection: member, answer: receipts.coming() };
+        let handed = locked(&self.work).give(node, given, most, now_ms());
+        if handed.1.iter().any(is_left) {
+            receipts.give();
+        }
+        handed
     }
 
-    /// A node speaks on its connection, and so has what it was given there before.
-    pub(in crate::gateway) async fn heard(&self, node: &str, member: u64) {
-        if locked(&self.work).taken_up(node, member).is_empty() {
+    /// A node has all of its connection's answers up to `answer`, and so what it was given in them.
+    pub(in crate::gateway) async fn has_arrived(&self, node: &str, member: u64, answer: u64) {
+        let given = Given { connection: member, answer };
+        if locked(&self.work).taken_up(node, given).is_empty() {
             return;
         }
         let _turn = self.handing.lock().await;
-        let has = locked(&self.work).taken_up(node, member);
+        let has = locked(&self.work).taken_up(node, given);
+        if has.is_empty() {
+            return;
+        }
         match self.store.node_work().taken_up(has.clone()).await {
             Ok(()) => locked(&self.work).take_out(node, &has),
-            // It is asked about again, and after a restart the node is given it once more.
+            // It is tried again at the node's next drain, or the node is given it once more.
             Err(error) => tracing::warn!(%error, node, "what a node took up was not forgotten"),
         }
     }

@@ -122,6 +122,7 @@ fn caller(scopes: &[Scope]) -> Caller {
         by_device_token: false,
         scopes: scopes.to_vec(),
         farewell: std::sync::OnceLock::new(),
+        receipts: Arc::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Work that is left for nodes, which may be away: what there is of it, and what each was given.
 //!
-//! A node that was given something has it once it speaks again on the same connection; only then
-//! is it gone. So an answer that was lost loses no work. Pure; what is kept of it is in the store.
+//! A node that was given something has it once the answer has arrived for certain; only then is it
+//! gone. So an answer that was lost loses no work. Pure; what is kept of it is in the store.
 
 use std::collections::BTreeMap;
 
@@ -35,8 +35,17 @@ struct OfNode {
 #[derive(Debug)]
 struct Piece {
     work: Work,
-    /// On which connection the node was given it.
-    given: Option<u64>,
+    /// Where the node was given it.
+    given: Option<Given>,
+}
+
+/// In which answer a node was given something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Given {
+    /// The connection, by its number among all.
+    pub(super) connection: u64,
+    /// The answer, by its number among those of the connection whose arrival matters.
+    pub(super) answer: u64,
 }
 
 /// What becomes of a piece of work that somebody leaves.
@@ -105,7 +114,7 @@ impl LeftWork {
     pub(super) fn give(
         &mut self,
         node: &str,
-        connection: u64,
+        given: Given,
         most: Option<usize>,
         now_ms: u64,
     ) -> (u64, Vec<Work>, bool) {
@@ -114,7 +123,7 @@ impl LeftWork {
         let revision = of_node.as_ref().map_or(0, |of_node| of_node.revision);
         let mut pieces: Vec<&mut Piece> =
             of_node.into_iter().flat_map(|of_node| &mut of_node.pieces).collect();
-        pieces.retain(|piece| piece.given != Some(connection));
+        pieces.retain(|piece| piece.given.map(|it| it.connection) != Some(given.connection));
         pieces.sort_by_key(|it| (std::cmp::Reverse(it.work.priority), it.work.created_at_ms));
         let most = most.unwrap_or(DRAIN.0).clamp(1, DRAIN.1);
         let has_status = pieces.iter().any(|piece| piece.work.kind == WorkKind::Status);
@@ -122,7 +131,7 @@ impl LeftWork {
         pieces.truncate(most);
         let mut work: Vec<Work> = Vec::with_capacity(pieces.len() + 1);
         for piece in pieces {
-            piece.given = Some(connection);
+            piece.given = Some(given);
             work.push(piece.work.clone());
         }
         if !has_status && work.len() < most {
@@ -131,11 +140,12 @@ impl LeftWork {
         (revision, work, has_more)
     }
 
-    /// What a node has for certain that speaks on this connection: it was given it there before.
-    pub(super) fn taken_up(&self, node: &str, connection: u64) -> Vec<String> {
+    /// What a node has for certain that has all of a connection's answers up to this one.
+    pub(super) fn taken_up(&self, node: &str, last: Given) -> Vec<String> {
         let pieces = self.nodes.get(node).into_iter().flat_map(|of_node| &of_node.pieces);
-        let given = pieces.filter(|piece| piece.given == Some(connection));
-        given.map(|piece| piece.work.id.clone()).collect()
+        let has = |it: Given| it.connection == last.connection && it.answer <= last.answer;
+        let taken_up = pieces.filter(|piece| piece.given.is_some_and(has));
+        taken_up.map(|piece| piece.work.id.clone()).collect()
     }
 
     /// Takes out what a node has taken up.
@@ -162,6 +172,11 @@ impl LeftWork {
             !of_node.pieces.is_empty()
         });
     }
+}
+
+/// Whether somebody left it: that has its time, and what is always there has none.
+pub(super) fn is_left(work: &Work) -> bool {
+    work.expires_at_ms.is_some()
 }
 
 /// What every node may tell at any time.
@@ -192,6 +207,11 @@ mod tests {
         leaving
     }
 
+    /// The first answer on this connection.
+    fn given(connection: u64) -> Given {
+        Given { connection, answer: 1 }
+    }
+
     fn ids(work: &[Work]) -> Vec<&str> {
         work.iter().map(|work| work.id.as_str()).collect()
     }
@@ -199,44 +219,45 @@ mod tests {
     #[test]
     fn work_comes_by_urgency_and_a_status_is_always_wanted() {
         let mut left = LeftWork::default();
-        let (revision, items, has_more) = left.give("n", 1, None, 5);
+        let (revision, items, has_more) = left.give("n", given(1), None, 5);
         assert_eq!((revision, ids(&items), has_more), (0, vec![BASELINE], false));
         leave(&mut left, "n", work("s", WorkKind::Status, Priority::Normal));
         leave(&mut left, "n", work("l", WorkKind::Location, Priority::High));
         let again = leave(&mut left, "n", work("t", WorkKind::Status, Priority::High));
         assert_eq!(again, Leaving::Known(2, work("s", WorkKind::Status, Priority::Normal)));
-        let (_, items, has_more) = left.give("n", 1, Some(1), 6);
+        let (_, items, has_more) = left.give("n", given(1), Some(1), 6);
         assert_eq!((ids(&items), has_more), (vec!["l"], true));
-        let (_, items, has_more) = left.give("n", 2, None, 6);
+        let (_, items, has_more) = left.give("n", given(2), None, 6);
         assert_eq!((ids(&items), has_more), (vec!["l", "s"], false));
-        let (_, items, has_more) = left.give("n", 3, Some(1), 1_005);
+        let (_, items, has_more) = left.give("n", given(3), Some(1), 1_005);
         assert_eq!((ids(&items), has_more), (vec![BASELINE], false), "the old work is gone");
     }
 
     #[test]
-    fn a_node_that_speaks_again_has_what_it_was_given_and_another_connection_asks_anew() {
+    fn a_node_has_what_came_in_answers_that_arrived_and_another_connection_asks_anew() {
         let mut left = LeftWork::default();
         leave(&mut left, "n", work("l", WorkKind::Location, Priority::Normal));
-        assert_eq!(ids(&left.give("n", 1, None, 5).1), ["l", BASELINE]);
-        assert_eq!(ids(&left.give("n", 1, None, 5).1), [BASELINE], "nothing comes twice");
+        assert_eq!(ids(&left.give("n", given(1), None, 5).1), ["l", BASELINE]);
+        assert_eq!(ids(&left.give("n", given(1), None, 5).1), [BASELINE], "nothing comes twice");
         // That connection broke, and whether the answer arrived is not known.
-        assert!(left.taken_up("n", 2).is_empty());
-        assert_eq!(ids(&left.give("n", 2, None, 5).1), ["l", BASELINE]);
-        let has = left.taken_up("n", 2);
+        assert!(left.taken_up("n", given(2)).is_empty());
+        assert_eq!(ids(&left.give("n", given(2), None, 5).1), ["l", BASELINE]);
+        assert!(left.taken_up("n", Given { answer: 0, ..given(2) }).is_empty());
+        let has = left.taken_up("n", Given { answer: 2, ..given(2) });
         assert_eq!(has, ["l"]);
         left.take_out("n", &has);
-        assert_eq!(ids(&left.give("n", 3, None, 5).1), [BASELINE]);
+        assert_eq!(ids(&left.give("n", given(3), None, 5).1), [BASELINE]);
     }
 
     #[test]
     fn what_is_left_while_the_like_may_be_done_already_takes_its_place() {
         let mut left = LeftWork::default();
         leave(&mut left, "n", work("l", WorkKind::Location, Priority::Normal));
-        left.give("n", 1, None, 5);
+        left.give("n", given(1), None, 5);
         let new = leave(&mut left, "n", work("m", WorkKind::Location, Priority::Normal));
         assert!(matches!(&new, Leaving::New(new, Some(old)) if new.revision == 2 && old == "l"));
-        assert!(left.taken_up("n", 1).is_empty());
-        assert_eq!(ids(&left.give("n", 1, None, 5).1), ["m", BASELINE]);
+        assert!(left.taken_up("n", given(1)).is_empty());
+        assert_eq!(ids(&left.give("n", given(1), None, 5).1), ["m", BASELINE]);
     }
 
     #[test]
@@ -247,7 +268,7 @@ mod tests {
             work: work("s", WorkKind::Status, Priority::Normal),
         };
         let mut left = LeftWork::open((0..MAX_NODES as u64).map(kept).collect());
-        let (revision, items, _) = left.give("1", 1, None, 5);
+        let (revision, items, _) = left.give("1", given(1), None, 5);
         assert_eq!((revision, ids(&items)), (2, vec!["s"]));
         let more = || work("s", WorkKind::Status, Priority::Normal);
         assert_eq!(left.leave("more", more(), 5), Leaving::Full);

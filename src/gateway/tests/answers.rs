@@ -1,6 +1,9 @@
 //! What methods answer, and to whom.
 
-use super::*;
+use super::{
+    devices::{answer_to, asks},
+    *,
+};
 
 #[tokio::test(start_paused = true)]
 async fn says_hello_and_answers_what_it_lists() {
@@ -175,4 +178,51 @@ async fn too_many_requests_under_way_are_refused_and_the_rest_is_answered() {
     assert_eq!(refused["id"], "128");
     assert_eq!(refused["error"]["code"], "UNAVAILABLE");
     assert_eq!(refused["error"]["retryable"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_events_leave_behind_is_bounded_in_every_part_and_in_all() {
+    const FIELDS: [&str; 14] = [
+        "sessionKey",
+        "deviceId",
+        "instanceId",
+        "host",
+        "ip",
+        "mode",
+        "version",
+        "platform",
+        "deviceFamily",
+        "modelIdentifier",
+        "reason",
+        "roles",
+        "scopes",
+        "tags",
+    ];
+    let lab = Lab::new();
+    let (mut client, _) = lab.connected(&json!({"scopes": ["operator.admin"]})).await;
+    for field in FIELDS {
+        let mut params = json!({"text": "x"});
+        let long = "x".repeat(513);
+        let is_list = ["roles", "scopes", "tags"].contains(&field);
+        params[field] = if is_list { json!([long]) } else { json!(long) };
+        let answer = client.call("system-event", params).await;
+        assert_eq!(answer["error"]["code"], "INVALID_REQUEST", "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(field), "{answer}");
+    }
+    assert!(lab.shared.store.news().all().await.unwrap().is_empty());
+    // As many sessions and lines as there may be and some more, each as long as it may be and longer.
+    for session in 0..66 {
+        for line in 0..22 {
+            let text = format!("{line}{}", "\u{5b57}".repeat(5_000));
+            let key = format!("{session:0512}");
+            asks(&mut client, "1", "system-event", json!({"text": text, "sessionKey": key})).await;
+            assert_eq!(answer_to(&mut client, "1").await["ok"], true);
+        }
+    }
+    let kept = lab.shared.store.news().all().await.unwrap();
+    let bytes: usize = kept.iter().map(|line| line.session.len() + line.text.len()).sum();
+    assert_eq!(kept.len(), 64 * 20);
+    assert!(bytes <= 64 * 20 * (512 + 3 * 4_096), "{bytes}");
+    let shown = lab.shared.hub.presence(crate::gateway::clock::now_ms());
+    assert!(shown.iter().all(|line| line.text.as_ref().is_none_or(|text| text.len() <= 3 * 4_096)));
 }

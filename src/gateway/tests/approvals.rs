@@ -1,6 +1,10 @@
 //! `exec.approval*` through the dispatcher: who may ask, see and decide, and what is refused.
 
-use super::*;
+use super::{
+    devices::{administrator, answer_to, asks},
+    nodes::node_that,
+    *,
+};
 
 const SCOPES: [&str; 2] = ["operator.approvals", "operator.admin"];
 
@@ -37,7 +41,6 @@ async fn a_request_is_seen_decided_once_and_told_of() {
     let (mut asker, mut other) = (approver(&lab).await, approver(&lab).await);
     let accepted = asker.answer("exec.approval.request", request(&json!({}))).await;
     assert_eq!(accepted["payload"]["status"], "accepted", "{accepted}");
-    assert_eq!(accepted["payload"]["deliveryRoute"], "approval-client", "{accepted}");
     let told = other.frame().await;
     assert_eq!(told["event"], "exec.approval.requested");
     assert_eq!(told["payload"]["request"]["command"], "/bin/id -u");
@@ -80,7 +83,7 @@ async fn what_cannot_be_approved_as_it_is_shown_is_not_taken_up() {
         (json!({"nodeId": null}), "nodeId is required"),
         (json!({"id": "plugin:x"}), "plugin:"),
         (json!({"id": ""}), "must not be empty"),
-        (json!({"approved": true}), "unexpected property"),
+        (json!({"approved": true}), "approved"),
         (json!({"host": "gateway", "systemRunPlan": null, "command": " "}), "command must have"),
         (
             json!({"host": "gateway", "systemRunPlan": null, "command": "x".repeat(65_537)}),
@@ -209,5 +212,126 @@ async fn only_those_who_may_decide_hear_of_requests_and_reach_the_nodes_rules() 
         let refused = client.answer("exec.approvals.node.set", params).await;
         let message = refused["error"]["message"].as_str().unwrap_or_default();
         assert!(message.contains("file or native"), "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_of_another_shape_is_refused_by_the_field_and_never_offered_for_good() {
+    let lab = Lab::new();
+    let mut client = approver(&lab).await;
+    for (name, value) in [
+        ("ask", json!(["always"])),
+        ("unavailableDecisions", json!("allow-always")),
+        ("unavailableDecisions", json!(["allow-always", "allow-always"])),
+        ("unavailableDecisions", json!(["deny"])),
+        ("cwd", json!({"path": "/"})),
+        ("warningText", json!(["careful"])),
+        ("turnSourceThreadId", json!(true)),
+        ("requireDeliveryRoute", json!("yes")),
+        ("commandSpans", json!([[0, 1]])),
+        ("scope", json!(["payment", "1", "EUR", "shop"])),
+        ("systemRunPlan", json!([["/bin/id"], null, "/bin/id", null, null, null, null, null])),
+    ] {
+        let answer = client.answer("exec.approval.request", request(&json!({ name: value }))).await;
+        let message = answer["error"]["message"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        assert_eq!(answer["error"]["code"], "INVALID_REQUEST", "{answer}");
+        assert!(message.contains(name), "{name}: {message}");
+    }
+    let word = |path: &str, word: &str| {
+        let mut snapshot = json!({"security": "full", "ask": "off", "askFallback": "deny",
+            "autoAllowSkills": false, "allowlistRules": [{"pattern": "id"}]});
+        *snapshot.pointer_mut(path).unwrap() = json!(word);
+        let mut params = request(&json!({}));
+        params["systemRunPlan"]["policySnapshot"] = snapshot;
+        params
+    };
+    for path in ["security", "ask", "askFallback"] {
+        let params = word(&format!("/{path}"), "sometimes");
+        let answer = client.answer("exec.approval.request", params).await;
+        let message = answer["error"]["message"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        assert!(message.contains(path) && message.contains("sometimes"), "{message}");
+    }
+    assert_eq!(client.answer("exec.approval.list", json!({})).await["payload"], json!([]));
+    // Null is nothing, and nobody is sent it.
+    let empty = json!({"ask": null, "unavailableDecisions": null, "turnSourceThreadId": 7});
+    client.answer("exec.approval.request", request(&empty)).await;
+    let list = client.answer("exec.approval.list", json!({})).await;
+    let kept = list["payload"][0]["request"].as_object().unwrap();
+    assert!(!kept.contains_key("ask") && kept["turnSourceThreadId"] == 7, "{list}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_who_shows_requests_to_a_person_is_a_way_to_one() {
+    let lab = Lab::new();
+    let with = |changes: Value| {
+        let mut all = json!({ "scopes": SCOPES });
+        all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        all
+    };
+    let shows = with(json!({"caps": ["exec-approvals"]}));
+    let (mut asker, _) = lab.connected(&shows).await;
+    let _follower = approver(&lab).await;
+    let app = json!({"id": "openclaw-ios", "version": "1", "platform": "ios", "mode": "ui"});
+    let powerless = json!({"client": app, "scopes": ["operator.read"]});
+    let _powerless = lab.connected(&powerless).await;
+    let mut route = async |id: &str| {
+        let accepted = asker.answer("exec.approval.request", request(&json!({"id": id}))).await;
+        accepted["payload"]["deliveryRoute"].clone()
+    };
+    assert_eq!(route("nobody").await, "none");
+    for (number, changes) in
+        [json!({"client": app}), json!({"caps": ["approvals"]}), shows].iter().enumerate()
+    {
+        let shown = lab.connected(&with(changes.clone())).await;
+        assert_eq!(route(&format!("{number}")).await, "approval-client", "{changes}");
+        drop(shown);
+        // Its place is free as soon as the gateway has seen the end of its connection.
+        while lab.shared.hub.count() > 3 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(route("nobody again").await, "none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_told_of_other_rules_only_with_the_hash_that_they_need() {
+    let lab = Lab::new();
+    let mut admin = administrator(&lab).await;
+    let client = json!({"id": "node-host", "version": "1", "platform": "linux",
+        "deviceFamily": "Linux", "mode": "node"});
+    let offer = json!({"role": "node", "scopes": [], "client": client, "caps": ["system"],
+        "commands": ["system.execApprovals.get", "system.execApprovals.set"]});
+    let (mut node, id) = node_that(&lab, &mut admin, offer).await;
+    let native = json!({"rules": [{"pattern": "id", "action": "allow"}]});
+    let refused = json!({"nodeId": id, "native": native});
+    asks(&mut admin, "unguarded", "exec.approvals.node.set", refused).await;
+    let refused = answer_to(&mut admin, "unguarded").await;
+    assert_eq!(refused["error"]["code"], "INVALID_REQUEST", "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("baseHash"), "{refused}");
+    let action = json!({"nodeId": id, "baseHash": "h",
+        "native": {"rules": [{"pattern": "id", "action": "permit"}]}});
+    asks(&mut admin, "word", "exec.approvals.node.set", action).await;
+    let refused = answer_to(&mut admin, "word").await;
+    assert!(refused["error"]["message"].as_str().unwrap().contains("action"), "{refused}");
+    for change in [
+        json!({"file": {"version": 1}}),
+        json!({"file": {"version": 1}, "baseHash": "h"}),
+        json!({"native": native, "baseHash": "h"}),
+    ] {
+        let mut params = change.clone();
+        params["nodeId"] = id.clone();
+        asks(&mut admin, "set", "exec.approvals.node.set", params).await;
+        let asked = loop {
+            let frame = node.frame().await;
+            if frame["event"] == "node.invoke.request" {
+                break frame["payload"].clone();
+            }
+        };
+        let told: Value = serde_json::from_str(asked["paramsJSON"].as_str().unwrap()).unwrap();
+        assert_eq!(told, change);
+        let rules = json!({"path": "p", "exists": true, "hash": "n", "file": {"version": 1}});
+        let done = json!({"id": asked["id"], "nodeId": id, "ok": true, "payload": rules});
+        asks(&mut node, "done", "node.invoke.result", done).await;
+        assert_eq!(answer_to(&mut admin, "set").await["payload"]["hash"], "n");
     }
 }

@@ -85,6 +85,7 @@ fn callers() -> Vec<Arc<Caller>> {
             by_device_token: false,
             scopes: scopes.to_vec(),
             farewell: OnceLock::new(),
+            receipts: Arc::default(),
         })
     };
     vec![

@@ -1,6 +1,23 @@
 //! `exec.approvals.get` and `exec.approvals.set`: who may, what is refused, what comes back.
 
-use super::*;
+use std::{io, sync::Mutex};
+
+use super::{devices::Machine, *};
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 async fn owner(lab: &Lab) -> Client {
     lab.connected(&json!({"scopes": ["operator.admin"]})).await.0
@@ -116,4 +133,19 @@ async fn only_an_administrator_reads_and_changes_the_rules() {
         let refused = weak.call(method, params).await;
         assert_eq!(refused["error"]["details"]["missingScope"], "operator.admin", "{refused}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_names_the_device_and_the_connection_that_changed_the_rules() {
+    let log = Log::default();
+    let writer = log.clone();
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let _heard = tracing::subscriber::set_default(lines.finish());
+    let (lab, machine) = (Lab::new(), Machine::new(9));
+    let (mut client, hello) = machine.knocks(&lab, &json!({"scopes": ["operator.admin"]})).await;
+    let connection = hello["payload"]["server"]["connId"].as_str().unwrap().to_owned();
+    set(&mut client, json!({"version": 1})).await;
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let line = log.lines().find(|line| line.contains("the rules for programs")).unwrap();
+    assert!(line.contains(&machine.id()) && line.contains(&connection), "{line}");
 }

@@ -17,7 +17,12 @@ fn offer() -> Value {
 
 /// A telephone that may list its cameras.
 async fn telephone(lab: &Lab, admin: &mut Client) -> (Client, Value) {
-    let (machine, node) = (Machine::new(7), offer());
+    node_that(lab, admin, offer()).await
+}
+
+/// A node that may do what it offers, as its `connect` says, and its device.
+pub(super) async fn node_that(lab: &Lab, admin: &mut Client, offer: Value) -> (Client, Value) {
+    let (machine, node) = (Machine::new(7), offer);
     let (_, refused) = machine.knocks(lab, &node).await;
     let request = json!({"requestId": refused["error"]["details"]["requestId"]});
     asks(admin, "pair", "device.pair.approve", request).await;
@@ -138,8 +143,11 @@ async fn work_is_stored_before_it_is_confirmed_and_comes_again_only_while_its_an
     // It left without another word, and whether it heard is not known.
     let (mut phone, _) = Machine::new(7).knocks(&lab, &offer()).await;
     assert_eq!(drains(&mut phone).await, [id, "baseline-status"]);
+    // It reads on, and so comes to the ping behind what it was given; its pong goes ahead of all that
+    // it says after that.
     asks(&mut phone, "pull", "node.pending.pull", json!({})).await;
     assert_eq!(answer_to(&mut phone, "pull").await["ok"], true);
+    assert_eq!(drains(&mut phone).await, ["baseline-status"]);
     assert!(lab.shared.store.node_work().all(0).await.unwrap().is_empty());
     let (mut phone, _) = Machine::new(7).knocks(&lab, &offer()).await;
     assert_eq!(drains(&mut phone).await, ["baseline-status"]);
@@ -151,4 +159,30 @@ async fn work_is_stored_before_it_is_confirmed_and_comes_again_only_while_its_an
     assert!(lab.shared.store.node_work().all(0).await.unwrap().is_empty());
     asks(&mut admin, "leave", "node.pending.enqueue", leave).await;
     assert_eq!(answer_to(&mut admin, "leave").await["error"]["message"], "unknown nodeId");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_says_before_it_has_read_what_it_was_given_takes_no_work_from_it() {
+    let lab = Lab::new();
+    let mut admin = administrator(&lab).await;
+    let (mut phone, node) = telephone(&lab, &mut admin).await;
+    let leave = json!({"nodeId": node, "type": "location.request", "wake": false});
+    asks(&mut admin, "leave", "node.pending.enqueue", leave).await;
+    let left = answer_to(&mut admin, "leave").await["payload"]["queued"]["id"].clone();
+    for method in ["node.pending.pull", "node.pending.drain"] {
+        for (id, method) in [("1", "node.pending.drain"), ("2", method)] {
+            let frame = json!({"type": "req", "id": id, "method": method, "params": {}});
+            phone.socket.feed(Message::text(frame.to_string())).await.unwrap();
+        }
+        // Both leave at once, and nothing is read of what comes back.
+        phone.socket.flush().await.unwrap();
+        let Client { socket, served, .. } = phone;
+        drop(socket);
+        served.await.unwrap();
+        lab.shared.finishing.close();
+        lab.shared.finishing.wait().await;
+        assert_eq!(lab.shared.store.node_work().all(0).await.unwrap().len(), 1, "{method}");
+        (phone, _) = Machine::new(7).knocks(&lab, &offer()).await;
+    }
+    assert_eq!(drains(&mut phone).await, [left.as_str().unwrap(), "baseline-status"]);
 }

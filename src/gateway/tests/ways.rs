@@ -347,3 +347,30 @@ async fn guessing_names_of_join_codes_from_elsewhere_is_answered_429() {
         assert_eq!(answer.contains("retry-after: "), status == "429", "{answer}");
     }
 }
+
+/// The answer to a join name from this machine, and how long it took.
+async fn fetched(lab: &Lab, name: &str) -> (String, Duration) {
+    let since = Instant::now();
+    let head = format!("GET /j/{name} HTTP/1.1\r\nHost: 127.0.0.1");
+    let (status, body) = plain(lab, &head).await;
+    (format!("{status} {body}"), since.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn guessing_names_of_join_codes_from_this_machine_is_slowed_like_guessing_secrets() {
+    let lab = limited(RateLimit { attempts: 2, ..RateLimit::default() });
+    for (guess, status, seconds) in [(0, "404", 0), (1, "404", 0), (2, "429", 2), (3, "429", 2)] {
+        let (answer, took) = fetched(&lab, &format!("{guess:022}")).await;
+        assert!(answer.contains(status), "{answer}");
+        assert_eq!(took.as_secs(), seconds, "{guess}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_is_not_told_why_a_join_code_cannot_be_looked_up() {
+    let lab = Lab::new();
+    lab.shared.store.lose("join_offer").await;
+    let (answer, _) = fetched(&lab, &"x".repeat(22)).await;
+    assert!(answer.contains("503") && answer.contains("try again in a minute"), "{answer}");
+    assert!(!answer.contains("join_offer") && !answer.contains("table"), "{answer}");
+}

@@ -152,7 +152,7 @@ impl Node {
         Ok(())
     }
 
-    /// Is given its work, and speaks again.
+    /// Is given its work, and reads on, to the ping behind it.
     async fn has_work_done(&mut self, door: &Door) -> io::Result<()> {
         let offers = self.kept.known.offers();
         let mut wire = self.comes(door, &offers).await?;
@@ -160,8 +160,8 @@ impl Node {
         assert_eq!(drain(&mut wire).await?, known.work, "the work of a node");
         self.kept.asked(State { work: [None, None], ..known });
         ask(&mut wire, "node.pending.pull", json!({})).await?;
-        self.kept.confirmed();
         assert_eq!(drain(&mut wire).await?, [None, None], "work was given twice");
+        self.kept.confirmed();
         Ok(())
     }
 }
