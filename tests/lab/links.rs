@@ -1,6 +1,7 @@
 //! Faults of the way between laptop and far machine.
 
 use std::{
+    io::Write,
     thread,
     time::{Duration, Instant},
 };
@@ -9,7 +10,7 @@ use crate::{
     dice::Dice,
     ground::{FAR_V4, FAR_V6, Ground, Loss},
     mounts::{mount, of_our_own},
-    support::{Peer, Sshd, openclaw, present},
+    support::{Peer, Sshd, dial, openclaw, present},
     tier,
 };
 
@@ -66,9 +67,13 @@ fn the_unsignalled_end_of_each_black_hole_of_a_row_is_found() {
     for _ in 0..tier::of(2, 12) {
         ground.lose(Loss::Both);
         ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
-        let dead = Duration::from_millis(4000 + dice.below(tier::of(4000, 28_000)));
-        thread::sleep(dead);
+        // The callers may all hang in streams that had been opened; this one waits, up to 30 s.
+        let port = ground.scene.local_port;
+        let mut waits = ground.laptop.inside(|| dial(port, LIMIT)).expect("the port");
+        waits.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").expect("asking");
         ground.status_when("somebody waits", LIMIT, |it| it["held"] != 0);
+        let dead = Duration::from_millis(4000 + dice.below(tier::of(4000, 20_000)));
+        thread::sleep(dead);
         ground.pass();
         let served = callers.succeed_after(Instant::now(), LIMIT);
         eprintln!("served {served:?} after {dead:?} of nothing");
