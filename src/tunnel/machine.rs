@@ -92,6 +92,8 @@ pub(crate) struct Tunnel {
     replaced: Option<Instant>,
     /// When all of those are paid for, at one in [`REPLACEMENT_INTERVAL`].
     paid: Option<Instant>,
+    /// Whether the last replacement logged in and ended before it served.
+    logged_in_vainly: bool,
     /// When the next replacement may be dialled, if not at once.
     replace_after: Option<Instant>,
     /// Whether that wait is for a server that was not reached.
@@ -134,6 +136,7 @@ impl Tunnel {
             punished_until: None,
             replaced: None,
             paid: None,
+            logged_in_vainly: false,
             replace_after: None,
             unreached: false,
             refused: None,
@@ -329,10 +332,12 @@ impl Tunnel {
         self.punished_until.map_or(at, |until| until.max(at))
     }
 
-    /// The server has seen the login of a replacement.
+    /// The server has seen the login of a replacement. Those that came unasked for, late or for a
+    /// slow reader, make nobody wait longer than the interval.
     fn count_login(&mut self, now: Instant) {
         self.replaced = Some(now);
-        self.paid = Some(self.paid.map_or(now, |paid| paid.max(now)) + REPLACEMENT_INTERVAL);
+        let paid = self.paid.map_or(now, |paid| paid.max(now)) + REPLACEMENT_INTERVAL;
+        self.paid = Some(paid.min(now + REPLACEMENT_INTERVAL * REPLACEMENTS_AT_ONCE));
     }
 
     /// When the server may see the next one.

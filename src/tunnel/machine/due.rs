@@ -79,18 +79,21 @@ impl Tunnel {
             return None;
         }
         let refused = self.refused.as_ref().map(|(at, _)| *at + REFUSAL_INTERVAL);
+        let after_vain = self.login_due().filter(|_| self.logged_in_vainly);
         if !current.has_session() {
             let hung = current.hangs(self.held > 0).filter(|_| self.logs_in_alone)?;
-            let hung = [Some(hung), self.login_due(), refused, self.replace_after];
-            return hung.into_iter().flatten().max();
+            return [Some(hung), after_vain, refused, self.replace_after]
+                .into_iter()
+                .flatten()
+                .max();
         }
         if current.needs_person {
             return None;
         }
         let Some(wanted_since) = current.suspect else {
             let parked = current.parked && self.draining.len() < DRAINING_MOST;
-            let soonest = self.replace_after.unwrap_or(current.heard);
-            return parked.then(|| refused.map_or(soonest, |refused| refused.max(soonest)));
+            let soonest = Some(self.replace_after.unwrap_or(current.heard));
+            return soonest.max(after_vain).max(refused).filter(|_| parked);
         };
         [Some(wanted_since), self.login_due(), refused, self.replace_after]
             .into_iter()

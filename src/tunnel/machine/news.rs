@@ -240,6 +240,7 @@ impl Tunnel {
             }
             return;
         }
+        self.logged_in_vainly = false;
         let Some(old) = self.current.replace(replacement) else { return };
         if !old.has_session() {
             self.drain(old.number, Some(now + LOSER_PATIENCE), false, actions);
@@ -365,6 +366,7 @@ impl Tunnel {
             self.replace_after = Some(now + self.wait(failure.cause, now));
         } else {
             self.replaced = Some(now);
+            self.logged_in_vainly = true;
         }
     }
 

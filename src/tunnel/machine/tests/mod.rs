@@ -43,8 +43,9 @@ struct Sim {
     proved: BTreeSet<Number>,
     served: Option<Number>,
     last: Number,
-    /// When logins beside a session were made, in the server's time.
-    replaced: Vec<Instant>,
+    /// When a login beside a session was last made, in the server's time, and until when all of
+    /// them are paid for.
+    replaced: Option<(Instant, Instant)>,
     /// When an attempt last failed for want of a person.
     refused: Option<Instant>,
 }
@@ -60,7 +61,7 @@ impl Sim {
             proved: BTreeSet::new(),
             served: None,
             last: Number(0),
-            replaced: Vec::new(),
+            replaced: None,
             refused: None,
         }
     }
@@ -126,17 +127,17 @@ impl Sim {
             Event::Wish(_) => self.refused = None,
             Event::Woke { slept } => {
                 let earlier = |at: Instant| at.checked_sub(*slept).unwrap_or(at);
-                self.replaced.iter_mut().for_each(|at| *at = earlier(*at));
+                self.replaced = self.replaced.map(|(at, paid)| (earlier(at), earlier(paid)));
             }
             Event::News(number, News::SessionUp { .. }) if known(*number) => {
                 self.refused = None;
                 if replaces(*number) {
-                    self.replaced.push(self.now);
+                    self.count_login();
                 }
             }
             Event::News(number, News::SessionUp { .. }) => {
                 if has_session && self.draining.contains(number) {
-                    self.replaced.push(self.now);
+                    self.count_login();
                 }
             }
             Event::News(number, News::Ended(failure))
@@ -144,9 +145,15 @@ impl Sim {
             {
                 self.refused = Some(self.now);
             }
-            Event::Network { up: true } => self.replaced.clear(),
+            Event::Network { up: true } => self.replaced = None,
             Event::News(..) | Event::Network { .. } | Event::Held(_) | Event::Tick => {}
         }
+    }
+
+    fn count_login(&mut self) {
+        let paid = self.replaced.map_or(self.now, |(_, paid)| paid.max(self.now));
+        let most = self.now + REPLACEMENT_INTERVAL * REPLACEMENTS_AT_ONCE;
+        self.replaced = Some((self.now, most.min(paid + REPLACEMENT_INTERVAL)));
     }
 
     /// Holds the limits of Design 1.
@@ -167,12 +174,13 @@ impl Sim {
         assert!(!stayed.needs_person, "nobody is asked for a mere suspicion");
         if stayed.suspect.is_some() {
             let apart = if self.tunnel.held > 0 { WAIT_HELD } else { REPLACEMENT_INTERVAL };
-            for (count, at) in (1..).zip(self.replaced.iter().rev()) {
-                let since = self.now.saturating_duration_since(*at);
-                assert!(count > 1 || since >= apart, "replacements that log in are apart");
-                let paid = REPLACEMENT_INTERVAL * count;
+            if let Some((at, paid)) = self.replaced {
+                let since = self.now.saturating_duration_since(at);
+                assert!(since >= apart, "replacements that log in are apart");
                 let credit = REPLACEMENT_INTERVAL * (REPLACEMENTS_AT_ONCE - 1);
-                assert!(since + credit >= paid, "and few, however long somebody waits");
+                let is_affordable = self.now + credit >= paid;
+                assert!(is_affordable, "and few, however long somebody waits");
+                assert!(paid <= at + credit + REPLACEMENT_INTERVAL, "nobody waits for ever");
             }
         }
     }

@@ -20,6 +20,24 @@ fn a_session_parked_by_a_slow_reader_is_replaced_and_left_to_it() {
 }
 
 #[test]
+fn a_server_that_ends_second_sessions_is_not_asked_for_them_without_a_pause() {
+    for (held, pause) in [(0, REPLACEMENT_INTERVAL), (1, WAIT_HELD)] {
+        let mut sim = live();
+        sim.event(Event::Held(held));
+        assert!(sim.news(1, News::Parked(true)).contains(&Action::Dial(Number(2))));
+        sim.news(2, News::SessionUp { needs_person: false });
+        sim.news(2, News::Ended(lost()));
+        sim.pass_answering(pause - ms(100));
+        assert_eq!(sim.last, Number(2));
+        sim.pass_answering(ms(200));
+        assert_eq!(sim.last, Number(3));
+        sim.live(3);
+        let again = sim.news(3, News::Parked(true));
+        assert!(again.contains(&Action::Dial(Number(4))), "the next reader waits for nothing");
+    }
+}
+
+#[test]
 fn a_session_that_needed_a_person_is_not_replaced_for_a_slow_reader() {
     let mut sim = Sim::new(ProofKind::Gateway);
     sim.event(Event::Wish(Wish::Up));

@@ -182,6 +182,33 @@ fn a_link_that_goes_silent_again_and_again_sees_few_logins_however_long_somebody
 }
 
 #[test]
+fn many_logins_for_slow_readers_make_nobody_wait_for_longer_than_the_interval() {
+    let mut sim = live();
+    for number in 2..8 {
+        assert_eq!(sim.news(number - 1, News::Parked(true))[0], Action::Dial(Number(number)));
+        sim.live(number);
+    }
+    sim.event(Event::Held(1));
+    sim.event(Event::Woke { slept: ms(0) });
+    sim.pass(REPLACEMENT_INTERVAL);
+    assert_eq!(sim.last, Number(8));
+}
+
+#[test]
+fn a_dial_that_hangs_without_a_session_waits_for_no_budget() {
+    let mut sim = live();
+    sim.event(Event::Woke { slept: ms(0) });
+    sim.pass(ms(300));
+    sim.live(2);
+    sim.news(1, News::Ended(lost()));
+    sim.news(2, News::Ended(lost()));
+    assert_eq!(sim.last, Number(3));
+    sim.event(Event::Woke { slept: ms(0) });
+    sim.pass(WAIT_HELD);
+    assert_eq!(sim.last, Number(4), "another joins it");
+}
+
+#[test]
 fn a_login_that_comes_late_counts_like_any_other() {
     let mut sim = live();
     sim.event(Event::Held(1));
