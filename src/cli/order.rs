@@ -415,6 +415,36 @@ mod tests {
     }
 
     #[test]
+    fn options_for_the_configured_remote_are_refused_and_what_is_said_of_this_login_is_not() {
+        let (_home, paths) = config::Paths::temporary();
+        let order = |words: &str| {
+            let words = ["connect", "config"].into_iter().chain(words.split_whitespace());
+            Order::new(&Line::parse_from(words).arguments, &Remotes::default(), &paths)
+        };
+        for words in ["", "--token-file /run/token", "--fetch-token --batch"] {
+            assert!(order(words).unwrap().definition.is_none(), "{words}");
+        }
+        for words in ["--hold 8", "--held-most 9", "-p 2222", "-L 8000:db:1", "--local-port 8000"] {
+            let problem = order(words).map(|order| order.name).unwrap_err();
+            assert_eq!(problem.class, Class::Usage, "{words}");
+            assert!(problem.fix.is_some_and(|fix| fix.contains("--name")), "{words}");
+        }
+    }
+
+    #[test]
+    fn what_waits_at_the_port_stays_when_the_target_is_typed_again() {
+        let before = Remote { hold_seconds: Some(8), held_most: Some(9), ..Remote::new("me@vps") };
+        let made = |words: &[&str]| {
+            let line =
+                Line::parse_from([&["connect", "me@other", "--name", "vps"], words].concat());
+            let made = definition(&line.arguments, None, Some(&before), 18789).unwrap();
+            (made.hold_seconds, made.held_most)
+        };
+        assert_eq!(made(&[]), (Some(8), Some(9)));
+        assert_eq!(made(&["--hold", "30"]), (Some(30), Some(9)));
+    }
+
+    #[test]
     fn a_place_over_there_leads_to_one_place_and_port_0_is_many() {
         let count = |words: &str| {
             let words = ["connect", "me@vps"].into_iter().chain(words.split(' '));
