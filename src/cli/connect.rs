@@ -1,6 +1,6 @@
 //! `openclaw remote connect`: bring a remote up, log in to its gateway, save both.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use super::{
     output::{Spinner, Tone},
     remote::describe,
     remote_install,
-    which::left,
+    which::{left, read_secret},
     written,
 };
 use crate::{
@@ -124,21 +124,11 @@ struct LoggedIn {
 pub(super) fn given(arguments: &Arguments) -> Result<Credential, Problem> {
     let token = match (&arguments.token, &arguments.token_file) {
         (Some(token), _) => Some(Secret::new(token)),
-        (None, Some(file)) => Some(secret_file(file)?),
+        (None, Some(file)) => Some(read_secret(file)?),
         (None, None) => None,
     };
-    let password = arguments.password_file.as_deref().map(secret_file).transpose()?;
+    let password = arguments.password_file.as_deref().map(read_secret).transpose()?;
     Ok(Credential::new(token, password, Source::Given))
-}
-
-fn secret_file(path: &Path) -> Result<Secret, Problem> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Problem::new(Class::Usage, format!("{}: {error}", path.display())))?;
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(Problem::new(Class::Usage, format!("{} is empty", path.display())));
-    }
-    Ok(Secret::new(text))
 }
 
 /// Resolves the target, and says which forwards of the ssh configuration are not made.

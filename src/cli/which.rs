@@ -112,13 +112,16 @@ impl Which {
 }
 
 /// A secret's file, without the line's end.
-fn read_secret(file: &Path) -> Result<Secret, Problem> {
+pub(super) fn read_secret(file: &Path) -> Result<Secret, Problem> {
     let shown = file.display();
-    let text = std::fs::read_to_string(file)
-        .map(zeroize::Zeroizing::new)
-        .map_err(|error| Problem::new(Class::Usage, format!("cannot read {shown}: {error}")))?;
+    let text = std::fs::read_to_string(file).map(zeroize::Zeroizing::new).map_err(|error| {
+        Problem::new(Class::Usage, format!("cannot read {shown}: {error}"))
+            .fix(format!("ls -l {shown}"))
+    })?;
     match text.trim() {
-        "" => Err(Problem::new(Class::Usage, format!("{shown} is empty"))),
+        "" => Err(Problem::new(Class::Usage, format!("{shown} is empty")).fix(
+            "put the gateway's secret into it; its owner has it from: openclaw gateway auth-token --show",
+        )),
         secret => Ok(Secret::new(secret)),
     }
 }
@@ -202,4 +205,25 @@ pub(super) async fn read(
         tokio::join!(reached.verify(left(deadline)), reached.call(method, None, left(deadline)));
     verified?;
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_a_secret_that_holds_none_is_an_error_with_what_to_type() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let refused = || read_secret(&file).map(drop).unwrap_err();
+        let missing = refused();
+        std::fs::write(&file, " \n").unwrap();
+        let empty = refused();
+        for problem in [missing, empty] {
+            assert_eq!(problem.class, Class::Usage);
+            assert!(problem.message.contains("token") && problem.fix.is_some(), "{problem}");
+        }
+        std::fs::write(&file, "secret\n").unwrap();
+        assert!(read_secret(&file).unwrap().matches("secret"));
+    }
 }
