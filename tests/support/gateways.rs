@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     home::{Home, built},
-    net::{answers, free_port, listens, wait_until},
+    net::{answers, free_port, wait_until},
     program::{Program, guarded},
     schema::Schema,
     tap::{Behind, Tap},
@@ -86,13 +86,16 @@ impl OurGateway {
         Self { program, tap: None, port, token_file, ready_after }
     }
 
-    /// Starts it in `home`, whose `openclaw.json` has it speak TLS, and waits until it listens.
+    /// Starts it in `home`, whose `openclaw.json` has it speak TLS, and waits until it says that it is
+    /// ready: it listens before it has made its token.
     pub(crate) fn start_with_tls(home: &Home) -> Self {
         home.write("home/.openclaw/openclaw.json", "{gateway: {tls: {enabled: true}}}");
         let files = home.state().join("rs/tls");
         Self::overheard(free_port(), Some(files), |port| {
-            Self::begin(home, port, guarded(built()), |_, port| {
-                wait_until("the gateway listens", LIMIT, || listens(port).then_some(()));
+            Self::begin(home, port, guarded(built()), |program, _| {
+                if !program.prints("gateway ready on wss://", LIMIT) {
+                    program.fail("it does not get ready");
+                }
             })
         })
     }
