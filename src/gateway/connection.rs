@@ -11,11 +11,11 @@ use std::{
 use futures_util::{
     FutureExt, StreamExt,
     future::BoxFuture,
-    stream::{FuturesUnordered, SplitStream},
+    stream::{FuturesUnordered, SplitSink, SplitStream},
 };
 use serde_json::json;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_tungstenite::{
@@ -42,8 +42,9 @@ use super::{
     throttle::{Culprit, Verdict, With},
 };
 use crate::protocol::{
-    self, Asked, Challenge, Connect, ErrorShape, Features, Frame, Granted, HelloOk, PresenceEntry,
-    Request, Response, Role, Server, Snapshot, WakeRoutingReply, close, event, rows, success_text,
+    self, Asked, Challenge, Connect, ErrorShape, Features, Flawed, Frame, Granted, HelloOk,
+    PresenceEntry, Request, Response, Role, Server, Snapshot, WakeRoutingReply, close, event, rows,
+    success_text,
 };
 
 /// Requests of one client that may be under way.
@@ -76,35 +77,65 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (sink, stream) = socket.split();
+    let (mut sink, mut stream) = socket.split();
     let limit = shared.policy.max_buffered_bytes as usize;
     let outbox = Arc::new(Outbox::new(limit, Arc::clone(&shared.tally)));
-    let conversation = Conversation { shared, outbox: Arc::clone(&outbox), stream, stop };
-    let mut writer = std::pin::pin!(outbox.write_to(sink));
-    let mut reader = std::pin::pin!(conversation.run(entrance));
-    let stream = tokio::select! {
-        () = &mut writer => return,
-        (stream, ending) = &mut reader => {
-            outbox.end(ending);
-            stream
+    let gate = entrance.gate.clone();
+    let since = {
+        let conversation =
+            Conversation { shared, outbox: Arc::clone(&outbox), stream: &mut stream, stop };
+        let mut writer = std::pin::pin!(outbox.write_to(&mut sink));
+        let mut reader = std::pin::pin!(conversation.run(entrance));
+        tokio::select! {
+            () = &mut writer => Instant::now(),
+            ending = &mut reader => {
+                outbox.end(ending);
+                let since = Instant::now();
+                let sent = timeout(FAREWELL, writer).await.is_ok();
+                tracing::trace!(sent, "the last word");
+                since
+            }
         }
     };
-    // The client's own close frame ends the connection politely; its other frames no longer count.
-    let goodbye = async {
-        writer.await;
-        if outbox.ending().is_some_and(|ending| ending.code.is_some()) {
-            stream.take_while(|item| std::future::ready(item.is_ok())).for_each(|_| async {}).await;
+    if outbox.ending().is_some_and(|ending| ending.code.is_some()) {
+        let heard = timeout_at(since + FAREWELL, hear_out(sink, stream, &gate)).await.is_ok();
+        tracing::trace!(heard, "heard out");
+    }
+    tracing::debug!("disconnected");
+}
+
+/// Hears a client out that was told why it is sent away. Whatever of it is unread when the socket
+/// goes would tear the connection down, and take those last words with it.
+async fn hear_out<S>(
+    sink: SplitSink<WebSocketStream<S>, Message>,
+    mut stream: SplitStream<WebSocketStream<S>>,
+    gate: &GateKey,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // Its own close frame ends the connection politely; its other frames no longer count.
+    while let Some(Ok(message)) = stream.next().await {
+        if message.is_close() {
+            return;
         }
+    }
+    // What follows a frame that was none is not looked at.
+    gate.lift();
+    let Ok(socket) = stream.reunite(sink) else { return };
+    let mut socket = socket.into_inner();
+    let read = async {
+        socket.shutdown().await?;
+        tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
     };
-    let finished = timeout(FAREWELL, goodbye).await.is_ok();
-    tracing::debug!(finished, "disconnected");
+    let left = read.await;
+    tracing::trace!(bytes = left.ok(), "not looked at");
 }
 
 /// The reading side.
-struct Conversation<S> {
+struct Conversation<'a, S> {
     shared: Arc<Shared>,
     outbox: Arc<Outbox>,
-    stream: SplitStream<WebSocketStream<S>>,
+    stream: &'a mut SplitStream<WebSocketStream<S>>,
     stop: CancellationToken,
 }
 
@@ -117,17 +148,16 @@ enum News {
     Stop,
 }
 
-impl<S> Conversation<S>
+impl<S> Conversation<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Returns the stream with how the connection ends.
-    async fn run(mut self, entrance: Entrance) -> (SplitStream<WebSocketStream<S>>, Ending) {
-        let ending = match self.handshake(entrance).await {
+    /// Returns how the connection ends.
+    async fn run(mut self, entrance: Entrance) -> Ending {
+        match self.handshake(entrance).await {
             Ok(welcome) => self.attend(welcome).await,
             Err(ending) => ending,
-        };
-        (self.stream, ending)
+        }
     }
 
     async fn handshake(&mut self, entrance: Entrance) -> Result<Welcome, Ending> {
@@ -523,15 +553,14 @@ pub(super) fn first_request(text: &str) -> Option<Request> {
 
 /// Any later text as a request, or the answer to what is none.
 pub(super) fn asked(text: &str) -> Result<Asked<'_>, Response> {
-    let Some(asked) = Asked::read(text) else {
-        return Err(Response::failure("invalid", ErrorShape::invalid("invalid request frame")));
-    };
-    if asked.id.is_empty() || asked.method.is_empty() {
-        let id = if asked.id.is_empty() { "invalid" } else { &*asked.id };
-        let error = ErrorShape::invalid("invalid request frame: id and method must not be empty");
-        return Err(Response::failure(id, error));
+    match Asked::read(text) {
+        Some(asked) if !asked.id.is_empty() && !asked.method.is_empty() => Ok(asked),
+        Some(_) | None => {
+            let Flawed { id, why } = Flawed::read(text);
+            let error = ErrorShape::invalid(format!("invalid request frame: {why}"));
+            Err(Response::failure(id, error))
+        }
     }
-    Ok(asked)
 }
 
 /// What a first request says of its client.
@@ -541,7 +570,7 @@ pub(super) fn parse_connect(request: &Request) -> Result<Connect, Refusal> {
         return Err(Refusal::new(error));
     }
     let params = request.params.clone().unwrap_or_else(|| json!({}));
-    serde_json::from_value(params).map_err(|error| {
+    serde_path_to_error::deserialize(params).map_err(|error| {
         Refusal::new(ErrorShape::invalid(format!("invalid connect params: {error}")))
     })
 }

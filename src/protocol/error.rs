@@ -101,6 +101,14 @@ impl ErrorShape {
         }))
     }
 
+    /// The request is meant for a user's profile, and here nobody has one.
+    pub(crate) fn other_profile() -> Self {
+        Self::invalid(
+            "the account that was selected is not here: this gateway has no user profiles; send the request without expectedProfileId",
+        )
+        .details(json!({ "reason": "EXPECTED_PROFILE_MISMATCH", "execution": "not_started" }))
+    }
+
     /// The same error with details for programs.
     #[must_use]
     pub(crate) fn details(self, details: serde_json::Value) -> Self {

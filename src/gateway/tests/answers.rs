@@ -153,8 +153,23 @@ async fn says_what_is_wrong_with_a_request_and_goes_on() {
     golden("error-connect-again", client.call("connect", json!({})).await);
     let answer = client.call("health", json!({"probe": "yes"})).await;
     assert_eq!(answer["error"]["code"], "INVALID_REQUEST");
-    client.send(&json!("text")).await;
-    assert_eq!(client.frame().await["error"]["message"], "invalid request frame");
+    for (frame, id, why) in [
+        (json!("text"), "invalid", "must be object"),
+        (
+            json!({"type": "req", "id": "mine", "method": "health", "zz": 1}),
+            "mine",
+            "at root: unexpected property 'zz'",
+        ),
+    ] {
+        client.send(&frame).await;
+        let answer = client.frame().await;
+        assert_eq!(answer["id"], id);
+        assert_eq!(answer["error"]["message"], format!("invalid request frame: {why}"));
+    }
+    let named = json!({"type": "req", "id": "1", "method": "no", "expectedProfileId": "p"});
+    client.send(&named).await;
+    let answer = client.frame().await;
+    assert_eq!(answer["error"]["details"]["reason"], "EXPECTED_PROFILE_MISMATCH", "{answer}");
     assert_eq!(client.call("status", json!(null)).await["ok"], true);
 }
 
