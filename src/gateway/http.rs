@@ -31,7 +31,7 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared,
+    Shared, VERSION,
     admission::PeerInfo,
     connection::{self, Entrance},
     doors::{self, Turned},
@@ -170,15 +170,22 @@ async fn answer(
     }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
-        "/healthz" | "/health" | "/readyz" | "/ready" | "/metrics" | "/" if !is_read => {
+        "/healthz" | "/health" | "/startupz" | "/startup" | "/readyz" | "/ready" | "/metrics"
+        | "/"
+            if !is_read =>
+        {
             let mut reply = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
             reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             reply
         }
         "/healthz" | "/health" => value(StatusCode::OK, &json!({"ok": true, "status": "live"})),
+        "/startupz" | "/startup" => {
+            let peer = ingress::arrival(&shared.ways, headers, peer, is_own_address);
+            started(shared, headers, &peer).await
+        }
         "/readyz" | "/ready" => {
-            let ready = json!({"ready": true, "failing": [], "uptimeMs": shared.uptime_ms()});
-            value(StatusCode::OK, &ready)
+            let peer = ingress::arrival(&shared.ways, headers, peer, is_own_address);
+            ready(shared, headers, &peer).await
         }
         "/metrics" => metrics(shared, request.headers()),
         "/" => plain(
@@ -192,6 +199,53 @@ async fn answer(
         }
         _ => plain(StatusCode::NOT_FOUND, "Not Found\n"),
     }
+}
+
+/// Whether the start is over: it is before anybody is heard.
+async fn started(shared: &Shared, headers: &HeaderMap, peer: &PeerInfo) -> Reply {
+    let mut body = json!({"ok": true, "status": "started"});
+    if may_know(shared, headers, peer).await {
+        body["version"] = VERSION.into();
+        body["uptimeMs"] = shared.uptime_ms().into();
+    }
+    value(StatusCode::OK, &body)
+}
+
+/// Whether everything that the gateway needs is in order.
+async fn ready(shared: &Shared, headers: &HeaderMap, peer: &PeerInfo) -> Reply {
+    let failing: &[&str] = if shared.is_storing().await { &[] } else { &["state"] };
+    let is_ready = failing.is_empty();
+    let mut body = json!({ "ready": is_ready });
+    if may_know(shared, headers, peer).await {
+        body["failing"] = json!(failing);
+        body["uptimeMs"] = shared.uptime_ms().into();
+    }
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    value(status, &body)
+}
+
+/// Whether a machine that asks may hear how long the gateway runs and what of it fails: whoever is on
+/// this one, or shows the gateway's secret.
+async fn may_know(shared: &Shared, headers: &HeaderMap, peer: &PeerInfo) -> bool {
+    if peer.is_direct_loopback() {
+        return true;
+    }
+    let live = shared.live();
+    let (Some(secret), Some(shown)) = (live.guard.secret(), scrape::bearer(headers)) else {
+        return false;
+    };
+    let culprit = Culprit::at(peer, With::Shared);
+    if shared.shut_out(&culprit).is_some() {
+        return false;
+    }
+    if secret.matches(shown) {
+        return true;
+    }
+    // As at the login: whoever guesses waits.
+    if let Verdict::Slow(delay) = shared.failed(&culprit, shown) {
+        sleep(delay).await;
+    }
+    false
 }
 
 /// The metrics for whoever has their token, and for nobody else on whatever address he comes from.

@@ -243,7 +243,7 @@ mod tests {
         let hello: HelloOk = reply(captured!("hello-ok"));
         assert_eq!((hello.protocol, hello.policy.max_payload), (VERSION, 26_214_400));
         assert!(hello.auth.device_token.is_some());
-        assert!(reply::<Health>(captured!("health")).ok);
+        assert_eq!(reply::<Health>(captured!("health")).ok, Some(true));
         assert_eq!(reply::<GatewayIdentity>(captured!("gateway.identity.get")).device_id.len(), 64);
         let presence: Vec<PresenceEntry> = reply(captured!("system-presence"));
         assert_eq!(presence.first().and_then(|entry| entry.mode.as_deref()), Some("gateway"));

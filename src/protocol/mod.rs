@@ -84,9 +84,9 @@ pub(crate) use exec_rules::{
 pub(crate) use flawed::Flawed;
 pub(crate) use frame::{Asked, ErrorShape, Event, Frame, Request, Response, success_text};
 pub(crate) use health::{
-    CliProjection, Health, HealthMethod, HealthParams, Heartbeat, MemoryPlugin, Plugins,
-    ProcessMemory, ProjectedAgent, ProjectedAgents, SessionDefaults, SessionSummary, Status,
-    StatusMethod, StatusParams, StatusSessions,
+    AgentBeat, AgentHealth, AgentSessions, Beat, CliProjection, Health, HealthBeat, HealthMethod,
+    HealthParams, Heartbeat, MemoryPlugin, Plugins, ProcessMemory, ProjectedAgent, ProjectedAgents,
+    SessionDefaults, SessionSummary, Status, StatusMethod, StatusParams, StatusSessions,
 };
 pub(crate) use logs::{LogsTail, LogsTailParams, LogsTailResult};
 pub(crate) use method::{Method, Row, rows};
