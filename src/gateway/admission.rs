@@ -208,8 +208,9 @@ pub(super) fn judge(
         (Some(grant), Proof::Token) if is_within(&grant.scopes) => {
             return Ok(Verdict::Enter(wanted.to_vec()));
         }
-        // A narrowed token stays narrow, whatever its device was approved for.
-        (Some(grant), Proof::Token) if is_within(&grant.approved) => return Err(wrong_scopes()),
+        // A token never comes to hold more. To ask for more the device shows the gateway's secret, or
+        // asks on its connection (`device.scopes.requestUpgrade`), and is given another.
+        (Some(_), Proof::Token) => return Err(wrong_scopes()),
         (Some(grant), Proof::Secret | Proof::User) if is_within(&grant.approved) => {
             return Ok(Verdict::Enter(wanted.to_vec()));
         }

@@ -318,6 +318,7 @@ where
             connection,
             "connected"
         );
+        let issued = admission.device_token.as_ref();
         let membership = shared.hub.join(member, now, |presence, state_version| {
             let hello = HelloOk {
                 protocol: protocol::VERSION,
@@ -340,7 +341,8 @@ where
                 auth: Granted {
                     role: admission.role.to_string(),
                     scopes: admission.scopes.iter().map(ToString::to_string).collect(),
-                    device_token: admission.device_token.clone(),
+                    device_token: issued.map(|issued| issued.token.clone()),
+                    issued_at_ms: issued.map(|issued| issued.at),
                 },
                 policy: shared.policy,
             };

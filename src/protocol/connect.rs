@@ -196,6 +196,9 @@ pub(crate) struct Granted {
     /// A token for the next time, for a paired device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) device_token: Option<Secret>,
+    /// Since when that token holds what it holds, milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) issued_at_ms: Option<u64>,
 }
 
 /// Limits of the connection.

@@ -192,15 +192,17 @@ fn scopes_come_from_the_record_and_an_upgrade_asks() {
     for proof in [Proof::Secret, Proof::Token] {
         let entered = judge(Role::Operator, &read, proof).unwrap();
         assert_eq!(entered, Verdict::Enter(read.clone()));
-        let more = judge(Role::Operator, &[Scope::Admin], proof).unwrap();
-        assert_eq!(more, Verdict::Ask(Reason::ScopeUpgrade));
         let node = judge(Role::Node, &[], proof).unwrap();
         assert_eq!(node, Verdict::Ask(Reason::RoleUpgrade));
     }
     let write = judge(Role::Operator, &[Scope::Write], Proof::Secret).unwrap();
     assert_eq!(write, Verdict::Enter(vec![Scope::Write]));
-    let narrow = judge(Role::Operator, &[Scope::Write], Proof::Token).unwrap_err();
-    assert_eq!(narrow.error.details.unwrap()["code"], "AUTH_SCOPE_MISMATCH");
+    let more = judge(Role::Operator, &[Scope::Admin], Proof::Secret).unwrap();
+    assert_eq!(more, Verdict::Ask(Reason::ScopeUpgrade));
+    for scope in [Scope::Write, Scope::Admin] {
+        let narrow = judge(Role::Operator, &[scope], Proof::Token).unwrap_err();
+        assert_eq!(narrow.error.details.unwrap()["code"], "AUTH_SCOPE_MISMATCH");
+    }
 }
 
 #[test]
