@@ -135,9 +135,16 @@ impl<'a, L: AsyncWrite> Inward<'a, L> {
                 // One that was cut is ended by whoever waits for that.
                 return if self.backlog.is_cut() { Poll::Pending } else { Poll::Ready(Ok(())) };
             }
-            let pieces = pieces.each_ref().map(|bytes| IoSlice::new(bytes));
             let local = Pin::new(&mut *self.local);
-            let count = ready!(local.poll_write_vectored(context, &pieces)).map_err(End::Local)?;
+            let written = match &pieces {
+                // The kernel takes one piece sooner than a list.
+                [only, next, ..] if next.is_empty() => local.poll_write(context, only),
+                pieces => {
+                    let pieces = pieces.each_ref().map(|bytes| IoSlice::new(bytes));
+                    local.poll_write_vectored(context, &pieces)
+                }
+            };
+            let count = ready!(written).map_err(End::Local)?;
             if count == 0 {
                 return Poll::Ready(Err(End::Local(io::ErrorKind::WriteZero.into())));
             }
