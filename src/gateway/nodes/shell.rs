@@ -117,7 +117,8 @@ impl Nodes {
     /// What `connect` of the paired device `node` says of the node.
     pub(super) fn said(&self, connect: &Connect, remote_ip: Option<String>) -> (Facts, Surface) {
         let client = &connect.client;
-        let platform = Platform::of(&client.platform, client.device_family.as_deref());
+        let (system, family) = client.machine();
+        let platform = Platform::of(system, family);
         let permissions = connect.permissions.as_ref().and_then(Value::as_object);
         let surface = Surface {
             caps: connect.caps.iter().map(|cap| cap.trim().to_owned()).collect(),
@@ -130,11 +131,11 @@ impl Nodes {
         };
         let facts = Facts {
             display_name: client.display_name.clone(),
-            platform: client.platform.clone(),
+            platform: system.to_owned(),
             version: client.version.clone(),
             client_id: client.id.clone(),
             client_mode: client.mode.clone(),
-            device_family: client.device_family.clone(),
+            device_family: family.map(str::to_owned),
             model_identifier: client.model_identifier.clone(),
             remote_ip,
         };
