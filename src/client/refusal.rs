@@ -85,7 +85,10 @@ fn advice(code: &str, error: &ErrorShape, offered: bool) -> Option<String> {
     let show = "openclaw gateway auth-token --show";
     Some(match code {
         // A device's token asks for no more than it holds; the gateway's secret does.
-        "AUTH_TOKEN_MISMATCH" | "AUTH_TOKEN_MISSING" | "AUTH_REQUIRED" | "AUTH_UNAUTHORIZED"
+        "AUTH_TOKEN_MISMATCH"
+        | "AUTH_TOKEN_MISSING"
+        | "AUTH_REQUIRED"
+        | "AUTH_UNAUTHORIZED"
         | "AUTH_SCOPE_MISMATCH" => {
             format!("on the gateway's machine `{show}`; here --token-file FILE with its output")
         }

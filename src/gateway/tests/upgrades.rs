@@ -7,7 +7,7 @@ use super::{
 use crate::{
     gateway::{clock::now_ms, ingress::Door},
     protocol::{Role, Scope},
-    store::{About, Asked, Filed, Minted},
+    store::{About, Asked, Filed},
 };
 
 const REQUEST: &str = "device.scopes.requestUpgrade";
@@ -46,10 +46,6 @@ fn probe() -> Value {
 async fn comes_back(lab: &Lab, machine: &Machine, scopes: &[&str], request: &Value) -> Value {
     let (mut client, _) = machine.enters(lab, &with(&json!({"token": TOKEN}), scopes)).await;
     client.call(WAIT, request.clone()).await["payload"]["status"].clone()
-}
-
-fn minted() -> Minted {
-    Minted { serial: "s".to_owned(), digest: Vec::new() }
 }
 
 /// A device that asks to be paired.
