@@ -37,6 +37,7 @@ use super::{
     nodes::{Arriving, Seat},
     outbox::{Ending, Outbox},
     pairing::{Admission, about, admit},
+    said::word,
     slots::Slot,
     tally::{Malformed, TurnedAway},
     throttle::{Culprit, Verdict, With},
@@ -82,8 +83,9 @@ pub(super) async fn serve<S>(
     let outbox = Arc::new(Outbox::new(limit, Arc::clone(&shared.tally)));
     let gate = entrance.gate.clone();
     let since = {
+        let id = uuid::Uuid::new_v4().to_string();
         let conversation =
-            Conversation { shared, outbox: Arc::clone(&outbox), stream: &mut stream, stop };
+            Conversation { id, shared, outbox: Arc::clone(&outbox), stream: &mut stream, stop };
         let mut writer = std::pin::pin!(outbox.write_to(&mut sink));
         let mut reader = std::pin::pin!(conversation.run(entrance));
         tokio::select! {
@@ -133,6 +135,8 @@ async fn hear_out<S>(
 
 /// The reading side.
 struct Conversation<'a, S> {
+    /// Of the connection, as the client and the log are told it.
+    id: String,
     shared: Arc<Shared>,
     outbox: Arc<Outbox>,
     stream: &'a mut SplitStream<WebSocketStream<S>>,
@@ -179,6 +183,8 @@ where
         let connect = match parse_connect(&request) {
             Ok(connect) => connect,
             Err(refusal) => {
+                let address = entrance.peer.address.to_canonical();
+                tracing::info!(%address, reason = word(&refusal.error.message), "refused a client");
                 self.shared.tally.malformed(Malformed::Connect);
                 return Err(self.refuse(&request.id, refusal));
             }
@@ -192,7 +198,7 @@ where
             }
             Err(refusal) => {
                 let refusal = self.slowed(&connect, refusal, &entrance.peer).await;
-                tracing::info!(reason = refusal.error.message, "refused a client");
+                self.log(&connect, &refusal, &entrance.peer);
                 Err(self.refuse(&request.id, refusal))
             }
         }
@@ -253,6 +259,25 @@ where
         ending
     }
 
+    /// Says who was refused. What it says of itself is proved by nothing yet.
+    fn log(&self, connect: &Connect, refusal: &Refusal, peer: &PeerInfo) {
+        let details = refusal.error.details.as_ref();
+        let code = details.and_then(|details| details["code"].as_str());
+        tracing::info!(
+            reason = refusal.error.message,
+            code,
+            address = %peer.address.to_canonical(),
+            forwarded = peer.is_forwarded,
+            origin = peer.origin.as_deref().map(word),
+            device = connect.device.as_ref().map(|device| word(&device.id)),
+            client = word(&connect.client.id),
+            mode = word(&connect.client.mode),
+            role = connect.role.as_deref().map(word),
+            connection = self.id,
+            "refused a client"
+        );
+    }
+
     /// How the connection ends after bytes that made no sense or stopped coming.
     fn broken(&self, error: &Error) -> Ending {
         let Some((kind, ending)) = flaw(error) else {
@@ -301,7 +326,7 @@ where
         gate.lift();
         let shared = &self.shared;
         shared.tally.admitted();
-        let connection = uuid::Uuid::new_v4().to_string();
+        let connection = self.id.clone();
         let now = now_ms();
         let member = Member {
             role: admission.role,

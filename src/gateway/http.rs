@@ -37,7 +37,9 @@ use super::{
     doors::{self, Turned},
     gate::Gate,
     ingress::{self, Door},
-    joining, scrape,
+    joining,
+    said::word,
+    scrape,
     settings::is_own_address,
     slots::{self, Slot},
     tally::{Malformed, TurnedAway},
@@ -146,13 +148,25 @@ async fn answer(
     let served_as = shared.served_as.get().filter(|_| peer.door != Door::Ordinary);
     let live = shared.live();
     let allowed = live.allowed_origins.iter().chain(served_as);
-    if let Err(turned) = doors::check(headers, peer.local, allowed) {
-        tracing::info!(reason = turned_word(turned), "turned a request away");
+    let checked = doors::check(headers, peer.local, allowed);
+    if let Err(turned) = checked {
+        let said =
+            |name| headers.get(name).map(|value| word(&String::from_utf8_lossy(value.as_bytes())));
+        tracing::info!(
+            reason = turned_word(turned),
+            address = %peer.address.to_canonical(),
+            host = said(header::HOST),
+            origin = said(header::ORIGIN),
+            "turned a request away"
+        );
         shared.tally.turned_away(match turned {
             Turned::Host => TurnedAway::Host,
             Turned::Origin => TurnedAway::Origin,
         });
-        return forbidden(turned);
+        // A page can read why its `connect` is refused, and nothing of what is refused before that.
+        if turned == Turned::Host || !wants_websocket(headers) {
+            return forbidden(turned);
+        }
     }
     if wants_websocket(headers) {
         let Some(accept) = accept_key(headers) else {
@@ -164,6 +178,7 @@ async fn answer(
             return reply;
         };
         let peer = ingress::arrival(&shared.ways, headers, peer, is_own_address);
+        let peer = PeerInfo { is_foreign: checked.is_err(), ..peer };
         let socket = hyper::upgrade::on(&mut request);
         *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Upgrade { socket, peer });
         return switching(accept);

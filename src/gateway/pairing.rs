@@ -116,7 +116,7 @@ async fn decide(
     nonce: &str,
     now: u64,
 ) -> Result<Admission, Refusal> {
-    let claim = admission::examine(connect, nonce, now)?.capped(peer.cap.as_deref());
+    let claim = admission::examine(connect, peer, nonce, now)?.capped(peer.cap.as_deref());
     admission::check_word(peer)?;
     let withdrawals = shared.withdrawals.load(Ordering::SeqCst);
     let paired = match &claim.device {

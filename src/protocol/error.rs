@@ -48,6 +48,10 @@ pub(crate) mod detail {
     pub(crate) const DEVICE_REQUIRED: &str = "DEVICE_IDENTITY_REQUIRED";
     /// The device must be approved first.
     pub(crate) const PAIRING_REQUIRED: &str = "PAIRING_REQUIRED";
+    /// The web page that asks is another's, or does not say whose it is.
+    pub(crate) const ORIGIN_NOT_ALLOWED: &str = "CONTROL_UI_ORIGIN_NOT_ALLOWED";
+    /// OpenClaw's own page came without a key.
+    pub(crate) const PAGE_DEVICE_REQUIRED: &str = "CONTROL_UI_DEVICE_IDENTITY_REQUIRED";
     /// A scope is missing.
     pub(crate) const MISSING_SCOPE: &str = "MISSING_SCOPE";
 }

@@ -84,7 +84,7 @@ pub(crate) use exec_rules::{
 pub(crate) use flawed::Flawed;
 pub(crate) use frame::{Asked, ErrorShape, Event, Frame, Request, Response, success_text};
 pub(crate) use health::{
-    AgentBeat, AgentHealth, AgentSessions, Beat, CliProjection, Health, HealthBeat, HealthMethod,
+    AgentBeat, AgentHealth, AgentSessions, CliProjection, Health, HealthBeat, HealthMethod,
     HealthParams, Heartbeat, MemoryPlugin, Plugins, ProcessMemory, ProjectedAgent, ProjectedAgents,
     SessionDefaults, SessionSummary, Status, StatusMethod, StatusParams, StatusSessions,
 };

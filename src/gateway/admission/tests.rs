@@ -20,7 +20,7 @@ fn connect(changes: &Value) -> Connect {
 /// Everything that is decided about a client whose device the store does not know.
 fn decide(changes: &Value, guard: &Guard, peer: &PeerInfo) -> Result<Verdict, Refusal> {
     let connect = connect(changes);
-    let claim = examine(&connect, "nonce", 1)?;
+    let claim = examine(&connect, &PeerInfo::loopback(), "nonce", 1)?;
     check_secret(&connect, guard)?;
     judge(&claim, Proof::Secret, None, peer, None)
 }
@@ -73,10 +73,10 @@ fn says_what_is_wrong_with_a_secret() {
     );
     let missing = decide(&json!({"auth": null}), &token(), &peer);
     assert_eq!(missing.clone().unwrap_err().wrong, []);
-    assert_eq!(code_of(missing), "AUTH_TOKEN_MISSING");
+    assert_eq!(code_of(missing), "DEVICE_IDENTITY_REQUIRED", "who shows nothing has no key either");
     let guard = Guard::Password(Secret::new("p"));
     assert_eq!(code_of(decide(&json!({}), &guard, &peer)), "AUTH_PASSWORD_MISMATCH");
-    assert_eq!(code_of(decide(&json!({"auth": {}}), &guard, &peer)), "AUTH_PASSWORD_MISSING");
+    assert_eq!(code_of(decide(&json!({"auth": {}}), &guard, &peer)), "DEVICE_IDENTITY_REQUIRED");
 }
 
 #[test]

@@ -99,6 +99,10 @@ async fn a_system_event_is_seen_in_presence_and_waits_for_the_session() {
         json!(["Node: box (1.2.3.4) · app 1.0 · mode ui"])
     );
     assert_eq!(status["payload"]["cliProjection"]["agents"]["rows"], json!([{"id": "main"}]));
+    let nobody = client.call("agent.identity.get", json!({"agentId": "nobody"})).await;
+    let expected = json!({"agentId": "nobody", "name": "Assistant", "nameSource": "default",
+        "avatar": "A"});
+    assert_eq!(nobody["payload"], expected, "as the reference gateway answers");
     let answer = client.call("users.self", json!({})).await;
     assert_eq!(answer["error"]["message"], "users.self requires an authenticated user");
 }

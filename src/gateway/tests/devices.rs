@@ -124,7 +124,7 @@ async fn a_device_on_this_machine_is_paired_silently_and_comes_back_with_its_tok
         assert_eq!(who.is_refused(&lab, &with(&auth, &[])).await.0, code, "{auth}");
     }
     let (client, answer) = lab.connected(&with(&json!({"deviceToken": token}), &[])).await;
-    assert_eq!(answer["error"]["details"]["code"], "AUTH_TOKEN_MISSING");
+    assert_eq!(answer["error"]["details"]["code"], "DEVICE_IDENTITY_REQUIRED");
     client.closed().await;
 }
 
