@@ -262,7 +262,7 @@ where
     /// Says who was refused. What it says of itself is proved by nothing yet.
     fn log(&self, connect: &Connect, refusal: &Refusal, peer: &PeerInfo) {
         let details = refusal.error.details.as_ref();
-        let code = details.and_then(|details| details["code"].as_str());
+        let code = details.and_then(|details| details.get("code")?.as_str());
         tracing::info!(
             reason = refusal.error.message,
             code,

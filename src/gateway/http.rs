@@ -218,11 +218,13 @@ async fn answer(
 
 /// Whether the start is over: it is before anybody is heard.
 async fn started(shared: &Shared, headers: &HeaderMap, peer: &PeerInfo) -> Reply {
-    let mut body = json!({"ok": true, "status": "started"});
-    if may_know(shared, headers, peer).await {
-        body["version"] = VERSION.into();
-        body["uptimeMs"] = shared.uptime_ms().into();
-    }
+    let (ok, status) = (true, "started");
+    let body = if may_know(shared, headers, peer).await {
+        let uptime = shared.uptime_ms();
+        json!({"ok": ok, "status": status, "version": VERSION, "uptimeMs": uptime})
+    } else {
+        json!({"ok": ok, "status": status})
+    };
     value(StatusCode::OK, &body)
 }
 
@@ -230,11 +232,11 @@ async fn started(shared: &Shared, headers: &HeaderMap, peer: &PeerInfo) -> Reply
 async fn ready(shared: &Shared, headers: &HeaderMap, peer: &PeerInfo) -> Reply {
     let failing: &[&str] = if shared.is_storing().await { &[] } else { &["state"] };
     let is_ready = failing.is_empty();
-    let mut body = json!({ "ready": is_ready });
-    if may_know(shared, headers, peer).await {
-        body["failing"] = json!(failing);
-        body["uptimeMs"] = shared.uptime_ms().into();
-    }
+    let body = if may_know(shared, headers, peer).await {
+        json!({"ready": is_ready, "failing": failing, "uptimeMs": shared.uptime_ms()})
+    } else {
+        json!({ "ready": is_ready })
+    };
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     value(status, &body)
 }
