@@ -85,8 +85,9 @@ async fn event(call: Call, params: NodeEventParams) -> Outcome<NodeEventReply> {
         None => params.payload.unwrap_or(Value::Null),
     };
     let (handled, reason) = match params.event.as_str() {
-        "node.host.stats" => stats(&payload)
-            .map_or(INVALID, |stats| call.shared.nodes.told_stats(node, call.caller.member, stats)),
+        "node.host.stats" => stats(&payload).map_or(INVALID, |stats| {
+            call.shared.nodes.told_stats(node, call.caller.member, &stats)
+        }),
         "node.presence.activity" => Usage::read(&payload)
             .map_or(INVALID, |usage| call.shared.nodes.told_usage(node, call.caller.member, usage)),
         "node.presence.alive" => match occasion(&payload) {

@@ -27,12 +27,12 @@ const STALE: Heard = (false, "stale_connection");
 
 impl Nodes {
     /// A node tells of its machine, and everybody who may see it hears that.
-    pub(in crate::gateway) fn told_stats(&self, node: &str, member: u64, stats: Value) -> Heard {
+    pub(in crate::gateway) fn told_stats(&self, node: &str, member: u64, stats: &Value) -> Heard {
         let kept = self.here(node, member, |live| live.host_stats = Some(stats.clone()));
         if kept.is_none() {
             return STALE;
         }
-        let change = NodeHostStatsChange { node_id: node, host_stats: &stats };
+        let change = NodeHostStatsChange { node_id: node, host_stats: stats };
         self.hub.tell(event::NODE_HOST_STATS, &change);
         (true, "updated")
     }
