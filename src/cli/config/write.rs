@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::Context,
+    look,
     operation::{Operation, batch, batch_file, reference, value},
     refusal,
 };
@@ -253,6 +254,11 @@ fn report(
     let paths: Vec<_> = asked.paths.iter().map(ToString::to_string).collect();
     for path in paths.iter().filter(|path| is_unknown(&outcome, path)) {
         output.note(format!("warning: {path} means nothing to this program; it is kept as it is"));
+    }
+    let mut review = outcome.review.clone();
+    look::add_refusals(context, &mut review);
+    for issue in &review.issues {
+        output.note(format!("warning: a gateway does not start with this: {issue}"));
     }
     let taken = outcome.is_changed.then(|| taken_up(&asked.paths, &outcome.review.config));
     let restart = taken == Some(ReloadKind::Restart);
