@@ -25,8 +25,10 @@ const BULK: u64 = 512 << 20;
 const LONG_BULK: u64 = 128 << 20;
 /// One way on the long path; a round trip takes twice as long.
 const ONE_WAY: Duration = Duration::from_millis(50);
-/// How many small round trips a round has.
-const ECHOES: usize = 2000;
+/// How many small round trips follow one another in a turn.
+const ECHOES: u32 = 2000;
+/// How many turns each side has in a round, one after the other.
+const TURNS: usize = 4;
 /// What both sides are told to encrypt with, where they are told.
 const CIPHER: &str = "Ciphers=aes128-gcm@openssh.com";
 const LIMIT: Duration = Duration::from_secs(120);
@@ -44,7 +46,10 @@ struct Way {
 struct Side {
     download: Samples,
     upload: Samples,
+    /// Small round trips, each.
     echo: Samples,
+    /// The same, a turn's in a row, divided by their number.
+    echo_in_a_row: Samples,
 }
 
 fn main() -> ExitCode {
@@ -62,8 +67,15 @@ fn main() -> ExitCode {
         let (theirs, _ssh) = start_ssh(&scene, near, options, far);
         let [mut our_side, mut their_side] = [Side::default(), Side::default()];
         for _ in 0..rounds(5) {
-            measure(ours, BULK, ECHOES, &mut our_side);
-            measure(theirs, BULK, ECHOES, &mut their_side);
+            measure(ours, BULK, &mut our_side);
+            measure(theirs, BULK, &mut their_side);
+            let mut sides = [(ours, &mut our_side), (theirs, &mut their_side)];
+            for _ in 0..TURNS {
+                sides.reverse();
+                for (way, side) in &mut sides {
+                    turn(*way, ECHOES, side);
+                }
+            }
         }
         let peer = "ssh -L";
         table
@@ -82,20 +94,28 @@ fn main() -> ExitCode {
             )
             .goal(Goal::RatioAtLeast(1.0))
             .compare(
-                &format!("64 bytes and back, {words}"),
+                &format!("64 bytes and back, {ECHOES} in a row, each, {words}"),
+                "ms",
+                &our_side.echo_in_a_row,
+                (peer, &their_side.echo_in_a_row),
+            )
+            .goal(Goal::RatioAtMost(1.0))
+            .compare(
+                &format!("one of them, {words}"),
                 "ms",
                 &our_side.echo,
                 (peer, &their_side.echo),
-            )
-            .goal(Goal::RatioAtMost(1.0));
+            );
         scene.laptop(&["remote", "remove", "vps"]);
     }
     let ours = connect(&scene, long.port(), &[], far);
     let (theirs, _ssh) = start_ssh(&scene, long.port(), &[], far);
     let [mut our_side, mut their_side] = [Side::default(), Side::default()];
     for _ in 0..rounds(5).min(3) {
-        measure(ours, LONG_BULK, 10, &mut our_side);
-        measure(theirs, LONG_BULK, 10, &mut their_side);
+        for (way, side) in [(ours, &mut our_side), (theirs, &mut their_side)] {
+            measure(way, LONG_BULK, side);
+            turn(way, 10, side);
+        }
     }
     let peer = "ssh -L";
     table
@@ -141,22 +161,30 @@ fn pairs(near: Way, far: Way) -> [(u16, u16); 3] {
     [(near.source, far.source), (near.sink, far.sink), (near.echo, far.echo)]
 }
 
-/// One download, one upload, and small round trips, each on a path that has just carried a little.
-fn measure(way: Way, bulk: u64, echoes: usize, side: &mut Side) {
+/// One download and one upload, each on a path that has just carried a little.
+fn measure(way: Way, bulk: u64, side: &mut Side) {
     download(way.source, 1);
     side.download.add(rate(bulk, download(way.source, bulk)));
     upload(way.sink, 1);
     side.upload.add(rate(bulk, upload(way.sink, bulk)));
+}
+
+/// So many small round trips in a row on one connection.
+fn turn(way: Way, count: u32, side: &mut Side) {
     let mut echo = dial(way.echo, LIMIT).expect("reaching the echo");
-    for number in 0..=echoes {
+    let mut once = || {
         let start = Instant::now();
         echo.write_all(&[7; 64]).expect("sending to the echo");
         echo.read_exact(&mut [0; 64]).expect("hearing from the echo");
-        // The first one waits for the stream to be opened over there.
-        if number > 0 {
-            side.echo.add_time(start.elapsed());
-        }
+        start.elapsed()
+    };
+    // The first one waits for the stream to be opened over there.
+    once();
+    let start = Instant::now();
+    for _ in 0..count {
+        side.echo.add_time(once());
     }
+    side.echo_in_a_row.add_time(start.elapsed() / count);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate")]

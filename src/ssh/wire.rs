@@ -3,7 +3,8 @@
 //! OpenSSH's server leaves Nagle's algorithm on for connections without a terminal: its second
 //! small packet waits for the acknowledgement of the first. A kernel that delays that by 40 ms
 //! makes every short answer through a forward 40 ms late. Linux's `TCP_QUICKACK` does not last,
-//! so it is asked for after each read.
+//! so it is asked for after each read, but not in a conversation, whose next request acknowledges
+//! the last answer for nothing; there a kernel that can (from 6.15 on) waits 8 ms at most.
 //!
 //! A ping of an idle session is worth one wake-up, its answer is not: Linux calls a socket readable
 //! once `SO_RCVLOWAT` bytes are there (socket(7)), so with one more than the answer is long it says
@@ -25,6 +26,11 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+
+use self::talk::Talk;
+
+mod kernel;
+mod talk;
 
 /// Any byte wakes.
 const ANY: u64 = 1;
@@ -82,6 +88,7 @@ pub(super) struct Wire {
     ahead: Range<usize>,
     /// Reads in a row that were small, while there is more room.
     small: u8,
+    talk: Talk,
 }
 
 impl Wire {
@@ -92,8 +99,16 @@ impl Wire {
             received: AtomicU64::new(0),
             reader: AtomicWaker::new(),
         });
-        let room = vec![0; AHEAD_QUIET].into();
-        let wire = Self { stream, ear: Arc::clone(&ear), set: ANY, room, ahead: 0..0, small: 0 };
+        let wire = Self {
+            // Older kernels know no such limit.
+            talk: Talk::new(kernel::limit_delay(&stream).is_ok()),
+            stream,
+            ear: Arc::clone(&ear),
+            set: ANY,
+            room: vec![0; AHEAD_QUIET].into(),
+            ahead: 0..0,
+            small: 0,
+        };
         (wire, ear)
     }
 
@@ -126,8 +141,8 @@ impl Wire {
         self.ear.received.fetch_add(count as u64, Relaxed);
         let is_small = self.room.len() > AHEAD_QUIET && count <= AHEAD_QUIET;
         self.small = if is_small { self.small + 1 } else { 0 };
-        if count < self.room.len() {
-            // With more to read, the next read acknowledges this one too.
+        // With more to read, the next read acknowledges this one too.
+        if self.talk.read(count) && count < self.room.len() {
             self.acknowledge();
         }
         if self.set != ANY {
@@ -143,7 +158,7 @@ impl Wire {
     fn tune(&mut self) {
         let wanted = self.ear.wanted.load(Relaxed);
         // A kernel that will not wakes us for nothing.
-        if wanted != self.set && low_water::set(&self.stream, wanted).is_ok() {
+        if wanted != self.set && kernel::wake_from(&self.stream, wanted).is_ok() {
             self.set = wanted;
         }
         if wanted != ANY && self.ahead.is_empty() && self.room.len() > AHEAD_QUIET {
@@ -156,39 +171,6 @@ impl Wire {
     fn grow_quiet(&mut self) {
         self.room = vec![0; AHEAD_QUIET].into();
         (self.ahead, self.small) = (0..0, 0);
-    }
-}
-
-#[cfg(target_os = "linux")]
-mod low_water {
-    //! `SO_RCVLOWAT`.
-
-    use nix::{libc, setsockopt_impl, sockopt_impl, sys::socket::SetSockOpt};
-    use tokio::net::TcpStream;
-
-    sockopt_impl!(
-        /// The bytes from which on a socket is readable.
-        LowWater,
-        SetOnly,
-        libc::SOL_SOCKET,
-        libc::SO_RCVLOWAT,
-        libc::c_int
-    );
-
-    /// Has the kernel call `stream` readable from so many bytes on.
-    pub(super) fn set(stream: &TcpStream, bytes: u64) -> nix::Result<()> {
-        let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-        LowWater.set(stream, &bytes)
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod low_water {
-    //! Not on this system.
-
-    /// Does nothing: there every byte wakes.
-    pub(super) fn set(_: &tokio::net::TcpStream, _: u64) -> nix::Result<()> {
-        Ok(())
     }
 }
 
@@ -217,6 +199,7 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.tune();
+        self.talk.wrote();
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
