@@ -16,7 +16,7 @@ use support::{Home, OurGateway, Peer, present, start_script};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What of theirs is not in ours, and why.
-const LEFT_OUT: [(&str, &str); 21] = [
+const LEFT_OUT: [(&str, &str); 23] = [
     // The desktop of its host, tasks, worker pools and the heap of a runtime that ours has not.
     ("status", "/hostDesktop"),
     ("status", "/tasks"),
@@ -33,6 +33,7 @@ const LEFT_OUT: [(&str, &str); 21] = [
     ("status", "/degradedPlugins"),
     ("status", "/sqliteWal"),
     // Where each value was read from, and which revision of the file counts.
+    ("config.get", "/runtimeConfig"),
     ("config.get", "/includedPaths"),
     ("config.get", "/includeProvenance"),
     ("config.get", "/agentRosterIncludeOwned"),
@@ -40,6 +41,8 @@ const LEFT_OUT: [(&str, &str); 21] = [
     ("config.get", "/configRevisionHash"),
     ("config.get", "/appliedConfigHash"),
     ("config.patch", "/changedPaths"),
+    // Somebody is there who shows requests, so that it is answered before anybody decides.
+    ("exec.approval.request", "/decision"),
 ];
 /// What of ours is not in theirs.
 const BEYOND: [(&str, &str); 7] = [
@@ -48,17 +51,15 @@ const BEYOND: [(&str, &str); 7] = [
     ("config.patch", "/hash"),
     ("config.patch", "/reload"),
     ("device.pair.list", "/paired/*/tokens/*/lastUsedAtMs"),
-    // Somebody is there who shows requests.
+    // As above.
     ("exec.approval.request", "/status"),
     ("exec.approval.request", "/deliveryRoute"),
 ];
 /// Where the kinds differ: no agent acts by itself here, and no model is chosen for one.
-const OTHERWISE: [(&str, &str); 4] = [
+const OTHERWISE: [(&str, &str); 3] = [
     ("status", "/heartbeat/agents/*/everyMs"),
     ("status", "/sessions/defaults/model"),
     ("status", "/sessions/defaults/contextTokens"),
-    // It is answered before anybody decides.
-    ("exec.approval.request", "/decision"),
 ];
 
 /// What was found at a place of a reply: theirs alone, ours alone, or of another kind.
