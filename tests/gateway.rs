@@ -330,6 +330,8 @@ fn the_log_of_a_session_tells_what_happened_and_holds_no_secret() {
         "the-right-token",
         token.trim(),
         "WRONG-",
+        "DEVICE-TOKEN",
+        "ODD-TOKEN",
         "QUERY-TOKEN",
         "TOKEN-IN-NOISE",
         "TEXT-FOR-OBJECT",

@@ -184,7 +184,8 @@ where
             Ok(connect) => connect,
             Err(refusal) => {
                 let address = entrance.peer.address.to_canonical();
-                tracing::info!(%address, reason = word(&refusal.error.message), "refused a client");
+                // Why in so many words holds what it sent, which may be a secret in a wrong place.
+                tracing::info!(%address, reason = "invalid connect", connection = self.id, "refused a client");
                 self.shared.tally.malformed(Malformed::Connect);
                 return Err(self.refuse(&request.id, refusal));
             }
