@@ -99,7 +99,7 @@ impl Guard {
     }
 
     /// The secret that it compares with, once it is known.
-    pub(super) fn secret(&self) -> Option<&Secret> {
+    pub(crate) fn secret(&self) -> Option<&Secret> {
         match self {
             Self::Token(secret) | Self::Password(secret) => Some(secret),
             Self::Proxy(rules) => rules.password.as_ref(),
