@@ -338,7 +338,7 @@ fn refuse_unguarded(guard: &Guard, config: &OpenClaw, paths: &Paths) -> Result<(
     };
     let own = match guard {
         Guard::OwnToken => format!(
-            "openclaw gateway run --token-file {} (the token that it made for itself), or ",
+            "--token-file {} (the token that it makes for itself on loopback), or ",
             paths.gateway_token().display()
         ),
         Guard::Open | Guard::Token(_) | Guard::Password(_) | Guard::Proxy(_) => String::new(),
