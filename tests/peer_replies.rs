@@ -2,7 +2,6 @@
 //! gateway: the same fields, each of the same kind.
 //!
 //! `fixtures/replies` has the shape of what it answered to `peer_replies.mjs`, taken once.
-#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
 
 #[path = "support/mod.rs"]
 mod support;
