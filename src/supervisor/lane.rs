@@ -122,11 +122,13 @@ pub(super) enum Command {
         /// How long it slept.
         slept: Duration,
     },
-    /// The machine's addresses changed.
+    /// The way to the server changed, or may have.
     Network {
-        /// Whether it has any.
+        /// Whether there is one.
         up: bool,
     },
+    /// Addresses of the machine changed, and not the way to the server.
+    Addresses,
     /// A stream is wanted.
     Open(Incoming),
     /// Answer once all that was said before has had its effect on the state.
@@ -423,9 +425,13 @@ impl Actor {
             Command::Woke { slept } => self.step(Event::Woke { slept }),
             Command::Network { up } => {
                 self.step(Event::Network { up });
-                for (number, stranded) in self.stranded() {
-                    self.step(Event::News(number, News::Stranded(stranded)));
+                self.tell_stranded();
+            }
+            Command::Addresses => {
+                if self.serving.is_some_and(|it| self.stranded().contains(&(it, true))) {
+                    self.step(Event::Network { up: true });
                 }
+                self.tell_stranded();
             }
             Command::Open(incoming) => self.admit(incoming),
             Command::Surrender(answer) => self.surrender(answer),
