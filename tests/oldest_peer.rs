@@ -91,10 +91,9 @@ fn its_cli_finds_our_gateway_well_directly_and_through_the_tunnel() {
     }
 }
 
-/// Its node host says of its machine no more than `linux`, which is too little for the commands of
-/// a desktop: the owner names them.
+/// Its node host says of its machine no more than `linux`; what that machine is follows from it.
 #[test]
-fn its_node_host_is_paired_approved_and_asked_for_what_the_owner_named() {
+fn its_node_host_is_paired_approved_and_asked_for_what_it_offers() {
     if !is_due(&[Peer::OldestOpenClaw, Peer::OpenClaw, Peer::OpenSsh]) {
         return;
     }
@@ -111,8 +110,6 @@ fn its_node_host_is_paired_approved_and_asked_for_what_the_owner_named() {
     });
     drop(turned_away);
     cli.theirs(&["devices", "approve", request_of(&asking, "old")]);
-    let named = r#"["system.run", "system.run.prepare", "system.which"]"#;
-    ours_on_the_far_machine(&scene, &["config", "set", "gateway.nodes.commands.allow", named]);
     let _runs = node.run(scene.local_port, &token);
     let pending = wait_until("the node offers its commands", PATIENCE, || {
         let pending = scene.ours(&["nodes", "pending"]).json();
@@ -135,10 +132,6 @@ fn its_node_host_is_paired_approved_and_asked_for_what_the_owner_named() {
     let words = ["gateway", "call", "node.invoke", "--params", &echo.to_string(), "--json"];
     let ran = cli.attempt(&words);
     assert!(ran.code == 1 && ran.stderr.contains("SYSTEM_RUN_DENIED"), "{ran}");
-}
-
-fn ours_on_the_far_machine(scene: &Scene, words: &[&str]) {
-    openclaw(&scene.far).args(words).run().exits(0);
 }
 
 #[test]

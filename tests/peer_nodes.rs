@@ -5,12 +5,13 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::{thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use support::{
-    Home, Peer, Program, ReferenceCli, ReferenceNode, Scene, openclaw, present, request_of,
-    wait_until,
+    Home, Peer, Program, ReferenceCli, ReferenceNode, Scene, descendants, openclaw, present,
+    request_of, wait_until,
 };
 
 /// How long a node host may take for its next word; it needs seconds to start on a busy machine.
@@ -87,8 +88,12 @@ fn a_node_host_is_paired_approved_and_runs_what_it_is_told() {
     scene.ours(&["nodes", "approve", request_of(&asking, "near")]);
     cli.theirs(&["nodes", "approve", request_of(&asking, "far")]);
 
+    let host = first.pid();
     thread::scope(|scope| {
-        scope.spawn(|| told_by_ours(&scene));
+        scope.spawn(|| {
+            told_by_ours(&scene);
+            what_nobody_waits_for_ends(&scene, host);
+        });
         told_by_theirs(&cli);
     });
 
@@ -131,6 +136,43 @@ fn told_by_ours(scene: &Scene) {
     let rules = json!({"nodeId": node["nodeId"]}).to_string();
     let rules = scene.ours(&["gateway", "call", "exec.approvals.node.get", "--params", &rules]);
     assert_eq!(rules.json()["file"]["version"], 1, "{rules}");
+}
+
+/// A program on the node ends with the time it was given, and with whoever wanted it.
+fn what_nobody_waits_for_ends(scene: &Scene, host: Pid) {
+    let port = scene.gateway.port().to_string();
+    let node = scene.ours(&["nodes", "describe", "--node", "near"]).json()["nodeId"].clone();
+    let sleeps = |seconds: &str, timeout_ms: u64| {
+        let params = json!({"nodeId": node, "command": "system.run", "idempotencyKey": seconds,
+            "timeoutMs": timeout_ms, "params": {"command": ["/bin/sleep", seconds]}});
+        let words = ["gateway", "call", "node.invoke", "--timeout", "600000", "--json"];
+        openclaw(&scene.far).args(words).args(["--port", &port, "--params", &params.to_string()])
+    };
+    let (started, ended) = (
+        |seconds: &str| {
+            wait_until("the program starts", PATIENCE, || runs(host, seconds).then_some(()));
+        },
+        |seconds: &str| {
+            wait_until("the program ends", PATIENCE, || (!runs(host, seconds)).then_some(()));
+        },
+    );
+    let late = sleeps("3171", 5_000).start();
+    started("3171");
+    let late = late.end();
+    assert!(late.code == 1 && late.stdout.contains("TIMEOUT"), "{late}");
+    ended("3171");
+    let left = sleeps("3172", 600_000).start();
+    started("3172");
+    left.interrupt();
+    ended("3172");
+}
+
+/// Whether `sleep` runs for so many seconds below a process.
+fn runs(below: Pid, seconds: &str) -> bool {
+    let wanted = format!("/bin/sleep\0{seconds}\0");
+    descendants(below).into_iter().any(|pid| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted.as_bytes())
+    })
 }
 
 /// Their program through the tunnel, with the node that is there through the tunnel as well.

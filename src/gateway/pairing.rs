@@ -326,11 +326,13 @@ pub(super) fn token_of(shared: &Shared, device: &Device, role: Role) -> Option<S
 /// What a client says of itself, and where it is.
 pub(super) fn about(connect: &Connect, peer: &PeerInfo) -> About {
     let client = &connect.client;
-    let filled = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+    let filled =
+        |text: Option<&str>| text.filter(|text| !text.trim().is_empty()).map(str::to_owned);
+    let (platform, family) = client.machine();
     About {
-        display_name: filled(&client.display_name),
-        platform: Some(client.platform.clone()),
-        device_family: filled(&client.device_family),
+        display_name: filled(client.display_name.as_deref()),
+        platform: Some(platform.to_owned()),
+        device_family: filled(family),
         client_id: Some(client.id.clone()),
         client_mode: Some(client.mode.clone()),
         remote_ip: (!peer.is_direct_loopback()).then(|| peer.address.to_canonical().to_string()),

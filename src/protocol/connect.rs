@@ -95,6 +95,38 @@ pub(crate) struct Client {
     pub(crate) instance_id: Option<String>,
 }
 
+/// What headless node hosts of OpenClaw call a system, its platform, and the family of such machines.
+const HOST_SYSTEMS: [(&str, &str, &str); 5] = [
+    ("darwin", "macos", "Mac"),
+    ("macos", "macos", "Mac"),
+    ("linux", "linux", "Linux"),
+    ("win32", "windows", "Windows"),
+    ("windows", "windows", "Windows"),
+];
+
+impl Client {
+    /// Its platform and family. What an older headless node host leaves out or calls by another name
+    /// follows from its system, as OpenClaw's gateway has it; one that names another family stays as
+    /// it says.
+    pub(crate) fn machine(&self) -> (&str, Option<&str>) {
+        let family = self.device_family.as_deref();
+        let as_said = (self.platform.as_str(), family);
+        if self.id != "node-host" || self.mode != "node" {
+            return as_said;
+        }
+        let Some((_, platform, usual)) =
+            HOST_SYSTEMS.into_iter().find(|(system, ..)| *system == self.platform)
+        else {
+            return as_said;
+        };
+        match family.map(str::trim).filter(|family| !family.is_empty()) {
+            None => (platform, Some(usual)),
+            Some(family) if family.eq_ignore_ascii_case(usual) => (platform, Some(family)),
+            Some(_) => as_said,
+        }
+    }
+}
+
 /// Secrets offered in `connect`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -208,4 +240,29 @@ pub(crate) struct Policy {
     pub(crate) max_buffered_bytes: u64,
     /// Between two `tick` events, milliseconds.
     pub(crate) tick_interval_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_node_host_leaves_out_of_its_machine_follows_from_its_system() {
+        for (said, expected) in [
+            (("node-host", "linux", None), ("linux", Some("Linux"))),
+            (("node-host", "darwin", None), ("macos", Some("Mac"))),
+            (("node-host", "darwin", Some(" mac ")), ("macos", Some("mac"))),
+            (("node-host", "win32", Some("")), ("windows", Some("Windows"))),
+            (("node-host", "linux", Some("Toaster")), ("linux", Some("Toaster"))),
+            (("node-host", "freebsd", None), ("freebsd", None)),
+            (("openclaw-android", "linux", None), ("linux", None)),
+        ] {
+            let (id, platform, family) = said;
+            let client = serde_json::json!({"id": id, "version": "1", "platform": platform,
+                "mode": "node", "deviceFamily": family});
+            let client: Client = serde_json::from_value(client).unwrap();
+            assert_eq!(client.machine(), expected, "{said:?}");
+            assert_eq!(Client { mode: "cli".to_owned(), ..client }.machine(), (platform, family));
+        }
+    }
 }

@@ -54,6 +54,9 @@ pub(crate) const NODE_PAIR_RESOLVED: Kind =
 /// A command for the one node that gets it (`NodeInvokeRequest`).
 pub(crate) const NODE_INVOKE_REQUEST: Kind =
     Kind { name: "node.invoke.request", access: Access::Node, drop_if_slow: false };
+/// The one node that got it is to stop a command ([`super::NodeInvokeCancel`]).
+pub(crate) const NODE_INVOKE_CANCEL: Kind =
+    Kind { name: "node.invoke.cancel", access: Access::Node, drop_if_slow: false };
 /// A command waits for a decision (`ExecApprovalPending`).
 pub(crate) const EXEC_APPROVAL_REQUESTED: Kind = Kind {
     name: "exec.approval.requested",
@@ -95,6 +98,7 @@ pub(crate) const EVENTS: &[Kind] = &[
     NODE_PAIR_REQUESTED,
     NODE_PAIR_RESOLVED,
     NODE_INVOKE_REQUEST,
+    NODE_INVOKE_CANCEL,
     EXEC_APPROVAL_REQUESTED,
     EXEC_APPROVAL_RESOLVED,
     VOICEWAKE_CHANGED,

@@ -440,6 +440,16 @@ pub(crate) struct NodeInvoked {
     pub(crate) payload_json: Option<String>,
 }
 
+/// Payload of `node.invoke.cancel`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NodeInvokeCancel<'a> {
+    /// Of the `node.invoke.request` that is over.
+    pub(crate) invoke_id: &'a str,
+    /// The node's device.
+    pub(crate) node_id: &'a str,
+}
+
 /// Payload of `node.invoke.request` (`NodeInvokeRequestEvent`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -17,6 +17,9 @@ const FAILURES_MOST: usize = 8;
 /// Why the path is lost where nothing has failed.
 pub(super) const SLOW_READER: &str = "a program here that does not read blocks the session";
 
+/// A slow reader's session that is replaced sooner than this is no news.
+pub(super) const BRIEF: Duration = Duration::from_secs(3);
+
 /// Notes what happens to one remote.
 #[derive(Debug, Clone)]
 pub(super) struct Scribe {
@@ -146,6 +149,8 @@ pub(super) struct Account {
     redialled: bool,
     /// What was said of this absence already.
     said: Vec<String>,
+    /// That the path was lost to a slow reader, until it is news.
+    unsaid: Option<Happening>,
     waited: u64,
     refused: u64,
     attempts: u64,
@@ -159,6 +164,7 @@ impl Account {
             was_live: false,
             redialled: false,
             said: Vec::new(),
+            unsaid: None,
             waited: 0,
             refused: 0,
             attempts: 0,
@@ -168,13 +174,15 @@ impl Account {
     /// An attempt begins, the `attempt`th since the path was last live.
     pub(super) fn dialled(&mut self, attempt: u64) {
         self.attempts = attempt;
-        if !self.is_live && self.was_live && !std::mem::replace(&mut self.redialled, true) {
+        let is_told = self.was_live && self.unsaid.is_none();
+        if !self.is_live && is_told && !std::mem::replace(&mut self.redialled, true) {
             self.scribe.note(Happening::Redialled { attempt });
         }
     }
 
     /// An attempt failed.
     pub(super) fn failed(&mut self, failure: &Failure) {
+        self.say_loss();
         // What a person must mend is said by the phase that follows.
         if !self.is_live && failure.cause.is_transient() && self.is_new(&failure.message) {
             self.scribe.note(Happening::Failed {
@@ -193,6 +201,7 @@ impl Account {
     /// A connection was not served.
     pub(super) fn refused(&mut self, reason: &str) {
         self.refused += 1;
+        self.say_loss();
         if self.refused == 1 {
             self.scribe.note(Happening::NotServed { reason: reason.to_owned() });
         }
@@ -223,10 +232,13 @@ impl Account {
                     };
                     let cause = cause.to_owned();
                     self.is_new(&cause);
-                    self.scribe.note(Happening::Lost { cause, silent_ms });
+                    self.unsaid = Some(Happening::Lost { cause, silent_ms });
                 }
             }
             (true, true) | (false, false) => {}
+        }
+        if turn.failure.is_some() {
+            self.say_loss();
         }
         if turn.after == Phase::GatewayDown && self.is_new(&message()) {
             self.scribe.note(Happening::GatewayDown { message: message(), fix: fix() });
@@ -238,10 +250,24 @@ impl Account {
             // What its user took down begins anew.
             (self.was_live, self.waited, self.refused) = (false, 0, 0);
             self.said.clear();
+            self.unsaid = None;
+        }
+    }
+
+    /// Notes that the path was lost, if that was not worth it yet.
+    fn say_loss(&mut self) {
+        if let Some(lost) = self.unsaid.take() {
+            self.scribe.note(lost);
         }
     }
 
     fn on_live(&mut self, away: Option<Duration>) {
+        if self.unsaid.take_if(|_| away.is_some_and(|away| away < BRIEF)).is_some() {
+            (self.is_live, self.attempts, self.waited) = (true, 0, 0);
+            self.said.clear();
+            return;
+        }
+        self.say_loss();
         let away_ms = away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX));
         self.scribe.note(Happening::Live {
             away_ms,
@@ -333,12 +359,45 @@ mod tests {
     }
 
     #[test]
-    fn a_path_lost_without_a_failure_is_blocked_by_a_reader() {
+    fn a_slow_readers_session_that_is_replaced_at_once_is_no_news() {
         let mut desk = Desk::new();
         desk.turn(Phase::Connecting, Phase::Live, None);
-        desk.turn(Phase::Live, Phase::Connecting, None);
-        let lost = Happening::Lost { cause: SLOW_READER.to_owned(), silent_ms: 810 };
-        assert_eq!(desk.told().last(), Some(&lost));
+        for _ in 0..3 {
+            desk.turn(Phase::Live, Phase::Connecting, None);
+            desk.account.dialled(1);
+            desk.account.served(1);
+            desk.turn(Phase::Connecting, Phase::Live, None);
+        }
+        assert_eq!(desk.told().len(), 1, "{:?}", desk.told());
+    }
+
+    #[test]
+    fn a_path_lost_without_a_failure_is_blocked_by_a_reader_and_news_once_something_comes_of_it() {
+        type Sequel = fn(&mut Desk);
+        let sequels: [Sequel; 4] = [
+            |desk| desk.account.failed(&refused()),
+            |desk| desk.account.refused("no path was live in time"),
+            |desk| desk.turn(Phase::Connecting, Phase::GatewayDown, Some(&refused())),
+            |desk| {
+                desk.account.turned(Turn {
+                    before: Phase::Connecting,
+                    after: Phase::Live,
+                    failure: None,
+                    silent: Duration::ZERO,
+                    away: Some(BRIEF),
+                });
+            },
+        ];
+        for sequel in sequels {
+            let mut desk = Desk::new();
+            desk.turn(Phase::Connecting, Phase::Live, None);
+            desk.turn(Phase::Live, Phase::Connecting, None);
+            assert_eq!(desk.told().len(), 1);
+            sequel(&mut desk);
+            let lost = Happening::Lost { cause: SLOW_READER.to_owned(), silent_ms: 810 };
+            assert_eq!(desk.told().get(1), Some(&lost));
+            assert_eq!(desk.told().len(), 3, "{:?}", desk.told());
+        }
     }
 
     #[test]

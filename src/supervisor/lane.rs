@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    account::{Account, SLOW_READER, Scribe, Turn},
+    account::{Account, BRIEF, SLOW_READER, Scribe, Turn},
     alarm::Alarm,
     incoming::{Incoming, Local},
     link::{Dial, Link, Progress},
@@ -217,6 +217,7 @@ impl Lane {
             lost: None,
             left: None,
             lost_with: None,
+            earlier: None,
             account: Account::new(scribe),
             unserved: 0,
             unserved_said: None,
@@ -303,6 +304,8 @@ struct Actor {
     /// Which session served last, and which did when the path was lost.
     left: Option<Number>,
     lost_with: Option<Number>,
+    /// The outage before this one, if this one is no news.
+    earlier: Option<Outage>,
     account: Account,
     /// Refusals that were not news yet, and when the last one was.
     unserved: u64,
@@ -554,8 +557,9 @@ impl Actor {
         self.lost_with = self.serving.or(self.left);
         let started = SystemTime::now().checked_sub(silent).unwrap_or_else(SystemTime::now);
         let outage = Outage { cause, started, detected: silent, restored: None };
+        let earlier = &mut self.earlier;
         self.state.send_modify(|state| {
-            state.outage = Some(outage);
+            *earlier = state.outage.replace(outage);
             state.lost = Some(now);
         });
     }
@@ -566,12 +570,17 @@ impl Actor {
         // A session that was only doubted was not made again.
         let is_another = self.serving != self.lost_with;
         info!(restored_ms = millis(restored), "the path is back");
+        let earlier = self.earlier.take();
         self.state.send_modify(|state| {
             state.reconnects += u64::from(is_another);
             state.away += restored;
             state.lost = None;
-            if let Some(outage) = &mut state.outage {
-                outage.restored = Some(restored);
+            match &mut state.outage {
+                Some(outage) if outage.cause == SLOW_READER && restored < BRIEF => {
+                    state.outage = earlier;
+                }
+                Some(outage) => outage.restored = Some(restored),
+                None => {}
             }
         });
     }

@@ -93,7 +93,7 @@ pub(super) struct Path {
     /// Streams, and in the upper half listeners over there whose connections come here: in one, so
     /// that of the last two that go at once exactly one leaves it empty.
     carried: AtomicU64,
-    /// Told whenever a stream comes in.
+    /// Told whenever a stream comes in, and whenever a slow reader has caught up or gone.
     company: Notify,
     /// Streams whose local reader is far behind.
     clogged: AtomicUsize,
@@ -258,21 +258,24 @@ impl Path {
             if self.clogged.fetch_add(1, Relaxed) == 0 {
                 self.tell(News::Parked(true));
             }
-        } else if self.clogged.fetch_sub(1, Relaxed) == 1 {
-            self.tell(News::Parked(false));
+        } else {
+            if self.clogged.fetch_sub(1, Relaxed) == 1 {
+                self.tell(News::Parked(false));
+            }
+            self.company.notify_waiters();
         }
     }
 
-    /// Whether a stream shares the session with no other.
-    pub(super) fn is_lonely(&self) -> bool {
-        self.streams() <= 1
+    /// Whether the readers of all streams are far behind: nobody else waits for the session.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.clogged.load(Relaxed) >= self.streams()
     }
 
-    /// Waits until a stream shares the session with another.
-    pub(super) async fn until_shared(&self) {
+    /// Waits until somebody wants more of the session.
+    pub(super) async fn until_wanted(&self) {
         loop {
             let company = self.company.notified();
-            if !self.is_lonely() {
+            if !self.is_stuck() {
                 return;
             }
             company.await;

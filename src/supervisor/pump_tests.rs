@@ -269,12 +269,47 @@ async fn a_stream_with_neighbours_is_drained_to_its_bound_and_then_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn streams_that_are_all_behind_are_left_undrained_until_one_of_them_catches_up() {
+    let (path, mut reports) = path();
+    let mut streams: Vec<_> = (0..3)
+        .map(|_| {
+            let (local, reader) = duplex(1024);
+            let (near, far) = duplex(1024);
+            let (guest, shared) = (path.enter(), Arc::clone(&path));
+            let pumping = tokio::spawn(async move {
+                let _guest = guest;
+                pump(local, Box::new(near), &shared).await.1
+            });
+            (reader, far, pumping)
+        })
+        .collect();
+    let mut taken = Vec::new();
+    for (_, far, _) in &mut streams {
+        taken.push(flood(far, 12 << 20).await);
+    }
+    let last = taken.pop().unwrap();
+    assert!((CLOGGED..CLOGGED + 2 * CHUNK).contains(&last), "the last is not drained: {last}");
+    for (_, far, pumping) in &mut streams {
+        assert!(flood(far, 1 << 20).await < 2 * CHUNK, "nor are the others any more");
+        assert!(!pumping.is_finished());
+    }
+    assert_eq!(parked(&mut reports), [true]);
+    let (mut reader, _far, _pumping) = streams.pop().unwrap();
+    let mut rest = vec![0; last - 1024];
+    timeout(LONG, reader.read_exact(&mut rest)).await.unwrap().unwrap();
+    let (_reader, far, pumping) = streams.first_mut().unwrap();
+    assert_eq!(flood(far, 1 << 20).await, 1 << 20, "who has caught up does not wait for them");
+    assert!(!pumping.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_stream_that_left_most_unread_pays_when_memory_is_used_up() {
     let (news, _reports) = mpsc::channel(1024);
     let unread = Arc::new(Unread::bounded(8 << 20));
     let totals = Totals::new(Arc::clone(&unread), Arc::default());
     let path = Arc::new(Path::new(Number(1), Arc::new(Idle::default()), Arc::new(totals), news));
-    let _guests = [path.enter(), path.enter()];
+    // A third one has nothing unread.
+    let _guests = [path.enter(), path.enter(), path.enter()];
     let start = || {
         let (local, reader) = duplex(1024);
         let (near, far) = duplex(1024);

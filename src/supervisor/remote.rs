@@ -319,7 +319,7 @@ impl Remote {
         // Another one wants its listeners over there, if anybody does.
         self.release().await;
         for lane in self.lanes() {
-            lane.tell(Command::Wish(Wish::OnDemand)).await;
+            lane.tell(Command::Wish(Wish::Last)).await;
         }
         let busy =
             |lane: &Lane| lane.totals.streams.load(Relaxed) > 0 || lane.state.borrow().held > 0;

@@ -16,7 +16,7 @@ use super::lock::locked;
 /// What all streams of the supervisor may have unread, bytes.
 const UNREAD_MOST: usize = 64 << 20;
 /// What the SSH library may hold of a stream that is left undrained, bytes.
-const LIBRARY: usize = 4 << 20;
+const LIBRARY: usize = 1 << 20;
 /// Unread bytes from which a stream counts as slow.
 pub(super) const CLOGGED: usize = 4 << 20;
 /// The same while memory is tight.
@@ -25,8 +25,8 @@ const CLOGGED_TIGHT: usize = 256 << 10;
 /// All backlogs, and the bound on what they hold together.
 ///
 /// When the bound is passed the stream with the most unread bytes pays for it: it is cut, and its
-/// memory is free at once. Long before that, streams that are alone in their session are left
-/// undrained, which costs nobody anything.
+/// memory is free at once. Long before that, sessions whose readers are all slow are left undrained,
+/// which costs nobody anything.
 #[derive(Debug)]
 pub(super) struct Unread {
     most: usize,

@@ -112,6 +112,8 @@ pub(super) struct Attempt {
     /// Whether a slow reader may block the session, so that newcomers go elsewhere. It is asked on:
     /// where nobody reads what has come in, that counts as a sign of life.
     pub(super) parked: bool,
+    /// Since when, while it is.
+    pub(super) parked_since: Option<Instant>,
     /// The session's last round trip.
     pub(super) rtt: Duration,
     /// When a later proof is due, once serving.
@@ -135,6 +137,7 @@ impl Attempt {
             shaking: None,
             stranded: false,
             parked: false,
+            parked_since: None,
             rtt: Duration::ZERO,
             next_proof: None,
             proof_asked: None,

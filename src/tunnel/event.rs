@@ -11,8 +11,11 @@ use super::{Failure, Number, ProofKind};
 pub(crate) enum Wish {
     /// Live, always.
     Up,
-    /// Dialled, or replaced, while a connection is held; what is up stays up.
+    /// Dialled, or replaced, while a connection is held; replaced as well when a slow reader blocks
+    /// it, for whoever comes next; what is up stays up.
     OnDemand,
+    /// The same, and nobody comes next.
+    Last,
     /// Nothing.
     Down,
 }

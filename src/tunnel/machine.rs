@@ -33,6 +33,8 @@ const DRAINING_MOST: usize = 8;
 /// Between two replacements whose logins the server saw: always while nobody waits, and on average
 /// while somebody does.
 const REPLACEMENT_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a slow reader must block a session that only newcomers would need another for.
+const PARKED_PATIENCE: Duration = Duration::from_secs(1);
 /// How many of them may follow one another at [`WAIT_HELD`] while somebody waits.
 const REPLACEMENTS_AT_ONCE: u32 = 5;
 /// Between two attempts after one that only a person could have helped, for as long as another

@@ -9,19 +9,22 @@ use std::{
 };
 
 use crate::support::{
-    Peer, Scene, dial, free_port, peak_bytes, present, resident_bytes, wait_until,
+    Peer, Scene, dial, free_port, openclaw, peak_bytes, present, resident_bytes, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(40);
 /// What a flood consists of: more than one stream or all of them together may leave unread here and
 /// in the buffers of the kernel.
 const FLOOD: usize = 48 << 20;
+/// What one consists of that has to fit in only because there are so many: more than a stream may
+/// leave unread while memory is tight, less than it may with neighbours.
+const SURGE: usize = 12 << 20;
 /// What all streams together may have unread (architecture: design 2).
 const UNREAD_MOST: u64 = 64 << 20;
 /// What else a supervisor may come to need for that many sessions under way, in this build.
 const MARGIN: u64 = 48 << 20;
 
-/// A service that floods whoever says `f`, and sends back what anybody else says.
+/// A service that floods whoever says `f` or, with less, `s`, and sends back what anybody else says.
 fn service() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = listener.local_addr().expect("its address").port();
@@ -30,10 +33,12 @@ fn service() -> u16 {
             thread::spawn(move || -> io::Result<()> {
                 let mut word = [0];
                 stream.read_exact(&mut word)?;
-                if word != *b"f" {
-                    return io::copy(&mut &stream, &mut &stream).map(drop);
-                }
-                (0..FLOOD / PART.len()).try_for_each(|_| stream.write_all(&PART))?;
+                let size = match word {
+                    [b'f'] => FLOOD,
+                    [b's'] => SURGE,
+                    _ => return io::copy(&mut &stream, &mut &stream).map(drop),
+                };
+                (0..size / PART.len()).try_for_each(|_| stream.write_all(&PART))?;
                 stream.shutdown(Shutdown::Write)
             });
         }
@@ -72,6 +77,13 @@ fn read_all(mut stream: TcpStream) -> Result<usize, usize> {
             }
         }
     }
+}
+
+/// The same of many.
+fn read_at_once(streams: Vec<TcpStream>) -> Vec<Result<usize, usize>> {
+    let read = |stream| thread::spawn(move || read_all(stream));
+    let readers: Vec<_> = streams.into_iter().map(read).collect();
+    readers.into_iter().map(|reader| reader.join().expect("a reader")).collect()
 }
 
 /// The lines of the log that tell of streams that were cut.
@@ -128,21 +140,48 @@ fn what_many_readers_leave_unread_stays_within_its_bound_and_nothing_is_lost_in_
     scene.dialling().args(["--name", "vps"]).args(forwards).arg(scene.sshd.target()).run().exits(0);
     let supervisor = scene.laptop.supervisor().expect("a supervisor");
     let before = resident_bytes(supervisor).expect("its memory");
-    let floods: Vec<TcpStream> = ports.iter().map(|port| says(b'f', *port)).collect();
+    let floods: Vec<TcpStream> =
+        (0..4).flat_map(|_| &ports).map(|port| says(b's', *port)).collect();
     wait_until("the bound is reached", LIMIT, || (!cuts(&scene).is_empty()).then_some(()));
     // Those that were not cut stand still, undrained, and lose nothing.
-    let outcomes: Vec<_> = floods.into_iter().map(read_all).collect();
+    let outcomes = read_at_once(floods);
     let peak = peak_bytes(supervisor).expect("its memory at most");
     assert!(peak - before <= UNREAD_MOST + MARGIN, "{before} bytes before, {peak} at most");
-    let whole = outcomes.iter().filter(|outcome| **outcome == Ok(FLOOD)).count();
+    let whole = outcomes.iter().filter(|outcome| **outcome == Ok(SURGE)).count();
     let reset = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-    assert_eq!(whole + reset, ports.len(), "an end before its time: {outcomes:?}");
-    assert!(whole >= ports.len() / 2, "{outcomes:?}");
+    assert_eq!(whole + reset, outcomes.len(), "an end before its time: {outcomes:?}");
+    assert!(whole >= outcomes.len() / 2, "{outcomes:?}");
     let told = wait_until("each reset is told", LIMIT, || {
         Some(cuts(&scene)).filter(|told| told.len() >= reset)
     });
     assert_eq!(told.len(), reset, "{told:#?}");
     assert!(told.iter().all(|line| line.contains("the bounds of memory")), "{told:#?}");
+}
+
+#[test]
+fn readers_of_one_forward_that_fall_behind_together_all_get_everything() {
+    const READERS: usize = 8;
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let near = free_port();
+    let spec = format!("{near}:127.0.0.1:{}", service());
+    scene.dialling().args(["--name", "vps", "-L", &spec]).arg(scene.sshd.target()).run().exits(0);
+    // At once, so that one session carries them.
+    let floods: Vec<TcpStream> = (0..READERS).map(|_| says(b'f', near)).collect();
+    let received = || {
+        let run = openclaw(&scene.laptop).args(["remote", "status", "--json"]).run().exits(0);
+        run.json()[0]["bytesIn"].as_u64().expect("a count")
+    };
+    let mut before = 0;
+    wait_until("nothing comes in any more", LIMIT, || {
+        thread::sleep(Duration::from_millis(500));
+        let now = received();
+        (std::mem::replace(&mut before, now) == now && now > 0).then_some(())
+    });
+    let outcomes = read_at_once(floods);
+    assert_eq!(outcomes, [Ok(FLOOD); READERS], "{:#?}", cuts(&scene));
 }
 
 #[test]

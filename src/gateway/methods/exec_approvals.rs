@@ -1,6 +1,7 @@
 //! `exec.approval.*` and `exec.approvals.node.*`: requests, decisions, and the nodes' own rules.
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::nodes::{answered, asker};
 use crate::{
@@ -166,6 +167,7 @@ async fn rules(call: &Call, node: &str, command: &str, params: Value) -> Outcome
         timeout_ms: Some(RULES_TIMEOUT_MS),
         asker: asker(&call.caller),
         key: None,
+        gone: CancellationToken::new(),
     };
     let (payload, _) = answered(call.shared.nodes.run(&task).await?)?;
     let read = payload.map_or(Ok(Value::Null), |payload| serde_json::from_str(payload.get()));

@@ -4,6 +4,7 @@ use serde_json::{
     Value, json,
     value::{RawValue, to_raw_value},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::device::{cut, minds};
 
@@ -118,10 +119,13 @@ async fn invoke(call: Call, params: NodeInvokeParams) -> Outcome<Written> {
     let request = json!([node, command, params.params]).to_string();
     let repeat =
         Repeat { method: "node.invoke", key: &key, request: &request, meanwhile: Meanwhile::Join };
-    once(&call, repeat, run(call.clone(), params)).await
+    // The work goes on without this wait: when the connection ends, it hears of that here.
+    let gone = CancellationToken::new();
+    let _leaves = gone.clone().drop_guard();
+    once(&call, repeat, run(call.clone(), params, gone)).await
 }
 
-async fn run(call: Call, mut params: NodeInvokeParams) -> Ended {
+async fn run(call: Call, mut params: NodeInvokeParams, gone: CancellationToken) -> Ended {
     let (node, command) = (params.node_id.trim(), params.command.trim());
     let mut run_params = params.params.take();
     if command == "system.run"
@@ -138,6 +142,7 @@ async fn run(call: Call, mut params: NodeInvokeParams) -> Ended {
         timeout_ms: params.timeout_ms,
         asker: asker(&call.caller),
         key: Some(params.idempotency_key),
+        gone,
     };
     let nodes = &call.shared.nodes;
     if let Some(before) = nodes.postponed_before(&task) {
@@ -152,10 +157,15 @@ async fn run(call: Call, mut params: NodeInvokeParams) -> Ended {
     {
         return Ended::Void(queued(node, command, &kept));
     }
+    let has_begun = !outcome.is_not_ready();
     let (node_id, command) = (node.to_owned(), command.to_owned());
-    Ended::Final(answered(outcome).and_then(|(payload, payload_json)| {
+    let answer = answered(outcome).and_then(|(payload, payload_json)| {
         encode(&NodeInvoked { ok: true, node_id, command, payload, payload_json })
-    }))
+    });
+    match answer {
+        Err(error) if !has_begun => Ended::Void(error),
+        answer => Ended::Final(answer),
+    }
 }
 
 async fn enqueue(call: Call, params: NodePendingEnqueueParams) -> Outcome<NodePendingEnqueued> {

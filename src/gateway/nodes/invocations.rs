@@ -58,7 +58,7 @@ pub(in crate::gateway) enum Outcome {
     },
     /// The node could not, or nobody heard from it.
     Failed {
-        /// `TIMEOUT`, `NOT_CONNECTED`, or the node's own.
+        /// `TIMEOUT`, `ABORTED`, `DISCONNECTED`, or the node's own.
         code: Option<String>,
         /// For people.
         message: Option<String>,
@@ -82,6 +82,15 @@ pub(super) enum Begun<W> {
 
 /// Everybody who is told how a command ended.
 pub(super) type Told<W> = Vec<(W, Outcome)>;
+
+/// What ended before its node had answered.
+#[derive(Debug, PartialEq)]
+pub(super) struct Over<W> {
+    /// Everybody who is told.
+    pub(super) told: Told<W>,
+    /// What the nodes may still be doing, and are to stop.
+    pub(super) stopped: Vec<Order>,
+}
 
 /// All commands under way.
 #[derive(Debug)]
@@ -168,7 +177,8 @@ impl<W> Invocations<W> {
         true
     }
 
-    /// Hears how a command ended; `None` if it is late or not this connection's.
+    /// Hears how a command ended; `None` if it is late or not this connection's. Only who has said
+    /// nothing of it yet is believed that it was not ready for it.
     pub(super) fn result(
         &mut self,
         id: &str,
@@ -177,23 +187,42 @@ impl<W> Invocations<W> {
         outcome: &Outcome,
         now: Instant,
     ) -> Option<Told<W>> {
-        self.mine(id, node, connection)?;
-        Some(self.end(id, outcome, now))
+        let running = self.mine(id, node, connection)?;
+        if outcome.is_not_ready() && running.next > 0 {
+            return Some(self.end(id, &begun_after_all(), now).1);
+        }
+        Some(self.end(id, outcome, now).1)
+    }
+
+    /// Whether a command is still waited for.
+    pub(super) fn is_running(&self, id: &str) -> bool {
+        self.running.contains_key(id)
     }
 
     /// Ends what should have come back by `now`.
-    pub(super) fn due(&mut self, now: Instant) -> Told<W> {
-        self.end_where(|order| order.deadline <= now, &Outcome::timed_out(), now)
+    pub(super) fn due(&mut self, now: Instant) -> Over<W> {
+        self.end_where(|running| running.order.deadline <= now, &Outcome::timed_out(), now)
+    }
+
+    /// Ends what nobody waits for any longer.
+    pub(super) fn unwanted(&mut self, has_gone: impl Fn(&W) -> bool, now: Instant) -> Over<W> {
+        self.end_where(|running| running.waiters.iter().all(&has_gone), &Outcome::aborted(), now)
+    }
+
+    /// Ends what may not run any longer.
+    pub(super) fn forbid(&mut self, is_allowed: impl Fn(&Order) -> bool, now: Instant) -> Over<W> {
+        let outcome = failed("POLICY_CHANGED", "node command is no longer allowed");
+        self.end_where(|running| !is_allowed(&running.order), &outcome, now)
     }
 
     /// A node's connection is gone: what was sent on it will not come back.
     pub(super) fn gone(&mut self, connection: u64, now: Instant) -> Told<W> {
-        let outcome = failed("NOT_CONNECTED", "the node disconnected before it answered");
-        self.end_where(|order| order.connection == connection, &outcome, now)
+        let outcome = failed("DISCONNECTED", "the node disconnected before it answered");
+        self.end_where(|running| running.order.connection == connection, &outcome, now).told
     }
 
     /// The gateway stops: everything ends, and nothing begins any more.
-    pub(super) fn stop(&mut self, now: Instant) -> Told<W> {
+    pub(super) fn stop(&mut self, now: Instant) -> Over<W> {
         self.has_stopped = true;
         self.end_where(|_| true, &stopped(), now)
     }
@@ -219,32 +248,44 @@ impl<W> Invocations<W> {
 
     fn end_where(
         &mut self,
-        has_ended: impl Fn(&Order) -> bool,
+        has_ended: impl Fn(&Running<W>) -> bool,
         outcome: &Outcome,
         now: Instant,
-    ) -> Told<W> {
-        let ended = self.running.values().filter(|running| has_ended(&running.order));
+    ) -> Over<W> {
+        let ended = self.running.values().filter(|running| has_ended(running));
         let ids: Vec<String> = ended.map(|running| running.order.id.clone()).collect();
-        ids.iter().flat_map(|id| self.end(id, outcome, now)).collect()
+        let mut over = Over { told: Vec::new(), stopped: Vec::new() };
+        for id in ids {
+            let (order, told) = self.end(&id, outcome, now);
+            over.stopped.extend(order);
+            over.told.extend(told);
+        }
+        over
     }
 
-    fn end(&mut self, id: &str, outcome: &Outcome, now: Instant) -> Told<W> {
+    fn end(&mut self, id: &str, outcome: &Outcome, now: Instant) -> (Option<Order>, Told<W>) {
         let Some(Running { order, waiters, .. }) = self.running.remove(id) else {
-            return Vec::new();
+            return (None, Vec::new());
         };
-        if let Some(key) = order.key {
-            self.keys.remove(&key);
-            // Whatever is remembered: a repetition must not have it done a second time.
-            let is_short = outcome.size() <= MAX_REMEMBERED_BYTES;
-            let outcome = if is_short { outcome.clone() } else { too_long() };
-            if self.remembered.len() >= MAX_REMEMBERED {
-                self.remembered.pop_front();
+        if let Some(key) = &order.key {
+            self.keys.remove(key);
+            if !outcome.is_not_ready() {
+                self.remember(key.clone(), &order, outcome, now);
             }
-            let until = now + REMEMBERED;
-            let (node, command) = (order.node, order.command);
-            self.remembered.push_back(Remembered { key, node, command, outcome, until });
         }
-        waiters.into_iter().map(|waiter| (waiter, outcome.clone())).collect()
+        (Some(order), waiters.into_iter().map(|waiter| (waiter, outcome.clone())).collect())
+    }
+
+    fn remember(&mut self, key: Key, order: &Order, outcome: &Outcome, now: Instant) {
+        // Whatever is remembered: a repetition must not have it done a second time.
+        let is_short = outcome.size() <= MAX_REMEMBERED_BYTES;
+        let outcome = if is_short { outcome.clone() } else { too_long() };
+        if self.remembered.len() >= MAX_REMEMBERED {
+            self.remembered.pop_front();
+        }
+        let until = now + REMEMBERED;
+        let (node, command) = (order.node.clone(), order.command.clone());
+        self.remembered.push_back(Remembered { key, node, command, outcome, until });
     }
 }
 
@@ -252,6 +293,16 @@ impl Outcome {
     /// Nothing came back in time.
     pub(super) fn timed_out() -> Self {
         failed("TIMEOUT", "node invoke timed out")
+    }
+
+    /// Whoever wanted it has gone.
+    pub(super) fn aborted() -> Self {
+        failed("ABORTED", "node invoke cancelled")
+    }
+
+    /// Whether the node has not begun, and may be asked again.
+    pub(in crate::gateway) fn is_not_ready(&self) -> bool {
+        matches!(self, Self::Failed { code: Some(code), .. } if code == "NODE_NOT_READY")
     }
 
     fn size(&self) -> usize {
@@ -270,6 +321,10 @@ fn failed(code: &str, message: &str) -> Outcome {
 
 fn too_long() -> Outcome {
     failed("ANSWER_TOO_LONG", "this was done before, and its answer was too long to be kept")
+}
+
+fn begun_after_all() -> Outcome {
+    failed("UNAVAILABLE", "the node said that it was not ready, after it had begun")
 }
 
 fn stopped() -> Outcome {
@@ -341,8 +396,11 @@ mod tests {
         let now = Instant::now();
         let mut invocations = Invocations::default();
         assert_eq!(invocations.begin(order("1", now), 'a', now), Begun::Started);
-        assert_eq!(invocations.due(now + A_WHILE - Duration::from_millis(1)), []);
-        assert_eq!(invocations.due(now + A_WHILE), [('a', Outcome::timed_out())]);
+        let early = invocations.due(now + A_WHILE - Duration::from_millis(1));
+        assert_eq!(early, Over { told: vec![], stopped: vec![] });
+        let over = invocations.due(now + A_WHILE);
+        assert_eq!(over.told, [('a', Outcome::timed_out())]);
+        assert_eq!(over.stopped, [order("1", now)], "its node is to stop it");
         assert_eq!(invocations.result("1", "node", 1, &done("late"), now), None);
     }
 
@@ -359,6 +417,53 @@ mod tests {
         assert_eq!(invocations.begin(other, 'd', now), Begun::Taken('d'));
         let later = now + REMEMBERED;
         assert_eq!(invocations.begin(keyed("5", later), 'e', later), Begun::Started);
+    }
+
+    #[test]
+    fn what_the_last_one_gave_up_is_stopped_and_not_done_again_under_its_key() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        assert_eq!(invocations.begin(keyed("1", now), 'a', now), Begun::Started);
+        assert_eq!(invocations.begin(keyed("2", now), 'b', now), Begun::Joined);
+        assert_eq!(invocations.begin(order("3", now), 'c', now), Begun::Started);
+        let over = invocations.unwanted(|waiter| *waiter == 'a', now);
+        assert_eq!(over, Over { told: vec![], stopped: vec![] }, "another one waits for the same");
+        let over = invocations.unwanted(|waiter| *waiter != 'c', now);
+        assert_eq!(over.stopped, [keyed("1", now)]);
+        assert_eq!(over.told, [('a', Outcome::aborted()), ('b', Outcome::aborted())]);
+        assert!(!invocations.is_running("1") && invocations.is_running("3"));
+        let again = invocations.begin(keyed("4", now), 'd', now);
+        assert_eq!(again, Begun::Known('d', Outcome::aborted()));
+    }
+
+    #[test]
+    fn what_may_not_run_any_longer_is_stopped() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        assert_eq!(invocations.begin(order("1", now), 'a', now), Begun::Started);
+        assert!(invocations.forbid(|_| true, now).stopped.is_empty());
+        let over = invocations.forbid(|order| order.command != "system.which", now);
+        assert_eq!(over.stopped, [order("1", now)]);
+        let [('a', Outcome::Failed { code, .. })] = over.told.as_slice() else {
+            panic!("{over:?}")
+        };
+        assert_eq!(code.as_deref(), Some("POLICY_CHANGED"));
+    }
+
+    #[test]
+    fn a_node_that_is_not_ready_may_be_asked_again_unless_it_had_begun() {
+        let now = Instant::now();
+        let mut invocations = Invocations::default();
+        let not_ready = failed("NODE_NOT_READY", "later");
+        assert_eq!(invocations.begin(keyed("1", now), 'a', now), Begun::Started);
+        let told = invocations.result("1", "node", 1, &not_ready, now);
+        assert_eq!(told, Some(vec![('a', not_ready.clone())]));
+        assert_eq!(invocations.begin(keyed("2", now), 'a', now), Begun::Started, "the key is free");
+        assert!(invocations.progress("2", "node", 1, 0));
+        let told = invocations.result("2", "node", 1, &not_ready, now);
+        assert_eq!(told, Some(vec![('a', begun_after_all())]));
+        let again = invocations.begin(keyed("3", now), 'a', now);
+        assert_eq!(again, Begun::Known('a', begun_after_all()));
     }
 
     #[test]
@@ -387,10 +492,11 @@ mod tests {
         let mut invocations = Invocations::default();
         assert_eq!(invocations.begin(order("1", now), 'a', now), Begun::Started);
         let other = Order { connection: 2, node: "other".to_owned(), ..order("2", now) };
-        assert_eq!(invocations.begin(other, 'b', now), Begun::Started);
+        assert_eq!(invocations.begin(other.clone(), 'b', now), Begun::Started);
         let told = invocations.gone(1, now);
         assert!(matches!(told.as_slice(), [('a', Outcome::Failed { .. })]));
-        assert_eq!(invocations.stop(now), [('b', stopped())]);
+        let over = invocations.stop(now);
+        assert_eq!((over.told, over.stopped), (vec![('b', stopped())], vec![other]));
         assert_eq!(invocations.begin(order("3", now), 'c', now), Begun::Known('c', stopped()));
     }
 

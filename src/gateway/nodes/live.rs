@@ -42,6 +42,13 @@ pub(super) struct Present {
 }
 
 impl Live {
+    /// Whether it is one of OpenClaw's programs that run others' programs and can stop them, and not
+    /// a telephone.
+    pub(super) fn is_host(&self) -> bool {
+        let Facts { client_id, client_mode, .. } = &self.facts;
+        matches!(client_id.as_str(), "node-host" | "openclaw-macos") && client_mode == "node"
+    }
+
     /// Sends the node away.
     pub(super) fn dismiss(&self, reason: &str) {
         self.outbox.end(Ending::close(close::POLICY, reason));

@@ -65,8 +65,8 @@ impl Nodes {
             .ok_or_else(|| ErrorShape::invalid("invalid node runner inventory"))?;
         let mut book = self.book.lock().await;
         let is_host = self.here(node, member, |live| {
-            let is_host = matches!(live.facts.client_id.as_str(), "node-host" | "openclaw-macos");
-            if is_host && live.facts.client_mode == "node" {
+            let is_host = live.is_host();
+            if is_host {
                 live.published.runners = runners;
             }
             is_host

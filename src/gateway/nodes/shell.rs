@@ -6,22 +6,23 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     approvals::{Approvals, Ask, Asker, NotAsked, NotDecided, Standing, Waited},
     book::{Book, Facts, Record, Surface},
     foreground::Foreground,
-    invocations::{Begun, Invocations, Key, Order, Outcome, Told},
+    invocations::{Begun, Invocations, Key, Order, Outcome, Over, Told},
     live::{Live, Present},
-    policy::{Platform, Rules},
+    policy::{Denied, Platform, Rules},
     published::Published,
     work::LeftWork,
 };
 use crate::{
     gateway::{clock::now_ms, outbox::Outbox},
     problem::{Class, Problem},
-    protocol::{Connect, Decision, ErrorShape, NodeInvokeRequest, code, event},
+    protocol::{Connect, Decision, ErrorShape, NodeInvokeCancel, NodeInvokeRequest, code, event},
     store::{Error, Store},
 };
 
@@ -29,6 +30,13 @@ use crate::{
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that a command may take.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// How long to wait before a node that was not ready is asked again, and how often.
+const READINESS_PAUSES: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
 /// How long a caller should wait when too much is under way, milliseconds.
 const BUSY_RETRY_MS: u64 = 500;
 
@@ -38,7 +46,7 @@ pub(in crate::gateway) struct Nodes {
     rules: RwLock<Rules>,
     pub(super) book: tokio::sync::Mutex<Book>,
     pub(super) present: Mutex<Present>,
-    invocations: Mutex<Invocations<oneshot::Sender<Outcome>>>,
+    invocations: Mutex<Invocations<Waiter>>,
     /// Held by who changes what is left for nodes, in the store and here.
     pub(super) handing: tokio::sync::Mutex<()>,
     pub(super) work: Mutex<LeftWork>,
@@ -74,7 +82,34 @@ pub(in crate::gateway) struct Task<'a> {
     /// Who wants it, for approvals and repeated keys.
     pub(in crate::gateway) asker: Asker,
     pub(in crate::gateway) key: Option<String>,
+    /// Cancelled when nobody is there any longer who would hear the outcome.
+    pub(in crate::gateway) gone: CancellationToken,
 }
+
+/// Who waits for an outcome.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    sender: oneshot::Sender<Outcome>,
+    gone: CancellationToken,
+}
+
+/// A command's parameters as they may go out, as JSON text.
+#[derive(Debug)]
+pub(super) struct Params(Option<String>);
+
+/// What became of a command that was to be sent.
+#[derive(Debug)]
+pub(super) enum Started {
+    /// It is on its way.
+    Sent(Params),
+    /// The same was on its way already.
+    Joined,
+    /// The same has ended so before.
+    Known(Outcome),
+}
+
+/// Looks for what nobody waits for once its own wait is over, however that ended.
+struct Leaving<'a>(&'a Nodes);
 
 impl Nodes {
     /// No nodes yet; [`Self::load`] brings those that `store` knows.
@@ -105,9 +140,15 @@ impl Nodes {
         Ok(())
     }
 
-    /// Which commands may run from now on.
+    /// Which commands may run from now on; what may not any longer is stopped.
     pub(in crate::gateway) fn obey(&self, rules: Rules) {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        let mut invocations = locked(&self.invocations);
+        let is_allowed = |order: &Order| {
+            let live = locked(&self.present).find(&order.node).cloned();
+            live.is_none_or(|live| self.check(&live, &order.command).is_ok())
+        };
+        self.finish(invocations.forbid(is_allowed, now()));
     }
 
     pub(super) fn rules(&self) -> RwLockReadGuard<'_, Rules> {
@@ -117,7 +158,8 @@ impl Nodes {
     /// What `connect` of the paired device `node` says of the node.
     pub(super) fn said(&self, connect: &Connect, remote_ip: Option<String>) -> (Facts, Surface) {
         let client = &connect.client;
-        let platform = Platform::of(&client.platform, client.device_family.as_deref());
+        let (system, family) = client.machine();
+        let platform = Platform::of(system, family);
         let permissions = connect.permissions.as_ref().and_then(Value::as_object);
         let surface = Surface {
             caps: connect.caps.iter().map(|cap| cap.trim().to_owned()).collect(),
@@ -130,11 +172,11 @@ impl Nodes {
         };
         let facts = Facts {
             display_name: client.display_name.clone(),
-            platform: client.platform.clone(),
+            platform: system.to_owned(),
             version: client.version.clone(),
             client_id: client.id.clone(),
             client_mode: client.mode.clone(),
-            device_family: client.device_family.clone(),
+            device_family: family.map(str::to_owned),
             model_identifier: client.model_identifier.clone(),
             remote_ip,
         };
@@ -171,47 +213,98 @@ impl Nodes {
         Some(Seat { nodes: Arc::clone(self), node, member })
     }
 
-    /// Runs a command and waits for its outcome; an error frame where it never ran.
+    /// Runs a command and waits for its outcome; an error frame where it never ran. Whoever stops
+    /// waiting, or goes, has it stopped, unless somebody else waits for the same.
     pub(in crate::gateway) async fn run(
         &self,
         task: &Task<'_>,
     ) -> Result<Outcome, Box<ErrorShape>> {
-        let live = locked(&self.present).find(task.node).cloned().ok_or_else(not_connected)?;
-        self.rules()
-            .check(live.platform, task.command, &live.declared.commands, &live.effective.commands)
-            .map_err(|denied| {
-                ErrorShape::invalid(denied.message(task.command, &live.facts.platform))
-                    .details(json!({"reason": denied.reason(), "command": task.command}))
-            })?;
         let timeout = task.timeout_ms.filter(|timeout| *timeout > 0);
         let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_millis).min(MAX_TIMEOUT);
         let deadline = now() + timeout;
-        let (sender, receiver) = oneshot::channel();
-        if let Some(outcome) = self.start(&live, task, timeout, deadline, sender)? {
-            return Ok(outcome);
-        }
-        match tokio::time::timeout_at(deadline.into(), receiver).await {
-            Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(_)) => {
-                Err(ErrorShape::unavailable("the command was given up", BUSY_RETRY_MS).into())
+        let live = self.reach(task)?;
+        let (mut admitted, mut pauses) = (None, READINESS_PAUSES.into_iter());
+        loop {
+            let _leaving = Leaving(self);
+            let (waiter, receiver) = Waiter::new(task.gone.clone());
+            let params = match self.start(&live, task, admitted, deadline, waiter)? {
+                Started::Sent(params) => Some(params),
+                Started::Joined => None,
+                Started::Known(outcome) => return Ok(outcome),
+            };
+            let outcome = self.outcome(receiver, deadline, &task.gone).await?;
+            // Whoever joined asks again: what was approved for the other was not for it.
+            let (true, Some(params), Some(pause)) = (outcome.is_not_ready(), params, pauses.next())
+            else {
+                return Ok(outcome);
+            };
+            admitted = Some(params);
+            tokio::select! {
+                () = sleep_until((now() + pause).min(deadline).into()) => {}
+                () = task.gone.cancelled() => return Ok(Outcome::aborted()),
             }
-            Err(_) => {
-                tell(locked(&self.invocations).due(now()));
-                Ok(Outcome::timed_out())
+            if deadline <= now() {
+                return Ok(Outcome::timed_out());
+            }
+            if self.reach(task)?.member != live.member {
+                let message = "the node connected anew before it was ready";
+                return Err(ErrorShape::unavailable(message, BUSY_RETRY_MS)
+                    .details(json!({"code": "ROUTE_CHANGED"}))
+                    .into());
             }
         }
     }
 
-    /// Sends a command out; an outcome where the same ran before.
+    /// The node of a task, if it is here and may be given the command.
+    fn reach(&self, task: &Task<'_>) -> Result<Live, Box<ErrorShape>> {
+        let live = locked(&self.present).find(task.node).cloned().ok_or_else(not_connected)?;
+        self.check(&live, task.command).map_err(|denied| {
+            ErrorShape::invalid(denied.message(task.command, &live.facts.platform))
+                .details(json!({"reason": denied.reason(), "command": task.command}))
+        })?;
+        Ok(live)
+    }
+
+    fn check(&self, live: &Live, command: &str) -> Result<(), Denied> {
+        let (declared, effective) = (&live.declared.commands, &live.effective.commands);
+        self.rules().check(live.platform, command, declared, effective)
+    }
+
+    /// Waits for an outcome until the deadline, and says once that nobody is there who wants it.
+    async fn outcome(
+        &self,
+        mut receiver: oneshot::Receiver<Outcome>,
+        deadline: Instant,
+        gone: &CancellationToken,
+    ) -> Result<Outcome, Box<ErrorShape>> {
+        let mut has_gone = false;
+        loop {
+            tokio::select! {
+                told = &mut receiver => return told.map_err(|_| {
+                    ErrorShape::unavailable("the command was given up", BUSY_RETRY_MS).into()
+                }),
+                () = gone.cancelled(), if !has_gone => {
+                    has_gone = true;
+                    self.give_up();
+                }
+                () = sleep_until(deadline.into()) => {
+                    self.finish(locked(&self.invocations).due(now()));
+                    return Ok(Outcome::timed_out());
+                }
+            }
+        }
+    }
+
+    /// Sends a command out, with the parameters `admitted` where it was let through before.
     pub(super) fn start(
         &self,
         live: &Live,
         task: &Task<'_>,
-        timeout: Duration,
+        admitted: Option<Params>,
         deadline: Instant,
-        sender: oneshot::Sender<Outcome>,
-    ) -> Result<Option<Outcome>, Box<ErrorShape>> {
-        let program = program_of(task)?;
+        waiter: Waiter,
+    ) -> Result<Started, Box<ErrorShape>> {
+        let program = if admitted.is_none() { program_of(task)? } else { None };
         let id = uuid::Uuid::new_v4().to_string();
         let order = Order {
             id: id.clone(),
@@ -223,11 +316,11 @@ impl Nodes {
         };
         let mut invocations = locked(&self.invocations);
         // Some of those who asked have gone, and nobody else watches the time of what they wanted.
-        tell(invocations.due(now()));
-        match invocations.begin(order, sender, now()) {
+        self.finish(invocations.due(now()));
+        match invocations.begin(order.clone(), waiter, now()) {
             Begun::Started => {}
-            Begun::Joined => return Ok(None),
-            Begun::Known(_, outcome) => return Ok(Some(outcome)),
+            Begun::Joined => return Ok(Started::Joined),
+            Begun::Known(_, outcome) => return Ok(Started::Known(outcome)),
             Begun::Taken(_) => {
                 return Err(key_taken().into());
             }
@@ -239,22 +332,51 @@ impl Nodes {
         // A node that left a moment ago has had its orders ended before there was this one.
         let is_here =
             locked(&self.present).find(task.node).is_some_and(|now| now.member == live.member);
-        let admitted =
+        let program =
             if is_here { self.admitted(task, program) } else { Err(not_connected().into()) };
-        let admitted = admitted.inspect_err(|_| invocations.abandon(&id))?;
+        let program = program.inspect_err(|_| invocations.abandon(&id))?;
         // Parameters may be long: nobody waits while they are read or written.
         drop(invocations);
-        let params_json = admitted.map(|params| params.to_string()).or_else(|| task.params.clone());
+        let Params(params_json) = admitted.unwrap_or_else(|| {
+            Params(program.map(|params| params.to_string()).or_else(|| task.params.clone()))
+        });
+        let left = deadline.saturating_duration_since(now());
         let request = NodeInvokeRequest {
             id,
             node_id: task.node.to_owned(),
             command: task.command.to_owned(),
             params_json,
-            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            timeout_ms: u64::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX),
             idempotency_key: task.key.clone(),
         };
         live.outbox.event(event::NODE_INVOKE_REQUEST, &json!(request).to_string(), None);
-        Ok(None)
+        if !locked(&self.invocations).is_running(&request.id) {
+            // It was given up while it was written, and what says so may have gone ahead of it.
+            self.cancel(&order);
+        }
+        Ok(Started::Sent(Params(request.params_json)))
+    }
+
+    /// Stops what nobody waits for any longer.
+    fn give_up(&self) {
+        let has_gone = |waiter: &Waiter| waiter.gone.is_cancelled() || waiter.sender.is_closed();
+        self.finish(locked(&self.invocations).unwanted(has_gone, now()));
+    }
+
+    /// Tells those who wait that it is over, and the nodes to stop.
+    fn finish(&self, over: Over<Waiter>) {
+        tell(over.told);
+        over.stopped.iter().for_each(|order| self.cancel(order));
+    }
+
+    /// Tells a node to stop a command, if it is one of those that can.
+    fn cancel(&self, order: &Order) {
+        let present = locked(&self.present);
+        let live = present.find(&order.node).filter(|live| live.member == order.connection);
+        if let Some(live) = live.filter(|live| live.is_host()) {
+            let cancel = NodeInvokeCancel { invoke_id: &order.id, node_id: &order.node };
+            live.outbox.event(event::NODE_INVOKE_CANCEL, &json!(cancel).to_string(), None);
+        }
     }
 
     /// The parameters of a program that runs as they may go out; `None` for other commands, whose
@@ -294,7 +416,7 @@ impl Nodes {
 
     /// The gateway stops: nobody waits any longer.
     pub(in crate::gateway) fn stop(&self) {
-        tell(locked(&self.invocations).stop(now()));
+        self.finish(locked(&self.invocations).stop(now()));
     }
 
     /// Takes up a request for approval.
@@ -400,6 +522,20 @@ impl Task<'_> {
     }
 }
 
+impl Waiter {
+    /// Somebody who has gone once `gone` is cancelled, and where the outcome comes.
+    pub(super) fn new(gone: CancellationToken) -> (Self, oneshot::Receiver<Outcome>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self { sender, gone }, receiver)
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         let was_current = locked(&self.nodes.present).leave(&self.node, self.member, now_ms());
@@ -429,9 +565,9 @@ fn not_connected() -> ErrorShape {
 }
 
 /// Tells those who wait; who has stopped waiting misses nothing.
-fn tell(told: Told<oneshot::Sender<Outcome>>) {
+fn tell(told: Told<Waiter>) {
     for (waiter, outcome) in told {
-        drop(waiter.send(outcome));
+        drop(waiter.sender.send(outcome));
     }
 }
 

@@ -9,8 +9,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
 
-use super::{Arriving, Ask, Asker, Nodes, Paired, Ran, Rules, Seat, Task, shell::locked};
+use super::{
+    Arriving, Ask, Asker, Nodes, Paired, Ran, Rules, Seat, Task,
+    shell::{Waiter, locked},
+};
 use crate::{
     gateway::{caller::Caller, hub::Hub, outbox::Outbox, tally::Tally},
     protocol::{
@@ -80,17 +84,32 @@ impl Place {
     async fn run(&self, command: &str, params: Value, key: &str) -> Result<Ran, Box<ErrorShape>> {
         let (asker, key) = (asker(), Some(key.to_owned()));
         let params = Some(params.to_string());
-        let task = Task { node: NODE, command, params, timeout_ms: Some(5_000), asker, key };
+        let gone = CancellationToken::new();
+        let task = Task { node: NODE, command, params, timeout_ms: Some(5_000), asker, key, gone };
         self.nodes.run(&task).await
+    }
+
+    /// The same of somebody who says when he goes.
+    async fn run_until(&self, gone: &CancellationToken, key: &str) -> Ran {
+        let (asker, key, gone) = (asker(), Some(key.to_owned()), gone.clone());
+        let command = "system.which";
+        let task =
+            Task { node: NODE, command, params: None, timeout_ms: Some(5_000), asker, key, gone };
+        self.nodes.run(&task).await.unwrap()
     }
 }
 
 impl Node {
     /// The next command that the node gets.
     async fn command(&mut self) -> Value {
+        self.hears("node.invoke.request").await
+    }
+
+    /// The payload of the next event of this name.
+    async fn hears(&mut self, event: &str) -> Value {
         loop {
             let frame = self.frames.recv().await.unwrap();
-            if frame["event"] == "node.invoke.request" {
+            if frame["event"] == event {
                 return frame["payload"].clone();
             }
         }
@@ -165,7 +184,7 @@ async fn silence_a_lost_node_and_the_gateways_end_are_answers() {
         drop(node.seat);
     });
     assert!(
-        matches!(lost.unwrap(), Ran::Failed { code: Some(code), .. } if code == "NOT_CONNECTED")
+        matches!(lost.unwrap(), Ran::Failed { code: Some(code), .. } if code == "DISCONNECTED")
     );
     let away = place.run("system.which", json!({}), "3").await.unwrap_err();
     assert_eq!(away.details.unwrap()["code"], "NOT_CONNECTED");
@@ -178,25 +197,94 @@ async fn silence_a_lost_node_and_the_gateways_end_are_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_somebody_gave_up_takes_no_place_once_its_time_is_over() {
+async fn what_nobody_waits_for_is_stopped_and_takes_no_place() {
     let place = Place::new();
     let mut node = place.connect(1).await;
     place.approve().await;
-    // Whoever asked has gone: nobody watches the time of these.
-    for key in 0..32 {
+    // One whose time is over, and more of those who left than there are places.
+    place.run("system.which", json!({}), "late").await.unwrap();
+    let late = node.command().await["id"].clone();
+    assert_eq!(
+        node.hears("node.invoke.cancel").await,
+        json!({"invokeId": late, "nodeId": NODE}),
+        "its time is over"
+    );
+    for key in 0..40 {
         let key = key.to_string();
         let run = place.run("system.which", json!({}), &key);
-        timeout(Duration::from_secs(1) / 32, run).await.unwrap_err();
-        node.command().await;
+        timeout(Duration::from_secs(1), run).await.unwrap_err();
+        let id = node.command().await["id"].clone();
+        assert_eq!(node.hears("node.invoke.cancel").await["invokeId"], id);
     }
-    let full = place.run("system.which", json!({}), "full").await.unwrap_err();
-    assert_eq!(full.message, "too many commands are under way");
-    sleep(Duration::from_secs(5)).await;
     let (ran, ()) = tokio::join!(place.run("system.which", json!({}), "later"), async {
         let command = node.command().await;
         assert!(place.nodes.ended(command["id"].as_str().unwrap(), NODE, 1, &done("{}")));
     });
     assert_eq!(ran.unwrap(), done("{}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_two_wait_for_is_stopped_when_both_have_gone() {
+    let place = Place::new();
+    let mut node = place.connect(1).await;
+    place.approve().await;
+    let (first, second) = (CancellationToken::new(), CancellationToken::new());
+    let (one, other, ()) =
+        tokio::join!(place.run_until(&first, "k"), place.run_until(&second, "k"), async {
+            let id = node.command().await["id"].clone();
+            first.cancel();
+            sleep(Duration::from_secs(1)).await;
+            assert!(node.frames.try_recv().is_err(), "the second still waits");
+            second.cancel();
+            assert_eq!(node.hears("node.invoke.cancel").await["invokeId"], id);
+        });
+    for outcome in [one, other, place.run_until(&CancellationToken::new(), "k").await] {
+        assert!(matches!(outcome, Ran::Failed { code: Some(code), .. } if code == "ABORTED"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_the_configuration_forbids_is_stopped() {
+    let place = Place::new();
+    let mut node = place.connect(1).await;
+    place.approve().await;
+    let (ran, ()) = tokio::join!(place.run("system.which", json!({}), "1"), async {
+        let id = node.command().await["id"].clone();
+        let deny = std::iter::once("system.which".to_owned()).collect();
+        place.nodes.obey(Rules { deny, ..Rules::default() });
+        assert_eq!(node.hears("node.invoke.cancel").await["invokeId"], id);
+    });
+    let ran = ran.unwrap();
+    assert!(matches!(ran, Ran::Failed { code: Some(code), .. } if code == "POLICY_CHANGED"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_not_ready_is_asked_again_four_times_within_the_time() {
+    let place = Place::new();
+    let mut node = place.connect(1).await;
+    place.approve().await;
+    let not_ready = Ran::Failed { code: Some("NODE_NOT_READY".to_owned()), message: None };
+    let start = tokio::time::Instant::now();
+    let (ran, ()) = tokio::join!(place.run("system.which", json!({}), "1"), async {
+        for (pause, left) in [(0, 5_000), (100, 4_900), (250, 4_650), (500, 4_150), (1_000, 3_150)]
+        {
+            let before = tokio::time::Instant::now();
+            let command = node.command().await;
+            assert!(before.elapsed() >= Duration::from_millis(pause));
+            assert!(command["timeoutMs"].as_u64().unwrap() <= left, "{command}");
+            let id = command["id"].as_str().unwrap();
+            assert!(place.nodes.ended(id, NODE, 1, &not_ready));
+        }
+    });
+    assert_eq!(ran.unwrap(), not_ready);
+    assert!(start.elapsed() < Duration::from_secs(2));
+    let (ran, ()) = tokio::join!(place.run("system.which", json!({}), "1"), async {
+        for outcome in [not_ready, done("{}")] {
+            let command = node.command().await;
+            assert!(place.nodes.ended(command["id"].as_str().unwrap(), NODE, 1, &outcome));
+        }
+    });
+    assert_eq!(ran.unwrap(), done("{}"), "nothing was done before, and the key is free");
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,11 +297,11 @@ async fn a_command_for_a_node_that_has_just_left_is_answered_at_once_and_may_com
     let again = place.connect(2).await;
     let asker = asker();
     let key = Some("1".to_owned());
-    let task =
-        Task { node: NODE, command: "system.which", params: None, timeout_ms: None, asker, key };
+    let (command, gone) = ("system.which", CancellationToken::new());
+    let task = Task { node: NODE, command, params: None, timeout_ms: None, asker, key, gone };
     let now = tokio::time::Instant::now().into_std();
-    let (sender, mut answer) = tokio::sync::oneshot::channel();
-    let error = place.nodes.start(&left, &task, Duration::MAX, now, sender).unwrap_err();
+    let (waiter, mut answer) = Waiter::new(CancellationToken::new());
+    let error = place.nodes.start(&left, &task, None, now, waiter).unwrap_err();
     assert_eq!(error.details.unwrap()["code"], "NOT_CONNECTED");
     assert!(answer.try_recv().is_err_and(|error| error == TryRecvError::Closed));
     drop(again);
@@ -232,10 +320,10 @@ async fn nobody_waits_while_the_parameters_of_a_program_are_read() {
     std::thread::spawn(move || {
         let params = Some("{".to_owned());
         let (asker, now) = (asker(), std::time::Instant::now());
-        let task =
-            Task { node: NODE, command: "system.run", params, timeout_ms: None, asker, key: None };
-        let (sender, _answer) = tokio::sync::oneshot::channel();
-        let begun = nodes.start(&live, &task, Duration::MAX, now, sender);
+        let (command, gone) = ("system.run", CancellationToken::new());
+        let task = Task { node: NODE, command, params, timeout_ms: None, asker, key: None, gone };
+        let (waiter, _answer) = Waiter::new(CancellationToken::new());
+        let begun = nodes.start(&live, &task, None, now, waiter);
         told.send(begun.unwrap_err().message).unwrap();
     });
     let read = read.recv_timeout(Duration::from_secs(10));

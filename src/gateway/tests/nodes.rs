@@ -186,3 +186,35 @@ async fn what_a_node_says_before_it_has_read_what_it_was_given_takes_no_work_fro
     }
     assert_eq!(drains(&mut phone).await, [left.as_str().unwrap(), "baseline-status"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_program_on_a_node_is_stopped_when_whoever_wanted_it_goes() {
+    let lab = Lab::new();
+    let (mut admin, mut other) = (administrator(&lab).await, administrator(&lab).await);
+    let client = json!({"id": "node-host", "version": "1", "platform": "linux", "mode": "node"});
+    let offer = json!({"role": "node", "scopes": [], "client": client, "caps": ["system"],
+        "commands": ["system.which"]});
+    let (mut host, node) = node_that(&lab, &mut admin, offer).await;
+    let params = json!({"nodeId": node, "command": "system.which", "idempotencyKey": "k"});
+    asks(&mut other, "k", "node.invoke", params.clone()).await;
+    let id = event_of(&mut host, "node.invoke.request").await["id"].clone();
+    drop(other);
+    let stopped = event_of(&mut host, "node.invoke.cancel").await;
+    assert_eq!(stopped, json!({"invokeId": id, "nodeId": node}));
+    // It is not begun a second time under its key, by whoever has the same secret.
+    lab.shared.finishing.close();
+    lab.shared.finishing.wait().await;
+    asks(&mut admin, "again", "node.invoke", params).await;
+    let again = answer_to(&mut admin, "again").await;
+    assert_eq!(again["error"]["details"]["nodeError"]["code"], "ABORTED", "{again}");
+}
+
+/// The payload of the next event of this name.
+async fn event_of(client: &mut Client, event: &str) -> Value {
+    loop {
+        let frame = client.frame().await;
+        if frame["event"] == event {
+            return frame["payload"].clone();
+        }
+    }
+}

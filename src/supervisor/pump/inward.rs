@@ -40,7 +40,7 @@ pub(super) struct Inward<'a, L> {
 enum Turn {
     /// The far side is done, and the local reader has everything.
     Done,
-    /// The local reader is far behind, and nobody else uses the session.
+    /// The local reader is far behind, and so are those of all other streams of the session.
     Behind,
 }
 
@@ -58,12 +58,12 @@ impl<'a, L: AsyncWrite> Inward<'a, L> {
     /// Copies until the far side is done and the local reader has everything.
     pub(super) async fn run(mut self) -> Result<(), End> {
         while let Turn::Behind = poll_fn(|context| self.poll(context)).await? {
-            // The session is left undrained: true back-pressure to the source. Whoever comes in
-            // next would wait for this reader as well, so that ends it.
+            // The session is left undrained: true back-pressure to the source. Whoever comes in next,
+            // or catches up, would wait for this reader as well, so that ends it.
             let (_undrained, path) = (self.backlog.undrained(), self.path);
             tokio::select! {
                 caught_up = poll_fn(|context| self.poll_catching_up(context)) => caught_up?,
-                () = path.until_shared() => {}
+                () = path.until_wanted() => {}
             }
         }
         self.local.shutdown().await.map_err(End::Local)
@@ -101,7 +101,7 @@ impl<'a, L: AsyncWrite> Inward<'a, L> {
             if pushed.is_news {
                 self.path.clogged(true);
             }
-            if pushed.is_clogged && self.path.is_lonely() {
+            if pushed.is_clogged && self.path.is_stuck() {
                 return Ok((taken, true));
             }
             if pushed.waiting >= MOST {

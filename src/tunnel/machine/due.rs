@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    DRAINING_MOST, LOSER_PATIENCE, PROOF_INTERVAL_SLOW, PROOF_PATIENCE, REFUSAL_INTERVAL, SILENCE,
-    SILENCE_REPLACED, Tunnel,
+    DRAINING_MOST, LOSER_PATIENCE, PARKED_PATIENCE, PROOF_INTERVAL_SLOW, PROOF_PATIENCE,
+    REFUSAL_INTERVAL, SILENCE, SILENCE_REPLACED, Tunnel,
 };
 use crate::tunnel::{
     Action, Cause, Failure, Number, Probe, Wish,
@@ -55,7 +55,7 @@ impl Tunnel {
             let attempt = self.dial(now, actions);
             self.replacement = Some(attempt);
         }
-        if self.wanted == Wish::OnDemand && self.held == 0 {
+        if matches!(self.wanted, Wish::OnDemand | Wish::Last) && self.held == 0 {
             self.retry = None;
         } else if self.current.is_none() && self.may_dial() {
             self.retry.get_or_insert(now);
@@ -75,7 +75,10 @@ impl Tunnel {
         if self.urged.is_some() {
             return self.urged;
         }
-        if self.wanted == Wish::OnDemand && self.held == 0 {
+        let is_wanted = self.wanted == Wish::Up || self.held > 0;
+        // So that the next connection finds a session, and does not wait for a login.
+        let ahead = current.parked_since.filter(|_| self.wanted == Wish::OnDemand);
+        if !is_wanted && (ahead.is_none() || current.suspect.is_some()) {
             return None;
         }
         let refused = self.refused.as_ref().map(|(at, _)| *at + REFUSAL_INTERVAL);
@@ -92,7 +95,8 @@ impl Tunnel {
         }
         let Some(wanted_since) = current.suspect else {
             let parked = current.parked && self.draining.len() < DRAINING_MOST;
-            let soonest = Some(self.replace_after.unwrap_or(current.heard));
+            let patient = ahead.filter(|_| !is_wanted).map(|since| since + PARKED_PATIENCE);
+            let soonest = Some(self.replace_after.unwrap_or(current.heard)).max(patient);
             return soonest.max(after_vain).max(refused).filter(|_| parked);
         };
         [Some(wanted_since), self.login_due(), refused, self.replace_after]

@@ -61,6 +61,7 @@ impl Tunnel {
             News::NotProved(failure) => self.on_not_proved(number, failure, now, actions),
             News::Parked(parked) => {
                 attempt.parked = parked;
+                attempt.parked_since = parked.then_some(now);
                 attempt.heard = now;
                 if attempt.suspect.is_none() {
                     attempt.pinged = None;

@@ -151,3 +151,31 @@ fn what_nobody_waits_for_is_not_replaced_until_somebody_does() {
     assert_eq!(sim.tunnel.phase(), Phase::Suspect);
     assert_eq!(sim.event(Event::Held(1)), [Action::Dial(Number(2))]);
 }
+
+#[test]
+fn a_session_on_demand_that_a_slow_reader_blocks_for_long_is_replaced_before_anybody_waits() {
+    let mut sim = live();
+    sim.event(Event::Wish(Wish::OnDemand));
+    let parked = sim.news(1, News::Parked(true));
+    assert_eq!(parked, [Action::Hold], "its reader may have caught up in a moment");
+    sim.pass_answering(PARKED_PATIENCE / 2);
+    sim.news(1, News::Parked(false));
+    sim.news(1, News::Parked(true));
+    sim.pass_answering(PARKED_PATIENCE - ms(1));
+    assert_eq!(sim.last, Number(1));
+    sim.pass_answering(ms(1));
+    assert_eq!(sim.last, Number(2));
+    assert!(sim.live(2).contains(&Action::Serve(Number(2))));
+    sim.pass_answering(ms(600_000));
+    assert_eq!(sim.last, Number(2), "one is enough");
+}
+
+#[test]
+fn nothing_is_dialled_ahead_where_nobody_comes_next() {
+    let mut sim = live();
+    sim.event(Event::Wish(Wish::Last));
+    sim.news(1, News::Parked(true));
+    sim.pass_answering(ms(600_000));
+    assert_eq!(sim.last, Number(1));
+    assert!(sim.event(Event::Held(1)).contains(&Action::Dial(Number(2))), "this one waits");
+}
