@@ -362,6 +362,10 @@ impl Link for SshLink {
         self.0.near()
     }
 
+    fn far(&self) -> Option<IpAddr> {
+        self.0.far()
+    }
+
     fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
