@@ -84,7 +84,7 @@ impl Shared {
         scrapes: Scrapes,
     ) -> Self {
         let boot_id = uuid::Uuid::new_v4().to_string();
-        let own = own_presence(&boot_id);
+        let hub = Arc::new(Hub::new(own_presence(&boot_id)));
         Self {
             paths,
             identity,
@@ -94,7 +94,7 @@ impl Shared {
                 tick_interval_ms: 30_000,
             },
             boot_id,
-            nodes: Arc::new(Nodes::new(store.clone())),
+            nodes: Arc::new(Nodes::new(store.clone(), Arc::clone(&hub))),
             store,
             mint,
             upgrades: Upgrades::default(),
@@ -102,7 +102,7 @@ impl Shared {
             finishing: TaskTracker::new(),
             news: News::default(),
             withdrawals: AtomicU64::new(0),
-            hub: Arc::new(Hub::new(own)),
+            hub,
             slots: Arc::new(Slots::default()),
             dispatcher: Dispatcher::new(),
             summary: Summary::default(),

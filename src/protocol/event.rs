@@ -42,6 +42,12 @@ pub(crate) const DEVICE_PAIR_RESOLVED: Kind = Kind {
     access: Access::Holder(Scope::Pairing),
     drop_if_slow: true,
 };
+/// What people see of a paired device is something else; `device.pair.list` says what.
+pub(crate) const DEVICE_PAIR_CHANGED: Kind = Kind {
+    name: "device.pair.changed",
+    access: Access::Holder(Scope::Pairing),
+    drop_if_slow: true,
+};
 /// A node asks to offer something (`NodePairRequest`).
 pub(crate) const NODE_PAIR_REQUESTED: Kind = Kind {
     name: "node.pair.requested",
@@ -51,6 +57,18 @@ pub(crate) const NODE_PAIR_REQUESTED: Kind = Kind {
 /// Such a request is over (`NodePairResolved`); its node is told as well.
 pub(crate) const NODE_PAIR_RESOLVED: Kind =
     Kind { name: "node.pair.resolved", access: Access::Holder(Scope::Pairing), drop_if_slow: true };
+/// A node's machine was used, or nothing more is told of that ([`super::NodePresenceChange`]).
+pub(crate) const NODE_PRESENCE: Kind =
+    Kind { name: "node.presence", access: Access::Holder(Scope::Read), drop_if_slow: true };
+/// Load and memory of a node's machine ([`super::NodeHostStatsChange`]).
+pub(crate) const NODE_HOST_STATS: Kind =
+    Kind { name: "node.hostStats", access: Access::Holder(Scope::Read), drop_if_slow: true };
+/// A node takes workers, or others than before, or none any longer ([`super::NodeRunnersChange`]).
+pub(crate) const NODE_RUNNERS_CHANGED: Kind = Kind {
+    name: "node.runnerInventory.changed",
+    access: Access::Holder(Scope::Read),
+    drop_if_slow: true,
+};
 /// A command for the one node that gets it (`NodeInvokeRequest`).
 pub(crate) const NODE_INVOKE_REQUEST: Kind =
     Kind { name: "node.invoke.request", access: Access::Node, drop_if_slow: false };
@@ -95,8 +113,12 @@ pub(crate) const EVENTS: &[Kind] = &[
     SHUTDOWN,
     DEVICE_PAIR_REQUESTED,
     DEVICE_PAIR_RESOLVED,
+    DEVICE_PAIR_CHANGED,
     NODE_PAIR_REQUESTED,
     NODE_PAIR_RESOLVED,
+    NODE_PRESENCE,
+    NODE_HOST_STATS,
+    NODE_RUNNERS_CHANGED,
     NODE_INVOKE_REQUEST,
     NODE_INVOKE_CANCEL,
     EXEC_APPROVAL_REQUESTED,

@@ -99,6 +99,27 @@ mod tests {
         ("Rules for programs on the gateway's own host", exec_rules::WORDS),
     ];
 
+    /// The events that OpenClaw's gateway names in its `hello-ok`, apart from ours.
+    fn missing_events() -> Vec<String> {
+        let hello = include_str!("../../fixtures/frames/openclaw-2026.9.6/hello-ok.json");
+        let hello: serde_json::Value = serde_json::from_str(hello).unwrap();
+        let all = hello["payload"]["features"]["events"].as_array().unwrap().iter();
+        let mut all: Vec<_> = all.map(|name| name.as_str().unwrap().to_owned()).collect();
+        all.retain(|name| crate::protocol::event::EVENTS.iter().all(|kind| kind.name != name));
+        all
+    }
+
+    /// Names by what they begin with, a line each.
+    fn families(names: impl Iterator<Item = String>) -> String {
+        let mut families = std::collections::BTreeMap::<String, Vec<String>>::new();
+        for name in names {
+            let family = name.split(['.', '-']).next().unwrap_or(&name).to_owned();
+            families.entry(family).or_default().push(name);
+        }
+        let lines = families.iter();
+        lines.map(|(family, names)| format!("- {family}: `{}`\n", names.join("`, `"))).collect()
+    }
+
     /// The page as the table and the published list have it.
     fn page() -> String {
         let mut page = include_str!("page.md").to_owned();
@@ -115,6 +136,14 @@ mod tests {
         for kind in crate::protocol::event::EVENTS {
             page.push_str(&format!("| `{}` | {} |\n", kind.name, kind.access));
         }
+        let missing = missing_events();
+        page.push_str(&format!(
+            "\n## Events that are not there\n\n{} of those that OpenClaw's gateway has: nothing of \
+             what they tell happens here. `node.invoke.input` is for commands that are fed while they \
+             run, which only OpenClaw's own agents and plugins do.\n\n",
+            missing.len(),
+        ));
+        page.push_str(&families(missing.into_iter()));
         let missing = include_str!("../../fixtures/published.txt").lines();
         let missing = missing.filter_map(|line| line.split_once(' '));
         let missing: Vec<_> =
@@ -125,14 +154,7 @@ mod tests {
             missing.len(),
             missing.len() + table.len(),
         ));
-        let mut families = std::collections::BTreeMap::<&str, Vec<&str>>::new();
-        for (name, _) in missing {
-            let family = name.split(['.', '-']).next().unwrap_or(name);
-            families.entry(family).or_default().push(name);
-        }
-        for (family, names) in families {
-            page.push_str(&format!("- {family}: `{}`\n", names.join("`, `")));
-        }
+        page.push_str(&families(missing.into_iter().map(|(name, _)| name.to_owned())));
         page
     }
 

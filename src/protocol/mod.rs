@@ -89,12 +89,13 @@ pub(crate) use health::{
 pub(crate) use logs::{LogsTail, LogsTailParams, LogsTailResult};
 pub(crate) use method::{Method, Row, rows};
 pub(crate) use node::{
-    ApprovalState, NodeDescribe, NodeDescribeReply, NodeEntry, NodeId, NodeInvoke,
-    NodeInvokeCancel, NodeInvokeParams, NodeInvokeRequest, NodeInvoked, NodeList, NodeListReply,
-    NodePairApprove, NodePairApproved, NodePairList, NodePairListReply, NodePairReject,
-    NodePairRejected, NodePairRemove, NodePairRequest, NodePairResolved, NodePairing,
-    NodePendingEnqueue, NodePendingEnqueueParams, NodePendingEnqueued, NodeRemoved, NodeRename,
-    NodeRenameParams, NodeRenamed, Nothing, Priority, RequestId, Work, WorkKind,
+    ApprovalState, NodeDescribe, NodeDescribeReply, NodeEntry, NodeHostStatsChange, NodeId,
+    NodeInvoke, NodeInvokeCancel, NodeInvokeParams, NodeInvokeRequest, NodeInvoked, NodeList,
+    NodeListReply, NodePairApprove, NodePairApproved, NodePairList, NodePairListReply,
+    NodePairReject, NodePairRejected, NodePairRemove, NodePairRequest, NodePairResolved,
+    NodePairing, NodePendingEnqueue, NodePendingEnqueueParams, NodePendingEnqueued,
+    NodePresenceChange, NodeRemoved, NodeRename, NodeRenameParams, NodeRenamed, NodeRunnersChange,
+    Nothing, Priority, RequestId, Work, WorkKind,
 };
 pub(crate) use node_published::{
     NodeIssue, NodePluginTools, NodePluginToolsKept, NodePluginToolsUpdate, NodeRunnerInventory,

@@ -277,6 +277,12 @@ pub(crate) struct NodeEntry {
     /// Milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last_disconnected_at_ms: Option<u64>,
+    /// When its machine was last used, if it tells; milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_active_at_ms: Option<u64>,
+    /// When it told that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) presence_updated_at_ms: Option<u64>,
     /// Milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last_seen_at_ms: Option<u64>,
@@ -438,6 +444,36 @@ pub(crate) struct NodeInvoked {
     /// The same as the node wrote it.
     #[serde(rename = "payloadJSON")]
     pub(crate) payload_json: Option<String>,
+}
+
+/// Payload of `node.presence`: when a node's machine was last used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NodePresenceChange<'a> {
+    /// The node's device.
+    pub(crate) node_id: &'a str,
+    /// Milliseconds since 1970; `null` where nothing is told any longer.
+    pub(crate) last_active_at_ms: Option<u64>,
+    /// Likewise, when that was told.
+    pub(crate) presence_updated_at_ms: Option<u64>,
+}
+
+/// Payload of `node.hostStats`: load and memory of a node's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NodeHostStatsChange<'a> {
+    /// The node's device.
+    pub(crate) node_id: &'a str,
+    /// As `node.list` has them.
+    pub(crate) host_stats: &'a Value,
+}
+
+/// Payload of `node.runnerInventory.changed`; `node.list` says what is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NodeRunnersChange<'a> {
+    /// The node's device.
+    pub(crate) node_id: &'a str,
 }
 
 /// Payload of `node.invoke.cancel`.

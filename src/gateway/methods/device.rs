@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::json;
 
 use crate::{
     gateway::{
@@ -138,6 +139,7 @@ async fn rename(call: Call, params: DeviceLabel) -> Outcome<DeviceLabel> {
     {
         return Err(no_device().into());
     }
+    call.shared.hub.tell(event::DEVICE_PAIR_CHANGED, &json!({}));
     Ok(DeviceLabel { device_id: device.id, label: label.to_owned() })
 }
 

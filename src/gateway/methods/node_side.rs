@@ -6,7 +6,7 @@ use crate::{
     gateway::{
         clock::now_ms,
         dispatch::{Call, Dispatcher, Outcome},
-        nodes::Ran,
+        nodes::{Heard as Hearing, Ran, Usage},
     },
     protocol::{
         ErrorShape, Heard, NodeEvent, NodeEventParams, NodeEventReply, NodeInvokeProgress,
@@ -20,6 +20,8 @@ use crate::{
 
 /// The longest piece of progress, bytes.
 const MAX_CHUNK: usize = 16_384;
+/// The answer to what cannot be read.
+const INVALID: Hearing = (false, "invalid_payload");
 /// The numbers of a machine that a node may tell.
 const STATS: [&str; 6] = [
     "cpuCount",
@@ -83,20 +85,21 @@ async fn event(call: Call, params: NodeEventParams) -> Outcome<NodeEventReply> {
         None => params.payload.unwrap_or(Value::Null),
     };
     let (handled, reason) = match params.event.as_str() {
-        "node.host.stats" => match stats(&payload) {
-            Some(stats) => (call.shared.nodes.told_stats(node, call.caller.member, stats), None),
-            None => (false, Some("invalid_payload")),
-        },
+        "node.host.stats" => stats(&payload).map_or(INVALID, |stats| {
+            call.shared.nodes.told_stats(node, call.caller.member, &stats)
+        }),
+        "node.presence.activity" => Usage::read(&payload)
+            .map_or(INVALID, |usage| call.shared.nodes.told_usage(node, call.caller.member, usage)),
         "node.presence.alive" => match occasion(&payload) {
             Some(occasion) => {
                 let is_stored = call.shared.nodes.told_alive(node, occasion).await?;
-                (true, Some(if is_stored { "persisted" } else { "throttled" }))
+                (true, if is_stored { "persisted" } else { "throttled" })
             }
-            None => (false, Some("invalid_payload")),
+            None => INVALID,
         },
-        _ => (false, Some("unsupported event")),
+        _ => (false, "unsupported event"),
     };
-    let reason = reason.map(str::to_owned);
+    let reason = Some(reason.to_owned());
     Ok(NodeEventReply { ok: true, event: params.event, handled, reason })
 }
 

@@ -99,6 +99,8 @@ fn entry(
         worker_slots: runners.filter(|_| approved.is_some()).and_then(Runners::slots),
         issues: (runners == Some(Runners::Outdated)).then(|| vec![NodeIssue::outdated()]),
         node_plugin_tools: None,
+        last_active_at_ms: live.and_then(|live| Some(live.activity?.last_active_at_ms)),
+        presence_updated_at_ms: live.and_then(|live| Some(live.activity?.updated_at_ms)),
         host_stats: live.and_then(|live| live.host_stats.clone()),
         path_env: live.and_then(|live| live.path_env.clone()),
         approval_state: match (approved, asked) {

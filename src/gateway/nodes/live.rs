@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::Value;
 
 use super::{
+    activity::{Activity, Seen, Source},
     book::{Facts, Surface},
     policy::Platform,
     published::Published,
@@ -28,6 +29,8 @@ pub(super) struct Live {
     pub(super) effective: Surface,
     pub(super) path_env: Option<String>,
     pub(super) connected_at_ms: u64,
+    /// When its machine was last used, if it told.
+    pub(super) activity: Option<Activity>,
     /// Its machine's load and memory, as it last told.
     pub(super) host_stats: Option<Value>,
     /// What it has beside its commands.
@@ -47,6 +50,23 @@ impl Live {
     pub(super) fn is_host(&self) -> bool {
         let Facts { client_id, client_mode, .. } = &self.facts;
         matches!(client_id.as_str(), "node-host" | "openclaw-macos") && client_mode == "node"
+    }
+
+    /// Whether it may tell that its machine was used, and this way.
+    pub(super) fn may_tell(&self, seen: Seen) -> bool {
+        match seen.source() {
+            Source::System => self.effective.permissions.get("accessibility") == Some(&true),
+            Source::App => {
+                self.facts.client_id == "openclaw-macos"
+                    && self.facts.client_mode == "node"
+                    && self.platform == Platform::Macos
+            }
+        }
+    }
+
+    /// Whether it takes workers now.
+    pub(super) fn takes_workers(&self) -> bool {
+        self.published.runners.slots().is_some()
     }
 
     /// Sends the node away.
@@ -110,6 +130,7 @@ mod tests {
             effective: Surface::default(),
             path_env: None,
             connected_at_ms: 5,
+            activity: None,
             host_stats: None,
             published: Published::default(),
         }

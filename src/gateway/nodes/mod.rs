@@ -1,5 +1,6 @@
 //! Nodes: who they are, which are here, and what runs on them.
 
+mod activity;
 mod approvals;
 mod book;
 mod catalog;
@@ -16,10 +17,12 @@ mod shell;
 mod tests;
 mod work;
 
+pub(super) use activity::Usage;
 pub(super) use approvals::{Ask, Asker, NotAsked, NotDecided, Standing, shown};
 pub(super) use catalog::Paired;
 pub(super) use foreground::Postponed;
 pub(super) use invocations::Outcome as Ran;
+pub(super) use news::Heard;
 pub(crate) use policy::Rules;
 pub(super) use policy::{is_admin_only, is_private};
 pub(super) use shell::{Arriving, Nodes, Seat, Task, key_taken};

@@ -4,22 +4,74 @@
 use serde_json::Value;
 
 use super::{
+    activity::{Activity, Usage},
     live::Live,
     published::Runners,
     shell::{Nodes, locked},
 };
 use crate::{
     gateway::clock::now_ms,
-    protocol::{ErrorShape, NodeIssue, NodeRunnerInventory, NodeSkill, NodeSkillName, NodeTool},
+    protocol::{
+        ErrorShape, NodeHostStatsChange, NodeIssue, NodePresenceChange, NodeRunnerInventory,
+        NodeRunnersChange, NodeSkill, NodeSkillName, NodeTool, event,
+    },
 };
 
 /// How long a node that is not approved yet should wait, milliseconds.
 const UNAPPROVED_RETRY_MS: u64 = 5_000;
 
+/// What became of a node's word, as its answer says it: whether it counts, and why.
+pub(in crate::gateway) type Heard = (bool, &'static str);
+
+const STALE: Heard = (false, "stale_connection");
+
 impl Nodes {
-    /// A node tells of its machine; false if it is not here on this connection.
-    pub(in crate::gateway) fn told_stats(&self, node: &str, member: u64, stats: Value) -> bool {
-        self.here(node, member, |live| live.host_stats = Some(stats)).is_some()
+    /// A node tells of its machine, and everybody who may see it hears that.
+    pub(in crate::gateway) fn told_stats(&self, node: &str, member: u64, stats: &Value) -> Heard {
+        let kept = self.here(node, member, |live| live.host_stats = Some(stats.clone()));
+        if kept.is_none() {
+            return STALE;
+        }
+        let change = NodeHostStatsChange { node_id: node, host_stats: stats };
+        self.hub.tell(event::NODE_HOST_STATS, &change);
+        (true, "updated")
+    }
+
+    /// A node tells when its machine was last used, if its owner lets it.
+    pub(in crate::gateway) fn told_usage(&self, node: &str, member: u64, usage: Usage) -> Heard {
+        let (heard, activity) = match usage {
+            Usage::Clear(_) => match self.here(node, member, |live| live.activity.take()) {
+                None => return STALE,
+                Some(None) => return (true, "already_clear"),
+                Some(Some(_)) => ((true, "cleared"), None),
+            },
+            Usage::Seen(seen) => {
+                let told = self.here(node, member, |live| {
+                    let may = live.may_tell(seen);
+                    may.then(|| {
+                        let activity = Activity::after(live.activity, seen, now_ms());
+                        *live.activity.insert(activity)
+                    })
+                });
+                match told {
+                    None => return STALE,
+                    Some(None) => return (false, "permission_required"),
+                    Some(activity) => ((true, "updated"), activity),
+                }
+            }
+        };
+        let change = NodePresenceChange {
+            node_id: node,
+            last_active_at_ms: activity.map(|activity| activity.last_active_at_ms),
+            presence_updated_at_ms: activity.map(|activity| activity.updated_at_ms),
+        };
+        self.hub.tell(event::NODE_PRESENCE, &change);
+        heard
+    }
+
+    /// Everybody who may see it hears that a node takes workers now, or does so no longer.
+    pub(super) fn tell_of_runners(&self, node: &str) {
+        self.hub.tell(event::NODE_RUNNERS_CHANGED, &NodeRunnersChange { node_id: node });
     }
 
     /// A node tells of its tools; those that can be called now.
@@ -64,15 +116,13 @@ impl Nodes {
         let runners = Runners::read(told)
             .ok_or_else(|| ErrorShape::invalid("invalid node runner inventory"))?;
         let mut book = self.book.lock().await;
-        let is_host = self.here(node, member, |live| {
+        let before = self.here(node, member, |live| {
             let is_host = live.is_host();
-            if is_host {
-                live.published.runners = runners;
-            }
-            is_host
+            is_host.then(|| std::mem::replace(&mut live.published.runners, runners))
         });
-        if is_host != Some(true) {
-            return Err(unknown().into());
+        let before = before.flatten().ok_or_else(unknown)?;
+        if before != runners {
+            self.tell_of_runners(node);
         }
         if runners == Runners::Outdated {
             let NodeIssue { update_command, headless_reconnect_command, .. } =

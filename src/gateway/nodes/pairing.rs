@@ -91,9 +91,13 @@ impl Nodes {
         let node = &record.node_id;
         tracing::info!(node, request, "what a node offers was approved");
         let told = resolved(hub, request, node, "approved");
-        if let Some(live) = locked(&self.present).find_mut(node) {
+        let takes_workers = locked(&self.present).find_mut(node).is_some_and(|live| {
             live.effective = record.effective(&live.declared);
             live.outbox.event(event::NODE_PAIR_RESOLVED, &json!(told).to_string(), None);
+            live.takes_workers()
+        });
+        if takes_workers {
+            self.tell_of_runners(node);
         }
         // Not before: a node that is just coming in is seated with what is approved.
         drop(book);

@@ -20,7 +20,7 @@ use super::{
     work::LeftWork,
 };
 use crate::{
-    gateway::{clock::now_ms, outbox::Outbox},
+    gateway::{clock::now_ms, hub::Hub, outbox::Outbox},
     problem::{Class, Problem},
     protocol::{Connect, Decision, ErrorShape, NodeInvokeCancel, NodeInvokeRequest, code, event},
     store::{Error, Store},
@@ -43,6 +43,8 @@ const BUSY_RETRY_MS: u64 = 500;
 /// The nodes of one gateway.
 pub(in crate::gateway) struct Nodes {
     pub(super) store: Store,
+    /// Those who hear of changes.
+    pub(super) hub: Arc<Hub>,
     rules: RwLock<Rules>,
     pub(super) book: tokio::sync::Mutex<Book>,
     pub(super) present: Mutex<Present>,
@@ -113,9 +115,10 @@ struct Leaving<'a>(&'a Nodes);
 
 impl Nodes {
     /// No nodes yet; [`Self::load`] brings those that `store` knows.
-    pub(in crate::gateway) fn new(store: Store) -> Self {
+    pub(in crate::gateway) fn new(store: Store, hub: Arc<Hub>) -> Self {
         Self {
             store,
+            hub,
             rules: RwLock::default(),
             book: tokio::sync::Mutex::default(),
             present: Mutex::default(),
@@ -204,6 +207,7 @@ impl Nodes {
             effective,
             path_env,
             connected_at_ms: now_ms(),
+            activity: None,
             host_stats: None,
             published: Published::default(),
         };
@@ -538,7 +542,13 @@ impl Drop for Leaving<'_> {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let was_current = locked(&self.nodes.present).leave(&self.node, self.member, now_ms());
+        let mut present = locked(&self.nodes.present);
+        let took_workers = present.find(&self.node).is_some_and(Live::takes_workers);
+        let was_current = present.leave(&self.node, self.member, now_ms());
+        drop(present);
+        if was_current && took_workers {
+            self.nodes.tell_of_runners(&self.node);
+        }
         tell(locked(&self.nodes.invocations).gone(self.member, now()));
         tracing::info!(node = self.node, was_current, "a node left");
     }

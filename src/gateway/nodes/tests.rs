@@ -29,7 +29,7 @@ const NODE: &str = "the device of the node";
 /// A gateway's nodes, with one node that is there.
 struct Place {
     nodes: Arc<Nodes>,
-    hub: Hub,
+    hub: Arc<Hub>,
     store: Store,
 }
 
@@ -42,8 +42,9 @@ struct Node {
 impl Place {
     fn new() -> Self {
         let store = Store::in_memory();
-        let nodes = Arc::new(Nodes::new(store.clone()));
-        Self { nodes, hub: Hub::new(PresenceEntry::default()), store }
+        let hub = Arc::new(Hub::new(PresenceEntry::default()));
+        let nodes = Arc::new(Nodes::new(store.clone(), Arc::clone(&hub)));
+        Self { nodes, hub, store }
     }
 
     async fn connect(&self, member: u64) -> Node {
@@ -382,7 +383,8 @@ async fn what_was_approved_outlives_the_gateway_and_a_removal_ends_it() {
     }
     assert_eq!(place.nodes.rename("nobody", "x").await.unwrap_err().message, "unknown nodeId");
     drop(node);
-    let later = Place { nodes: Arc::new(Nodes::new(place.store.clone())), ..Place::new() };
+    let nodes = Arc::new(Nodes::new(place.store.clone(), Arc::clone(&place.hub)));
+    let later = Place { nodes, ..Place::new() };
     later.nodes.load().await.unwrap();
     let _node = later.connect(2).await;
     assert!(later.nodes.pairings().await.pending.is_empty());

@@ -218,3 +218,50 @@ async fn event_of(client: &mut Client, event: &str) -> Value {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_tells_of_its_machine_is_told_to_those_who_may_see_it() {
+    let lab = Lab::new();
+    let mut admin = administrator(&lab).await;
+    let client = json!({"id": "node-host", "version": "1", "platform": "darwin", "mode": "node"});
+    let offer = json!({"role": "node", "scopes": [], "client": client, "caps": ["system"],
+        "commands": ["system.which"], "permissions": {"accessibility": true}});
+    let (mut host, node) = node_that(&lab, &mut admin, offer).await;
+    let (mut reader, _) = lab.connected(&json!({"scopes": ["operator.read"]})).await;
+    let mut tells = async |event: &str, payload: Value| {
+        asks(&mut host, "e", "node.event", json!({"event": event, "payload": payload})).await;
+        let payload = answer_to(&mut host, "e").await["payload"].clone();
+        (payload["handled"].clone(), payload["reason"].clone())
+    };
+    let stats = json!({"cpuCount": 2, "memoryTotalBytes": 2, "memoryFreeBytes": 1});
+    let heard = tells("node.host.stats", stats).await;
+    assert_eq!(heard, (json!(true), json!("updated")));
+    let told = event_of(&mut reader, "node.hostStats").await;
+    assert_eq!((&told["nodeId"], &told["hostStats"]["cpuCount"]), (&node, &json!(2)));
+    let heard = tells("node.presence.activity", json!({"idleSeconds": 5})).await;
+    assert_eq!(heard, (json!(true), json!("updated")));
+    let told = event_of(&mut reader, "node.presence").await;
+    let idle =
+        told["presenceUpdatedAtMs"].as_u64().unwrap() - told["lastActiveAtMs"].as_u64().unwrap();
+    assert_eq!((&told["nodeId"], idle), (&node, 5_000));
+    asks(&mut reader, "list", "node.list", json!({})).await;
+    let listed = answer_to(&mut reader, "list").await["payload"]["nodes"][0].clone();
+    assert_eq!(listed["lastActiveAtMs"], told["lastActiveAtMs"], "{listed}");
+    let heard = tells("node.presence.activity", json!({"idleSeconds": 5, "source": "app"})).await;
+    assert_eq!(heard, (json!(false), json!("permission_required")), "it is not that program");
+    let heard = tells("node.presence.activity", json!({"action": "clear"})).await;
+    assert_eq!(heard, (json!(true), json!("cleared")));
+    assert!(event_of(&mut reader, "node.presence").await["lastActiveAtMs"].is_null());
+    let heard = tells("node.presence.activity", json!({"action": "clear"})).await;
+    assert_eq!(heard, (json!(true), json!("already_clear")));
+    let heard = tells("node.presence.activity", json!({"idleSeconds": "5"})).await;
+    assert_eq!(heard, (json!(false), json!("invalid_payload")));
+    let inventory = json!({"protocolFeatures": ["node-worker-supervisor-v6"],
+        "workerHost": {"enabled": true, "capacity": {"total": 2, "available": 1}}});
+    asks(&mut host, "i", "node.runnerInventory.update", inventory).await;
+    assert_eq!(answer_to(&mut host, "i").await["ok"], true);
+    let told = event_of(&mut reader, "node.runnerInventory.changed").await;
+    assert_eq!(told, json!({"nodeId": node}));
+    drop(host);
+    assert_eq!(event_of(&mut reader, "node.runnerInventory.changed").await["nodeId"], node);
+}
