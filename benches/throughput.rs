@@ -27,8 +27,10 @@ const LONG_BULK: u64 = 128 << 20;
 const ONE_WAY: Duration = Duration::from_millis(50);
 /// How many small round trips follow one another in a turn.
 const ECHOES: u32 = 2000;
-/// How many turns each side has in a round, one after the other.
+/// How many turns of them each side has in a round, one after the other.
 const TURNS: usize = 4;
+/// How many downloads and uploads each side has in a round on loopback.
+const BULKS: usize = 3;
 /// What both sides are told to encrypt with, where they are told.
 const CIPHER: &str = "Ciphers=aes128-gcm@openssh.com";
 const LIMIT: Duration = Duration::from_secs(120);
@@ -67,9 +69,13 @@ fn main() -> ExitCode {
         let (theirs, _ssh) = start_ssh(&scene, near, options, far);
         let [mut our_side, mut their_side] = [Side::default(), Side::default()];
         for _ in 0..rounds(5) {
-            measure(ours, BULK, &mut our_side);
-            measure(theirs, BULK, &mut their_side);
             let mut sides = [(ours, &mut our_side), (theirs, &mut their_side)];
+            for _ in 0..BULKS {
+                sides.reverse();
+                for (way, side) in &mut sides {
+                    measure(*way, BULK, side);
+                }
+            }
             for _ in 0..TURNS {
                 sides.reverse();
                 for (way, side) in &mut sides {

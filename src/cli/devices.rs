@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The method that lists everybody.
-const LIST: &str = "device.pair.list";
+pub(super) const LIST: &str = "device.pair.list";
 
 /// Arguments of `devices`.
 #[derive(Debug, clap::Args)]
@@ -223,7 +223,7 @@ fn list(context: &Context, which: &Which) -> anyhow::Result<ExitCode> {
             }
         }
         for device in &pairing.paired {
-            for line in device_lines(device) {
+            for line in device_lines(device, now) {
                 context.output.line(line);
             }
         }
@@ -352,8 +352,29 @@ fn request_lines(request: &DeviceRequest, paired: &[PairedDevice], now: i64) -> 
     ]
 }
 
-fn device_lines(device: &PairedDevice) -> [String; 2] {
+/// A device's id and name, as `devices list` shows them.
+pub(super) fn summary(device: &PairedDevice) -> String {
     let name = name_of(device.operator_label.as_ref(), &device.about, &device.device_id);
+    format!("{} · {name}", shown(&device.device_id))
+}
+
+/// When and why a device was let in; nothing where the gateway does not tell.
+fn approval_of(device: &PairedDevice, now: i64) -> String {
+    let how = match device.approved_via.as_str() {
+        "" => return String::new(),
+        "silent" => "for knowing the gateway's secret",
+        "owner" => "by its owner",
+        "bootstrap" => "by a setup code",
+        other => &format!("by {}", shown(other)),
+    };
+    if device.approved_at_ms == 0 {
+        return format!(" · let in {how}");
+    }
+    let age = u64::try_from(now).unwrap_or(0).saturating_sub(device.approved_at_ms);
+    format!(" · let in {} ago {how}", period(age))
+}
+
+fn device_lines(device: &PairedDevice, now: i64) -> [String; 2] {
     let here = if device.connected == Some(true) { " · connected" } else { "" };
     let tokens: Vec<String> = device
         .tokens
@@ -363,7 +384,8 @@ fn device_lines(device: &PairedDevice) -> [String; 2] {
             format!("{} ({word}) with {}", token.role, listed(&token.scopes))
         })
         .collect();
-    [format!("{} · {name}{here}", device.device_id), format!("    {}", tokens.join("; "))]
+    let approval = approval_of(device, now);
+    [format!("{}{here}{approval}", summary(device)), format!("    {}", tokens.join("; "))]
 }
 
 fn name_of(label: Option<&String>, about: &DeviceAbout, id: &str) -> String {

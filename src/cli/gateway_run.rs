@@ -28,7 +28,7 @@ const SERVICE_CONFIG_ERROR: u8 = 78;
 const RUNTIME_END: Duration = Duration::from_millis(500);
 
 /// Arguments of `gateway run`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Arguments {
     /// Listen on this port (also OPENCLAW_GATEWAY_PORT, gateway.port; 18789)
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
@@ -102,11 +102,11 @@ impl TailscaleWord {
 
 /// Runs `gateway run`.
 pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let outcome = OpenClaw::load(&context.paths).and_then(|config| {
-        warn(context, &arguments, &config);
-        let origin = Origin::new(context, arguments);
-        let levels = origin.levels(&config)?;
-        Ok((origin.settings(&config)?, levels, origin))
+    let origin = Origin::new(context, arguments);
+    let outcome = origin.load().and_then(|config| {
+        warn(context, origin.arguments(), &config);
+        let settings = origin.settings(&config)?;
+        Ok((settings, origin.levels(&config)?, origin))
     });
     let outcome = outcome.map_err(anyhow::Error::from).and_then(|(settings, levels, origin)| {
         // Ends last: what it still holds is written before the process goes.

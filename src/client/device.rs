@@ -125,8 +125,16 @@ impl OwnDevice {
         Ok(Self { key: Ed25519KeyPair::from_pkcs8(&document).map_err(|_| broken())? })
     }
 
+    /// The device of these files, if there is one that can be read. Blocks.
+    pub(crate) fn known(paths: &Paths) -> Option<Self> {
+        let text = file::read_private(&paths.own().join("device.json")).ok()??;
+        let stored = serde_json::from_str::<Stored>(&text).ok()?;
+        let document = URL_SAFE_NO_PAD.decode(stored.private_key.expose()).ok()?;
+        Some(Self { key: Ed25519KeyPair::from_pkcs8(&document).ok()? })
+    }
+
     /// SHA-256 of its key.
-    pub(super) fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         device_id(self.key.public_key().as_ref())
     }
 

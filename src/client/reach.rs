@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    Address, Asked, Credential, Gateway, Login, OwnDevice, Place, Rule, Source, Sources,
+    Address, Asked, Credential, Gateway, Login, OwnDevice, Place, READ, Rule, Source, Sources,
     Surroundings, Target,
     address::Host,
     cover::covered,
@@ -171,6 +171,23 @@ impl Plan {
             };
             tracing::debug!(?who, ?next, "the gateway wants somebody else");
             who = next;
+        }
+    }
+
+    /// Whether the gateway lets anyone in who has the shared secret of this plan; no device of ours
+    /// is shown, whose own token would let it in. Keeps nothing. By `deadline`.
+    pub(crate) async fn opens(&self, deadline: Instant) -> Result<bool, Problem> {
+        match Box::pin(self.reach_as(Who::Anyone, None, READ, deadline)).await {
+            Ok(reached) => {
+                reached.gateway.close().await;
+                Ok(true)
+            }
+            Err(NotIn { problem, .. }) => match problem.code.as_deref() {
+                // The secret was compared before.
+                Some(detail::DEVICE_REQUIRED) => Ok(true),
+                Some(detail::TOKEN_MISMATCH) => Ok(false),
+                _ => Err(problem),
+            },
         }
     }
 

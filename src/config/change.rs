@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    Paths, edit,
+    Issue, Paths, edit,
     edit::Edit,
     file,
     include::INCLUDE,
@@ -75,6 +75,17 @@ pub(crate) fn change(
     run: Run,
     decide: impl FnOnce(&Current) -> Result<Vec<Edit>, Problem>,
 ) -> Result<Outcome, Problem> {
+    change_if(paths, run, |_| Vec::new(), decide)
+}
+
+/// The same, and nothing is written either that gives `judge` something to say which it did not have
+/// to say before: what is wrong already keeps nobody from changing something else.
+pub(crate) fn change_if(
+    paths: &Paths,
+    run: Run,
+    judge: impl Fn(&Review) -> Vec<Issue>,
+    decide: impl FnOnce(&Current) -> Result<Vec<Edit>, Problem>,
+) -> Result<Outcome, Problem> {
     let file = &paths.config;
     if run == Run::Real {
         refuse_if_managed(|name| std::env::var(name).ok())?;
@@ -92,6 +103,7 @@ pub(crate) fn change(
         return Err(problem);
     }
     let own = syntax::parse(text).unwrap_or_default();
+    let known = judge(&review);
     let current = Current { own, whole: review.whole };
     let edits = decide(&current)?;
     refuse_what_is_included(&current.own, &edits, file)?;
@@ -99,7 +111,11 @@ pub(crate) fn change(
         Problem::new(Class::Config, format!("cannot change {}: {why}", file.display()))
             .fix(format!("edit {}", file.display()))
     })?;
-    let after = Review::of_this_machine(&changed, file);
+    let mut after = Review::of_this_machine(&changed, file);
+    if after.issues.is_empty() {
+        let news = judge(&after).into_iter().filter(|issue| !known.contains(issue));
+        after.issues.extend(news);
+    }
     if let Some(problem) = after.problem(file) {
         let message = format!("refused, nothing was written: {}", problem.message);
         return Err(Problem { message, fix: None, ..problem });

@@ -18,6 +18,9 @@ pub(crate) struct Issue {
     /// What would be right, where it is one of a few words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) allowed_values: Vec<String>,
+    /// What to type, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fix: Option<String>,
 }
 
 impl Issue {
@@ -25,13 +28,17 @@ impl Issue {
     pub(crate) fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         let path = Some(path.into()).filter(|path| !path.is_empty());
         let path = path.unwrap_or_else(|| ROOT.to_owned());
-        Self { path, message: message.into(), allowed_values: Vec::new() }
+        Self { path, message: message.into(), allowed_values: Vec::new(), fix: None }
     }
 }
 
 impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, message, .. } = self;
-        if path == ROOT { f.write_str(message) } else { write!(f, "{path}: {message}") }
+        let Self { path, message, fix, .. } = self;
+        if path != ROOT {
+            write!(f, "{path}: ")?;
+        }
+        f.write_str(message)?;
+        fix.as_ref().map_or(Ok(()), |fix| write!(f, "; try: {fix}"))
     }
 }

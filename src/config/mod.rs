@@ -22,7 +22,7 @@ mod revise;
 pub(crate) mod schema;
 mod syntax;
 
-pub(crate) use change::{Current, Outcome, Reading, Run, change, merge, reading};
+pub(crate) use change::{Current, Outcome, Reading, Run, change, change_if, merge, reading};
 pub(crate) use configured::plain_token;
 pub(crate) use credentials::{Bound, Credential, Credentials};
 pub(crate) use edit::Edit;

@@ -2,6 +2,7 @@
 //!
 //! What each key means stands here; `review` reads the file by a `walk`, `sections` and `ingress` say
 //! which keys it asks for.
+mod forms;
 mod ingress;
 mod review;
 mod sections;

@@ -44,5 +44,5 @@ mod upgrades;
 pub(crate) use claim::{Runner, running};
 pub(crate) use reload::{FirstReading, Fresh, Source};
 pub(crate) use server::{Running, start};
-pub(crate) use settings::{Flags, Machine, Settings};
+pub(crate) use settings::{Flags, Machine, Refusal, Settings, as_problem};
 use shared::{Shared, VERSION};

@@ -24,10 +24,10 @@ use super::{
     methods::config_revision,
     outbox::Ending,
     private,
-    settings::{Guard, Settings},
+    settings::{Guard, Refusal, Settings},
 };
 use crate::{
-    config::{self, ReloadKind, ReloadMode},
+    config::{self, ReloadKind, ReloadMode, Review},
     problem::{Class, Problem},
     protocol::{Reloaded, close, event},
     secret::Secret,
@@ -42,6 +42,9 @@ const SETTLED: Duration = Duration::from_millis(250);
 pub(crate) trait Source: Send + Sync + 'static {
     /// Reads files and environment again; changes nothing. Class `config` if they are refused.
     fn read(&self) -> Result<Fresh, Problem>;
+    /// Everything in a text that may become the file for which a start would be refused, beside its
+    /// issues. Blocks.
+    fn refusals(&self, review: &Review) -> Vec<Refusal>;
     /// What was read last counts now: what is not the gateway's own (how much is logged) follows.
     fn adopted(&self);
 }
@@ -118,6 +121,11 @@ impl Known {
         let FirstReading { source, whole, own, files, seen } = first;
         Self { source, running, whole, own, files, seen }
     }
+}
+
+/// Where the settings come from; `None` where nothing is followed.
+pub(super) async fn source(shared: &Shared) -> Option<Arc<dyn Source>> {
+    shared.known.lock().await.as_ref().map(|known| Arc::clone(&known.source))
 }
 
 /// Looks at the files for ever, and takes up what has changed.

@@ -1,9 +1,13 @@
 //! What a gateway was told: flags, environment and `openclaw.json`, decided before anything starts.
 
 mod bind;
+mod proxy;
+mod refusal;
 
 pub(super) use bind::is_own_address;
 pub(crate) use bind::{Listen, Machine};
+use refusal::Refusals;
+pub(crate) use refusal::{Refusal, as_problem};
 
 use super::{
     ingress::{ProxyRules, Ways},
@@ -106,7 +110,7 @@ impl Guard {
 
 impl Settings {
     /// Decides from flags, then the environment, then `openclaw.json`, on this `machine`; class
-    /// `config` if refused.
+    /// `config` if refused, with every reason.
     pub(crate) fn decide(
         flags: &Flags,
         variable: impl Fn(&str) -> Option<String>,
@@ -114,50 +118,88 @@ impl Settings {
         paths: Paths,
         machine: &Machine,
     ) -> Result<Self, Problem> {
-        let file = paths.config.display().to_string();
+        Self::judge(flags, variable, config, paths, machine).map_err(as_problem)
+    }
+
+    /// The same, with every reason at its key.
+    pub(crate) fn judge(
+        flags: &Flags,
+        variable: impl Fn(&str) -> Option<String>,
+        config: &OpenClaw,
+        paths: Paths,
+        machine: &Machine,
+    ) -> Result<Self, Vec<Refusal>> {
         let gateway = &config.gateway;
+        let mut refusals = Refusals::default();
         if gateway.mode == Some(Mode::Remote) {
-            return Err(Problem::new(
-                Class::Config,
-                format!("gateway.mode is `remote` in {file}: the gateway runs elsewhere"),
-            )
-            .fix(format!("set gateway.mode to \"local\" in {file} to run one here")));
+            refusals.push("gateway.mode", elsewhere(&paths));
         }
-        let tls = gateway.tls.enabled.then(|| Files::decide(&gateway.tls, &paths)).transpose()?;
+        let half =
+            if gateway.tls.key.is_none() { "gateway.tls.keyPath" } else { "gateway.tls.certPath" };
+        let tls = gateway.tls.enabled.then(|| Files::decide(&gateway.tls, &paths));
+        let tls = tls.map(|tls| refusals.note(half, tls));
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let port = match (flags.port, variable("OPENCLAW_GATEWAY_PORT")) {
-            (Some(port), _) => port,
-            (None, Some(text)) => parse_port(&text)?,
-            (None, None) => gateway.own_port(),
+            (Some(port), _) => Some(port),
+            (None, Some(text)) => refusals.note("", parse_port(&text)),
+            (None, None) => Some(gateway.own_port()),
         };
-        let listen = Listen::decide(flags.bind.as_deref(), &config.gateway, machine)?;
-        let guard = guard(flags, &variable, config)?;
-        if !listen.is_loopback() {
-            refuse_unguarded(&guard, config)?;
+        let listen = Listen::decide(flags.bind.as_deref(), &config.gateway, machine);
+        let is_flag = matches!(&listen, Err(problem) if problem.class == Class::Usage);
+        let listen = refusals.note(if is_flag { "" } else { "gateway.customBindHost" }, listen);
+        let guard = match guard(flags, &variable, config) {
+            Ok(guard) => Some(guard),
+            Err(more) => {
+                refusals.0.extend(more);
+                None
+            }
+        };
+        // An address that cannot be read is no loopback, as far as anybody knows.
+        let is_beyond = listen.is_none_or(|listen| !listen.is_loopback()) && !is_flag;
+        if let Some(guard) = guard.as_ref().filter(|_| is_beyond) {
+            refusals.note("gateway.bind", refuse_unguarded(guard, config, &paths));
         }
-        let allowed_origins = gateway.control_ui.allowed_origins.clone();
-        let node_rules = Rules::of(&gateway.nodes);
-        let pair_local = gateway.nodes.pair_local;
         let tailscale = flags.tailscale.unwrap_or(gateway.tailscale.mode);
-        refuse_publishing(tailscale, &guard, listen)?;
+        if let Some(guard) = &guard {
+            refuse_publishing(tailscale, guard, listen, &mut refusals);
+        }
+        let (Some(port), Some(listen), Some(guard), true) =
+            (port, listen, guard, refusals.0.is_empty())
+        else {
+            return Err(refusals.0);
+        };
         let awaits_tailnet = listen.awaits_tailnet(flags.bind.as_deref(), gateway)
-            && refuse_unguarded(&guard, config).is_ok();
+            && refuse_unguarded(&guard, config, &paths).is_ok();
         Ok(Self {
-            paths,
             port,
             listen,
-            tls,
+            tls: tls.flatten(),
             ways: ways(config, &guard, tailscale),
             guard,
-            allowed_origins,
-            node_rules,
-            pair_local,
+            allowed_origins: gateway.control_ui.allowed_origins.clone(),
+            node_rules: Rules::of(&gateway.nodes),
+            pair_local: gateway.nodes.pair_local,
             rate_limit: gateway.auth.rate_limit,
             tailscale,
             awaits_tailnet,
             log: logfile::Handle::default(),
+            paths,
         })
     }
+
+    /// What a start would find wrong with the files that these settings name. Blocks; makes none.
+    pub(crate) fn missing(&self) -> Option<Refusal> {
+        let problem = self.tls.as_ref()?.refused()?;
+        Some(Refusal { path: "gateway.tls", problem })
+    }
+}
+
+/// The gateway runs on another machine.
+fn elsewhere(paths: &Paths) -> Problem {
+    let file = paths.config.display();
+    let message = format!("gateway.mode is `remote` in {file}: the gateway runs elsewhere");
+    Problem::new(Class::Config, message)
+        .fix(format!("set gateway.mode to \"local\" in {file} to run one here"))
 }
 
 fn parse_port(text: &str) -> Result<u16, Problem> {
@@ -173,7 +215,7 @@ fn guard(
     flags: &Flags,
     variable: &impl Fn(&str) -> Option<String>,
     config: &OpenClaw,
-) -> Result<Guard, Problem> {
+) -> Result<Guard, Vec<Refusal>> {
     let auth = &config.gateway.auth;
     let token = flags.token.clone().map(SecretInput::Known).or_else(|| auth.token.clone());
     let token = token
@@ -187,73 +229,25 @@ fn guard(
         (None, Some(_), _, _) | (None, None, None, Some(_)) => AuthMode::Password,
         _ => AuthMode::Token,
     });
+    let at = |path, problem| vec![Refusal { path, problem }];
     match (mode, token, password) {
         (AuthMode::None, _, _) => Ok(Guard::Open),
-        (AuthMode::Token, Some(token), _) => usable(&token, "token").map(Guard::Token),
+        (AuthMode::Token, Some(token), _) => usable(&token, "token")
+            .map(Guard::Token)
+            .map_err(|problem| at("gateway.auth.token", problem)),
         (AuthMode::Token, None, _) => Ok(Guard::OwnToken),
-        (AuthMode::Password, _, Some(password)) => {
-            usable(&password, "password").map(Guard::Password)
+        (AuthMode::Password, _, Some(password)) => usable(&password, "password")
+            .map(Guard::Password)
+            .map_err(|problem| at("gateway.auth.password", problem)),
+        (AuthMode::Password, _, None) => Err(at(
+            "gateway.auth.password",
+            Problem::new(Class::Config, "the auth mode is `password`, and there is none")
+                .fix("set OPENCLAW_GATEWAY_PASSWORD or gateway.auth.password"),
+        )),
+        (AuthMode::TrustedProxy, token, password) => {
+            proxy::rules(config, token.is_some(), password)
         }
-        (AuthMode::Password, _, None) => {
-            Err(Problem::new(Class::Config, "the auth mode is `password`, and there is none")
-                .fix("set OPENCLAW_GATEWAY_PASSWORD or gateway.auth.password"))
-        }
-        (AuthMode::TrustedProxy, Some(_), _) => Err(Problem::new(
-            Class::Config,
-            "the auth mode is `trusted-proxy`, and there is a token as well, by which one could \
-             come in past the proxy",
-        )
-        .fix("openclaw config unset gateway.auth.token, and unset OPENCLAW_GATEWAY_TOKEN")),
-        (AuthMode::TrustedProxy, None, password) => proxy_rules(config, password),
     }
-}
-
-/// The rules of mode `trusted-proxy`; what is missing is named.
-fn proxy_rules(config: &OpenClaw, password: Option<SecretInput>) -> Result<Guard, Problem> {
-    let wrong = |what: &str, fix: &str| {
-        let message = format!("the auth mode is `trusted-proxy`, and {what}");
-        Err(Problem::new(Class::Config, message).fix(fix))
-    };
-    let gateway = &config.gateway;
-    let Some(rules) = &gateway.auth.trusted_proxy else {
-        return wrong(
-            "gateway.auth.trustedProxy says nothing of the proxy",
-            "openclaw config set gateway.auth.trustedProxy.userHeader x-forwarded-user",
-        );
-    };
-    let user_header = rules.user_header.as_deref().map(str::trim).unwrap_or_default();
-    if user_header.is_empty() {
-        return wrong(
-            "gateway.auth.trustedProxy.userHeader names no header",
-            "openclaw config set gateway.auth.trustedProxy.userHeader x-forwarded-user",
-        );
-    }
-    let headers = rules.required_headers.iter().map(String::as_str).chain([user_header]);
-    let is_name = |name: &&str| hyper::header::HeaderName::from_bytes(name.as_bytes()).is_ok();
-    if let Some(odd) = headers.clone().find(|name| !is_name(name)) {
-        return wrong(&format!("{odd:?} is no name of a header"), "openclaw config validate");
-    }
-    if gateway.trusted_proxies.is_empty() {
-        return wrong(
-            "gateway.trustedProxies names no proxy",
-            "openclaw config set gateway.trustedProxies '[\"10.0.0.1\"]'",
-        );
-    }
-    let loops = gateway.trusted_proxies.iter().all(|network| network.addr().is_loopback());
-    if loops && !rules.allow_loopback {
-        return wrong(
-            "gateway.trustedProxies names this machine alone, which is refused without consent",
-            "openclaw config set gateway.auth.trustedProxy.allowLoopback true, if the proxy is the \
-             only way in",
-        );
-    }
-    Ok(Guard::Proxy(Box::new(ProxyRules {
-        user_header: user_header.to_ascii_lowercase(),
-        required_headers: headers.take(rules.required_headers.len()).map(str::to_owned).collect(),
-        allow_users: rules.allow_users.clone(),
-        allow_loopback: rules.allow_loopback,
-        password: password.map(|password| usable(&password, "password")).transpose()?,
-    })))
 }
 
 /// Whose word counts.
@@ -278,39 +272,45 @@ fn ways(config: &OpenClaw, guard: &Guard, tailscale: TailscaleMode) -> Ways {
 fn refuse_publishing(
     tailscale: TailscaleMode,
     guard: &Guard,
-    listen: Listen,
-) -> Result<(), Problem> {
+    listen: Option<Listen>,
+    refusals: &mut Refusals,
+) {
     let (word, is_guarded) = match tailscale {
-        TailscaleMode::Off => return Ok(()),
+        TailscaleMode::Off => return,
         TailscaleMode::Serve => ("serve", !matches!(guard, Guard::Open)),
         TailscaleMode::Funnel => ("funnel", matches!(guard, Guard::Password(_))),
     };
     if !is_guarded && tailscale == TailscaleMode::Funnel {
-        return Err(Problem::new(
-            Class::Config,
-            "gateway.tailscale.mode is `funnel`, which opens the gateway to the internet: only \
-             with gateway.auth.mode `password`",
-        )
-        .fix("openclaw config set gateway.auth.mode password, and OPENCLAW_GATEWAY_PASSWORD"));
+        refusals.push(
+            "gateway.tailscale.mode",
+            Problem::new(
+                Class::Config,
+                "gateway.tailscale.mode is `funnel`, which opens the gateway to the internet: \
+                 only with gateway.auth.mode `password`",
+            )
+            .fix("openclaw config set gateway.auth.mode password, and OPENCLAW_GATEWAY_PASSWORD"),
+        );
+    } else if !is_guarded {
+        refusals.push(
+            "gateway.tailscale.mode",
+            Problem::new(
+                Class::Config,
+                "gateway.tailscale.mode is `serve`, and gateway.auth.mode `none` asks nobody \
+                 anything",
+            )
+            .fix("openclaw config set gateway.auth.mode token"),
+        );
     }
-    if !is_guarded {
-        return Err(Problem::new(
-            Class::Config,
-            "gateway.tailscale.mode is `serve`, and gateway.auth.mode `none` asks nobody anything",
-        )
-        .fix("openclaw config set gateway.auth.mode token"));
+    if listen.is_none_or(|listen| !listen.is_loopback()) {
+        let message = format!(
+            "gateway.tailscale.mode is `{word}`, which leads to loopback, and gateway.bind goes \
+             beyond it"
+        );
+        refusals.push(
+            "gateway.tailscale.mode",
+            Problem::new(Class::Config, message).fix("openclaw config set gateway.bind loopback"),
+        );
     }
-    if !listen.is_loopback() {
-        return Err(Problem::new(
-            Class::Config,
-            format!(
-                "gateway.tailscale.mode is `{word}`, which leads to loopback, and gateway.bind \
-                 goes beyond it"
-            ),
-        )
-        .fix("openclaw config set gateway.bind loopback"));
-    }
-    Ok(())
 }
 
 fn usable(input: &SecretInput, name: &str) -> Result<Secret, Problem> {
@@ -322,8 +322,9 @@ fn usable(input: &SecretInput, name: &str) -> Result<Secret, Problem> {
     Ok(secret)
 }
 
-/// Beyond loopback a gateway starts only with a secret that somebody chose for it.
-fn refuse_unguarded(guard: &Guard, config: &OpenClaw) -> Result<(), Problem> {
+/// Beyond loopback a gateway starts only with a secret that somebody chose for it. One that it made
+/// for itself counts once somebody says so: it opened loopback alone when it was made.
+fn refuse_unguarded(guard: &Guard, config: &OpenClaw, paths: &Paths) -> Result<(), Problem> {
     let why = match guard {
         Guard::Token(_) | Guard::Password(_) | Guard::Proxy(_) => return Ok(()),
         Guard::Open => "the auth mode is `none`",
@@ -335,11 +336,21 @@ fn refuse_unguarded(guard: &Guard, config: &OpenClaw) -> Result<(), Problem> {
     } else {
         ""
     };
+    let own = match guard {
+        Guard::OwnToken => format!(
+            "openclaw gateway run --token-file {} (the token that it made for itself), or ",
+            paths.gateway_token().display()
+        ),
+        Guard::Open | Guard::Token(_) | Guard::Password(_) | Guard::Proxy(_) => String::new(),
+    };
     Err(Problem::new(
         Class::Config,
         format!("refusing to listen beyond loopback: {why}{hint}"),
     )
-    .fix("set OPENCLAW_GATEWAY_TOKEN or gateway.auth.token; or stay on loopback and reach it with: openclaw remote connect user@host"))
+    .fix(format!(
+        "{own}set OPENCLAW_GATEWAY_TOKEN or gateway.auth.token; or stay on loopback and reach it \
+         with: openclaw remote connect user@host"
+    )))
 }
 
 #[cfg(test)]
@@ -561,6 +572,59 @@ mod tests {
         assert!(awaits("bind: 'tailnet', auth: {token: 't'}"));
         assert!(!awaits("bind: 'tailnet'"), "nobody chose a secret for more than loopback");
         assert!(!awaits("bind: 'loopback', auth: {token: 't'}"));
+    }
+
+    #[test]
+    fn everything_that_keeps_a_gateway_from_starting_is_said_at_once_each_at_its_key() {
+        let refused = |text: &str| {
+            let (config, state) = (read(text), paths(Path::new("/state")));
+            let judged =
+                Settings::judge(&Flags::default(), |_| None, &config, state, &Machine::default());
+            judged.map(|_| ()).unwrap_err()
+        };
+        let found = refused(
+            "{gateway: {mode: 'remote', bind: 'custom', customBindHost: 'nonsense', \
+              tls: {enabled: true, certPath: '/x'}, tailscale: {mode: 'serve'}, \
+              auth: {mode: 'none'}}}",
+        );
+        let at: Vec<_> = found.iter().map(|refusal| refusal.path).collect();
+        let expected = [
+            "gateway.mode",
+            "gateway.tls.keyPath",
+            "gateway.customBindHost",
+            "gateway.bind",
+            "gateway.tailscale.mode",
+            "gateway.tailscale.mode",
+        ];
+        assert_eq!(at, expected);
+        assert!(found.iter().all(|refusal| refusal.problem.fix.is_some()), "{found:#?}");
+        let problem = as_problem(found);
+        assert_eq!(problem.class, Class::Config);
+        for key in expected {
+            assert!(problem.message.contains(key), "{}", problem.message);
+        }
+        let found = refused(
+            "{gateway: {auth: {mode: 'trusted-proxy', token: 't', password: ' ', \
+              trustedProxy: {userHeader: 'x user', requiredHeaders: ['a b', 'ok']}}}}",
+        );
+        let at: Vec<_> = found.iter().map(|refusal| refusal.path).collect();
+        let expected = [
+            "gateway.auth.token",
+            "gateway.auth.trustedProxy.userHeader",
+            "gateway.auth.trustedProxy.requiredHeaders",
+            "gateway.trustedProxies",
+            "gateway.auth.password",
+        ];
+        assert_eq!(at, expected);
+    }
+
+    #[test]
+    fn a_token_that_a_gateway_made_for_itself_counts_beyond_loopback_once_somebody_says_so() {
+        let problem = decide(&lan(), &[], &OpenClaw::default()).unwrap_err();
+        let fix = problem.fix.unwrap();
+        assert!(fix.contains("--token-file /state/rs/gateway-token"), "{fix}");
+        let flags = Flags { token: Some(Secret::new("what the file holds")), ..lan() };
+        assert!(decide(&flags, &[], &OpenClaw::default()).is_ok());
     }
 
     #[test]

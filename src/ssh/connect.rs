@@ -48,7 +48,7 @@ const WINDOW: u32 = 4 << 20;
 const LONG_TRIPS: [(Duration, u32); 2] =
     [(Duration::from_millis(80), 16 << 20), (Duration::from_millis(30), 8 << 20)];
 /// Messages that wait for a reader before its session parks: at 32 KiB each the memory bound.
-const QUEUE: usize = 32;
+const QUEUE: usize = 64;
 /// Bytes before new keys are agreed: below every cipher's own bound (2^32 packets or blocks), and
 /// rare, because the library ends a session that receives more than two windows meanwhile.
 const REKEY_BYTES: usize = (1_usize << 30).saturating_mul(16);

@@ -16,7 +16,7 @@ use super::lock::locked;
 /// What all streams of the supervisor may have unread, bytes.
 const UNREAD_MOST: usize = 64 << 20;
 /// What the SSH library may hold of a stream that is left undrained, bytes.
-const LIBRARY: usize = 1 << 20;
+const LIBRARY: usize = 2 << 20;
 /// Unread bytes from which a stream counts as slow.
 pub(super) const CLOGGED: usize = 4 << 20;
 /// The same while memory is tight.

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{Home, Peer, Ran, ReferenceCli, Scene, openclaw, present};
+use crate::support::{Home, OurGateway, Peer, Ran, ReferenceCli, Scene, openclaw, present};
 
 /// As a person writes one.
 const FILE: &str = r#"// mine
@@ -287,4 +287,73 @@ fn openclaws_own_programs_use_the_tunnel_that_was_written_down() {
     let health: Value = serde_json::from_slice(&health).expect("JSON");
     assert_eq!(health["ok"], true, "{health:#}");
     openclaw(&scene.laptop).args(["health"]).run().exits(0);
+}
+
+#[test]
+fn all_that_keeps_a_gateway_from_starting_is_said_at_once_by_every_command() {
+    let file = "{channels: 5, gateway: {bind: 'custom', customBindHost: 'nonsense', port: 'x', \
+                tls: {enabled: true, certPath: '/x'}, tailscale: {mode: 'serve'}}}";
+    let home = home(file);
+    let keys = ["channels", "gateway.port", "gateway.customBindHost", "gateway.bind"];
+    let more = ["gateway.tls.keyPath", "gateway.tailscale.mode"];
+    let told = config(&home, &["validate", "--json"]).exits(2).json();
+    let paths: Vec<_> = told["issues"].as_array().expect("issues").iter().collect();
+    for key in keys.iter().chain(&more) {
+        let issue = paths.iter().find(|issue| issue["path"] == *key);
+        assert!(issue.is_some(), "nothing of {key}: {told:#}");
+    }
+    let run = openclaw(&home).args(["gateway", "run"]).run().exits(2);
+    for key in keys.iter().chain(&more) {
+        assert!(run.stderr.contains(key), "nothing of {key}: {run}");
+    }
+    // What is wrong for a gateway keeps nobody from editing the file, and is said.
+    home.write(PLACE, "{}");
+    let set = config(&home, &["set", "gateway.bind", "lan"]).exits(0);
+    assert!(set.stderr.contains("does not start with this"), "{set}");
+    assert!(config(&home, &["validate"]).exits(2).stderr.contains("gateway.bind"));
+    // One that is to call another gateway starts none.
+    home.write(PLACE, "{gateway: {mode: 'remote', bind: 'lan', remote: {url: 'http://x'}}}");
+    let told = config(&home, &["validate", "--json"]).exits(0).json();
+    assert_eq!(told["warnings"][0]["path"], "gateway.remote.url", "{told:#}");
+}
+
+#[test]
+fn clients_write_nothing_that_the_next_start_would_refuse() {
+    let home = home("{}");
+    let gateway = OurGateway::start(&home);
+    let port = gateway.port().to_string();
+    let call = |method: &str, params: &Value, code: i32| {
+        let params = params.to_string();
+        let words = ["gateway", "call", method, "--params", &params, "--port", &port, "--json"];
+        openclaw(&home).args(words).run().exits(code).json()
+    };
+    let revision = || call("config.get", &json!({}), 0)["hash"].clone();
+    for (method, raw, key) in [
+        ("config.set", "{gateway: {bind: 'lan'}}", "gateway.bind"),
+        ("config.apply", "{gateway: {mode: 'remote'}}", "gateway.mode"),
+        (
+            "config.patch",
+            "{gateway: {tls: {enabled: true, keyPath: '/x'}}}",
+            "gateway.tls.certPath",
+        ),
+        ("config.patch", "{gateway: {auth: {mode: 'password'}}}", "gateway.auth.password"),
+    ] {
+        let refused = call(method, &json!({"raw": raw, "baseHash": revision()}), 1);
+        assert_eq!(refused["error"]["code"], "INVALID_REQUEST", "{refused:#}");
+        let message = refused["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains(key) && message.contains("nothing was written"), "{message}");
+        assert_eq!(text(&home), "{}");
+    }
+    // What somebody wrote by hand is told as it is, and is in nobody's way.
+    home.write(PLACE, "{gateway: {bind: 'lan'}}");
+    let shown = call("config.get", &json!({}), 0);
+    assert_eq!(
+        (&shown["valid"], &shown["issues"][0]["path"]),
+        (&json!(false), &json!("gateway.bind"))
+    );
+    let other = json!({"raw": "{logging: {level: 'debug'}}", "baseHash": shown["hash"]});
+    assert_eq!(call("config.patch", &other, 0)["ok"], true);
+    let mended = json!({"raw": "{gateway: {bind: 'loopback'}}", "baseHash": revision()});
+    assert_eq!(call("config.patch", &mended, 0)["ok"], true);
+    assert_eq!(call("config.get", &json!({}), 0)["valid"], true);
 }

@@ -6,7 +6,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Home, OurGateway, Peer, Scene, alive, answers, openclaw, present, signal, wait_until,
+    Home, OurGateway, Peer, Scene, alive, answers, free_port, guarded, openclaw, present, signal,
+    wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -71,12 +72,74 @@ fn names_what_is_unsafe_and_mends_what_it_may() {
     assert_eq!((mode(&token), mode(&database), mode(&home.state())), (0o600, 0o600, 0o700));
     assert_eq!(fs::read_to_string(&token).expect("the token"), "changeme");
     home.write("home/.openclaw/openclaw.json", "{}");
-    findings(&home, &["--fix", "--regenerate-token"], 0);
+    let renewed = findings(&home, &["--fix", "--regenerate-token"], 0);
+    of(&renewed, "devices", "no gateway runs");
     assert_eq!(fs::read_to_string(&token).expect("the token").trim().len(), 43);
     assert_eq!(findings(&home, &[], 0), Vec::<Value>::new());
     // What was mended starts and answers.
     let gateway = OurGateway::start(&home);
     assert!(answers(gateway.port(), "/healthz"));
+}
+
+#[test]
+fn a_token_that_leaked_is_replaced_in_a_gateway_that_runs_and_opens_nothing_any_more() {
+    let home = Home::new();
+    let gateway = OurGateway::start(&home);
+    let old = gateway.token();
+    let asks = |token: &str, code: i32| {
+        let url = format!("ws://127.0.0.1:{}", gateway.port());
+        let file = home.write("a-token", token);
+        let file = file.to_str().expect("a path");
+        let there = ["health", "--json", "--url", &url, "--token-file", file];
+        openclaw(&home).args(there).run().exits(code);
+    };
+    asks(&old, 0);
+    // It is as strong as a token can be, and replaced all the same.
+    let found = findings(&home, &["--fix", "--regenerate-token"], 0);
+    assert!(of(&found, "secret", "gateway-token")["fixed"].is_string(), "{found:#?}");
+    let new = gateway.token();
+    assert_ne!(old, new);
+    asks(&old, 8);
+    asks(&new, 0);
+    assert!(answers(gateway.port(), "/healthz"), "the same gateway goes on");
+    let shown = Value::from(found).to_string();
+    assert!(!shown.contains(&old) && !shown.contains(&new), "{shown}");
+
+    // Nobody is told that it was replaced where the gateway does not listen.
+    home.write("home/.openclaw/openclaw.json", "{gateway: {reload: {mode: 'off'}}}");
+    let found = findings(&home, &["--fix", "--regenerate-token"], 1);
+    let finding = of(&found, "secret", "still takes the old token");
+    assert_eq!(finding["fix"], "openclaw gateway restart", "{finding:#}");
+}
+
+#[test]
+fn a_token_that_does_not_count_is_not_replaced_in_the_place_of_one_that_does() {
+    let home = Home::new();
+    let mut command = guarded("env");
+    command.args([
+        "OPENCLAW_GATEWAY_TOKEN=a-token-of-the-environment",
+        env!("CARGO_BIN_EXE_openclaw"),
+    ]);
+    drop(OurGateway::start(&home));
+    let token = home.state().join("rs/gateway-token");
+    let before = fs::read(&token).expect("the token");
+    let gateway = OurGateway::start_by(&home, free_port(), command);
+    let renew = |code| findings(&home, &["--fix", "--regenerate-token"], code);
+    let finding = of(&renew(1), "secret", "was started with another one").clone();
+    assert!(finding["fixed"].is_null(), "{finding:#}");
+    drop(gateway);
+    for (auth, fix) in [
+        ("token: 'a token that stands in the file'", "config set gateway.auth.token"),
+        ("password: 'a password that stands there'", "config set gateway.auth.password"),
+        ("mode: 'trusted-proxy'", "where the proxy knows him"),
+    ] {
+        let config = format!("{{gateway: {{auth: {{{auth}}}}}}}");
+        home.write("home/.openclaw/openclaw.json", &config);
+        let found = renew(1);
+        let finding = of(&found, "secret", "no token was replaced");
+        assert!(finding["fix"].as_str().is_some_and(|text| text.contains(fix)), "{finding:#}");
+    }
+    assert_eq!(fs::read(&token).expect("the token"), before);
 }
 
 #[test]

@@ -4,9 +4,13 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{super::Context, refusal};
+use super::{
+    super::{Context, gateway_origin::Origin},
+    refusal,
+};
 use crate::{
-    config::{KeyPath, Review, redacted},
+    config::{Issue, KeyPath, Mode, Review, SecretInput, redacted},
+    gateway::{Refusal, Source},
     problem::{Class, Problem},
 };
 
@@ -49,7 +53,7 @@ fn unset(path: &KeyPath) -> Problem {
 /// Runs `config validate`.
 pub(super) fn validate(context: &Context) -> anyhow::Result<ExitCode> {
     let (output, file) = (&context.output, &context.paths.config);
-    let Some(review) = Review::load(&context.paths)? else {
+    let Some(mut review) = Review::load(&context.paths)? else {
         let problem = Problem::new(Class::Config, format!("there is no {}", file.display()))
             .fix("openclaw config set gateway.mode local");
         if output.is_json() {
@@ -57,6 +61,7 @@ pub(super) fn validate(context: &Context) -> anyhow::Result<ExitCode> {
         }
         return Err(problem.into());
     };
+    add_refusals(context, &mut review);
     if !review.issues.is_empty() {
         return refusal::invalid(context, &review, true);
     }
@@ -69,6 +74,31 @@ pub(super) fn validate(context: &Context) -> anyhow::Result<ExitCode> {
         output.line(format!("  warning: {warning}"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Adds what keeps a gateway from starting with the file, where one is to start on this machine. A
+/// secret that is out of reach from here may be within reach of a service: that is a warning.
+pub(super) fn add_refusals(context: &Context, review: &mut Review) {
+    if review.config.gateway.mode == Some(Mode::Remote) {
+        return;
+    }
+    let auth = &review.config.gateway.auth;
+    let is_elsewhere = |path: &str| {
+        let secret = match path {
+            "gateway.auth.token" => &auth.token,
+            "gateway.auth.password" => &auth.password,
+            _ => return false,
+        };
+        matches!(secret, Some(SecretInput::Unresolved { .. }))
+    };
+    let refusals = Origin::plain(context).refusals(review);
+    let (elsewhere, here): (Vec<_>, Vec<_>) =
+        refusals.iter().partition(|refusal| is_elsewhere(refusal.path));
+    review.issues.extend(here.into_iter().map(Refusal::issue));
+    let is_told = |issue: &Issue| review.warnings.iter().any(|known| known.path == issue.path);
+    let more: Vec<_> =
+        elsewhere.into_iter().map(Refusal::issue).filter(|it| !is_told(it)).collect();
+    review.warnings.extend(more);
 }
 
 /// Runs `config file`.

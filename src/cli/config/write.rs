@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 use super::{
     super::Context,
+    look,
     operation::{Operation, batch, batch_file, reference, value},
     refusal,
 };
 use crate::{
-    config::{Current, Edit, KeyPath, Outcome, Run, change, merge},
+    config::{
+        self, Current, Edit, KeyPath, OpenClaw, Outcome, ReloadKind, ReloadMode, Run, change, merge,
+    },
     problem::{Class, Problem},
 };
-
-/// Keys of `gateway` that the next command reads; the others are read when a gateway starts.
-const READ_BY_COMMANDS: [&str; 2] = ["remote", "mode"];
 
 /// Arguments of `config set`. `--json` means `--strict-json` too.
 #[derive(Debug, clap::Args)]
@@ -255,7 +255,13 @@ fn report(
     for path in paths.iter().filter(|path| is_unknown(&outcome, path)) {
         output.note(format!("warning: {path} means nothing to this program; it is kept as it is"));
     }
-    let restart = outcome.is_changed && asked.paths.iter().any(is_read_at_start);
+    let mut review = outcome.review.clone();
+    look::add_refusals(context, &mut review);
+    for issue in &review.issues {
+        output.note(format!("warning: a gateway does not start with this: {issue}"));
+    }
+    let taken = outcome.is_changed.then(|| taken_up(&asked.paths, &outcome.review.config));
+    let restart = taken == Some(ReloadKind::Restart);
     if output.is_json() {
         output.value(&json!({
             "ok": true, "changed": outcome.is_changed, "paths": paths,
@@ -264,13 +270,16 @@ fn report(
         return Ok(ExitCode::SUCCESS);
     }
     let paths = paths.join(", ");
-    output.line(match (asked.run, outcome.is_changed, restart) {
-        (Run::Dry, ..) => format!("{paths}: the file would be in order; nothing was written"),
-        (Run::Real, false, _) => format!("no change: {paths} is as it was"),
-        (Run::Real, true, true) => {
+    output.line(match (asked.run, taken) {
+        (Run::Dry, _) => format!("{paths}: the file would be in order; nothing was written"),
+        (Run::Real, None) => format!("no change: {paths} is as it was"),
+        (Run::Real, Some(ReloadKind::Restart)) => {
             format!("{} {paths}; a gateway that runs must be started again to use it", asked.verb)
         }
-        (Run::Real, true, false) => format!("{} {paths}", asked.verb),
+        (Run::Real, Some(ReloadKind::Hot)) => {
+            format!("{} {paths}; a gateway that runs takes it up within seconds", asked.verb)
+        }
+        (Run::Real, Some(ReloadKind::None)) => format!("{} {paths}", asked.verb),
     });
     Ok(ExitCode::SUCCESS)
 }
@@ -311,10 +320,19 @@ fn is_unknown(outcome: &Outcome, path: &str) -> bool {
     path.starts_with("gateway.") && outcome.review.unknown.iter().any(is_inside)
 }
 
-fn is_read_at_start(path: &KeyPath) -> bool {
-    match path.names().as_slice() {
-        ["gateway", key, ..] => !READ_BY_COMMANDS.contains(key),
-        ["gateway"] => true,
-        _ => false,
-    }
+/// What a gateway that runs makes of a change at `paths`: the most that one of them takes.
+fn taken_up(paths: &[KeyPath], config: &OpenClaw) -> ReloadKind {
+    let is_off = config.gateway.reload == ReloadMode::Off;
+    // Where no mode is set the first password makes another one of the gateway, which waits.
+    let may_turn = config.gateway.auth.mode.is_none();
+    let kind = |path: &KeyPath| match config::reload_of(&path.to_string()) {
+        ReloadKind::Hot if is_off => ReloadKind::Restart,
+        ReloadKind::Hot if may_turn && path.names() == ["gateway", "auth", "password"] => {
+            ReloadKind::Restart
+        }
+        kind @ (ReloadKind::Hot | ReloadKind::Restart | ReloadKind::None) => kind,
+    };
+    let kinds: Vec<ReloadKind> = paths.iter().map(kind).collect();
+    let most = [ReloadKind::Restart, ReloadKind::Hot].into_iter().find(|kind| kinds.contains(kind));
+    most.unwrap_or(ReloadKind::None)
 }

@@ -37,7 +37,7 @@ pub(super) enum Mend {
     },
     /// Empty the lock of a process that is gone.
     Unlock(PathBuf),
-    /// Put a new token in the place of a weak one; only when asked for, since clients have the old.
+    /// Put a new token in the place of this one; only when asked for, since clients have the old.
     Renew(PathBuf),
 }
 
@@ -74,6 +74,11 @@ impl Finding {
 
     pub(super) fn mend(self, mend: Mend) -> Self {
         Self { mend: Some(mend), ..self }
+    }
+
+    /// Whether a new token was made for it.
+    pub(super) fn is_renewed(&self) -> bool {
+        self.mended.is_some() && matches!(self.mend, Some(Mend::Renew(_)))
     }
 
     pub(super) fn json(&self) -> Value {

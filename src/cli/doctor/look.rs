@@ -10,15 +10,16 @@ use super::{
     super::{
         Context,
         gateway_neighbours::foreign_units,
+        gateway_origin::Origin,
         installed::{Place, Whose},
     },
     finding::{Finding, Mend, Severity},
     judge::{self, Entry, Kind, Strength, UnitFile},
 };
 use crate::{
-    config::{Bind, OpenClaw, Remotes, SecretInput, TailscaleMode, port_variable},
+    config::{Bind, Mode, OpenClaw, Remotes, Review, SecretInput, TailscaleMode, port_variable},
     control,
-    gateway::{self, Flags, Machine, Runner, Settings},
+    gateway::{self, Runner, Source},
     problem::Problem,
     secret::Secret,
     service::{self, Owner, Part},
@@ -74,24 +75,28 @@ fn below(folder: &Path, entries: &mut Vec<Entry>) {
 /// `openclaw.json`, and whether a gateway would start with it; then what opens that.
 pub(super) fn configuration(context: &Context) -> (Vec<Finding>, Option<OpenClaw>) {
     let paths = &context.paths;
-    let broken = |problem: Problem| {
+    let broken = |problem: Problem, why: &str| {
         Finding::new("config", Severity::Error, problem.message)
-            .why("the gateway does not start, and commands that read the file fail")
+            .why(why)
             .fix(problem.fix.unwrap_or_else(|| "openclaw config validate".to_owned()))
     };
-    let config = match OpenClaw::load(paths) {
-        Ok(config) => config,
-        Err(problem) => return (vec![broken(problem)], None),
+    let unread = "the gateway does not start, and commands that read the file fail";
+    let review = match Review::load(paths) {
+        Ok(review) => review.unwrap_or_default(),
+        Err(problem) => return (vec![broken(problem, unread)], None),
     };
     let mut findings = Vec::new();
-    if config.gateway.mode != Some(crate::config::Mode::Remote) {
-        let variable = |name: &str| std::env::var(name).ok();
-        if let Err(problem) =
-            Settings::decide(&Flags::default(), variable, &config, paths.clone(), &Machine::look())
-        {
-            findings.push(broken(problem));
-        }
+    if review.config.gateway.mode != Some(Mode::Remote) {
+        let refusals = Origin::plain(context).refusals(&review).into_iter();
+        findings.extend(refusals.map(|it| broken(it.problem, "the gateway does not start")));
     }
+    let config = match OpenClaw::of(review, paths) {
+        Ok(config) => config,
+        Err(problem) => {
+            findings.push(broken(problem, unread));
+            return (findings, None);
+        }
+    };
     let is_bound = matches!(config.gateway.bind, Some(Bind::Lan | Bind::Tailnet | Bind::Custom));
     let is_exposed = is_bound || config.gateway.tailscale.mode != TailscaleMode::Off;
     findings.extend(judge::ways_in(&config.gateway));

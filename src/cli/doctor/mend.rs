@@ -41,7 +41,7 @@ pub(super) fn mend(finding: &mut Finding, renews: bool) -> Result<(), Problem> {
             let token = Secret::random()
                 .ok_or_else(|| Problem::new(Class::Internal, "no random numbers for a token"))?;
             file::write(path, token.expose().as_bytes())?;
-            "a new token was made; it counts from the gateway's next start".to_owned()
+            "a new token was made; openclaw gateway auth-token --show prints it".to_owned()
         }
     };
     finding.mended = Some(done);

@@ -4,6 +4,7 @@ mod finding;
 mod judge;
 mod look;
 mod mend;
+mod renew;
 mod run;
 
 pub(super) use run::{Arguments, run};

@@ -8,13 +8,14 @@ use serde_json::json;
 use super::{
     super::{Context, output::Tone, which::block_on},
     finding::{Finding, Severity, exit_code, summary},
-    judge, look, mend,
+    judge, look, mend, renew,
 };
+use crate::config::OpenClaw;
 
 /// Every check, as `--json` names them.
-const CHECKS: [&str; 12] = [
+const CHECKS: [&str; 13] = [
     "modes", "owner", "config", "bind", "proxy", "secret", "store", "lock", "port", "unit",
-    "remote", "clock",
+    "remote", "clock", "devices",
 ];
 
 /// Arguments of `doctor`.
@@ -23,7 +24,7 @@ pub(in crate::cli) struct Arguments {
     /// Mend what is safe to mend: modes of our files, a lock that was left behind
     #[arg(long, alias = "repair")]
     fix: bool,
-    /// With --fix: make a new token in the place of a weak rs/gateway-token
+    /// With --fix: make a new token in the place of rs/gateway-token, weak or not, as after a leak
     #[arg(long, requires = "fix")]
     regenerate_token: bool,
     /// Accepted for OpenClaw's sake: nothing is ever asked
@@ -36,14 +37,25 @@ pub(in crate::cli) struct Arguments {
 
 /// Runs `doctor`: 0 if nothing of error severity is left, 1 otherwise.
 pub(in crate::cli) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let mut findings = found(context)?;
+    let (mut findings, config) = found(context)?;
+    let renewal = if arguments.regenerate_token {
+        block_on(async { Ok(renew::prepare(context, config.as_ref(), &mut findings).await) })?
+    } else {
+        None
+    };
     if arguments.fix {
         for finding in &mut findings {
-            if let Err(problem) = mend::mend(finding, arguments.regenerate_token) {
+            if let Err(problem) = mend::mend(finding, renewal.is_some()) {
                 context.output.note(format!("openclaw: {}", problem.message));
             }
         }
     }
+    if let Some(renewal) = renewal
+        && findings.iter().any(Finding::is_renewed)
+    {
+        findings.extend(block_on(async { Ok(renew::follow(context, &renewal).await) })?);
+    }
+    findings.sort_by_key(|finding| finding.severity);
     let code = exit_code(&findings);
     if context.output.is_json() {
         let findings: Vec<_> = findings.iter().map(Finding::json).collect();
@@ -56,19 +68,18 @@ pub(in crate::cli) fn run(context: &Context, arguments: &Arguments) -> anyhow::R
     Ok(ExitCode::from(code))
 }
 
-fn found(context: &Context) -> anyhow::Result<Vec<Finding>> {
+fn found(context: &Context) -> anyhow::Result<(Vec<Finding>, Option<OpenClaw>)> {
     let mut findings = look::files(context);
     let (configured, config) = look::configuration(context);
     findings.extend(configured);
     findings.extend(look::store(context));
-    if let Some(config) = config {
-        findings.extend(look::gateway(context, &config));
+    if let Some(config) = &config {
+        findings.extend(look::gateway(context, config));
     }
     findings.extend(look::units(context));
     findings.extend(judge::clock(Timestamp::now().as_second()));
     findings.extend(block_on(async { Ok(look::remote(context).await) })?);
-    findings.sort_by_key(|finding| finding.severity);
-    Ok(findings)
+    Ok((findings, config))
 }
 
 fn tell(context: &Context, findings: &[Finding]) {

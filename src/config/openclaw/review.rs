@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    OpenClaw,
+    OpenClaw, forms,
     sections::{gateway, logging},
     walk::{Walk, substitute, unset},
 };
@@ -35,7 +35,7 @@ pub(crate) struct Review {
     pub(crate) whole: Value,
     /// What is wrong.
     pub(crate) issues: Vec<Issue>,
-    /// Variables and references that lead nowhere, where that is no error by itself.
+    /// What leads nowhere or lets nobody in, where that is no error by itself.
     pub(crate) warnings: Vec<Issue>,
     /// Keys of the sections that we read which mean nothing here.
     pub(crate) unknown: Vec<String>,
@@ -78,9 +78,11 @@ impl Review {
         let gateway = walk.within(&mut root, "gateway", gateway);
         let logging = walk.within(&mut root, "logging", logging);
         walk.unknown.extend(root.keys.keys().cloned());
+        walk.issues.extend(forms::sections(&whole));
         let Walk { issues, unknown, .. } = walk;
         let mut warnings = Vec::new();
         fill_in(&mut whole, "", &variable, &mut warnings);
+        warnings.extend(forms::doubts(&gateway));
         warnings.retain(|warning| issues.iter().all(|issue| issue.path != warning.path));
         let (config, parts) = (OpenClaw { gateway, logging }, parts.into_inner());
         Self { config, whole, issues, warnings, unknown, parts }

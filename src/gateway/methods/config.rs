@@ -9,12 +9,13 @@ use ring::{
 use serde_json::{Value, json};
 
 use crate::{
-    config::{self, Current, Edit, Paths, Reading, Run, schema::Place},
+    config::{self, Current, Edit, Issue, Paths, Reading, Review, Run, schema::Place},
     gateway::{
         VERSION,
         clock::now_ms,
         dispatch::{Call, Dispatcher, Outcome},
-        reload::{Why, take_up},
+        reload::{Source, Why, source, take_up},
+        settings::Refusal,
     },
     problem::Problem,
     protocol::{
@@ -40,8 +41,11 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
 async fn snapshot(call: Call, _params: ConfigGetParams) -> Outcome<ConfigSnapshot> {
     let is_admin = call.caller.holds(Scope::Admin);
     let paths = call.shared.paths.clone();
+    let source = source(&call.shared).await;
     aside(move || {
-        let reading = config::reading(&paths).map_err(refused)?;
+        let mut reading = config::reading(&paths).map_err(refused)?;
+        let more = refusals(source.as_deref(), &reading.review);
+        reading.review.issues.extend(more);
         shown(&paths, reading, is_admin)
     })
     .await
@@ -158,9 +162,11 @@ async fn written(
 ) -> Outcome<ConfigWritten> {
     let paths = call.shared.paths.clone();
     let caller = Arc::clone(&call.caller);
+    let source = source(&call.shared).await;
     let mut written = aside(move || {
         let mut stale: Option<Box<ErrorShape>> = None;
-        let outcome = config::change(&paths, Run::Real, |current: &Current| {
+        let judge = |review: &Review| refusals(source.as_deref(), review);
+        let outcome = config::change_if(&paths, Run::Real, judge, |current: &Current| {
             if let Err(error) = check_base(&paths, &current.own, base.as_deref()) {
                 stale = Some(error);
                 return Ok(Vec::new());
@@ -196,6 +202,12 @@ async fn written(
         written.reload = take_up(&call.shared, Why::Changed, Some(&call.caller)).await;
     }
     Ok(written)
+}
+
+/// What the next start would refuse of it, beside its issues.
+fn refusals(source: Option<&dyn Source>, review: &Review) -> Vec<Issue> {
+    let refusals = source.map(|source| source.refusals(review)).unwrap_or_default();
+    refusals.iter().map(Refusal::issue).collect()
 }
 
 /// As the reference gateway says it.
@@ -237,7 +249,7 @@ fn shown(paths: &Paths, reading: Reading, is_admin: bool) -> Outcome<ConfigSnaps
         kept.unwrap_or_else(anew)
     });
     let whole = config::redacted(&review.whole);
-    let issues = |issues: &[config::Issue]| {
+    let issues = |issues: &[Issue]| {
         let plain = issues.iter();
         plain
             .map(|issue| ConfigIssue { path: issue.path.clone(), message: issue.message.clone() })

@@ -96,6 +96,15 @@ impl Files {
         }
     }
 
+    /// Why a start would find the files of no use. Blocks; makes none.
+    pub(crate) fn refused(&self) -> Option<Problem> {
+        match (self.certificate.exists(), self.key.exists()) {
+            (false, false) if self.make => None,
+            (true, true) => self.read().and_then(super::configure).err(),
+            (false, _) | (true, false) => self.make_missing().err(),
+        }
+    }
+
     fn make(&self) -> Result<(), Problem> {
         let (certificate, key) = self_signed().map_err(|error| {
             Problem::new(Class::Internal, format!("cannot make a certificate: {error}"))
