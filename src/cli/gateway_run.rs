@@ -14,7 +14,13 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Context, gateway_log, gateway_origin::Origin, output::Output};
+use super::{
+    Context,
+    flaw::{Flaw, flaw},
+    gateway_log,
+    gateway_origin::Origin,
+    output::Output,
+};
 use crate::{
     config::{AuthMode, OpenClaw, TailscaleMode},
     gateway::{self, FirstReading, Running, Settings},
@@ -159,6 +165,7 @@ async fn serve(output: &Output, settings: Settings, source: Arc<Origin>) -> anyh
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let (token_file, logs) = (settings.paths.gateway_token(), settings.paths.logs());
+    let weakness = settings.guard.secret().and_then(|secret| flaw(secret.expose()));
     let first = FirstReading::of(source)?;
     // A start may wait for Tailscale.
     let mut running = tokio::select! {
@@ -169,6 +176,7 @@ async fn serve(output: &Output, settings: Settings, source: Arc<Origin>) -> anyh
     if running.made_token() {
         output.note(format!("made a token for this gateway: {}", token_file.display()));
     }
+    warn_of_network(output, &running, weakness);
     announce(output, &running, &logs)?;
     let status =
         running.addresses().first().map(|first| format!("ready on {}", url(&running, first)));
@@ -217,15 +225,43 @@ fn url(running: &Running, address: &SocketAddr) -> String {
     format!("{scheme}://{}", dialled(*address))
 }
 
+/// Says what listening beyond this machine means, and what is unwise about it.
+fn warn_of_network(output: &Output, running: &Running, weakness: Option<Flaw>) {
+    let beyond = |address: &&SocketAddr| !address.ip().is_loopback();
+    let Some(address) = running.addresses().iter().find(beyond) else { return };
+    output.note(format!(
+        "listening on {address} too: who comes from elsewhere needs the gateway's secret, and once \
+         somebody who lets their device in (openclaw devices list); or stay on loopback and come by: \
+         openclaw remote connect user@host"
+    ));
+    if running.fingerprint().is_none() && !is_tailnet(address.ip()) {
+        output.note(
+            "warning: without TLS everything said, the secret included, can be read on the way: \
+             openclaw config set gateway.tls.enabled true",
+        );
+    }
+    if let Some(weakness) = weakness {
+        output.note(format!(
+            "warning: the gateway's secret {weakness}, and whoever reaches {address} may guess it: \
+             openclaw doctor"
+        ));
+    }
+}
+
+/// Whether it is an address of Tailscale's, which encrypts: 100.64.0.0/10 or its IPv6 range.
+fn is_tailnet(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            first == 100 && second & 0xc0 == 64
+        }
+        IpAddr::V6(ip) => ip.segments().starts_with(&[0xfd7a, 0x115c, 0xa1e0]),
+    }
+}
+
 fn announce(output: &Output, running: &Running, logs: &Path) -> anyhow::Result<()> {
     let Some(first) = running.addresses().first() else { return Ok(()) };
     let url = url(running, first);
-    if running.addresses().iter().any(|address| !address.ip().is_loopback()) {
-        output.note(format!(
-            "listening on {first} too; other machines are refused until they can be paired, so \
-             reach it with: openclaw remote connect user@host"
-        ));
-    }
     if output.is_json() {
         let pid = std::process::id();
         return output.value(&serde_json::json!({
@@ -270,4 +306,24 @@ fn is_configuration(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<Problem>()
         .is_some_and(|problem| matches!(problem.class, Class::Config | Class::Usage))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tailscales_own_addresses_encrypt_by_themselves() {
+        for (address, expected) in [
+            ("100.64.0.1", true),
+            ("100.127.255.255", true),
+            ("100.128.0.1", false),
+            ("100.63.0.1", false),
+            ("0.0.0.0", false),
+            ("fd7a:115c:a1e0::1", true),
+            ("fd00::1", false),
+        ] {
+            assert_eq!(is_tailnet(address.parse().unwrap()), expected, "{address}");
+        }
+    }
 }

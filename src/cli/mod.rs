@@ -8,11 +8,13 @@ mod demo;
 mod devices;
 mod doctor;
 mod expose;
+mod flaw;
 mod foreground;
 mod gateway;
 mod gateway_auth_token;
 mod gateway_call;
 mod gateway_log;
+mod gateway_logs;
 mod gateway_neighbours;
 mod gateway_origin;
 mod gateway_probe;
@@ -97,6 +99,8 @@ enum Command {
     Devices(devices::Arguments),
     /// Ask the gateway whether it is well
     Health(health::Arguments),
+    /// Show the end of the gateway's log, and what it writes from then on
+    Logs(gateway_logs::Arguments),
     /// Show the nodes of a gateway, approve what they offer, run commands on them
     Nodes(nodes::Arguments),
     /// See who wrote to a channel of the gateway, and let people in
@@ -155,6 +159,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(arguments) => config::run(context, arguments),
         Command::Devices(arguments) => devices::run(context, &arguments),
         Command::Health(arguments) => health::run(context, &arguments),
+        Command::Logs(arguments) => gateway_logs::run(context, &arguments),
         Command::Nodes(arguments) => nodes::run(context, &arguments),
         Command::Pairing(arguments) => pairing::run(context, &arguments),
         Command::Status(arguments) => status::run(context, &arguments),

@@ -190,7 +190,11 @@ impl Gateway {
         match answer {
             Err(_) => Err(Problem::new(
                 Class::Timeout,
-                format!("no answer to {method} within {} ms", patience.as_millis()),
+                match patience.as_millis() {
+                    // All of it went by on the way there.
+                    0 => format!("no answer to {method}: the time that the command has was over"),
+                    ms => format!("no answer to {method} within {ms} ms"),
+                },
             )
             .fix("--timeout with more milliseconds")),
             Ok(None) => Err(self.broken(method)),

@@ -99,7 +99,7 @@ impl Guard {
     }
 
     /// The secret that it compares with, once it is known.
-    pub(super) fn secret(&self) -> Option<&Secret> {
+    pub(crate) fn secret(&self) -> Option<&Secret> {
         match self {
             Self::Token(secret) | Self::Password(secret) => Some(secret),
             Self::Proxy(rules) => rules.password.as_ref(),
@@ -338,7 +338,7 @@ fn refuse_unguarded(guard: &Guard, config: &OpenClaw, paths: &Paths) -> Result<(
     };
     let own = match guard {
         Guard::OwnToken => format!(
-            "openclaw gateway run --token-file {} (the token that it made for itself), or ",
+            "--token-file {} (the token that it makes for itself on loopback), or ",
             paths.gateway_token().display()
         ),
         Guard::Open | Guard::Token(_) | Guard::Password(_) | Guard::Proxy(_) => String::new(),

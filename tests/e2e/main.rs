@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod expose;
 mod forwards;
+mod gateway_logs;
 mod handed;
 mod handover;
 mod healing;

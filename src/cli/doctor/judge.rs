@@ -2,26 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::finding::{Finding, Mend, Severity};
+use super::{
+    super::flaw::Flaw,
+    finding::{Finding, Mend, Severity},
+};
 use crate::config::{AuthMode, Gateway, TailscaleMode};
 
-/// A token or password shorter than this can be guessed by whoever may try for a while.
-const SHORTEST: usize = 16;
-/// What people type when they mean to change it later.
-const KNOWN: [&str; 12] = [
-    "changeme",
-    "change-me",
-    "token",
-    "password",
-    "secret",
-    "openclaw",
-    "admin",
-    "test",
-    "gateway",
-    "default",
-    "example",
-    "123456",
-];
 /// Parts of the names of variables that hold secrets.
 const SECRET_NAMES: [&str; 4] = ["TOKEN", "PASSWORD", "SECRET", "API_KEY"];
 
@@ -94,6 +80,26 @@ pub(super) fn ways_in(gateway: &Gateway) -> Vec<Finding> {
             "openclaw config set gateway.tailscale.mode serve",
         );
     }
+    if gateway.control_ui.allowed_origins.iter().any(|origin| origin.trim() == "*") {
+        warn(
+            "origin",
+            "gateway.controlUi.allowedOrigins names `*`, which would be every web page there is",
+            "this gateway lets nobody in for it; OpenClaw's, which reads the same file, lets them all ask",
+            "openclaw config set gateway.controlUi.allowedOrigins '[\"https://control.example.com\"]'",
+        );
+    }
+    if gateway.auth.mode == Some(AuthMode::None) {
+        let what = "gateway.auth.mode is `none`: whoever reaches the port is the operator";
+        findings.push(
+            Finding::new("bind", Severity::Error, what)
+                .why(
+                    "every user and program of this machine reaches loopback, and so does everybody \
+                     behind a tunnel or a proxy",
+                )
+                .fix("openclaw config set gateway.auth.mode token"),
+        );
+        return findings;
+    }
     if gateway.auth.mode != Some(AuthMode::TrustedProxy) {
         return findings;
     }
@@ -127,36 +133,9 @@ pub(super) struct Strength {
     pub(super) flaw: Option<Flaw>,
 }
 
-/// Why a secret is weak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flaw {
-    Short(usize),
-    Known,
-    Monotone,
-}
-
-/// Why a secret is weak, if it is.
-pub(super) fn flaw(secret: &str) -> Option<Flaw> {
-    let lower = secret.trim().to_ascii_lowercase();
-    if KNOWN.iter().any(|known| lower == *known || lower == format!("my-{known}")) {
-        return Some(Flaw::Known);
-    }
-    if lower.len() < SHORTEST {
-        return Some(Flaw::Short(lower.len()));
-    }
-    let mut letters: Vec<char> = lower.chars().collect();
-    letters.sort_unstable();
-    letters.dedup();
-    (letters.len() < 6).then_some(Flaw::Monotone)
-}
-
 /// A weak secret; worse where other machines may try it.
 pub(super) fn strength(strength: &Strength, is_exposed: bool) -> Option<Finding> {
-    let how = match strength.flaw? {
-        Flaw::Short(length) => format!("has only {length} characters"),
-        Flaw::Known => "is one that everybody tries first".to_owned(),
-        Flaw::Monotone => "is made of a few characters only".to_owned(),
-    };
+    let how = strength.flaw?;
     let severity = if is_exposed { Severity::Error } else { Severity::Warning };
     let finding = Finding::new("secret", severity, format!("{} {how}", strength.place))
         .why("whoever reaches the port and guesses it is the operator of the gateway");
@@ -235,7 +214,7 @@ pub(super) fn clock(now: i64) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ProxyAuth;
+    use crate::{cli::flaw::flaw, config::ProxyAuth};
 
     fn file(mode: u32, kind: Kind) -> Entry {
         Entry { path: "/s/x".into(), is_folder: false, mode, is_own: true, kind }
@@ -258,12 +237,19 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_that_asks_nobody_is_an_error_and_every_page_as_an_origin_a_warning() {
+        let mut gateway = Gateway::default();
+        assert_eq!(ways_in(&gateway), Vec::new());
+        gateway.auth.mode = Some(AuthMode::None);
+        gateway.control_ui.allowed_origins = vec!["https://a.example".to_owned(), "*".to_owned()];
+        let found = ways_in(&gateway);
+        let told: Vec<_> = found.iter().map(|it| (it.check, it.severity)).collect();
+        assert_eq!(told, [("origin", Severity::Warning), ("bind", Severity::Error)]);
+        assert!(found.iter().all(|it| !it.why.is_empty() && !it.fix.is_empty()), "{found:#?}");
+    }
+
+    #[test]
     fn a_weak_secret_is_an_error_where_others_may_try_it() {
-        assert_eq!(flaw("changeme"), Some(Flaw::Known));
-        assert_eq!(flaw("Password\n"), Some(Flaw::Known));
-        assert_eq!(flaw("short"), Some(Flaw::Short(5)));
-        assert_eq!(flaw("aaaaaaaaaaaaaaaaaaaaaaaa"), Some(Flaw::Monotone));
-        assert_eq!(flaw("KqHk0JX5rn1F4pO9mQ2c"), None);
         let weak = Strength {
             place: "the token".to_owned(),
             own_file: Some("/s/gateway-token".into()),

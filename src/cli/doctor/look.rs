@@ -9,6 +9,7 @@ use std::{
 use super::{
     super::{
         Context,
+        flaw::flaw,
         gateway_neighbours::foreign_units,
         gateway_origin::Origin,
         installed::{Place, Whose},
@@ -90,6 +91,12 @@ pub(super) fn configuration(context: &Context) -> (Vec<Finding>, Option<OpenClaw
         let refusals = Origin::plain(context).refusals(&review).into_iter();
         findings.extend(refusals.map(|it| broken(it.problem, "the gateway does not start")));
     }
+    let doubts = review.warnings.iter().filter(|it| is_doubt(&it.path));
+    findings.extend(doubts.map(|doubt| {
+        Finding::new("config", Severity::Warning, doubt.to_string())
+            .why("what stands there is of no use to anybody")
+            .fix(format!("openclaw config set {} VALUE", doubt.path))
+    }));
     let config = match OpenClaw::of(review, paths) {
         Ok(config) => config,
         Err(problem) => {
@@ -110,6 +117,13 @@ pub(super) fn configuration(context: &Context) -> (Vec<Finding>, Option<OpenClaw
     let secrets = secrets(context, &config);
     findings.extend(secrets.iter().filter_map(|secret| judge::strength(secret, is_exposed)));
     (findings, Some(config))
+}
+
+/// Whether a warning at `path` is about a value that nobody can use, wherever the file is read.
+fn is_doubt(path: &str) -> bool {
+    ["gateway.controlUi.allowedOrigins", "gateway.remote.url", "gateway.remote.tlsFingerprint"]
+        .iter()
+        .any(|key| path.starts_with(key))
 }
 
 /// The database, unless a gateway has it open, which looked at it when it started.
@@ -148,11 +162,7 @@ fn secrets(context: &Context, config: &OpenClaw) -> Vec<Strength> {
     ]
     .into_iter()
     .flatten()
-    .map(|(place, secret, own_file)| Strength {
-        place,
-        own_file,
-        flaw: judge::flaw(secret.expose()),
-    })
+    .map(|(place, secret, own_file)| Strength { place, own_file, flaw: flaw(secret.expose()) })
     .collect()
 }
 

@@ -13,9 +13,9 @@ use super::{
 use crate::config::OpenClaw;
 
 /// Every check, as `--json` names them.
-const CHECKS: [&str; 13] = [
-    "modes", "owner", "config", "bind", "proxy", "secret", "store", "lock", "port", "unit",
-    "remote", "clock", "devices",
+const CHECKS: [&str; 14] = [
+    "modes", "owner", "config", "bind", "origin", "proxy", "secret", "store", "lock", "port",
+    "unit", "remote", "clock", "devices",
 ];
 
 /// Arguments of `doctor`.
