@@ -78,6 +78,20 @@ impl Problem {
         Self { fix: Some(fix.into()), ..self }
     }
 
+    /// One problem that says all of several, each with what to type next, of the first one's class;
+    /// `None` of none.
+    pub(crate) fn of_all(problems: Vec<Self>) -> Option<Self> {
+        let mut problems = problems.into_iter();
+        let mut whole = problems.next()?;
+        let mut fixes: Vec<String> = whole.fix.take().into_iter().collect();
+        for problem in problems {
+            whole.message = format!("{}; {}", whole.message, problem.message);
+            fixes.extend(problem.fix.filter(|fix| !fixes.contains(fix)));
+        }
+        whole.fix = (!fixes.is_empty()).then(|| fixes.join("; "));
+        Some(whole)
+    }
+
     /// The same problem with OpenClaw's code for it.
     #[must_use]
     pub(crate) fn code(self, code: impl Into<String>) -> Self {

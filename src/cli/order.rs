@@ -224,27 +224,34 @@ fn definition(
     remote.hold_seconds = arguments.hold.or(remote.hold_seconds);
     remote.held_most = arguments.held_most.or(remote.held_most);
     let folder = current_folder()?;
-    arguments.ssh.change(&mut remote.ssh, &folder)?;
+    let mut problems = Vec::new();
+    problems.extend(arguments.ssh.change(&mut remote.ssh, &folder).err());
     let mut local_port = arguments.local_port;
     if !arguments.forward.is_empty() {
-        let read = |spec: &String| ssh_options::local_forward(spec, &folder);
-        let forwards = arguments.forward.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let read = arguments.forward.iter().map(|spec| ssh_options::local_forward(spec, &folder));
+        let mut forwards = sound(read, &mut problems);
         // What people type today, `-L 18789:127.0.0.1:18789`, is the forward that we make anyway.
-        let (own, further): (Vec<_>, Vec<_>) =
-            forwards.into_iter().partition(|forward| forward.leads_to_gateway(remote.remote_port));
-        local_port = local_port.or(own.first().and_then(|forward| forward.listen.port()));
-        remote.forwards = further;
+        let gateway = remote.remote_port;
+        let own = forwards.iter().find(|forward| forward.is_made_anyway(gateway, local_port));
+        local_port = local_port.or(own.and_then(|forward| forward.listen.port()));
+        forwards.retain(|forward| !forward.is_made_anyway(gateway, local_port));
+        remote.forwards = forwards;
     }
     if !arguments.remote_forward.is_empty() {
-        let read = |spec: &String| ssh_options::remote_forward(spec, &folder);
-        remote.remote_forwards =
-            arguments.remote_forward.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let specs = arguments.remote_forward.iter();
+        let read = specs.map(|spec| ssh_options::remote_forward(spec, &folder));
+        remote.remote_forwards = sound(read, &mut problems);
     }
     remote.local_port = local_port.unwrap_or(remote.local_port);
-    check_places(&remote)?;
-    check_destinations(&remote, own_gateway)?;
+    problems.extend(check_places(&remote));
+    problems.extend(check_destinations(&remote, own_gateway));
     remote.wanted = true;
-    Ok(remote)
+    Problem::of_all(problems).map_or(Ok(remote), Err)
+}
+
+/// What was read, without what has problems.
+fn sound<T>(read: impl Iterator<Item = Result<T, Problem>>, problems: &mut Vec<Problem>) -> Vec<T> {
+    read.filter_map(|outcome| outcome.map_err(|problem| problems.push(problem)).ok()).collect()
 }
 
 /// The certificate to pin; `none` for no TLS.
@@ -270,10 +277,11 @@ pub(super) fn current_folder() -> Result<PathBuf, Problem> {
 
 /// The gateway's companion port for browser control is operator access, and never forwarded; a
 /// gateway, the far one or that of this machine at `own_gateway`, is for its own machine.
-fn check_destinations(remote: &Remote, own_gateway: u16) -> Result<(), Problem> {
+fn check_destinations(remote: &Remote, own_gateway: u16) -> Vec<Problem> {
     const BROWSER_CONTROL: &str =
         "the gateway's browser control is as good as its owner's login, and is not forwarded";
     let gateway = remote.remote_port;
+    let mut problems = Vec::new();
     for forward in &remote.forwards {
         let why = if forward.leads_to_browser_control(gateway) {
             BROWSER_CONTROL
@@ -282,8 +290,8 @@ fn check_destinations(remote: &Remote, own_gateway: u16) -> Result<(), Problem> 
         } else {
             continue;
         };
-        return Err(Problem::new(Class::Usage, format!("-L {forward}: {why}"))
-            .fix("leave that -L out; the gateway itself needs none"));
+        let problem = Problem::new(Class::Usage, format!("-L {forward}: {why}"));
+        problems.push(problem.fix("leave that -L out; the gateway itself needs none"));
     }
     for forward in &remote.remote_forwards {
         let why = if forward.leads_to_browser_control(own_gateway) {
@@ -293,14 +301,16 @@ fn check_destinations(remote: &Remote, own_gateway: u16) -> Result<(), Problem> 
         } else {
             continue;
         };
-        return Err(Problem::new(Class::Usage, format!("-R {forward}: {why}"))
-            .fix("openclaw remote expose [user@]jump publishes it on the loopback over there"));
+        let problem = Problem::new(Class::Usage, format!("-R {forward}: {why}"));
+        let fix = "openclaw remote expose [user@]jump publishes it on the loopback over there";
+        problems.push(problem.fix(fix));
     }
-    Ok(())
+    problems
 }
 
-/// Whether each place on either machine leads to one destination.
-fn check_places(remote: &Remote) -> Result<(), Problem> {
+/// The places on either machine that would lead to more than one destination.
+fn check_places(remote: &Remote) -> Vec<Problem> {
+    let mut problems = Vec::new();
     let mut taken: Vec<Listen> = Vec::new();
     if remote.local_port != 0 {
         taken.push(Listen::loopback(remote.local_port));
@@ -310,26 +320,21 @@ fn check_places(remote: &Remote) -> Result<(), Problem> {
     for listen in companion.into_iter().chain(typed) {
         if taken.iter().any(|other| other.collides(&listen)) {
             let what = if listen.port().is_some() { "port" } else { "socket" };
-            return Err(Problem::new(
-                Class::Usage,
-                format!("local {what} {listen} would lead to two places of this remote"),
-            )
-            .fix("give every -L a place of its own, and the gateway one with --local-port"));
+            let what = format!("local {what} {listen} would lead to two places of this remote");
+            let fix = "give every -L a place of its own, and the gateway one with --local-port";
+            problems.push(Problem::new(Class::Usage, what).fix(fix));
         }
         taken.push(listen);
     }
     let mut taken: Vec<&Listen> = Vec::new();
     for listen in remote.remote_forwards.iter().map(|forward| &forward.listen) {
         if taken.iter().any(|other| other.collides(listen)) {
-            return Err(Problem::new(
-                Class::Usage,
-                format!("{listen} over there would lead to two places here"),
-            )
-            .fix("give every -R a place of its own"));
+            let what = format!("{listen} over there would lead to two places here");
+            problems.push(Problem::new(Class::Usage, what).fix("give every -R a place of its own"));
         }
         taken.push(listen);
     }
-    Ok(())
+    problems
 }
 
 #[cfg(test)]
@@ -475,11 +480,44 @@ mod tests {
     }
 
     #[test]
-    fn the_forward_that_people_type_today_is_ours() {
+    fn the_forward_that_people_type_today_is_ours_and_those_beside_it_are_theirs() {
         let own = local("18789:127.0.0.1:18789");
-        assert!(own.leads_to_gateway(18789));
-        assert!(!own.leads_to_gateway(19000));
-        assert!(!local("1:db:18789").leads_to_gateway(18789));
+        assert!(own.is_made_anyway(18789, None) && own.is_made_anyway(18789, Some(18789)));
+        assert!(!own.is_made_anyway(19000, None) && !own.is_made_anyway(18789, Some(18790)));
+        assert!(!local("1:db:18789").is_made_anyway(18789, None));
+        let made = |words: &str| {
+            let words = ["connect", "me@vps"].into_iter().chain(words.split(' '));
+            let made = definition(&Line::parse_from(words).arguments, None, None, 18789).unwrap();
+            let further: Vec<String> = made.forwards.iter().map(ToString::to_string).collect();
+            (made.local_port, further.join(" "))
+        };
+        let told = |port, further: &str| (port, further.to_owned());
+        let gateway = "127.0.0.1:18789";
+        assert_eq!(made(&format!("-L 8000:{gateway}")), told(8000, ""));
+        let further = format!("8001:{gateway}");
+        let line = format!("--local-port 8000 -L {further}");
+        assert_eq!(made(&line), told(8000, &further));
+        assert_eq!(made(&format!("{line} -L 8000:localhost:18789")), told(8000, &further));
+        let second = format!("-L 8000:{gateway} -L {further}");
+        assert_eq!(made(&second), told(8000, &further));
+        let elsewhere = format!("127.0.0.2:8001:{gateway}");
+        assert_eq!(made(&format!("-L {elsewhere}")), told(0, &elsewhere));
+        let socket = format!("/run/gateway.sock:{gateway}");
+        assert_eq!(made(&format!("-L {socket}")), told(0, &socket));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let words = "connect me@vps -o x -L 1:a:2x -L :: -R a -L 5:db:1 -L 5:db:2 \
+                     -L *:7:localhost:18789";
+        let line = Line::parse_from(words.split_whitespace());
+        let problem = definition(&line.arguments, None, None, 18789).unwrap_err();
+        assert_eq!(problem.class, Class::Usage);
+        for part in ["-o x:", "-L 1:a:2x:", "-L :::", "-R a:", "local port 5 ", "-L *:7:"] {
+            assert!(problem.message.contains(part), "{part}: {problem}");
+        }
+        let fix = problem.fix.unwrap_or_default();
+        assert_eq!(fix.matches("-L 8080:127.0.0.1:8080").count(), 1, "{fix}");
     }
 
     #[test]
@@ -492,11 +530,12 @@ mod tests {
             "*:1:localhost:18789",
             "0.0.0.0:1:127.0.0.1:18789",
         ] {
-            let outcome = check_destinations(&remote(refused), 18789);
-            assert_eq!(outcome.unwrap_err().class, Class::Usage);
+            let problems = check_destinations(&remote(refused), 18789);
+            assert!(problems.iter().any(|problem| problem.class == Class::Usage), "{refused}");
         }
-        check_destinations(&remote("1:db:18791"), 18789).unwrap();
-        check_destinations(&remote("1:127.0.0.1:18790"), 18789).unwrap();
+        for harmless in ["1:db:18791", "1:127.0.0.1:18790"] {
+            assert_eq!(check_destinations(&remote(harmless), 18789), [], "{harmless}");
+        }
     }
 
     #[test]
@@ -509,11 +548,11 @@ mod tests {
         for refused in
             ["*:1:localhost:19000", ":1:127.0.0.1:18800", "0.0.0.0:1:[::1]:19000", "1:[::1]:19002"]
         {
-            let problem = check_destinations(&remote(refused), 19000).unwrap_err();
+            let problem = check_destinations(&remote(refused), 19000).pop().expect("refused");
             assert!(problem.fix.is_some_and(|fix| fix.contains("expose")), "{refused}");
         }
         for fine in ["1:localhost:19000", "*:1:localhost:8080", "/run/x:localhost:19000"] {
-            check_destinations(&remote(fine), 19000).unwrap();
+            assert_eq!(check_destinations(&remote(fine), 19000), [], "{fine}");
         }
     }
 

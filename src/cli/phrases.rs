@@ -57,7 +57,12 @@ pub(super) fn places(forward: &Value) -> (String, String) {
     };
     let to = place("/hostSocket", "/host", "/hostPort");
     if text("/kind") == "remote" {
-        return (format!("{from} over there"), format!("{to} here"));
+        let unseen = if text("/reach") == "unknown" {
+            ", for others or not: that cannot be seen from here"
+        } else {
+            ""
+        };
+        return (format!("{from} over there{unseen}"), format!("{to} here"));
     }
     (from, to)
 }

@@ -121,9 +121,15 @@ impl Arguments {
 
     /// The `-o` options, without those that a short option before them has settled.
     fn options(&self) -> Result<Vec<(String, String)>, Problem> {
-        let mut options = Vec::new();
+        let (mut options, mut problems) = (Vec::new(), Vec::new());
         for (number, text) in self.option.iter().enumerate() {
-            let (key, value) = key_value(text)?;
+            let (key, value) = match key_value(text) {
+                Ok(both) => both,
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
+            };
             let is_settled = match key.to_ascii_lowercase().as_str() {
                 "port" => self.is_first(self.places.port, number),
                 "user" => self.is_first(self.places.login, number),
@@ -133,7 +139,7 @@ impl Arguments {
                 options.push((key, value));
             }
         }
-        Ok(options)
+        Problem::of_all(problems).map_or(Ok(options), Err)
     }
 
     /// Refuses what a tunnel must not or cannot do, with the reason.

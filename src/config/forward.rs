@@ -208,10 +208,11 @@ impl Destination {
 }
 
 impl Forward {
-    /// Whether it leads from this machine alone to the gateway at `port`: the forward that is made
-    /// anyway.
-    pub(crate) fn leads_to_gateway(&self, port: u16) -> bool {
-        self.listen.port().is_some() && self.listen.is_private() && self.to.is_loopback(port)
+    /// Whether it is the forward from the loopback here to the gateway at `gateway` that is made anyway:
+    /// at `local`, or, while that is to be chosen, at whatever port.
+    pub(crate) fn is_made_anyway(&self, gateway: u16, local: Option<u16>) -> bool {
+        let at = local.or(self.listen.port()).map(Listen::loopback);
+        self.to.is_loopback(gateway) && at.is_some_and(|at| self.listen.collides(&at))
     }
 
     /// Whether it leads to the browser control of the gateway at `port`, which is operator access

@@ -186,7 +186,8 @@ fn says_where(forward: &Forward) {
     let Forward { listen, to } = forward;
     assert_eq!(listen.port().is_none(), matches!(listen, Listen::Socket(_)));
     if matches!(to, Destination::Socket(_)) {
-        assert!(!forward.leads_to_gateway(18_789) && !forward.leads_to_browser_control(18_789));
+        assert!(!forward.is_made_anyway(18_789, None));
+        assert!(!forward.leads_to_browser_control(18_789));
     }
     assert!(listen.port() == Some(0) || listen.collides(listen), "{forward}");
 }

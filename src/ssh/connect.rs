@@ -286,6 +286,7 @@ impl Making<'_> {
             chores: Mutex::new(chores),
             killed: AtomicBool::new(false),
             near: ends.near,
+            far: ends.far,
         }))
     }
 

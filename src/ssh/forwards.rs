@@ -107,10 +107,9 @@ impl Forwards {
     /// gateway, which is the one that is made anyway.
     pub(crate) fn settle(&mut self, remote: &config::Remote, own_gateway: u16) -> Option<u16> {
         let gateway = remote.remote_port;
-        let (own, further): (Vec<_>, Vec<_>) = std::mem::take(&mut self.local)
-            .into_iter()
-            .partition(|forward| forward.leads_to_gateway(gateway));
-        let port = own.first().and_then(|forward| forward.listen.port());
+        let found = std::mem::take(&mut self.local);
+        let own = found.iter().find(|forward| forward.is_made_anyway(gateway, None));
+        let port = own.and_then(|forward| forward.listen.port());
         let is_bare = |it: &&Forward| matches!(it.listen, Listen::Port { bind: None, .. });
         for typed in remote.forwards.iter().filter(|it| self.gateway_ports && is_bare(it)) {
             self.left_out.push(format!(
@@ -122,7 +121,8 @@ impl Forwards {
         let ours_is_opened = |it: &Forward| ours.is_some_and(|port| it.opens_gateway(port));
         let our_place = ours.map(Listen::loopback);
         let companion = remote.companion();
-        for forward in further {
+        // Others that lead to the gateway are wanted beside that one.
+        for forward in found.into_iter().filter(|it| !it.is_made_anyway(gateway, ours)) {
             let mut taken = remote.forwards.iter().chain(&self.local).chain(&companion);
             let is_taken = our_place.as_ref().is_some_and(|ours| forward.listen.collides(ours))
                 || taken.any(|it| it.listen.collides(&forward.listen));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn absorbs_what_leads_to_the_gateway_and_leaves_out_what_must_not_be() {
+    fn absorbs_what_is_made_anyway_and_leaves_out_what_must_not_be() {
         let forward = |text: &str| read_local(text).unwrap();
         let mut remote: config::Remote = serde_json::from_str(
             r#"{"target": "box", "remotePort": 18789, "localPort": 0,
@@ -331,14 +331,14 @@ mod tests {
         let ports = |forwards: &Forwards| -> Vec<u16> {
             forwards.local.iter().filter_map(|forward| forward.listen.port()).collect()
         };
-        assert_eq!(ports(&forwards), [11, 9]);
+        assert_eq!(ports(&forwards), [6, 11, 9], "the one that is made anyway is not made twice");
         assert_eq!(forwards.left_out.len(), 4, "{:?}", forwards.left_out);
         assert!(forwards.left_out[1].contains("browser control"));
-        // A port of our own that was saved stays, and then theirs is free.
+        // A port of our own that was saved stays, and theirs lead to the gateway beside it.
         remote.local_port = 4;
         let mut forwards = made;
         forwards.settle(&remote, 18789);
-        assert_eq!(ports(&forwards), [11, 9, 5]);
+        assert_eq!(ports(&forwards), [5, 6, 11, 9]);
     }
 
     #[test]

@@ -146,6 +146,8 @@ pub(super) struct Inner {
     pub(super) killed: AtomicBool,
     /// The end of ours of the TCP connection, if it is one.
     pub(super) near: Option<IpAddr>,
+    /// The server's end of it.
+    pub(super) far: Option<IpAddr>,
 }
 
 impl Session {
@@ -374,6 +376,11 @@ impl Session {
     /// The address of this machine from which the first hop is reached, if it is known.
     pub(crate) fn near(&self) -> Option<IpAddr> {
         self.0.below.as_ref().map_or(self.0.near, Self::near)
+    }
+
+    /// The server's address as it was dialled from this machine; `None` behind a jump host.
+    pub(crate) fn far(&self) -> Option<IpAddr> {
+        self.0.far
     }
 
     /// Whether the far side has taken nothing of a write for a while.

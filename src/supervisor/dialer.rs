@@ -1,7 +1,7 @@
 //! The seam filled with SSH: dials a remote's plan, and asks through its desk.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tracing::debug;
 
 use super::{
@@ -46,6 +46,7 @@ struct SshDialer {
     agent: Agent,
     keyring: Keyring,
     desk: Arc<Desk>,
+    found: watch::Sender<Vec<IpAddr>>,
 }
 
 /// The way to a remote, as it stands in its definition and the ssh configuration now.
@@ -59,8 +60,8 @@ pub(super) struct Way {
     pub(super) plan: ssh::Plan,
     /// What the configuration forwards beside the gateway.
     pub(super) forwards: ssh::Forwards,
-    /// Whether the first dial may need no network: to this machine, or by a command.
-    pub(super) is_near: bool,
+    /// Where the first dial leads.
+    pub(super) first: First,
     /// How often a silent server is asked for a sign of life, if somebody said (`ServerAliveInterval`).
     pub(super) alive: Option<Duration>,
     /// The port that the configuration wants for the gateway.
@@ -76,16 +77,22 @@ pub(super) async fn find(
 ) -> Result<Way, Problem> {
     let desk = Arc::default();
     let keyring = Keyring::default();
+    let (found, addresses) = watch::channel(Vec::new());
     let dialer = SshDialer {
         target: definition.target.clone(),
         options: definition.ssh.clone(),
         agent,
         keyring: keyring.clone(),
         desk: Arc::clone(&desk),
+        found,
     };
     let mut plan = dialer.plan().await?;
     let label = (plan.label(), plan.via());
-    let is_near = plan.hops().first().is_some_and(is_near);
+    let first = plan.hops().first();
+    let literal = first.and_then(|hop| hop.host.parse().ok());
+    dialer.note_found(first, literal.into_iter().collect());
+    let is_near = first.is_some_and(is_near);
+    let first = First { is_near, is_name: literal.is_none(), addresses };
     let alive = alive(plan.alive_interval, definition.ssh.low_power);
     if definition.kind == Kind::Exposed {
         // The way to the jump host may have forwards of its own; here it is for one thing.
@@ -93,7 +100,7 @@ pub(super) async fn find(
     }
     let port = plan.forwards.settle(definition, own_gateway);
     let (dialer, forwards) = (Arc::new(dialer), plan.forwards.clone());
-    Ok(Way { label, dialer, desk, keyring, plan, forwards, is_near, alive, port })
+    Ok(Way { label, dialer, desk, keyring, plan, forwards, first, alive, port })
 }
 
 /// Between two pings of an idle path, if somebody chose it: the ssh configuration counts before
@@ -101,6 +108,17 @@ pub(super) async fn find(
 fn alive(configured: Option<Duration>, low_power: bool) -> Option<Duration> {
     let configured = configured.filter(|interval| !interval.is_zero());
     configured.or(low_power.then_some(ALIVE_LOW_POWER))
+}
+
+/// Where the first dial of a remote leads: what decides whether a change of the network matters to it.
+pub(super) struct First {
+    /// Whether it may need no network: to this machine, or by a command.
+    pub(super) is_near: bool,
+    /// Whether addresses are looked up anew for each dial.
+    pub(super) is_name: bool,
+    /// Those that it was last dialled at, or will be; empty while nobody knows, and where the kernel
+    /// alone does not choose the way.
+    pub(super) addresses: watch::Receiver<Vec<IpAddr>>,
 }
 
 /// Whether a first hop may be reached without a network.
@@ -133,6 +151,25 @@ impl SshDialer {
     }
 }
 
+impl SshDialer {
+    /// Remembers the addresses of the first hop, where the kernel chooses the way to them: a chosen
+    /// end of ours and an interface that an address of its link needs are not asked for.
+    fn note_found(&self, first: Option<&ssh::Hop>, mut found: Vec<IpAddr>) {
+        let is_free = first.is_some_and(|hop| hop.bind.is_none() && !is_near(hop));
+        found.retain(|address| is_free && !is_of_a_link(*address));
+        self.found.send_if_modified(|known| {
+            let is_news = *known != found;
+            *known = found;
+            is_news
+        });
+    }
+}
+
+/// Whether it means something only together with an interface.
+fn is_of_a_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 impl Dial for SshDialer {
     fn dial<'a>(
         &'a self,
@@ -145,7 +182,7 @@ impl Dial for SshDialer {
                 message: problem.message,
                 fix: problem.fix,
             })?;
-            let watched = Watched { stage, awaited };
+            let watched = Watched { stage, awaited, dialer: self, first: plan.hops().first() };
             let session = ssh::connect(&plan, &self.keyring, self.desk.as_ref(), &watched).await?;
             let facts = session.facts();
             debug!(banner = facts.banner, method = facts.method, rtt = ?facts.rtt, "logged in");
@@ -158,6 +195,8 @@ impl Dial for SshDialer {
 struct Watched<'a> {
     stage: &'a (dyn Fn(Progress) + Send + Sync),
     awaited: &'a AtomicBool,
+    dialer: &'a SshDialer,
+    first: Option<&'a ssh::Hop>,
 }
 
 impl ssh::Observer for Watched<'_> {
@@ -169,6 +208,13 @@ impl ssh::Observer for Watched<'_> {
             | ssh::Stage::Authenticating { .. } => true,
         };
         (self.stage)(Progress { text: at.to_string(), is_reached });
+    }
+
+    fn fact(&self, fact: ssh::Fact) {
+        debug!(%fact, "on the way");
+        if let ssh::Fact::Addresses(found) = fact {
+            self.dialer.note_found(self.first, found.iter().map(SocketAddr::ip).collect());
+        }
     }
 
     fn is_awaited(&self) -> bool {
@@ -314,6 +360,10 @@ impl Link for SshLink {
 
     fn near(&self) -> Option<IpAddr> {
         self.0.near()
+    }
+
+    fn far(&self) -> Option<IpAddr> {
+        self.0.far()
     }
 
     fn is_closed(&self) -> bool {

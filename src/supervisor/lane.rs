@@ -45,7 +45,7 @@ mod state;
 
 pub(crate) use ask::{absent, prohibited};
 pub(super) use outpost::Reverse;
-pub(super) use state::{Outage, State, hopeless, serves, word};
+pub(super) use state::{Outage, Reach, State, hopeless, serves, word};
 
 use asked::Asked;
 use outpost::{Outpost, Outside};
@@ -122,11 +122,13 @@ pub(super) enum Command {
         /// How long it slept.
         slept: Duration,
     },
-    /// The machine's addresses changed.
+    /// The way to the server changed, or may have.
     Network {
-        /// Whether it has any.
+        /// Whether there is one.
         up: bool,
     },
+    /// Addresses of the machine changed, and not the way to the server.
+    Addresses,
     /// A stream is wanted.
     Open(Incoming),
     /// Answer once all that was said before has had its effect on the state.
@@ -175,6 +177,7 @@ impl Lane {
             lost: None,
             facts: None,
             port: None,
+            reach: None,
         });
         let unread = Arc::clone(&limits.unread);
         let totals = Arc::new(Totals::new(unread, Arc::clone(&limits.watchers)));
@@ -426,9 +429,13 @@ impl Actor {
             Command::Woke { slept } => self.step(Event::Woke { slept }),
             Command::Network { up } => {
                 self.step(Event::Network { up });
-                for (number, stranded) in self.stranded() {
-                    self.step(Event::News(number, News::Stranded(stranded)));
+                self.tell_stranded();
+            }
+            Command::Addresses => {
+                if self.serving.is_some_and(|it| self.stranded().contains(&(it, true))) {
+                    self.step(Event::Network { up: true });
                 }
+                self.tell_stranded();
             }
             Command::Open(incoming) => self.admit(incoming),
             Command::Surrender(answer) => self.surrender(answer),
@@ -585,6 +592,7 @@ impl Actor {
         let outpost = self.outpost.as_ref();
         let proof = outpost.and_then(Outpost::proof).or(self.tunnel.proof());
         let port = outpost.map(Outpost::port);
+        let reach = outpost.and_then(Outpost::reach);
         self.state.send_if_modified(|state| {
             let port = port.unwrap_or(state.port);
             // That the SSH server goes on answering is no news worth waking for.
@@ -592,11 +600,12 @@ impl Actor {
                 state.proof != proof && state.proof.map(|it| it.kind) != Some(ProofKind::Ssh);
             let is_news = is_proof_news
                 || (state.phase, state.attempts, state.held) != (phase, attempts, held)
-                || (state.port, &state.failure) != (port, &failure);
+                || (state.port, state.reach, &state.failure) != (port, reach, &failure);
             state.phase = phase;
             state.failure = failure;
             state.proof = proof;
             state.port = port;
+            state.reach = reach;
             state.attempts = attempts;
             state.held = held;
             is_news

@@ -100,6 +100,11 @@ pub(super) trait Link: Send + Sync {
     /// The address of this machine that the session leaves from, if it is known.
     fn near(&self) -> Option<IpAddr>;
 
+    /// The server's address as it was dialled from this machine, if it was.
+    fn far(&self) -> Option<IpAddr> {
+        None
+    }
+
     /// Whether the session has ended.
     fn is_closed(&self) -> bool;
 

@@ -8,8 +8,10 @@ use std::{
 use serde_json::Value;
 use tokio::{
     sync::{oneshot, watch},
+    task::JoinSet,
     time::sleep,
 };
+use tracing::Instrument;
 
 use super::{
     account::Scribe,
@@ -19,6 +21,7 @@ use super::{
     lock::locked,
     path::clock,
     port::Port,
+    surroundings::{Listener, Surroundings},
 };
 use crate::{
     config::{self, Destination, Forward, Kind, Listen},
@@ -49,8 +52,6 @@ pub(super) struct Remote {
     label: Label,
     /// The way that was found when the remote was made.
     plan: ssh::Plan,
-    /// Whether the first dial may need no network.
-    is_near: bool,
     /// To the gateway; of an exposed remote, from over there to the one of this machine.
     gateway: Lane,
     /// Those of the definition, then those of the ssh configuration.
@@ -70,6 +71,18 @@ pub(super) struct Remote {
     said: Mutex<Option<Value>>,
     /// Writes its history.
     pub(super) scribe: Scribe,
+    /// Tells its lanes what happens to the machine.
+    _listening: JoinSet<()>,
+}
+
+/// What a remote is given beside its definition and its way.
+pub(super) struct Terms<'a> {
+    /// The bounds of its lanes.
+    pub(super) limits: &'a Limits,
+    /// Writes its history.
+    pub(super) scribe: Scribe,
+    /// What the machine around it is.
+    pub(super) surroundings: watch::Receiver<Surroundings>,
 }
 
 /// Two definitions that say the same.
@@ -85,10 +98,9 @@ impl Remote {
         name: &str,
         mut definition: config::Remote,
         way: Way,
-        limits: &Limits,
-        scribe: Scribe,
+        Terms { limits, scribe, surroundings }: Terms<'_>,
     ) -> Self {
-        let Way { label, dialer, desk, keyring, plan, forwards: configured, is_near, alive, port } =
+        let Way { label, dialer, desk, keyring, plan, forwards: configured, first, alive, port } =
             way;
         if definition.local_port == 0 {
             definition.local_port = port.unwrap_or(0);
@@ -131,18 +143,24 @@ impl Remote {
         };
         let companion = definition.companion();
         let forwards = definition.forwards.iter().chain(&companion).chain(&configured.local);
-        let forwards = forwards.map(|it| start(it, Purpose::Forward(it.to.clone()))).collect();
+        let forwards: Vec<(Forward, Lane)> =
+            forwards.map(|it| start(it, Purpose::Forward(it.to.clone()))).collect();
         let reverses = definition.remote_forwards.iter().chain(&configured.remote);
         let reverses = reverses.map(|it| {
             let (listen, to) = (it.listen.clone(), it.to.clone());
             start(it, Purpose::Reverse(Reverse { listen, to, proves: false, pin: None }))
         });
-        let reverses = reverses.collect();
+        let reverses: Vec<(Forward, Lane)> = reverses.collect();
+        let further = [&forwards, &reverses].into_iter().flatten().map(|(_, lane)| lane);
+        let lanes = std::iter::once(&gateway).chain(further);
+        let lanes = lanes.map(|lane| lane.commands.clone()).collect();
+        let ear = Listener::new(first, surroundings, gateway.state.clone(), lanes);
+        let mut listening = JoinSet::new();
+        listening.spawn(ear.listen().instrument(span));
         Self {
             name: Mutex::new(name.to_owned()),
             definition: Mutex::new(definition),
             plan,
-            is_near,
             label,
             gateway,
             forwards,
@@ -154,6 +172,7 @@ impl Remote {
             keyring,
             said: Mutex::new(None),
             scribe,
+            _listening: listening,
         }
     }
 
@@ -320,22 +339,6 @@ impl Remote {
         let ports = std::mem::take(&mut *locked(&self.ports));
         for (_, port) in ports {
             port.close().await;
-        }
-    }
-
-    /// The machine woke after so long.
-    pub(super) async fn woke(&self, slept: Duration) {
-        for lane in self.lanes() {
-            lane.tell(Command::Woke { slept }).await;
-        }
-    }
-
-    /// The machine's addresses changed; `up` tells whether it has any. A target on this machine
-    /// needs none.
-    pub(super) async fn network(&self, up: bool) {
-        let up = up || self.is_near;
-        for lane in self.lanes() {
-            lane.tell(Command::Network { up }).await;
         }
     }
 

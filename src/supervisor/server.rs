@@ -28,7 +28,8 @@ use super::{
     metrics::Exporter,
     place::Lock,
     program::Program,
-    remote::Remote,
+    remote::{Remote, Terms},
+    surroundings::Surroundings,
     unstarted::Unstarted,
     watch::{Wake, Watch},
 };
@@ -80,6 +81,8 @@ pub(super) struct Supervisor {
     pub(super) foreground: bool,
     /// What it takes up, and when it ends by itself.
     pub(super) scope: Scope,
+    /// What all remotes hear of the machine.
+    surroundings: watch::Sender<Surroundings>,
     /// Counts the changes of the set of remotes.
     pub(super) roster: watch::Sender<u64>,
     /// Asks the loop that takes commands whether it runs.
@@ -129,6 +132,7 @@ impl Supervisor {
             program: Program::own(),
             foreground: scope != Scope::Wanted,
             scope,
+            surroundings: watch::Sender::new(Surroundings::read()),
             roster: watch::Sender::new(0),
             pulses,
             asked: Mutex::new(Some(asked)),
@@ -174,7 +178,9 @@ impl Supervisor {
             debug!(remote = name, left_out, "a forward of the ssh configuration is not made");
         }
         let scribe = Scribe::new(Arc::clone(&self.book), name);
-        Arc::new(Remote::new(name, definition, way, &self.limits, scribe))
+        let surroundings = self.surroundings.subscribe();
+        let terms = Terms { limits: &self.limits, scribe, surroundings };
+        Arc::new(Remote::new(name, definition, way, terms))
     }
 
     /// Whether a saved remote other than `name` claims a local port.
@@ -191,6 +197,10 @@ impl Supervisor {
         let Some(mut asked) = locked(&self.asked).take() else { return Served::Ended };
         let mut idle = Instant::now();
         let mut watch = Watch::start();
+        // Remotes were taken up before.
+        if watch.is_up() != self.surroundings.borrow().is_up() {
+            self.surroundings.send_modify(|it| it.note_network(watch.is_up()));
+        }
         let mut starting = JoinSet::new();
         loop {
             let next = locked(&self.unstarted).next().filter(|_| starting.is_empty());
@@ -225,11 +235,12 @@ impl Supervisor {
                         self.book.note(Happening::GoingToSleep);
                     }
                     if let Some(wake) = notice.woke {
-                        self.on_wake(wake).await;
+                        self.note_wake(wake);
                     }
                     if let Some(up) = notice.network {
-                        self.on_network(up).await;
+                        self.note_network(up);
                     }
+                    self.surroundings.send_modify(|it| it.note(&notice));
                     if !lock.mend() {
                         warn!("another supervisor has this profile; this one ends");
                         break;
@@ -264,38 +275,29 @@ impl Supervisor {
             || locked(&self.unstarted).is_hopeful()
     }
 
-    async fn on_wake(&self, wake: Wake) {
-        let slept = match wake {
+    fn note_wake(&self, wake: Wake) {
+        match wake {
             Wake::Slept(time) => {
                 info!(seconds = time.as_secs(), "woke");
                 let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
                 self.book.note(Happening::Slept { ms });
-                time
             }
             Wake::Continued => {
                 info!("woke after a short stop");
                 self.book.note(Happening::Continued);
-                Duration::ZERO
             }
             Wake::Told => {
                 info!("woke, as logind says");
                 self.book.note(Happening::Woke);
-                Duration::ZERO
             }
-        };
-        for remote in self.at_work() {
-            remote.woke(slept).await;
         }
     }
 
-    async fn on_network(&self, up: bool) {
+    fn note_network(&self, up: bool) {
         info!(up, "the machine's routes or addresses changed");
         self.book.note(Happening::Network { up });
         if up {
             locked(&self.unstarted).hasten(Instant::now());
-        }
-        for remote in self.at_work() {
-            remote.network(up).await;
         }
     }
 

@@ -9,9 +9,9 @@ use crate::{
     problem::Class,
     supervisor::{
         answers::REQUEST_LIMIT, changes::still_configured, connecting::Ask, incoming::Incoming,
-        port::is_at,
+        lane::State, port::is_at,
     },
-    tunnel::Wish,
+    tunnel::{Cause, Wish},
 };
 
 /// The definition of a remote that nobody answers at.
@@ -116,6 +116,35 @@ async fn a_command_that_waits_for_what_is_at_work_keeps_our_place() {
     assert!(supervisor.reason_to_stay(true).is_some_and(|why| why.contains("`vps`")));
     drop((trial, ours, theirs));
     assert_eq!(supervisor.reason_to_stay(false), None);
+}
+
+#[tokio::test]
+async fn a_remote_on_trial_and_a_new_one_know_that_there_is_no_network() {
+    let (_home, supervisor) = supervisor();
+    let mut definition = unanswered("");
+    definition.target = "nobody@host.invalid".to_owned();
+    let ask = Ask {
+        name: "vps".to_owned(),
+        definition: Some(serde_json::to_value(&definition).unwrap()),
+        batch: true,
+        make_default: false,
+        limit: Duration::from_secs(60),
+    };
+    supervisor.surroundings.send_modify(|it| it.note_network(true));
+    let trial = supervisor.begin(&ask).await.unwrap();
+    trial.remote.try_out(Wish::Up).await;
+    supervisor.surroundings.send_modify(|it| it.note_network(false));
+    let mut state = trial.remote.watch();
+    let has_no_route = |state: &State| {
+        state.failure.as_ref().is_some_and(|failure| failure.cause == Cause::NoRoute)
+    };
+    timeout(REQUEST_LIMIT, state.wait_for(has_no_route)).await.expect("it hears").unwrap();
+
+    let way = supervisor.find_way(&definition).await.unwrap();
+    let new = supervisor.make("other", definition, way);
+    new.wish(Wish::Up).await;
+    assert!(has_no_route(&new.state()), "it is told before it is wanted");
+    assert_eq!(new.state().attempts, 0);
 }
 
 #[tokio::test]

@@ -99,6 +99,7 @@ mod tests {
             lost: None,
             facts: None,
             port: None,
+            reach: None,
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     ifaddrs::{InterfaceAddress, getifaddrs},
-    net::if_::InterfaceFlags,
+    net::if_::{InterfaceFlags, if_nametoindex},
     time::{ClockId, clock_gettime},
 };
 
@@ -63,7 +63,8 @@ pub(super) struct Network {
     /// Its addresses apart from loopback and link-local ones, and those of interfaces that are off
     /// or without a carrier: IPv4 ones stay there.
     addresses: BTreeSet<IpAddr>,
-    /// Its default routes: interface and next hop, as the kernel writes them.
+    /// Its default routes: interface and next hop, as the kernel writes them. Where a remote's server is
+    /// known, the kernel is asked for the way there instead.
     defaults: BTreeSet<String>,
 }
 
@@ -120,12 +121,22 @@ fn address_of(interface: &InterfaceAddress) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
+/// The indices of the interfaces that are on and have a carrier.
+pub(super) fn running_interfaces() -> BTreeSet<u32> {
+    let names: BTreeSet<String> = running().map(|interface| interface.interface_name).collect();
+    names.iter().filter_map(|name| if_nametoindex(name.as_str()).ok()).collect()
+}
+
 fn addresses() -> BTreeSet<IpAddr> {
-    let Ok(interfaces) = getifaddrs() else { return BTreeSet::new() };
-    let at_work = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-    let interfaces = interfaces.filter(|interface| interface.flags.contains(at_work));
-    let addresses = interfaces.filter_map(|interface| address_of(&interface));
+    let addresses = running().filter_map(|interface| address_of(&interface));
     addresses.filter(|address| is_routable(*address)).collect()
+}
+
+/// The addresses of interfaces that are on and have a carrier.
+fn running() -> impl Iterator<Item = InterfaceAddress> {
+    let at_work = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    let interfaces = getifaddrs().into_iter().flatten();
+    interfaces.filter(move |interface| interface.flags.contains(at_work))
 }
 
 fn is_routable(address: IpAddr) -> bool {

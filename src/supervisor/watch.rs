@@ -159,6 +159,11 @@ impl Watch {
         }
     }
 
+    /// Whether anything but this machine could be reached at the last look.
+    pub(super) fn is_up(&self) -> bool {
+        self.network.is_up()
+    }
+
     /// Waits for the next reason to look, and looks. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Notice {
         let reason = tokio::select! {

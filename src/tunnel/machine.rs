@@ -212,7 +212,18 @@ impl Tunnel {
         }
         self.pass_deadlines(now, &mut actions);
         self.direct(&mut actions);
+        self.say_why_it_waits();
         actions
+    }
+
+    /// Without a route nothing is tried that could fail.
+    fn say_why_it_waits(&mut self) {
+        let is_wanted = self.wanted == Wish::Up || (self.wanted == Wish::OnDemand && self.held > 0);
+        if is_wanted && !self.network && self.current.is_none() && self.blocked.is_none() {
+            let why = "this machine has no route to the server; it is dialled once there is one";
+            self.failure =
+                Some(Failure::new(Cause::NoRoute, why).fix("check the network of this machine"));
+        }
     }
 
     fn on_wish(&mut self, wish: Wish, now: Instant, actions: &mut Vec<Action>) {
@@ -261,10 +272,17 @@ impl Tunnel {
     }
 
     fn on_network(&mut self, up: bool, now: Instant, actions: &mut Vec<Action>) {
-        let is_back = up && !self.network;
+        let (is_back, is_gone) = (up && !self.network, !up && self.network);
         self.network = up;
+        if is_gone {
+            self.on_doubt("this machine lost its way to the server", now, actions);
+        }
         if !up {
             return;
+        }
+        if is_back {
+            // It has words of its own from here on.
+            self.failure.take_if(|failure| failure.cause == Cause::NoRoute);
         }
         // What the last replacement reached may be out of reach now.
         (self.replaced, self.paid) = (None, None);

@@ -145,6 +145,34 @@ fn the_companion_of_the_gateway_has_the_same_number_here_and_carries_bytes() {
     assert!(ground.laptop.inside(|| echoes(companion)));
 }
 
+/// OpenSSH grants `-R 0.0.0.0:…` either way, and says nothing of where it listens.
+#[test]
+fn a_server_that_keeps_to_itself_what_was_to_be_open_is_found_out() {
+    if !ready() {
+        return;
+    }
+    let [v4, v6] = [FAR_V4, FAR_V6].map(|address| format!("ListenAddress {address}"));
+    for (gateway_ports, is_open) in [("no", false), ("clientspecified", true)] {
+        let ground = Ground::with(&[&format!("GatewayPorts {gateway_ports}"), &v4, &v6]);
+        let service = ground.laptop.inside(echo);
+        let binds = ["0.0.0.0", "*", FAR_V4].map(|bind| (bind, free_port()));
+        let mut run = ground.scene.dialling().args(["--json", "--name", "vps"]);
+        for (bind, port) in binds {
+            run = run.args(["-R", &format!("{bind}:{port}:127.0.0.1:{service}")]);
+        }
+        let status = ground.run(run.arg(format!("{}@{FAR_V4}", user()))).exits(0).json();
+        for ((bind, port), forward) in binds.iter().zip(0..) {
+            let far = format!("{FAR_V4}:{port}").parse().expect("an address");
+            assert_eq!(ground.laptop.inside(|| echoes_over(far)), is_open, "{bind}");
+            let forward = &status["forwards"][forward];
+            let reach = if is_open { "others" } else { "itself" };
+            assert_eq!((&forward["phase"], &forward["reach"]), (&"live".into(), &reach.into()));
+            let why = forward["failure"].to_string();
+            assert_eq!(why.contains("GatewayPorts no"), !is_open, "{forward:#}");
+        }
+    }
+}
+
 #[test]
 fn a_server_that_opens_a_private_listener_to_all_lets_nobody_in_from_elsewhere() {
     if !ready() {

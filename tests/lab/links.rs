@@ -6,11 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 use crate::{
     dice::Dice,
     ground::{FAR_V4, FAR_V6, Ground, Loss},
     mounts::{mount, of_our_own},
-    support::{Peer, Sshd, dial, openclaw, present},
+    support::{Peer, Sshd, dial, openclaw, present, user, wait_until},
     tier,
 };
 
@@ -154,6 +156,122 @@ fn nobody_is_dialled_without_a_network_and_no_attempt_counts() {
         callers.succeed_after(Instant::now(), LIMIT);
         callers.end();
     }
+}
+
+/// A service that a boot starts before there is any network.
+#[test]
+fn a_service_that_starts_without_a_network_dials_nobody_and_is_live_once_there_is_one() {
+    if !ready() {
+        return;
+    }
+    for target in [FAR_V4, "far.example"] {
+        of_our_own(|| starts_without_a_network(target));
+    }
+}
+
+fn starts_without_a_network(target: &str) {
+    let ground = Ground::new();
+    let sshd = &ground.scene.sshd;
+    sshd.know(&sshd.known_hosts_line_at("far.example", sshd.port()));
+    let hosts = format!("127.0.0.1 localhost\n{FAR_V4} far.example\n");
+    let hosts = ground.scene.laptop.write("hosts", &hosts);
+    mount(&["--bind", &hosts.display().to_string(), "/etc/hosts"]);
+    ground.laptop.ip("address flush dev up0");
+    ground.unplug();
+    let refused = ground.connect(target);
+    assert_eq!(refused.code, 3, "a person is told at once\n{refused}");
+    assert!(refused.stdout.contains("no route to the server"), "{refused}");
+    ground.scene.laptop.stop_supervisor();
+    let words = ["--foreground", "-v", "--name", "vps"];
+    let run = ground.scene.dialling().args(words).arg(format!("{}@{target}", user()));
+    let service = ground.laptop.inside(|| run.limit(LIMIT * 6).start());
+    let remotes = || Some(ground.status()).filter(|it| it["failure"]["class"] == "unreachable");
+    let waiting = wait_until("it waits", LIMIT, remotes);
+    // While somebody waits, so that every reason to dial is there.
+    let port = ground.scene.local_port;
+    let held = ground.laptop.inside(|| dial(port, LIMIT)).expect("the port");
+    ground.status_when("somebody waits", LIMIT, |it| it["held"] != 0);
+    thread::sleep(tier::seconds(4, 60));
+    for status in [waiting, ground.status()] {
+        assert_eq!(status["attempts"], 0, "{status:#}");
+        assert_eq!(status["phase"], "waiting", "{status:#}");
+        let why = status["failure"]["message"].as_str().unwrap_or_default();
+        assert!(why.contains("no route to the server"), "{status:#}");
+    }
+    ground.laptop.ip("address add 10.1.0.2/24 dev up0");
+    ground.plug();
+    let plugged = Instant::now();
+    ground.status_when("live", LIMIT, |it| it["phase"] == "live");
+    eprintln!("live {:?} after there was a network", plugged.elapsed());
+    drop(held);
+    ground.scene.laptop.stop_supervisor();
+    let said = service.end().exits(0).stderr;
+    let (before, after) = said.split_once("addresses changed").expect("the network's return");
+    let dials = [before, after].map(|part| part.contains("on the way"));
+    assert_eq!(dials, [false, true], "{said}");
+}
+
+/// A path that a static route or a tunnel of another kind decides, beside a default route or without.
+#[test]
+fn a_specific_route_that_comes_moves_and_goes_is_news_at_once() {
+    if !ready() {
+        return;
+    }
+    let ground = Ground::new();
+    ground.unroute();
+    let refused = ground.connect(FAR_V4);
+    assert_eq!(refused.code, 3, "{refused}");
+    ground.laptop.ip("route add 10.2.0.0/24 via 10.1.0.1");
+    ground.connect(FAR_V4).exits(0);
+    // Another one that leads nowhere takes its place.
+    ground.laptop.ip("route add 10.2.0.2/32 via 10.1.0.77");
+    let moved = Instant::now();
+    ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
+    eprintln!("noticed {:?} after the route moved", moved.elapsed());
+    ground.laptop.ip("route delete 10.2.0.2/32");
+    ground.status_when("live again", LIMIT, |it| it["phase"] == "live");
+    ground.laptop.ip("route delete 10.2.0.0/24");
+    let gone = Instant::now();
+    let lost = ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
+    eprintln!("noticed {:?} after the route was gone", gone.elapsed());
+    assert!(ground.scene.sshd.kill_sessions() > 0);
+    thread::sleep(tier::seconds(4, 60));
+    let later = ground.status();
+    assert_eq!(lost["attempts"], later["attempts"], "{later:#}");
+    ground.laptop.ip("route add 10.2.0.0/24 via 10.1.0.1");
+    let back = Instant::now();
+    ground.status_when("live again", LIMIT, |it| it["phase"] == "live");
+    eprintln!("live {:?} after the route was back", back.elapsed());
+}
+
+/// What a container engine does to the routes and addresses of its host all day.
+#[test]
+fn containers_that_come_and_go_disturb_no_path() {
+    if !ready() {
+        return;
+    }
+    let ground = Ground::connected();
+    for network in 0..tier::of(5, 100) {
+        ground.laptop.ip("link add br9 type bridge");
+        ground.laptop.ip(&format!("address add 172.30.{network}.1/24 dev br9"));
+        ground.laptop.ip("link set br9 up");
+        ground.laptop.ip("link add veth9 type veth peer name inner9");
+        ground.laptop.ip("link set veth9 master br9");
+        ground.laptop.ip("link set inner9 up");
+        ground.laptop.ip("link set veth9 up");
+        ground.laptop.ip(&format!("route add 10.77.{network}.0/24 via 172.30.{network}.9"));
+        ground.laptop.ip("link delete veth9");
+        ground.laptop.ip("link delete br9");
+    }
+    // What was told before has had its effect once a change of its own way has had it.
+    ground.laptop.ip("route add 10.2.0.2/32 via 10.1.0.1");
+    ground.laptop.ip("route add 10.2.0.2/32 via 10.1.0.77 metric 5");
+    let undisturbed = ground.status();
+    assert_eq!(undisturbed["lastOutage"], Value::Null, "{undisturbed:#}");
+    assert_eq!(undisturbed["phase"], "live", "{undisturbed:#}");
+    ground.laptop.ip("route delete 10.2.0.2/32 via 10.1.0.1");
+    let noticed = |it: &Value| it["lastOutage"] != Value::Null;
+    ground.status_when("its own way is another", LIMIT, noticed);
 }
 
 #[test]

@@ -10,9 +10,10 @@ use tokio::{
 use tracing::{Span, debug, info, warn};
 
 use super::{
-    Actor, Message, PROBE_LIMIT,
+    Actor, Message, PROBE_LIMIT, Reach,
     outpost_words::{
-        absent_here, failing_here, not_through, opened_wide, refused_at, unanswered, uncovered_here,
+        absent_here, failing_here, not_opened, not_through, opened_wide, refused_at, unanswered,
+        uncovered_here,
     },
     serving::finish,
 };
@@ -56,6 +57,9 @@ pub(super) struct Outpost {
     granted: Option<Listen>,
     /// What went wrong with a connection that came through it.
     trouble: Option<Failure>,
+    /// Who reaches it, where that was to be others: looked at once, since it costs what the forward
+    /// leads to a connection that says nothing.
+    reach: Option<Reach>,
 }
 
 /// What the tasks of a listener tell.
@@ -69,12 +73,14 @@ pub(super) enum Outside {
     Dialled(Option<Failure>),
     /// The gateway's answer.
     Gateway(Number, Result<(ProofKind, Duration), Failure>),
+    /// Who reaches it.
+    Reached(Reach),
 }
 
 impl Outpost {
     pub(super) fn new(reverse: Reverse, seed: u64) -> Self {
         let claim = Claim::new(reverse.proves, seed);
-        Self { claim, reverse, granted: None, trouble: None }
+        Self { claim, reverse, granted: None, trouble: None, reach: None }
     }
 
     /// The claim on it.
@@ -91,7 +97,14 @@ impl Outpost {
     pub(super) fn failure(&self) -> Option<Failure> {
         let refused = self.claim.refusal();
         let refused = refused.map(|why| refused_at(&self.place(), why, self.claim.is_stale()));
-        refused.or_else(|| self.claim.failure().cloned()).or_else(|| self.trouble.clone())
+        let narrow = || (self.reach == Some(Reach::Itself)).then(|| not_opened(&self.place()));
+        let of_claim = refused.or_else(|| self.claim.failure().cloned());
+        of_claim.or_else(|| self.trouble.clone()).or_else(narrow)
+    }
+
+    /// Who reaches it, as far as that was asked and seen.
+    pub(super) fn reach(&self) -> Option<Reach> {
+        self.reach
     }
 
     /// The evidence, where a gateway must answer.
@@ -152,6 +165,18 @@ impl Actor {
                 Ok((kind, rtt)) => ClaimEvent::Proved(number, kind, rtt),
                 Err(failure) => ClaimEvent::NotProved(number, failure),
             }),
+            Outside::Reached(reach) => {
+                if let Some(outpost) = &mut self.outpost {
+                    outpost.reach = Some(reach);
+                }
+                match reach {
+                    Reach::Others => debug!("other machines reach the listener"),
+                    Reach::Itself => warn!("the listener is not opened to other machines"),
+                    Reach::Unknown => {
+                        info!("whether other machines reach the listener cannot be seen from here");
+                    }
+                }
+            }
         }
     }
 
@@ -163,6 +188,7 @@ impl Actor {
         let attendance = path.attend();
         // The last question may have been answered after all.
         let is_late = outpost.claim.refusal() == Some(Refusal::Silent);
+        let is_seen = outpost.reach.is_some();
         let (at, inner) = (outpost.place(), self.inner.clone());
         debug!(attempt = on.0, at = %at, "asking the server to listen");
         self.tasks.spawn(async move {
@@ -189,6 +215,10 @@ impl Actor {
                     return;
                 }
             };
+            // Who comes meanwhile waits in the session; whoever connects the remote hears of it.
+            if !is_seen && let Some(reach) = who_reaches(path.link.as_ref(), knocks.at()).await {
+                let _ended = inner.send(Message::Outside(Outside::Reached(reach))).await;
+            }
             let answer = Outside::Listening(on, Ok(knocks.at().clone()));
             let _ended = inner.send(Message::Outside(answer)).await;
             while let Some((knock, is_welcome)) = knocks.next().await {
@@ -329,6 +359,42 @@ async fn look(link: &dyn Link, at: &Listen) -> Refusal {
         (Ok(Err(NotOpened::Prohibited(_))), _) => Refusal::Unclear,
         (Ok(Err(NotOpened::SessionLost | NotOpened::Silent)) | Err(_), _) => Refusal::Silent,
     }
+}
+
+/// Finds out whether the server opened a listener as wide as it was asked to: with `GatewayPorts no`
+/// OpenSSH says yes and listens on loopback. Its own machine is asked to connect to it by another address:
+/// 127.0.0.2, which Linux has and `localhost` does not cover, and the one by which it was dialled.
+async fn who_reaches(link: &dyn Link, at: &Listen) -> Option<Reach> {
+    let Listen::Port { bind, port } = at else { return None };
+    if at.is_private() {
+        return None;
+    }
+    let hosts: Vec<String> = match bind.as_deref() {
+        None => return None,
+        Some("*" | "" | "0.0.0.0") => {
+            let dialled = link.far().filter(|far| !far.is_loopback()).map(|far| far.to_string());
+            std::iter::once("127.0.0.2".to_owned()).chain(dialled).collect()
+        }
+        // No address of IPv6 is loopback's but one.
+        Some("::") => link
+            .far()
+            .filter(|far| !far.is_loopback() && far.is_ipv6())
+            .map_or_else(Vec::new, |far| vec![far.to_string()]),
+        Some(host) => vec![host.to_owned()],
+    };
+    let mut reach = Reach::Unknown;
+    for host in hosts {
+        let to = Destination::Port { host, port: *port };
+        match timeout(LOOK_LIMIT, link.open(&to)).await {
+            Ok(Ok(_)) => return Some(Reach::Others),
+            Ok(Err(NotOpened::Refused(_))) => reach = Reach::Itself,
+            Ok(Err(NotOpened::Prohibited(_) | NotOpened::Silent)) | Err(_) => {
+                return Some(Reach::Unknown);
+            }
+            Ok(Err(NotOpened::SessionLost)) => return None,
+        }
+    }
+    Some(reach)
 }
 
 /// Why the gateway of this machine was not seen through its listener.

@@ -68,6 +68,21 @@ pub(super) fn opened_wide(at: &Listen) -> Failure {
     .fix("over there: GatewayPorts no or clientspecified; if others shall connect: -R '*:PORT:…'")
 }
 
+/// A listener that was to be open to others is not.
+pub(super) fn not_opened(at: &Listen) -> Failure {
+    Failure::new(
+        Cause::ForwardRefused,
+        format!(
+            "the SSH server listens at {at} for its own machine alone (GatewayPorts no), as far as \
+             can be seen from here: no other address of its answers there"
+        ),
+    )
+    .fix(
+        "over there: GatewayPorts clientspecified in sshd_config (`ss -ltn` shows where it listens), \
+         or leave the address out of that -R",
+    )
+}
+
 /// Why the server does not listen at `at`, as far as can be told.
 pub(super) fn refused_at(at: &Listen, why: Refusal, is_stale: bool) -> Failure {
     let (place, allow) = match at {

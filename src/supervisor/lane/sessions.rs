@@ -86,6 +86,13 @@ impl Actor {
         known.map(|(number, near)| (number, !ours.contains(&near))).collect()
     }
 
+    /// Tells the machine which sessions those are.
+    pub(super) fn tell_stranded(&mut self) {
+        for (number, stranded) in self.stranded() {
+            self.step(Event::News(number, News::Stranded(stranded)));
+        }
+    }
+
     pub(super) fn dial(&mut self, number: Number) {
         let (dialer, inner) = (Arc::clone(&self.dialer), self.inner.clone());
         let awaited = Arc::clone(&self.awaited);

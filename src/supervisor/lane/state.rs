@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::Serialize;
+
 use crate::{
     problem::Problem,
     supervisor::link::Facts,
@@ -41,6 +43,20 @@ pub(in crate::supervisor) struct State {
     pub(in crate::supervisor) facts: Option<Facts>,
     /// Where a listener over there was granted last.
     pub(in crate::supervisor) port: Option<u16>,
+    /// Who reaches it, where that was to be others as well.
+    pub(in crate::supervisor) reach: Option<Reach>,
+}
+
+/// Who reaches a listener over there that is wanted at more than loopback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::supervisor) enum Reach {
+    /// Other machines.
+    Others,
+    /// Its own machine alone.
+    Itself,
+    /// The server did not let us look.
+    Unknown,
 }
 
 /// Whether new connections are served in that phase.

@@ -182,7 +182,7 @@ fn forward_status(kind: &str, forward: &Forward, lane: &Lane, unbound: Option<&P
     json!({
         "kind": kind, "bind": bind, "port": port, "socket": socket,
         "host": host, "hostPort": host_port, "hostSocket": host_socket,
-        "allocatedPort": chosen, "phase": word(state.phase),
+        "allocatedPort": chosen, "reach": state.reach, "phase": word(state.phase),
         "streams": lane.totals.streams.load(Relaxed),
         "bytesIn": lane.totals.bytes_in.load(Relaxed),
         "bytesOut": lane.totals.bytes_out.load(Relaxed),

@@ -21,9 +21,9 @@ use nix::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_IFADDR` and
-/// `RTMGRP_IPV6_ROUTE` of rtnetlink(7).
-const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV4_RULE`, `RTMGRP_IPV6_IFADDR`
+/// and `RTMGRP_IPV6_ROUTE` of rtnetlink(7), and `RTNLGRP_IPV6_RULE`.
+const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18;
 /// Longer than any wall clock will run before it is set again.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Reads of one batch of news; what is left wakes the watch again.
@@ -94,7 +94,7 @@ fn source(descriptor: OwnedFd) -> io::Result<Source> {
     AsyncFd::new(descriptor)
 }
 
-/// A socket on which the kernel tells of links, addresses and routes.
+/// A socket on which the kernel tells of links, addresses, routes and rules.
 fn routes() -> nix::Result<OwnedFd> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let family = AddressFamily::Netlink;

@@ -126,8 +126,12 @@ fn makes_no_attempt_without_a_network_and_one_at_once_with_it() {
     sim.event(Event::Network { up: false });
     assert_eq!(sim.event(Event::Wish(Wish::Up)), []);
     assert_eq!(sim.pass(ms(600_000)), []);
-    assert_eq!(sim.tunnel.phase(), Phase::Waiting);
+    assert_eq!((sim.tunnel.phase(), sim.tunnel.attempts()), (Phase::Waiting, 0));
+    let why = sim.tunnel.failure().expect("it says why it waits");
+    assert_eq!(why.cause, Cause::NoRoute);
+    assert!(why.message.contains("no route to the server"), "{why}");
     assert_eq!(sim.event(Event::Network { up: true }), [Action::Dial(Number(1))]);
+    assert_eq!(sim.tunnel.failure(), None);
 }
 
 #[test]

@@ -194,3 +194,19 @@ fn a_ping_that_an_outage_held_up_makes_no_wake_wait() {
     sim.event(Event::Woke { slept: ms(0) });
     assert_eq!(sim.pass(ms(1000)), [Action::Dial(Number(2))]);
 }
+
+#[test]
+fn a_lost_route_is_doubt_at_once_and_the_session_goes_on_if_it_outlives_that() {
+    let mut sim = live();
+    let actions = sim.event(Event::Network { up: false });
+    assert_eq!(actions, [Action::Ping(Number(1)), Action::Hold], "nobody is sent into the void");
+    assert_eq!(sim.tunnel.phase(), Phase::Suspect);
+    assert_eq!(sim.event(Event::Network { up: false }), [], "once");
+    sim.pass(ms(60_000));
+    assert_eq!(sim.last, Number(1), "nobody is dialled without a route");
+    assert_eq!(sim.event(Event::Network { up: true }), [Action::Ping(Number(1))]);
+    sim.pass(ms(20));
+    sim.news(1, News::Pong { rtt: ms(20) });
+    sim.news(1, News::Proved { rtt: ms(20) });
+    assert_eq!((sim.tunnel.phase(), sim.last), (Phase::Live, Number(1)));
+}
