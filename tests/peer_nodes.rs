@@ -213,6 +213,21 @@ fn a_join_code_lets_one_machine_in_once() {
     assert!(!ours(&["devices", "list"]).stdout.contains("late"));
 }
 
+/// The same script passes at OpenClaw's gateway, where a picture and what it gives were looked up.
+#[test]
+fn the_reference_client_is_set_up_as_a_telephone_directly_and_through_the_tunnel() {
+    if !present(&[Peer::OpenClaw, Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    for port in [scene.gateway.port(), scene.local_port] {
+        let output = support::run_script("peer_setup.mjs", port, &scene.gateway.token());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    }
+}
+
 #[test]
 fn the_reference_client_is_a_node_on_version_3_and_on_4_directly_and_through_the_tunnel() {
     if !present(&[Peer::OpenClaw, Peer::OpenSsh]) {

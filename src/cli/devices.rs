@@ -298,7 +298,8 @@ fn join_code(
             .fix("openclaw devices join-code --public-url wss://gateway.example")
             .into());
     };
-    let params = json!({"bootstrapProfile": "node", "joinUrl": true, "publicUrl": public_url});
+    let params = json!({"bootstrapProfile": "node", "joinUrl": true, "includeQr": false,
+        "publicUrl": public_url});
     change(context, which, "device.pair.setupCode", &params, |answer| {
         format!(
             "On the machine that joins, within ten minutes:\n  npx openclaw connect {}\n\

@@ -38,6 +38,7 @@ use super::{
     outbox::{Ending, Outbox},
     pairing::{Admission, about, admit},
     said::word,
+    setup::Handoff,
     slots::Slot,
     tally::{Malformed, TurnedAway},
     throttle::{Culprit, Verdict, With},
@@ -369,6 +370,7 @@ where
                     scopes: admission.scopes.iter().map(ToString::to_string).collect(),
                     device_token: issued.map(|issued| issued.token.clone()),
                     issued_at_ms: issued.map(|issued| issued.at),
+                    device_tokens: admission.others.clone(),
                 },
                 policy: shared.policy,
             };
@@ -401,8 +403,17 @@ where
             farewell: OnceLock::new(),
             receipts: Arc::default(),
         };
+        let handoff = Handoff::begin(shared, admission.setup);
+        if handoff.is_some() {
+            // Its tokens matter: a ping goes out behind them, whose pong says that they are there.
+            caller.receipts.give();
+            if caller.receipts.is_due() {
+                self.outbox.ping(caller.receipts.in_ping());
+            }
+        }
         Welcome {
             call: Call { shared: Arc::clone(shared), caller: Arc::new(caller) },
+            handoff,
             _slot: slot,
             _membership: membership,
             _seat: seat,
@@ -443,7 +454,7 @@ where
                 News::Message(Some(Ok(message))) => {
                     if let Message::Pong(said) = &message {
                         pong = None;
-                        self.arrived(said, &welcome.call);
+                        self.arrived(said, &welcome);
                     }
                     if let Some(ending) = self.received(message, &welcome.call, &mut answers) {
                         return ending;
@@ -519,13 +530,14 @@ where
         None
     }
 
-    /// A pong: whatever work was given to a node before its ping is the node's now.
-    fn arrived(&self, pong: &[u8], call: &Call) {
-        let Call { shared, caller } = call;
-        let (Some(arrived), Some(node)) = (caller.receipts.hear(pong), caller.device_id.clone())
-        else {
-            return;
-        };
+    /// A pong: whatever tokens and work were given to a node before its ping are the node's now.
+    fn arrived(&self, pong: &[u8], welcome: &Welcome) {
+        let Call { shared, caller } = &welcome.call;
+        let Some(arrived) = caller.receipts.hear(pong) else { return };
+        if let Some(handoff) = &welcome.handoff {
+            handoff.arrived();
+        }
+        let Some(node) = caller.device_id.clone() else { return };
         let (own, member) = (Arc::clone(shared), caller.member);
         let forget = async move { own.nodes.has_arrived(&node, member, arrived).await };
         shared.finishing.spawn(forget.in_current_span());
@@ -564,6 +576,7 @@ where
 /// What a client holds once it is in.
 struct Welcome {
     call: Call,
+    handoff: Option<Handoff>,
     _slot: Slot,
     _membership: Membership,
     _seat: Option<Seat>,

@@ -11,12 +11,13 @@ use super::{
     ingress::Word,
     methods::device::{as_request, tell_resolved},
     settings::Guard,
+    setup::{Access, completion},
     tailscale::Unverified,
     throttle::{self, Culprit, With},
     upgrades::Decision,
 };
 use crate::{
-    protocol::{Connect, ErrorShape, Role, Scope, detail, event},
+    protocol::{Connect, ErrorShape, GrantedToken, Role, Scope, SetupCompletion, detail, event},
     secret::Secret,
     store::{self, About, Asked, Device, Filed, Grant, Request, SetupCode},
 };
@@ -35,6 +36,10 @@ pub(super) struct Admission {
     pub(super) device_token: Option<Issued>,
     /// Whether a token of its own let it in, and not the gateway's secret.
     pub(super) by_device_token: bool,
+    /// Its tokens in the other roles that a setup code gave it.
+    pub(super) others: Vec<GrantedToken>,
+    /// Who redeemed a setup code by this, unless it is known to have had its answer before.
+    pub(super) setup: Option<SetupCompletion>,
     /// How many rights had been taken away when the store was asked.
     pub(super) withdrawals: u64,
 }
@@ -155,6 +160,8 @@ async fn decide(
         device_id: claim.device.as_ref().map(|device| device.id.clone()),
         device_token,
         by_device_token: matches!(proof, Proof::Token | Proof::Code),
+        others: Vec::new(),
+        setup: None,
         withdrawals,
     };
     let asked = |device: &SignedDevice| Asked {
@@ -174,7 +181,11 @@ async fn decide(
         }
         (Verdict::Pair, Some(device)) => {
             let asked = asked(device);
-            let paired = pair(shared, asked.clone(), code.as_ref(), now).await?;
+            let scopes = asked.scopes.clone();
+            let paired = match &code {
+                Some((code, access)) => redeem(shared, asked, (code, *access), now).await?,
+                None => pair(shared, asked, now).await?,
+            };
             tell_resolved(
                 shared,
                 &uuid::Uuid::new_v4().to_string(),
@@ -182,7 +193,11 @@ async fn decide(
                 Decision::Approved,
                 now,
             );
-            Ok(in_as(asked.scopes, token_of(shared, &paired, claim.role)))
+            let admission = in_as(scopes, token_of(shared, &paired, claim.role));
+            Ok(match code {
+                Some((code, access)) => by_code(shared, admission, (code, access), &paired, now),
+                None => admission,
+            })
         }
         (Verdict::Ask(reason), Some(device)) => {
             Err(ask(shared, asked(device), reason, paired.as_ref(), now).await?)
@@ -234,7 +249,7 @@ async fn prove(
     paired: Option<&Device>,
     refusal: Refusal,
     now: u64,
-) -> Result<(Proof, Option<SetupCode>), Refusal> {
+) -> Result<(Proof, Option<(SetupCode, Access)>), Refusal> {
     let Some(auth) = &connect.auth else { return Err(refusal) };
     let is_explicit = auth.device_token.is_some();
     // OpenClaw's client sends the token that it keeps in either field.
@@ -249,10 +264,14 @@ async fn prove(
     if let Some(token) = &auth.bootstrap_token {
         let devices = shared.store.devices();
         let found = devices.code(digest(token.expose()), &device.id, now).await;
-        return match found.map_err(|error| unstored(&error))? {
-            // The codes that there are make nodes, and a node holds no scopes.
-            Some(code) if claim.role == Role::Node && claim.wanted().is_empty() => {
-                Ok((Proof::Code, Some(code)))
+        let found = found.map_err(|error| unstored(&error))?.and_then(|code| {
+            let access = Access::parse(&code.access)?;
+            access.is_for(&connect.client).then_some((code, access))
+        });
+        return match found {
+            // Every code is redeemed by a node, which holds no scopes, whatever else it gives.
+            Some(found) if claim.role == Role::Node && claim.wanted().is_empty() => {
+                Ok((Proof::Code, Some(found)))
             }
             Some(_) | None => Err(admission::wrong_setup_code().after(refusal)),
         };
@@ -260,25 +279,63 @@ async fn prove(
     Err(refusal)
 }
 
-/// Pairs a device without asking anybody: by a setup code, or by the gateway's secret.
-async fn pair(
-    shared: &Shared,
-    asked: Asked,
-    code: Option<&SetupCode>,
-    now: u64,
-) -> Result<Device, Refusal> {
+/// Pairs a device without asking anybody, by the gateway's secret.
+async fn pair(shared: &Shared, asked: Asked, now: u64) -> Result<Device, Refusal> {
     let minted = shared.mint.mint(&asked.device_id, asked.role);
     let (role, id) = (asked.role, asked.device_id.clone());
-    let devices = shared.store.devices();
-    let paired = match code {
-        Some(code) => devices.redeem(&code.id, asked, minted, now).await,
-        None => devices.pair(asked, "silent", minted, now).await,
-    };
-    let via = if code.is_some() { "setup code" } else { "the gateway's secret on this machine" };
+    let paired = shared.store.devices().pair(asked, "silent", minted, now).await;
     let paired =
         paired.map_err(|error| unstored(&error))?.ok_or_else(admission::wrong_setup_code)?;
+    let via = "the gateway's secret on this machine";
     tracing::info!(device = id, %role, via, "device paired");
     Ok(paired)
+}
+
+/// Pairs a device by a setup code, in every role that the code gives.
+async fn redeem(
+    shared: &Shared,
+    asked: Asked,
+    (code, access): (&SetupCode, Access),
+    now: u64,
+) -> Result<Device, Refusal> {
+    let id = asked.device_id.clone();
+    let each = access.grants().iter().map(|(role, scopes)| {
+        let asked = Asked { role: *role, scopes: scopes.to_vec(), ..asked.clone() };
+        (asked, shared.mint.mint(&id, *role))
+    });
+    let redeemed = shared.store.devices().redeem(&code.id, &id, each.collect(), now).await;
+    let paired =
+        redeemed.map_err(|error| unstored(&error))?.ok_or_else(admission::wrong_setup_code)?;
+    tracing::info!(device = id, access = access.name(), via = "setup code", "device paired");
+    Ok(paired)
+}
+
+/// What a device is let in with that redeemed a setup code just now.
+fn by_code(
+    shared: &Shared,
+    admission: Admission,
+    (code, access): (SetupCode, Access),
+    device: &Device,
+    now: u64,
+) -> Admission {
+    let others = access.grants().iter().filter(|(role, _)| *role != admission.role);
+    let others = others.filter_map(|(role, _)| granted(shared, device, *role)).collect();
+    let is_known = code.delivered_at.is_some();
+    let (device_id, redeemed_at) = (Some(device.id.clone()), Some(now));
+    let setup = completion(SetupCode { device_id, redeemed_at, ..code }, Some(device));
+    Admission { others, setup: setup.filter(|_| !is_known), ..admission }
+}
+
+/// A device's token in a role, as a setup code hands it over.
+fn granted(shared: &Shared, device: &Device, role: Role) -> Option<GrantedToken> {
+    let grant = live(device, role)?;
+    let Issued { token, at } = token_of(shared, device, role)?;
+    Some(GrantedToken {
+        device_token: token,
+        role: role.to_string(),
+        scopes: grant.scopes.iter().map(ToString::to_string).collect(),
+        issued_at_ms: at,
+    })
 }
 
 /// Files a request, and tells approvers of it; an error frame where there is no room.

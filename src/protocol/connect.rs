@@ -231,6 +231,23 @@ pub(crate) struct Granted {
     /// Since when that token holds what it holds, milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) issued_at_ms: Option<u64>,
+    /// Its tokens in other roles, which a setup code gave it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) device_tokens: Vec<GrantedToken>,
+}
+
+/// A device's token in a role other than the one that it came in with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct GrantedToken {
+    /// For the next time, in this role.
+    pub(crate) device_token: Secret,
+    /// `operator` or `node`.
+    pub(crate) role: String,
+    /// What it may ask for with it.
+    pub(crate) scopes: Vec<String>,
+    /// Since when this token has been the one, milliseconds since 1970.
+    pub(crate) issued_at_ms: u64,
 }
 
 /// Limits of the connection.

@@ -307,14 +307,20 @@ pub(crate) struct IssuedSetupCode {
     /// From where the payload can be fetched once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) join_url: Option<Secret>,
+    /// The code as a picture, a `data:` URL of a PNG.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) qr_data_url: Option<Secret>,
     /// How the device reaches the gateway.
     pub(crate) gateway_url: String,
     /// `token` or `password`.
     pub(crate) auth: String,
     /// Where the URL comes from.
     pub(crate) url_source: String,
-    /// `node`.
+    /// `full`, `limited` or `node`.
     pub(crate) access: String,
+    /// Whether that is less than what was asked for, since the way there is in the clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) access_downgraded: Option<bool>,
     /// Milliseconds since 1970.
     pub(crate) expires_at_ms: u64,
 }
@@ -343,9 +349,12 @@ pub(crate) struct DevicePairSetupStatusParams {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SetupStatus {
-    /// Who redeemed it; left out while nobody has.
+    /// Who redeemed it, and has what it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) completion: Option<SetupCompletion>,
+    /// Who redeemed it, and may not have got the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) delivery_uncertain: Option<SetupCompletion>,
 }
 
 /// Who redeemed a setup code.
@@ -356,7 +365,10 @@ pub(crate) struct SetupCompletion {
     pub(crate) setup_id: String,
     /// Which device.
     pub(crate) device_id: String,
-    /// `node`.
+    /// How it calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_name: Option<String>,
+    /// `full`, `limited` or `node`.
     pub(crate) access: String,
     /// When, milliseconds since 1970.
     pub(crate) ts: u64,

@@ -48,6 +48,18 @@ pub(crate) const DEVICE_PAIR_CHANGED: Kind = Kind {
     access: Access::Holder(Scope::Pairing),
     drop_if_slow: true,
 };
+/// A device redeemed a setup code and has what it was given (`DevicePairSetupCompletedEvent`).
+pub(crate) const SETUP_COMPLETED: Kind = Kind {
+    name: "device.pair.setup.completed",
+    access: Access::Holder(Scope::Pairing),
+    drop_if_slow: true,
+};
+/// It may not have got that (`DevicePairSetupDeliveryUncertainEvent`).
+pub(crate) const SETUP_UNCERTAIN: Kind = Kind {
+    name: "device.pair.setup.deliveryUncertain",
+    access: Access::Holder(Scope::Pairing),
+    drop_if_slow: true,
+};
 /// A node asks to offer something (`NodePairRequest`).
 pub(crate) const NODE_PAIR_REQUESTED: Kind = Kind {
     name: "node.pair.requested",
@@ -114,6 +126,8 @@ pub(crate) const EVENTS: &[Kind] = &[
     DEVICE_PAIR_REQUESTED,
     DEVICE_PAIR_RESOLVED,
     DEVICE_PAIR_CHANGED,
+    SETUP_COMPLETED,
+    SETUP_UNCERTAIN,
     NODE_PAIR_REQUESTED,
     NODE_PAIR_RESOLVED,
     NODE_PRESENCE,

@@ -10,4 +10,5 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("steps/4-waiting.sql"),
     include_str!("steps/5-host-rules.sql"),
     include_str!("steps/6-join-offers.sql"),
+    include_str!("steps/7-setup-delivery.sql"),
 ];

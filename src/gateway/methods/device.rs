@@ -5,7 +5,6 @@
 
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
 
 use crate::{
@@ -13,29 +12,20 @@ use crate::{
         Shared,
         caller::Caller,
         clock::now_ms,
-        device_token,
         dispatch::{Call, Dispatcher, Outcome},
-        joining,
         outbox::Ending,
-        settings::Guard,
         upgrades::{Decision, End},
     },
     protocol::{
         ApprovedDevice, DeviceAbout, DeviceId, DeviceLabel, DevicePairApprove, DevicePairList,
-        DevicePairListParams, DevicePairReject, DevicePairRemove, DevicePairRename,
-        DevicePairSetupCode, DevicePairSetupCodeParams, DevicePairSetupStatus,
-        DevicePairSetupStatusParams, DevicePairing, DeviceRequest, DeviceRequestId, DeviceResolved,
-        DeviceToken, DeviceTokenRevoke, DeviceTokenRevokeParams, DeviceTokenRotate,
-        DeviceTokenRotateParams, ErrorShape, IssuedSetupCode, PairedDevice, RejectedDevice,
-        RevokedToken, Role, RotatedToken, Scope, SetupCompletion, SetupPayload, SetupStatus, close,
-        event,
+        DevicePairListParams, DevicePairReject, DevicePairRemove, DevicePairRename, DevicePairing,
+        DeviceRequest, DeviceRequestId, DeviceResolved, DeviceToken, DeviceTokenRevoke,
+        DeviceTokenRevokeParams, DeviceTokenRotate, DeviceTokenRotateParams, ErrorShape,
+        PairedDevice, RejectedDevice, RevokedToken, Role, RotatedToken, Scope, close, event,
     },
-    secret::Secret,
-    store::{self, About, Device, Grant, JoinOffer, Request, SetupCode},
+    store::{self, About, Device, Grant, Request},
 };
 
-/// How long a setup code is good, milliseconds.
-const SETUP_LIFE_MS: u64 = 600_000;
 /// The longest name of a device, characters.
 const MAX_LABEL: usize = 64;
 
@@ -47,8 +37,6 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on_change::<DevicePairRename, _>(rename);
     dispatcher.on_change::<DeviceTokenRotate, _>(rotate);
     dispatcher.on_change::<DeviceTokenRevoke, _>(revoke);
-    dispatcher.on_change::<DevicePairSetupCode, _>(setup_code);
-    dispatcher.on::<DevicePairSetupStatus, _>(setup_status);
 }
 
 async fn list(call: Call, _params: DevicePairListParams) -> Outcome<DevicePairing> {
@@ -201,77 +189,6 @@ async fn revoke(call: Call, params: DeviceTokenRevokeParams) -> Outcome<RevokedT
         role: grant.role.to_string(),
         revoked_at_ms: revoked.revoked_at.unwrap_or(now),
     })
-}
-
-async fn setup_code(call: Call, params: DevicePairSetupCodeParams) -> Outcome<IssuedSetupCode> {
-    let (shared, now) = (&call.shared, now_ms());
-    let auth = match &shared.live().guard {
-        Guard::Password(_) => "password",
-        Guard::Proxy(rules) if rules.has_password() => "password",
-        Guard::Token(_) | Guard::OwnToken => "token",
-        Guard::Open | Guard::Proxy(_) => {
-            let message = "setup codes need a gateway with gateway.auth.mode token or password";
-            return Err(ErrorShape::invalid(message).into());
-        }
-    };
-    if params.include_qr == Some(true) || params.bootstrap_profile.as_deref() != Some("node") {
-        let message = "this gateway makes setup codes for nodes only, and no pictures of them: bootstrapProfile \"node\", without includeQr";
-        return Err(ErrorShape::invalid(message).into());
-    }
-    let url = joining::gateway_url(params.public_url.as_deref()).map_err(ErrorShape::invalid)?;
-    let setup_id = uuid::Uuid::new_v4().to_string();
-    let token = shared.mint.setup_token(&setup_id);
-    let expires_at_ms = now + SETUP_LIFE_MS;
-    let code = SetupCode {
-        id: setup_id.clone(),
-        access: "node".to_owned(),
-        expires_at: expires_at_ms,
-        device_id: None,
-        redeemed_at: None,
-    };
-    let digest = device_token::digest(token.expose());
-    let name = (params.join_url == Some(true)).then(joining::new_name);
-    let offer = name.as_deref().and_then(joining::name_digest);
-    let offer = offer.map(|name_digest| JoinOffer { name_digest, url: url.clone() });
-    let kept = shared.store.devices().keep_code(code, digest, offer, now).await;
-    if !kept.map_err(|error| unstored(&error))? {
-        let message = "too many join codes wait to be fetched";
-        return Err(ErrorShape::unavailable(message, 60_000).into());
-    }
-    let payload = SetupPayload { url: url.clone(), bootstrap_token: token, expires_at_ms };
-    let text = serde_json::to_string(&payload)
-        .map_err(|error| ErrorShape::unavailable(error.to_string(), 1_000))?;
-    let setup_code = Secret::new(URL_SAFE_NO_PAD.encode(&text));
-    let join_url = name.map(|name| joining::join_url(&url, &name));
-    Ok(IssuedSetupCode {
-        setup_id,
-        setup_code,
-        join_url,
-        gateway_url: url,
-        auth: auth.to_owned(),
-        url_source: "publicUrl".to_owned(),
-        access: "node".to_owned(),
-        expires_at_ms,
-    })
-}
-
-async fn setup_status(call: Call, params: DevicePairSetupStatusParams) -> Outcome<SetupStatus> {
-    let code = call
-        .shared
-        .store
-        .devices()
-        .code_of(&params.setup_id)
-        .await
-        .map_err(|error| unstored(&error))?;
-    let completion = code.and_then(|code| {
-        Some(SetupCompletion {
-            setup_id: code.id,
-            device_id: code.device_id?,
-            access: code.access,
-            ts: code.redeemed_at?,
-        })
-    });
-    Ok(SetupStatus { completion })
 }
 
 /// Whether a caller may look after this device at all.

@@ -4,6 +4,7 @@ mod catalog;
 mod config;
 pub(in crate::gateway) mod device;
 mod device_scopes;
+mod device_setup;
 mod exec_approvals;
 mod exec_rules;
 mod health;
@@ -22,6 +23,7 @@ use super::dispatch::Dispatcher;
 pub(super) fn register(dispatcher: &mut Dispatcher) {
     device::register(dispatcher);
     device_scopes::register(dispatcher);
+    device_setup::register(dispatcher);
     exec_approvals::register(dispatcher);
     exec_rules::register(dispatcher);
     health::register(dispatcher);

@@ -267,17 +267,95 @@ async fn a_setup_code_pairs_one_node_and_no_other() {
     // It makes nodes, and no operators.
     let operator = with(&auth, &["operator.read"]);
     assert_eq!(machine.is_refused(&lab, &operator).await.0, "AUTH_BOOTSTRAP_TOKEN_INVALID");
-    let (_client, token) = machine.enters(&lab, &node(&auth)).await;
+    let (mut client, token) = machine.enters(&lab, &node(&auth)).await;
     assert_eq!(other.is_refused(&lab, &node(&auth)).await.0, "AUTH_BOOTSTRAP_TOKEN_INVALID");
-    machine.enters(&lab, &node(&json!({"deviceToken": token}))).await;
     assert_eq!(admin.frame().await["event"], "device.pair.resolved");
     assert_eq!(admin.frame().await["event"], "node.pair.requested");
-    let status = json!({"setupId": issued["setupId"]});
-    let mut status = admin.call("device.pair.setupStatus", status).await;
-    while status["type"] == "event" {
-        status = admin.frame().await;
+    // Whether it has read that is not known before it says so.
+    let what = json!({"setupId": issued["setupId"]});
+    asks(&mut admin, "early", "device.pair.setupStatus", what.clone()).await;
+    let status = answer_to(&mut admin, "early").await["payload"].clone();
+    assert_eq!(status["deliveryUncertain"]["deviceId"], json!(machine.id()), "{status}");
+    asks(&mut client, "pull", "node.pending.pull", json!({})).await;
+    answer_to(&mut client, "pull").await;
+    asks(&mut client, "pull", "node.pending.pull", json!({})).await;
+    let told = event_of(&mut admin, "device.pair.setup.completed").await;
+    asks(&mut admin, "late", "device.pair.setupStatus", what).await;
+    let status = answer_to(&mut admin, "late").await["payload"].clone();
+    assert_eq!((&status, &told["deviceId"]), (&json!({"completion": told}), &json!(machine.id())));
+    machine.enters(&lab, &node(&json!({"deviceToken": token}))).await;
+}
+
+/// The payload of the next event of this name.
+pub(super) async fn event_of(client: &mut Client, event: &str) -> Value {
+    loop {
+        let frame = client.frame().await;
+        if frame["event"] == event {
+            return frame["payload"].clone();
+        }
     }
-    assert_eq!(status["payload"]["completion"]["deviceId"], json!(machine.id()), "{status}");
+}
+
+/// What a telephone says of itself, with this way in.
+fn phone(auth: &Value) -> Value {
+    let client = json!({"id": "openclaw-ios", "version": "1", "platform": "iOS 19.1",
+        "deviceFamily": "iPhone", "mode": "node"});
+    json!({"role": "node", "scopes": [], "client": client, "auth": auth})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_setup_code_for_a_telephone_gives_what_it_says_to_a_telephone_alone() {
+    let lab = Lab::new();
+    let mut admin = administrator(&lab).await;
+    for (number, asked, url, access) in [
+        (1, json!({}), "wss://gw.example", "full"),
+        (2, json!({}), "ws://192.168.1.7:1", "limited"),
+        (3, json!({"bootstrapProfile": "limited"}), "wss://gw.example", "limited"),
+    ] {
+        let mut asked = asked;
+        asked["publicUrl"] = json!(url);
+        asks(&mut admin, "code", "device.pair.setupCode", asked).await;
+        let issued = answer_to(&mut admin, "code").await["payload"].clone();
+        assert_eq!(issued["access"], access, "{issued}");
+        assert_eq!(issued["accessDowngraded"] == true, number == 2, "{issued}");
+        assert!(issued["qrDataUrl"].as_str().unwrap().starts_with("data:image/png;base64,"));
+        let code = URL_SAFE_NO_PAD.decode(issued["setupCode"].as_str().unwrap()).unwrap();
+        let code: Value = serde_json::from_slice(&code).unwrap();
+        let auth = json!({"bootstrapToken": code["bootstrapToken"]});
+        let (machine, other) = (Machine::new(number), Machine::new(100 + number));
+        // No other program, and nobody who wants more in the first place.
+        let mut operator = phone(&auth);
+        operator["role"] = json!("operator");
+        for changes in [node(&auth), with(&auth, &["operator.read"]), operator] {
+            let (code, _) = machine.is_refused(&lab, &changes).await;
+            assert_eq!(code, "AUTH_BOOTSTRAP_TOKEN_INVALID", "{changes}");
+        }
+        let (client, hello) = machine.knocks(&lab, &phone(&auth)).await;
+        let given = hello["payload"]["auth"]["deviceTokens"].clone();
+        let [token] = given.as_array().unwrap().as_slice() else { panic!("{hello}") };
+        let scopes: Vec<&str> =
+            token["scopes"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+        assert_eq!(
+            (&token["role"], scopes.contains(&"operator.admin")),
+            (&json!("operator"), access == "full")
+        );
+        assert_eq!(scopes.len(), if access == "full" { 6 } else { 5 });
+        assert!(!scopes.contains(&"operator.pairing"));
+        assert_eq!(other.is_refused(&lab, &phone(&auth)).await.0, "AUTH_BOOTSTRAP_TOKEN_INVALID");
+        // It leaves before anybody knows whether it has that, and asks once more.
+        drop(client);
+        let told = event_of(&mut admin, "device.pair.setup.deliveryUncertain").await;
+        assert_eq!(told["setupId"], issued["setupId"]);
+        let (_client, again) = machine.knocks(&lab, &phone(&auth)).await;
+        assert_eq!(again["payload"]["auth"]["deviceTokens"], given, "{again}");
+        let own = json!({"deviceToken": token["deviceToken"]});
+        let (_client, hello) = machine.knocks(&lab, &with(&own, &scopes)).await;
+        assert_eq!(hello["payload"]["auth"]["role"], "operator", "{hello}");
+        let more = with(&own, &["operator.pairing"]);
+        if access == "limited" {
+            assert_eq!(machine.is_refused(&lab, &more).await.0, "PAIRING_REQUIRED");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -200,6 +200,7 @@ impl House {
             expires_at: NOW + 1,
             device_id: None,
             redeemed_at: None,
+            delivered_at: None,
         };
         let digest = crate::gateway::device_token::digest(setup_token.expose());
         assert!(devices.keep_code(code, digest, None, NOW).await.unwrap());

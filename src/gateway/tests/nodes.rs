@@ -1,7 +1,7 @@
 //! Commands on a node, from an operator's connection to the node's and back.
 
 use super::{
-    devices::{Machine, administrator, answer_to, asks},
+    devices::{Machine, administrator, answer_to, asks, event_of},
     *,
 };
 
@@ -207,16 +207,6 @@ async fn a_program_on_a_node_is_stopped_when_whoever_wanted_it_goes() {
     asks(&mut admin, "again", "node.invoke", params).await;
     let again = answer_to(&mut admin, "again").await;
     assert_eq!(again["error"]["details"]["nodeError"]["code"], "ABORTED", "{again}");
-}
-
-/// The payload of the next event of this name.
-async fn event_of(client: &mut Client, event: &str) -> Value {
-    loop {
-        let frame = client.frame().await;
-        if frame["event"] == event {
-            return frame["payload"].clone();
-        }
-    }
 }
 
 #[tokio::test(start_paused = true)]

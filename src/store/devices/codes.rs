@@ -8,7 +8,8 @@ use crate::store::Error;
 /// Codes that may wait to be fetched by a join URL at a time.
 const MAX_OFFERS: u32 = 64;
 
-const CODE: &str = "SELECT id, access, expires_at, device_id, redeemed_at FROM setup_code";
+const CODE: &str = "SELECT id, access, expires_at, device_id, redeemed_at, at FROM setup_code
+                    LEFT JOIN setup_delivery ON setup_delivery.setup_id = id";
 
 impl Devices<'_> {
     /// Keeps a setup code whose token has this digest, and `offer` by which it may be fetched; what
@@ -61,11 +62,11 @@ impl Devices<'_> {
             .run(move |db| {
                 let found = db
                     .query_row(
-                        "SELECT id, access, expires_at, device_id, redeemed_at, url
+                        "SELECT id, access, expires_at, device_id, redeemed_at, NULL, url
                          FROM setup_code JOIN join_offer ON setup_id = id
                          WHERE name_digest = ?1 AND expires_at > ?2 AND device_id IS NULL",
                         params![name_digest, now],
-                        |row| Ok((read_code(row)?, row.get(5)?)),
+                        |row| Ok((read_code(row)?, row.get(6)?)),
                     )
                     .optional()?;
                 if found.is_some() {
@@ -100,28 +101,54 @@ impl Devices<'_> {
             .await
     }
 
-    /// Redeems a setup code for a device and pairs it, both or neither; `None` if somebody was
-    /// quicker.
+    /// Redeems a setup code for a device and pairs it in every role that `asked` names, all or
+    /// nothing; `None` if somebody was quicker.
     pub(crate) async fn redeem(
         &self,
         code: &str,
-        asked: Asked,
-        minted: Minted,
+        device_id: &str,
+        asked: Vec<(Asked, Minted)>,
         now: u64,
     ) -> Result<Option<Device>, Error> {
-        let code = code.to_owned();
+        let (code, device_id) = (code.to_owned(), device_id.to_owned());
         self.store
             .run(move |db| {
                 let redeemed = db.execute(
                     "UPDATE setup_code SET device_id = ?2, redeemed_at = ?3
                      WHERE id = ?1 AND (device_id IS NULL OR device_id = ?2) AND expires_at > ?3",
-                    params![code, asked.device_id, now],
+                    params![code, device_id, now],
                 )?;
                 if redeemed == 0 {
                     return Ok(None);
                 }
-                admit(db, &asked, "bootstrap", &minted, now)?;
-                device(db, &asked.device_id)
+                for (asked, minted) in &asked {
+                    admit(db, asked, "bootstrap", minted, now)?;
+                }
+                device(db, &device_id)
+            })
+            .await
+    }
+
+    /// Notes that the device of a setup code has read the answer; the code, if that is news.
+    pub(crate) async fn delivered(
+        &self,
+        code: &str,
+        device: &str,
+        now: u64,
+    ) -> Result<Option<SetupCode>, Error> {
+        let (code, device) = (code.to_owned(), device.to_owned());
+        self.store
+            .run(move |db| {
+                let noted = db.execute(
+                    "INSERT INTO setup_delivery (setup_id, at)
+                     SELECT id, ?3 FROM setup_code WHERE id = ?1 AND device_id = ?2
+                     ON CONFLICT DO NOTHING",
+                    params![code, device, now],
+                )?;
+                if noted == 0 {
+                    return Ok(None);
+                }
+                db.query_row(&format!("{CODE} WHERE id = ?1"), [code], read_code).optional()
             })
             .await
     }
@@ -144,5 +171,6 @@ fn read_code(row: &Row<'_>) -> rusqlite::Result<SetupCode> {
         expires_at: row.get(2)?,
         device_id: row.get(3)?,
         redeemed_at: row.get(4)?,
+        delivered_at: row.get(5)?,
     })
 }

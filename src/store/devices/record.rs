@@ -178,4 +178,6 @@ pub(crate) struct SetupCode {
     pub(crate) device_id: Option<String>,
     /// When it was redeemed.
     pub(crate) redeemed_at: Option<u64>,
+    /// When that device proved to have read the answer.
+    pub(crate) delivered_at: Option<u64>,
 }

@@ -189,17 +189,32 @@ async fn a_setup_code_is_good_once_and_not_for_long() {
         expires_at: NOW + 10,
         device_id: None,
         redeemed_at: None,
+        delivered_at: None,
     };
     assert!(devices.keep_code(code("1"), vec![1], None, NOW).await.unwrap());
     assert_eq!(devices.code(vec![1], "a", NOW).await.unwrap(), Some(code("1")));
     assert_eq!(devices.code(vec![2], "a", NOW).await.unwrap(), None);
     assert_eq!(devices.code(vec![1], "a", NOW + 10).await.unwrap(), None);
-    let first = devices.redeem("1", asked("a", &[]), minted("t"), NOW + 1).await.unwrap();
-    assert_eq!(first.unwrap().approved_via, "bootstrap");
-    assert_eq!(devices.redeem("1", asked("b", &[]), minted("t"), NOW + 1).await.unwrap(), None);
+    let redeem = async |device: &str| {
+        let node = Asked { role: Role::Node, ..asked(device, &[]) };
+        let asked = vec![(node, minted("t")), (asked(device, &[Scope::Read]), minted("u"))];
+        devices.redeem("1", device, asked, NOW + 1).await.unwrap()
+    };
+    let first = redeem("a").await.unwrap();
+    assert_eq!(first.approved_via, "bootstrap");
+    assert_eq!(first.grant(Role::Operator).unwrap().approved, [Scope::Read]);
+    assert!(first.grant(Role::Node).unwrap().approved.is_empty());
+    assert_eq!(redeem("b").await, None);
+    assert_eq!(devices.find("b").await.unwrap(), None);
     assert_eq!(devices.code(vec![1], "b", NOW + 1).await.unwrap(), None);
     let redeemed = devices.code_of("1").await.unwrap().unwrap();
-    assert_eq!(redeemed.device_id.as_deref(), Some("a"));
+    assert_eq!((redeemed.device_id.as_deref(), redeemed.delivered_at), (Some("a"), None));
+    assert_eq!(devices.delivered("1", "b", NOW + 2).await.unwrap(), None);
+    let delivered = devices.delivered("1", "a", NOW + 2).await.unwrap().unwrap();
+    assert_eq!(delivered.delivered_at, Some(NOW + 2));
+    assert_eq!(devices.delivered("1", "a", NOW + 3).await.unwrap(), None, "no news");
+    assert_eq!(redeem("a").await.unwrap().grants, first.grants, "its answer may be lost");
+    assert_eq!(devices.code_of("1").await.unwrap(), Some(delivered));
 }
 
 #[tokio::test]
@@ -212,6 +227,7 @@ async fn an_offered_code_is_fetched_once_and_not_after_its_time_or_its_use() {
         expires_at: NOW + 10,
         device_id: None,
         redeemed_at: None,
+        delivered_at: None,
     };
     let offer = |id: u8| {
         let offer = JoinOffer { name_digest: vec![id, 0], url: format!("ws://{id}") };
@@ -226,7 +242,8 @@ async fn an_offered_code_is_fetched_once_and_not_after_its_time_or_its_use() {
     assert_eq!(devices.keep_code(extra.clone(), digest.clone(), offered, NOW).await, Ok(false));
     assert_eq!(store.devices().code_of("64").await, Ok(None), "half of it was kept");
     assert_eq!(store.devices().keep_code(extra, digest, None, NOW).await, Ok(true));
-    store.devices().redeem("2", asked("a", &[]), minted("t"), NOW).await.unwrap().unwrap();
+    let used = vec![(asked("a", &[]), minted("t"))];
+    store.devices().redeem("2", "a", used, NOW).await.unwrap().unwrap();
     drop(store);
     let store = Store::open(home.path()).unwrap();
     let take = async |id: u8, now| store.devices().take_offer(vec![id, 0], now).await.unwrap();
