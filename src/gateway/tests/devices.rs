@@ -353,7 +353,7 @@ async fn a_setup_code_for_a_telephone_gives_what_it_says_to_a_telephone_alone() 
         assert_eq!(hello["payload"]["auth"]["role"], "operator", "{hello}");
         let more = with(&own, &["operator.pairing"]);
         if access == "limited" {
-            assert_eq!(machine.is_refused(&lab, &more).await.0, "PAIRING_REQUIRED");
+            assert_eq!(machine.is_refused(&lab, &more).await.0, "AUTH_SCOPE_MISMATCH");
         }
     }
 }
