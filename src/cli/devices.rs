@@ -358,15 +358,22 @@ pub(super) fn summary(device: &PairedDevice) -> String {
     format!("{} · {name}", shown(&device.device_id))
 }
 
+/// Why a device was let in, in words.
+pub(super) fn reason(device: &PairedDevice) -> String {
+    match device.approved_via.as_str() {
+        "silent" => "for knowing the gateway's secret".to_owned(),
+        "owner" => "by its owner".to_owned(),
+        "bootstrap" => "by a setup code".to_owned(),
+        other => format!("by {}", shown(other)),
+    }
+}
+
 /// When and why a device was let in; nothing where the gateway does not tell.
 fn approval_of(device: &PairedDevice, now: i64) -> String {
-    let how = match device.approved_via.as_str() {
-        "" => return String::new(),
-        "silent" => "for knowing the gateway's secret",
-        "owner" => "by its owner",
-        "bootstrap" => "by a setup code",
-        other => &format!("by {}", shown(other)),
-    };
+    if device.approved_via.is_empty() {
+        return String::new();
+    }
+    let how = reason(device);
     if device.approved_at_ms == 0 {
         return format!(" · let in {how}");
     }

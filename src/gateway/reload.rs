@@ -191,7 +191,9 @@ pub(super) async fn take_up(shared: &Arc<Shared>, why: Why, caller: Option<&Call
     if read.metrics_token.is_some_and(|token| shared.scrapes.open_for(token)) {
         plan.applied.push("the token of the metrics".to_owned());
     }
-    adopt(shared, &mut known.running, new, caller);
+    if adopt(shared, &mut known.running, new, caller) {
+        withdraw_codes(shared).await;
+    }
     known.source.adopted();
     if !plan.applied.is_empty() {
         tracing::info!(applied = plan.applied.join(", "), "the configuration was taken up");
@@ -315,8 +317,14 @@ fn same_secret(one: &Guard, other: &Guard) -> bool {
     }
 }
 
-/// Makes what is safe of `new` count; the rest stays as it is in `running`.
-fn adopt(shared: &Arc<Shared>, running: &mut Settings, new: Settings, caller: Option<&Caller>) {
+/// Makes what is safe of `new` count; the rest stays as it is in `running`. Whether the secret is
+/// another one now.
+fn adopt(
+    shared: &Arc<Shared>,
+    running: &mut Settings,
+    new: Settings,
+    caller: Option<&Caller>,
+) -> bool {
     let is_new_secret = takes_secrets(running, &new) && !same_secret(&running.guard, &new.guard);
     if is_new_secret {
         if let Some(secret) = new.guard.secret() {
@@ -337,6 +345,19 @@ fn adopt(shared: &Arc<Shared>, running: &mut Settings, new: Settings, caller: Op
     });
     if is_new_secret {
         cut_by_secret(shared, caller);
+    }
+    is_new_secret
+}
+
+/// Whoever had the old secret may have made setup codes with it, and they pair whoever shows one.
+async fn withdraw_codes(shared: &Shared) {
+    match shared.store.devices().withdraw_codes().await {
+        Ok(codes) => {
+            tracing::info!(codes, "setup codes of before the secret changed are worthless");
+        }
+        Err(error) => {
+            tracing::error!(%error, "setup codes of before the secret changed are still good");
+        }
     }
 }
 

@@ -153,6 +153,8 @@ impl<'a> Devices<'a> {
                      rotated_at = ?6 WHERE device_id = ?1 AND role = ?2",
                     params![id, role.name(), names(&scopes), minted.serial, minted.digest, now],
                 )?;
+                // Whoever has its code besides it would be told the new token.
+                db.execute("DELETE FROM setup_code WHERE device_id = ?1", [&id])?;
                 grant(db, &id, role)
             })
             .await

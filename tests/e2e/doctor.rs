@@ -94,9 +94,21 @@ fn a_token_that_leaked_is_replaced_in_a_gateway_that_runs_and_opens_nothing_any_
         openclaw(&home).args(there).run().exits(code);
     };
     asks(&old, 0);
+    let invites = || {
+        let there = format!("ws://127.0.0.1:{}", gateway.port());
+        let file = home.write("a-token", &old);
+        let file = file.to_str().expect("a path");
+        let by = ["--url", &there, "--token-file", file, "--public-url", &there];
+        let made = openclaw(&home).args(["devices", "join-code", "--json"]).args(by);
+        let url = made.run().exits(0).json()["joinUrl"].as_str().expect("an address").to_owned();
+        url[url.find("/j/").expect("its path")..].to_owned()
+    };
+    let (used, kept) = (invites(), invites());
+    assert!(answers(gateway.port(), &used));
     // It is as strong as a token can be, and replaced all the same.
     let found = findings(&home, &["--fix", "--regenerate-token"], 0);
     assert!(of(&found, "secret", "gateway-token")["fixed"].is_string(), "{found:#?}");
+    assert!(!answers(gateway.port(), &kept), "whoever had the old one may have made it");
     let new = gateway.token();
     assert_ne!(old, new);
     asks(&old, 8);

@@ -243,26 +243,29 @@ async fn paired(
     super::super::talk::typed(devices::LIST, &answer?)
 }
 
-/// Who was paired for knowing the old token, and comes in without it.
+/// Who comes in without the new token and may owe that to the old one: for knowing it, or let in by
+/// whoever knew it, which is all that an operator is let in by.
 fn survivors(own: Option<&str>, pairing: &DevicePairing) -> Option<Finding> {
-    let by_secret = |device: &&PairedDevice| device.approved_via == "silent" && is_in(device);
+    let may_owe = |device: &&PairedDevice| {
+        is_in(device) && (device.approved_via == "silent" || may_operate(device))
+    };
     let names: Vec<String> = pairing
         .paired
         .iter()
-        .filter(by_secret)
+        .filter(may_owe)
         .map(|device| {
             let mine = own == Some(device.device_id.as_str());
-            format!("{}{}", devices::summary(device), if mine { " (this one)" } else { "" })
+            let mine = if mine { " (this one)" } else { "" };
+            format!("{}{mine}, let in {}", devices::summary(device), devices::reason(device))
         })
         .collect();
     if names.is_empty() {
         return None;
     }
-    let what =
-        format!("paired for knowing the gateway's secret, and still in: {}", names.join("; "));
+    let what = format!("still in, each with a token of its own: {}", names.join("; "));
     Some(
         Finding::new("devices", Severity::Warning, what)
-            .why("each has a token of its own, which opens the gateway whatever the secret is now")
+            .why("a device's token opens the gateway whatever the secret is now, and whoever knew the old one may have let it in")
             .fix("openclaw devices remove DEVICE for each that is not yours, or all: openclaw devices clear --yes --pending"),
     )
 }
@@ -272,6 +275,11 @@ fn is_in(device: &PairedDevice) -> bool {
     device.tokens.iter().any(|token| token.revoked_at_ms.is_none())
 }
 
+/// Whether it holds a good token with scopes of an operator.
+fn may_operate(device: &PairedDevice) -> bool {
+    device.tokens.iter().any(|token| token.revoked_at_ms.is_none() && !token.scopes.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,22 +287,37 @@ mod tests {
 
     #[test]
     fn who_was_let_in_for_knowing_the_old_secret_is_named_as_long_as_a_token_is_good() {
-        let device = |id: &str, via: &str, revoked_at_ms| PairedDevice {
+        let with = |id: &str, via: &str, revoked_at_ms, scopes: &[&str]| PairedDevice {
             device_id: id.to_owned(),
             approved_via: via.to_owned(),
-            tokens: vec![DeviceToken { revoked_at_ms, ..DeviceToken::default() }],
+            tokens: vec![DeviceToken {
+                revoked_at_ms,
+                scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
+                ..DeviceToken::default()
+            }],
             ..PairedDevice::default()
         };
+        let device = |id: &str, via: &str, revoked_at_ms| with(id, via, revoked_at_ms, &[]);
+        let admin = ["operator.admin"];
         let paired = vec![
             device("stranger", "silent", None),
             device("mine", "silent", None),
             device("gone", "silent", Some(1)),
-            device("asked", "owner", None),
+            device("camera", "owner", None),
+            with("telephone", "bootstrap", None, &admin),
+            with("approved", "owner", None, &admin),
+            with("former", "bootstrap", Some(1), &admin),
         ];
         let pairing = DevicePairing { paired, ..DevicePairing::default() };
         let found = survivors(Some("mine"), &pairing).unwrap();
         assert!(found.what.contains("stranger") && found.what.contains("(this one)"), "{found:?}");
-        assert!(!found.what.contains("gone") && !found.what.contains("asked"), "{found:?}");
+        for (name, how) in [("telephone", "by a setup code"), ("approved", "by its owner")] {
+            let said = found.what.split(';').find(|said| said.contains(name)).unwrap();
+            assert!(said.contains(how), "{said}");
+        }
+        for out in ["gone", "camera", "former"] {
+            assert!(!found.what.contains(out), "{found:?}");
+        }
         assert!(found.fix.contains("openclaw devices remove"), "{found:?}");
         assert_eq!(survivors(None, &DevicePairing::default()), None);
     }

@@ -51,6 +51,12 @@ impl Devices<'_> {
             .await
     }
 
+    /// Forgets every setup code that nobody has redeemed, also what of them may be fetched; how many
+    /// there were.
+    pub(crate) async fn withdraw_codes(&self) -> Result<usize, Error> {
+        self.store.run(|db| db.execute("DELETE FROM setup_code WHERE device_id IS NULL", [])).await
+    }
+
     /// Takes what may be fetched by the name of this digest: the setup code, as long as nobody has
     /// used it, and the gateway's address in it. Nobody gets it again.
     pub(crate) async fn take_offer(

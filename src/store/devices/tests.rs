@@ -18,6 +18,17 @@ fn minted(serial: &str) -> Minted {
     Minted { serial: serial.to_owned(), digest: serial.as_bytes().to_vec() }
 }
 
+fn code(id: &str) -> SetupCode {
+    SetupCode {
+        id: id.to_owned(),
+        access: "node".to_owned(),
+        expires_at: NOW + 10,
+        device_id: None,
+        redeemed_at: None,
+        delivered_at: None,
+    }
+}
+
 async fn ask(store: &Store, id: &str, asked: Asked, now: u64) -> Filed {
     store.devices().ask(id.to_owned(), asked, now).await.unwrap()
 }
@@ -133,9 +144,14 @@ async fn rotation_and_revocation_end_the_old_token() {
         device.grant(Role::Operator).unwrap().clone()
     };
     let first = seen().await;
+    // A code that it has redeemed would tell whoever has it besides the new token.
+    assert!(devices.keep_code(code("1"), vec![1], None, NOW).await.unwrap());
+    let redeemed = devices.redeem("1", "a", Vec::new(), NOW + 1).await.unwrap();
+    assert!(redeemed.is_some() && devices.code(vec![1], "a", NOW + 1).await.unwrap().is_some());
     let narrowed = vec![Scope::Read];
     let grant = devices.rotate("a", first.clone(), narrowed, minted("t2"), NOW + 1).await;
     let grant = grant.unwrap().unwrap();
+    assert_eq!(devices.code(vec![1], "a", NOW + 1).await.unwrap(), None);
     assert_eq!((grant.serial.as_str(), grant.rotated_at), ("t2", Some(NOW + 1)));
     assert_eq!((grant.approved.len(), grant.scopes.as_slice()), (2, &[Scope::Read][..]));
     let grant = devices.revoke("a", Role::Operator, NOW + 2).await.unwrap().unwrap();
@@ -183,14 +199,6 @@ async fn removal_takes_everything_and_names_stay_with_the_device() {
 async fn a_setup_code_is_good_once_and_not_for_long() {
     let store = Store::in_memory();
     let devices = store.devices();
-    let code = |id: &str| SetupCode {
-        id: id.to_owned(),
-        access: "node".to_owned(),
-        expires_at: NOW + 10,
-        device_id: None,
-        redeemed_at: None,
-        delivered_at: None,
-    };
     assert!(devices.keep_code(code("1"), vec![1], None, NOW).await.unwrap());
     assert_eq!(devices.code(vec![1], "a", NOW).await.unwrap(), Some(code("1")));
     assert_eq!(devices.code(vec![2], "a", NOW).await.unwrap(), None);
@@ -218,17 +226,31 @@ async fn a_setup_code_is_good_once_and_not_for_long() {
 }
 
 #[tokio::test]
+async fn codes_that_are_withdrawn_pair_nobody_and_are_not_fetched() {
+    let store = Store::in_memory();
+    let devices = store.devices();
+    let offer = JoinOffer { name_digest: vec![1, 0], url: "ws://1".to_owned() };
+    for (id, offer) in [("1", Some(offer)), ("2", None), ("3", None)] {
+        let digest = id.as_bytes().to_vec();
+        assert!(devices.keep_code(code(id), digest, offer, NOW).await.unwrap());
+    }
+    let node = || vec![(Asked { role: Role::Node, ..asked("a", &[]) }, minted("t"))];
+    devices.redeem("3", "a", node(), NOW).await.unwrap().unwrap();
+    assert_eq!(devices.withdraw_codes().await, Ok(2));
+    assert_eq!(devices.take_offer(vec![1, 0], NOW).await, Ok(None));
+    assert_eq!(devices.code(b"2".to_vec(), "b", NOW).await, Ok(None));
+    assert_eq!(devices.redeem("2", "b", node(), NOW).await, Ok(None), "it was looked up before");
+    assert!(
+        devices.code(b"3".to_vec(), "a", NOW).await.unwrap().is_some(),
+        "its answer may be lost"
+    );
+}
+
+#[tokio::test]
 async fn an_offered_code_is_fetched_once_and_not_after_its_time_or_its_use() {
     let home = tempfile::tempdir().unwrap();
     let store = Store::open(home.path()).unwrap();
-    let code = |id: u8| SetupCode {
-        id: id.to_string(),
-        access: "node".to_owned(),
-        expires_at: NOW + 10,
-        device_id: None,
-        redeemed_at: None,
-        delivered_at: None,
-    };
+    let code = |id: u8| code(&id.to_string());
     let offer = |id: u8| {
         let offer = JoinOffer { name_digest: vec![id, 0], url: format!("ws://{id}") };
         (code(id), vec![id], Some(offer))
