@@ -60,10 +60,13 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// How long the farewell may take: what is queued, the close frame and its answer.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How many bytes more are read of a client that was never let in, so that it hears why.
+const UNHEARD: usize = 64 * 1024;
+
 /// What a connection was given by the door.
 pub(super) struct Entrance {
     pub(super) peer: PeerInfo,
-    pub(super) slot: Slot,
+    pub(super) slot: Arc<Slot>,
     /// Lifts the limit on unauthenticated bytes.
     pub(super) gate: GateKey,
     /// Until when `connect` must have come.
@@ -82,7 +85,8 @@ pub(super) async fn serve<S>(
     let (mut sink, mut stream) = socket.split();
     let limit = shared.policy.max_buffered_bytes as usize;
     let outbox = Arc::new(Outbox::new(limit, Arc::clone(&shared.tally)));
-    let gate = entrance.gate.clone();
+    // Whoever is heard out still has his place: else there were more of them than places.
+    let (gate, _slot) = (entrance.gate.clone(), Arc::clone(&entrance.slot));
     let since = {
         let id = uuid::Uuid::new_v4().to_string();
         let conversation =
@@ -123,7 +127,7 @@ async fn hear_out<S>(
         }
     }
     // What follows a frame that was none is not looked at.
-    gate.lift();
+    gate.grant(UNHEARD);
     let Ok(socket) = stream.reunite(sink) else { return };
     let mut socket = socket.into_inner();
     let read = async {
@@ -414,7 +418,6 @@ where
         Welcome {
             call: Call { shared: Arc::clone(shared), caller: Arc::new(caller) },
             handoff,
-            _slot: slot,
             _membership: membership,
             _seat: seat,
         }
@@ -577,7 +580,6 @@ where
 struct Welcome {
     call: Call,
     handoff: Option<Handoff>,
-    _slot: Slot,
     _membership: Membership,
     _seat: Option<Seat>,
 }

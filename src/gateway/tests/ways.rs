@@ -97,6 +97,20 @@ async fn a_proxys_user_needs_no_secret_and_is_paired_like_any_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_elsewhere_learns_whether_he_guessed_the_password_of_this_machine() {
+    let lab = behind_proxy(Some("for this machine"));
+    for path in ["/readyz", "/startupz"] {
+        let asked = async |secret: &str| {
+            let head = format!(
+                "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:9\r\nAuthorization: Bearer {secret}"
+            );
+            plain_from(&lab, from("203.0.113.9"), head).await
+        };
+        assert_eq!(asked("for this machine").await, asked("no").await, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_way_past_the_proxy_is_refused_with_its_reason() {
     let lab = behind_proxy(None);
     let nothing = json!({"auth": null});
