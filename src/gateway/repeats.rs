@@ -3,6 +3,10 @@
 //!
 //! A request is noted before anything is done, and its answer before it is given. So after a crash
 //! in between nobody does it again: what came of it is not known, and that is what is said.
+//!
+//! What has begun goes on when its client goes, with one exception: a command on a node that can stop
+//! it is stopped, and its answer is then that it was (`ABORTED`). A telephone cannot; what it did is
+//! kept.
 
 use ring::digest::{Context, SHA256};
 

@@ -204,9 +204,19 @@ impl<W> Invocations<W> {
         self.end_where(|running| running.order.deadline <= now, &Outcome::timed_out(), now)
     }
 
-    /// Ends what nobody waits for any longer.
-    pub(super) fn unwanted(&mut self, has_gone: impl Fn(&W) -> bool, now: Instant) -> Over<W> {
-        self.end_where(|running| running.waiters.iter().all(&has_gone), &Outcome::aborted(), now)
+    /// Ends what nobody waits for any longer. What cannot be stopped runs to its result, which whoever
+    /// repeats its key is told.
+    pub(super) fn unwanted(
+        &mut self,
+        has_gone: impl Fn(&W) -> bool,
+        can_be_stopped: impl Fn(&Order) -> bool,
+        now: Instant,
+    ) -> Over<W> {
+        let is_over = |running: &Running<W>| {
+            running.waiters.iter().all(&has_gone)
+                && (running.order.key.is_none() || can_be_stopped(&running.order))
+        };
+        self.end_where(is_over, &Outcome::aborted(), now)
     }
 
     /// Ends what may not run any longer.
@@ -426,9 +436,11 @@ mod tests {
         assert_eq!(invocations.begin(keyed("1", now), 'a', now), Begun::Started);
         assert_eq!(invocations.begin(keyed("2", now), 'b', now), Begun::Joined);
         assert_eq!(invocations.begin(order("3", now), 'c', now), Begun::Started);
-        let over = invocations.unwanted(|waiter| *waiter == 'a', now);
+        let over = invocations.unwanted(|waiter| *waiter == 'a', |_| true, now);
         assert_eq!(over, Over { told: vec![], stopped: vec![] }, "another one waits for the same");
-        let over = invocations.unwanted(|waiter| *waiter != 'c', now);
+        let over = invocations.unwanted(|waiter| *waiter != 'c', |_| false, now);
+        assert_eq!(over, Over { told: vec![], stopped: vec![] }, "it is done all the same");
+        let over = invocations.unwanted(|waiter| *waiter != 'c', |_| true, now);
         assert_eq!(over.stopped, [keyed("1", now)]);
         assert_eq!(over.told, [('a', Outcome::aborted()), ('b', Outcome::aborted())]);
         assert!(!invocations.is_running("1") && invocations.is_running("3"));

@@ -364,7 +364,12 @@ impl Nodes {
     /// Stops what nobody waits for any longer.
     fn give_up(&self) {
         let has_gone = |waiter: &Waiter| waiter.gone.is_cancelled() || waiter.sender.is_closed();
-        self.finish(locked(&self.invocations).unwanted(has_gone, now()));
+        let can_be_stopped = |order: &Order| {
+            let present = locked(&self.present);
+            let live = present.find(&order.node).filter(|live| live.member == order.connection);
+            live.is_none_or(Live::is_host)
+        };
+        self.finish(locked(&self.invocations).unwanted(has_gone, can_be_stopped, now()));
     }
 
     /// Tells those who wait that it is over, and the nodes to stop.

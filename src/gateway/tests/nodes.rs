@@ -210,6 +210,27 @@ async fn a_program_on_a_node_is_stopped_when_whoever_wanted_it_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_telephone_does_is_kept_though_whoever_wanted_it_has_gone() {
+    let lab = Lab::new();
+    let (mut admin, mut other) = (administrator(&lab).await, administrator(&lab).await);
+    let (mut phone, node) = telephone(&lab, &mut admin).await;
+    let params = json!({"nodeId": node, "command": CAMERA, "idempotencyKey": "k"});
+    asks(&mut other, "k", "node.invoke", params.clone()).await;
+    let id = event_of(&mut phone, "node.invoke.request").await["id"].clone();
+    let Client { socket, served, .. } = other;
+    drop(socket);
+    served.await.unwrap();
+    let result = json!({"id": id, "nodeId": node, "ok": true, "payload": {"cameras": 2}});
+    asks(&mut phone, "result", "node.invoke.result", result).await;
+    assert_eq!(answer_to(&mut phone, "result").await["payload"], json!({"ok": true}));
+    lab.shared.finishing.close();
+    lab.shared.finishing.wait().await;
+    asks(&mut admin, "again", "node.invoke", params).await;
+    let again = answer_to(&mut admin, "again").await;
+    assert_eq!(again["payload"]["payload"]["cameras"], 2, "{again}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_node_tells_of_its_machine_is_told_to_those_who_may_see_it() {
     let lab = Lab::new();
     let mut admin = administrator(&lab).await;
