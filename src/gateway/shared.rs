@@ -151,7 +151,7 @@ impl Shared {
         if !is_due || self.tried_at.compare_exchange(last, now, order, order).is_err() {
             return self.store.takes_writes();
         }
-        tokio::time::timeout(LOOK, self.store.is_writable()).await.unwrap_or(false)
+        self.store.is_writable_within(LOOK).await
     }
 
     /// How much there is of everything at this moment.

@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 #[cfg(test)]
@@ -147,6 +148,16 @@ impl Store {
         let written = self.run(rewrite).await;
         tracing::debug!(is_written = written.is_ok(), "the database was tried");
         self.takes_writes()
+    }
+
+    /// The same where an answer that does not come within `limit` is one: it takes no writes, until
+    /// one comes through.
+    pub(crate) async fn is_writable_within(&self, limit: Duration) -> bool {
+        let looked = tokio::time::timeout(limit, self.is_writable()).await;
+        looked.unwrap_or_else(|_| {
+            self.condition.learn(true);
+            false
+        })
     }
 
     /// Devices: who asked, who is paired, with which tokens, and setup codes.
@@ -429,6 +440,19 @@ mod tests {
         insert(&store, 1).await.unwrap();
         insert(&store, 1).await.unwrap_err();
         assert!(store.takes_writes(), "what may not be stored is no fault of the file");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_does_not_answer_in_time_takes_no_writes_until_one_comes_through() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        let (go, wait) = blocking::channel::<()>();
+        store.note(move |_| wait.recv().map_err(|_| rusqlite::Error::InvalidQuery));
+        assert!(!store.is_writable_within(Duration::ZERO).await);
+        assert!(!store.takes_writes(), "and whoever asks meanwhile hears the same");
+        go.send(()).unwrap();
+        insert(&store, 1).await.unwrap();
+        assert!(store.takes_writes());
     }
 
     #[tokio::test]
