@@ -186,7 +186,7 @@ impl Tail {
             );
         } else {
             if is_other {
-                said.push(format!("Log file: {}", answer.file));
+                said.push(format!("Log file: {}", one_line(&answer.file)));
             }
             let zone = if arguments.utc { Zone::Utc } else { Zone::Here };
             let is_pretty = std::io::stdout().is_terminal() && !arguments.plain;
@@ -210,7 +210,7 @@ fn record(text: &str) -> Value {
 
 /// A line for people; what is no line of a log as it is.
 fn shown(output: &Output, text: &str, zone: Zone, is_pretty: bool) -> String {
-    let Some(line) = Line::of(text) else { return plain(text, false) };
+    let Some(line) = Line::of(text) else { return one_line(text) };
     let tone = match line.level.as_deref() {
         Some("error" | "fatal") => Tone::Bad,
         Some("warn") => Tone::Odd,
@@ -224,13 +224,19 @@ fn shown(output: &Output, text: &str, zone: Zone, is_pretty: bool) -> String {
         (Tone::Quiet, line.label.clone()),
     ];
     let paint = |tone, word: &str| {
-        let word = plain(word, false);
+        let word = one_line(word);
         if is_pretty { output.paint(tone, &word) } else { word }
     };
     let mut said: Vec<String> =
         words.into_iter().filter_map(|(tone, word)| Some(paint(tone, &word?))).collect();
-    said.push(plain(message, false));
+    said.push(one_line(message));
     said.join(" ")
+}
+
+/// Text of others as one line that a terminal only shows: what a message breaks off could pass for
+/// another line of the log.
+fn one_line(text: &str) -> String {
+    plain(text, false).replace('\n', "\\n")
 }
 
 /// What an answer leaves out, in OpenClaw's words.
@@ -262,6 +268,15 @@ mod tests {
         }
         let waits: Vec<u64> = (0..RETRIES).map(|n| wait(n).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
+    }
+
+    #[test]
+    fn a_message_cannot_pass_for_another_line_nor_speak_to_the_terminal() {
+        let text = json!({"level": "info", "message": "one\n2026 error two\u{1b}[2J"}).to_string();
+        let output = Output::new(false, true);
+        let line = shown(&output, &text, Zone::Utc, false);
+        assert_eq!(line, "info one\\n2026 error two\u{fffd}[2J");
+        assert_eq!(one_line("/tmp/a\n\u{1b}"), "/tmp/a\\n\u{fffd}");
     }
 
     #[test]
