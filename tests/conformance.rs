@@ -27,9 +27,10 @@ use serde_json::{Value, json};
 use support::{Behind, Home, OurGateway, Schema, Tap, openclaw};
 
 /// Methods whose scope differs from the published list, since the running gateway differs from it:
-/// `health` is answered to every client, whatever its role and scopes, and who asks for more scopes
-/// need hold none.
-const SCOPES: [(&str, &str); 3] = [
+/// `health` is answered to every client, whatever its role and scopes, who asks for more scopes need
+/// hold none, and who may read may ask who he is.
+const SCOPES: [(&str, &str); 4] = [
+    ("users.self", "operator.read"),
     ("health", "-"),
     ("device.scopes.requestUpgrade", "operator"),
     ("device.scopes.waitUpgrade", "operator"),

@@ -43,8 +43,9 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
 
 fn gateway_row(context: &Context, reached: &Reached, health: &Value) -> (&'static str, String) {
     let word = match health.get("ok").and_then(Value::as_bool) {
-        Some(true) | None => context.output.paint(Tone::Good, "ok"),
-        Some(false) => context.output.paint(Tone::Odd, "not well"),
+        Some(true) => context.output.paint(Tone::Good, "ok"),
+        // As published it is true, or not there.
+        Some(false) | None => context.output.paint(Tone::Odd, "not well, see its /readyz"),
     };
     let version = &reached.gateway.hello.server.version;
     ("Gateway", format!("{word} · version {version} · reached in {}", milliseconds(reached.took)))

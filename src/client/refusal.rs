@@ -84,7 +84,12 @@ pub(super) fn of_call(method: &str, error: &ErrorShape) -> Problem {
 fn advice(code: &str, error: &ErrorShape, offered: bool) -> Option<String> {
     let show = "openclaw gateway auth-token --show";
     Some(match code {
-        "AUTH_TOKEN_MISMATCH" | "AUTH_TOKEN_MISSING" | "AUTH_REQUIRED" | "AUTH_UNAUTHORIZED" => {
+        // A device's token asks for no more than it holds; the gateway's secret does.
+        "AUTH_TOKEN_MISMATCH"
+        | "AUTH_TOKEN_MISSING"
+        | "AUTH_REQUIRED"
+        | "AUTH_UNAUTHORIZED"
+        | "AUTH_SCOPE_MISMATCH" => {
             format!("on the gateway's machine `{show}`; here --token-file FILE with its output")
         }
         "DEVICE_IDENTITY_REQUIRED" if !offered => {

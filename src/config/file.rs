@@ -164,7 +164,8 @@ fn lock_within(path: &Path, patience: Duration) -> Result<File, Problem> {
                 return Err(Problem::new(
                     Class::Config,
                     format!("another process holds {} for too long", path.display()),
-                ));
+                )
+                .code("UNAVAILABLE"));
             }
             Err(TryLockError::Error(error)) => return Err(broken("cannot lock", path, &error)),
         }
@@ -186,7 +187,9 @@ pub(crate) fn broken(what: &str, path: &Path, error: &io::Error) -> Problem {
     } else {
         format!("make {folder} writable for you, or set OPENCLAW_STATE_DIR to a folder that is")
     };
-    Problem::new(Class::Config, format!("{what} {shown}: {why}")).fix(fix)
+    let problem = Problem::new(Class::Config, format!("{what} {shown}: {why}")).fix(fix);
+    // What is no text stays none; the rest may be otherwise when it is tried again.
+    if kind == io::ErrorKind::InvalidData { problem } else { problem.code("UNAVAILABLE") }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub(super) use refusal::{
     Refusal, deviceless, pairing_required, rate_limited, unverified, wrong_device_token,
     wrong_setup_code,
 };
-use refusal::{unauthorized, unproxied, untrusted, wrong_scopes};
+use refusal::{foreign, keyless_page, unauthorized, unproxied, untrusted, wrong_scopes};
 
 use super::{
     ingress::{Door, NoUser, Word},
@@ -47,6 +47,11 @@ const CLIENT_IDS: [&str; 17] = [
     "openclaw-probe",
 ];
 
+/// Clients that are web pages, and so have an origin.
+const PAGES: [&str; 3] = ["openclaw-control-ui", "webchat-ui", "webchat"];
+/// Clients that always have a key of their own.
+const KEYED: [&str; 2] = ["openclaw-control-ui", "openclaw-tui"];
+
 /// Client modes of the protocol (`ConnectParams.client.mode`).
 const CLIENT_MODES: [&str; 8] =
     ["webchat", "cli", "ui", "backend", "node", "worker", "probe", "test"];
@@ -62,6 +67,8 @@ pub(super) struct PeerInfo {
     pub(super) is_forwarded: bool,
     /// The web page that asks, by its origin.
     pub(super) origin: Option<String>,
+    /// Whether that page is another's, and was not allowed.
+    pub(super) is_foreign: bool,
     /// The listener that it came in at.
     pub(super) door: Door,
     /// What whoever is in between says of who asks.
@@ -74,7 +81,8 @@ impl PeerInfo {
     /// Whoever is at `address`, before a word was said.
     pub(super) fn at(address: IpAddr, local: Option<IpAddr>, door: Door) -> Self {
         let is_forwarded = door != Door::Ordinary;
-        Self { address, local, is_forwarded, origin: None, door, word: Word::None, cap: None }
+        let (origin, is_foreign) = (None, false);
+        Self { address, local, is_forwarded, origin, is_foreign, door, word: Word::None, cap: None }
     }
 
     /// A peer on this machine's loopback.
@@ -159,8 +167,14 @@ impl Claim {
     }
 }
 
-/// Reads a `connect` that answers a challenge of `nonce`; believes its device only if that signed.
-pub(super) fn examine(connect: &Connect, nonce: &str, now_ms: u64) -> Result<Claim, Refusal> {
+/// Reads a `connect` of `peer` that answers a challenge of `nonce`; believes its device only if that
+/// signed.
+pub(super) fn examine(
+    connect: &Connect,
+    peer: &PeerInfo,
+    nonce: &str,
+    now_ms: u64,
+) -> Result<Claim, Refusal> {
     check_form(connect)?;
     let Some(role) = connect.role.as_deref().map_or(Some(Role::Operator), Role::parse) else {
         return Err(Refusal::new(ErrorShape::invalid("invalid role")));
@@ -168,6 +182,7 @@ pub(super) fn examine(connect: &Connect, nonce: &str, now_ms: u64) -> Result<Cla
     let is_node = role == Role::Node;
     let is_probe = connect.client.mode == "probe";
     check_version(connect, (is_node && connect.client.mode == "node") || is_probe)?;
+    check_page(connect, peer, role)?;
     if let Some(device) = &connect.device {
         device::verify(device, connect, nonce, now_ms).map_err(untrusted)?;
     }
@@ -192,7 +207,9 @@ pub(super) fn judge(
     let is_here = peer.is_direct_loopback() && proof == Proof::Secret;
     let wanted = claim.wanted();
     if claim.role == Role::Operator && is_here && (claim.device.is_none() || claim.is_probe) {
-        return Ok(Verdict::Enter(wanted.to_vec()));
+        // A page that knows the secret may not do for its reader what no key of his answers for.
+        let is_page = claim.device.is_none() && peer.origin.is_some();
+        return Ok(Verdict::Enter(if is_page { Vec::new() } else { wanted.to_vec() }));
     }
     if claim.device.is_none() {
         return Err(deviceless(claim.role));
@@ -208,8 +225,9 @@ pub(super) fn judge(
         (Some(grant), Proof::Token) if is_within(&grant.scopes) => {
             return Ok(Verdict::Enter(wanted.to_vec()));
         }
-        // A narrowed token stays narrow, whatever its device was approved for.
-        (Some(grant), Proof::Token) if is_within(&grant.approved) => return Err(wrong_scopes()),
+        // A token never comes to hold more. To ask for more the device shows the gateway's secret, or
+        // asks on its connection (`device.scopes.requestUpgrade`), and is given another.
+        (Some(_), Proof::Token) => return Err(wrong_scopes()),
         (Some(grant), Proof::Secret | Proof::User) if is_within(&grant.approved) => {
             return Ok(Verdict::Enter(wanted.to_vec()));
         }
@@ -227,6 +245,24 @@ pub(super) fn judge(
         Role::Node => is_here && pair_local == Some(true),
     };
     Ok(if is_silent { Verdict::Pair } else { Verdict::Ask(reason) })
+}
+
+/// Refuses the page of another, one that does not say whose it is, and OpenClaw's pages and its
+/// terminal without a key of their own, as the reference gateway does.
+fn check_page(connect: &Connect, peer: &PeerInfo, role: Role) -> Result<(), Refusal> {
+    let client = &connect.client;
+    let is_page = client.mode == "webchat" || PAGES.contains(&client.id.as_str());
+    match &peer.origin {
+        Some(_) if peer.is_foreign => return Err(foreign("origin not allowed")),
+        None if is_page => return Err(foreign("origin missing or invalid")),
+        Some(_) | None => {}
+    }
+    let has_user = matches!(peer.word, Word::User(_));
+    let needs_key = role == Role::Operator && KEYED.contains(&client.id.as_str());
+    if needs_key && connect.device.is_none() && !has_user {
+        return Err(keyless_page());
+    }
+    Ok(())
 }
 
 /// What the schema asks of `connect` beyond its types.
@@ -311,6 +347,11 @@ pub(super) fn check_secret(connect: &Connect, guard: &Guard) -> Result<(), Refus
             Err(unauthorized(word, Some(wrong), "retry_with_device_token"))
         }
         (_, Some((_, wrong))) => Err(unauthorized(word, Some(wrong), "update_auth_credentials")),
+        // Who shows nothing at all is asked for a key of its own first.
+        (_, None) if connect.device.is_none() => {
+            let role = connect.role.as_deref().and_then(Role::parse);
+            Err(deviceless(role.unwrap_or(Role::Operator)))
+        }
         (_, None) => Err(unauthorized(word, None, "update_auth_configuration")),
     }
 }

@@ -11,11 +11,11 @@ use std::{
 use futures_util::{
     FutureExt, StreamExt,
     future::BoxFuture,
-    stream::{FuturesUnordered, SplitStream},
+    stream::{FuturesUnordered, SplitSink, SplitStream},
 };
 use serde_json::json;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_tungstenite::{
@@ -37,14 +37,16 @@ use super::{
     nodes::{Arriving, Seat},
     outbox::{Ending, Outbox},
     pairing::{Admission, about, admit},
+    said::word,
     setup::Handoff,
     slots::Slot,
     tally::{Malformed, TurnedAway},
     throttle::{Culprit, Verdict, With},
 };
 use crate::protocol::{
-    self, Asked, Challenge, Connect, ErrorShape, Features, Frame, Granted, HelloOk, PresenceEntry,
-    Request, Response, Role, Server, Snapshot, WakeRoutingReply, close, event, rows, success_text,
+    self, Asked, Challenge, Connect, ErrorShape, Features, Flawed, Frame, Granted, HelloOk,
+    PresenceEntry, Request, Response, Role, Server, Snapshot, WakeRoutingReply, close, event, rows,
+    success_text,
 };
 
 /// Requests of one client that may be under way.
@@ -77,35 +79,68 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (sink, stream) = socket.split();
+    let (mut sink, mut stream) = socket.split();
     let limit = shared.policy.max_buffered_bytes as usize;
     let outbox = Arc::new(Outbox::new(limit, Arc::clone(&shared.tally)));
-    let conversation = Conversation { shared, outbox: Arc::clone(&outbox), stream, stop };
-    let mut writer = std::pin::pin!(outbox.write_to(sink));
-    let mut reader = std::pin::pin!(conversation.run(entrance));
-    let stream = tokio::select! {
-        () = &mut writer => return,
-        (stream, ending) = &mut reader => {
-            outbox.end(ending);
-            stream
+    let gate = entrance.gate.clone();
+    let since = {
+        let id = uuid::Uuid::new_v4().to_string();
+        let conversation =
+            Conversation { id, shared, outbox: Arc::clone(&outbox), stream: &mut stream, stop };
+        let mut writer = std::pin::pin!(outbox.write_to(&mut sink));
+        let mut reader = std::pin::pin!(conversation.run(entrance));
+        tokio::select! {
+            () = &mut writer => Instant::now(),
+            ending = &mut reader => {
+                outbox.end(ending);
+                let since = Instant::now();
+                let sent = timeout(FAREWELL, writer).await.is_ok();
+                tracing::trace!(sent, "the last word");
+                since
+            }
         }
     };
-    // The client's own close frame ends the connection politely; its other frames no longer count.
-    let goodbye = async {
-        writer.await;
-        if outbox.ending().is_some_and(|ending| ending.code.is_some()) {
-            stream.take_while(|item| std::future::ready(item.is_ok())).for_each(|_| async {}).await;
+    if outbox.ending().is_some_and(|ending| ending.code.is_some()) {
+        let heard = timeout_at(since + FAREWELL, hear_out(sink, stream, &gate)).await.is_ok();
+        tracing::trace!(heard, "heard out");
+    }
+    tracing::debug!("disconnected");
+}
+
+/// Hears a client out that was told why it is sent away. Whatever of it is unread when the socket
+/// goes would tear the connection down, and take those last words with it.
+async fn hear_out<S>(
+    sink: SplitSink<WebSocketStream<S>, Message>,
+    mut stream: SplitStream<WebSocketStream<S>>,
+    gate: &GateKey,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // Its own close frame ends the connection politely; its other frames no longer count.
+    while let Some(Ok(message)) = stream.next().await {
+        if message.is_close() {
+            return;
         }
+    }
+    // What follows a frame that was none is not looked at.
+    gate.lift();
+    let Ok(socket) = stream.reunite(sink) else { return };
+    let mut socket = socket.into_inner();
+    let read = async {
+        socket.shutdown().await?;
+        tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
     };
-    let finished = timeout(FAREWELL, goodbye).await.is_ok();
-    tracing::debug!(finished, "disconnected");
+    let left = read.await;
+    tracing::trace!(bytes = left.ok(), "not looked at");
 }
 
 /// The reading side.
-struct Conversation<S> {
+struct Conversation<'a, S> {
+    /// Of the connection, as the client and the log are told it.
+    id: String,
     shared: Arc<Shared>,
     outbox: Arc<Outbox>,
-    stream: SplitStream<WebSocketStream<S>>,
+    stream: &'a mut SplitStream<WebSocketStream<S>>,
     stop: CancellationToken,
 }
 
@@ -118,17 +153,16 @@ enum News {
     Stop,
 }
 
-impl<S> Conversation<S>
+impl<S> Conversation<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Returns the stream with how the connection ends.
-    async fn run(mut self, entrance: Entrance) -> (SplitStream<WebSocketStream<S>>, Ending) {
-        let ending = match self.handshake(entrance).await {
+    /// Returns how the connection ends.
+    async fn run(mut self, entrance: Entrance) -> Ending {
+        match self.handshake(entrance).await {
             Ok(welcome) => self.attend(welcome).await,
             Err(ending) => ending,
-        };
-        (self.stream, ending)
+        }
     }
 
     async fn handshake(&mut self, entrance: Entrance) -> Result<Welcome, Ending> {
@@ -150,6 +184,9 @@ where
         let connect = match parse_connect(&request) {
             Ok(connect) => connect,
             Err(refusal) => {
+                let address = entrance.peer.address.to_canonical();
+                // Why in so many words holds what it sent, which may be a secret in a wrong place.
+                tracing::info!(%address, reason = "invalid connect", connection = self.id, "refused a client");
                 self.shared.tally.malformed(Malformed::Connect);
                 return Err(self.refuse(&request.id, refusal));
             }
@@ -163,7 +200,7 @@ where
             }
             Err(refusal) => {
                 let refusal = self.slowed(&connect, refusal, &entrance.peer).await;
-                tracing::info!(reason = refusal.error.message, "refused a client");
+                self.log(&connect, &refusal, &entrance.peer);
                 Err(self.refuse(&request.id, refusal))
             }
         }
@@ -224,6 +261,25 @@ where
         ending
     }
 
+    /// Says who was refused. What it says of itself is proved by nothing yet.
+    fn log(&self, connect: &Connect, refusal: &Refusal, peer: &PeerInfo) {
+        let details = refusal.error.details.as_ref();
+        let code = details.and_then(|details| details.get("code")?.as_str());
+        tracing::info!(
+            reason = refusal.error.message,
+            code,
+            address = %peer.address.to_canonical(),
+            forwarded = peer.is_forwarded,
+            origin = peer.origin.as_deref().map(word),
+            device = connect.device.as_ref().map(|device| word(&device.id)),
+            client = word(&connect.client.id),
+            mode = word(&connect.client.mode),
+            role = connect.role.as_deref().map(word),
+            connection = self.id,
+            "refused a client"
+        );
+    }
+
     /// How the connection ends after bytes that made no sense or stopped coming.
     fn broken(&self, error: &Error) -> Ending {
         let Some((kind, ending)) = flaw(error) else {
@@ -272,7 +328,7 @@ where
         gate.lift();
         let shared = &self.shared;
         shared.tally.admitted();
-        let connection = uuid::Uuid::new_v4().to_string();
+        let connection = self.id.clone();
         let now = now_ms();
         let member = Member {
             role: admission.role,
@@ -289,6 +345,7 @@ where
             connection,
             "connected"
         );
+        let issued = admission.device_token.as_ref();
         let membership = shared.hub.join(member, now, |presence, state_version| {
             let hello = HelloOk {
                 protocol: protocol::VERSION,
@@ -311,7 +368,8 @@ where
                 auth: Granted {
                     role: admission.role.to_string(),
                     scopes: admission.scopes.iter().map(ToString::to_string).collect(),
-                    device_token: admission.device_token.clone(),
+                    device_token: issued.map(|issued| issued.token.clone()),
+                    issued_at_ms: issued.map(|issued| issued.at),
                     device_tokens: admission.others.clone(),
                 },
                 policy: shared.policy,
@@ -536,15 +594,14 @@ pub(super) fn first_request(text: &str) -> Option<Request> {
 
 /// Any later text as a request, or the answer to what is none.
 pub(super) fn asked(text: &str) -> Result<Asked<'_>, Response> {
-    let Some(asked) = Asked::read(text) else {
-        return Err(Response::failure("invalid", ErrorShape::invalid("invalid request frame")));
-    };
-    if asked.id.is_empty() || asked.method.is_empty() {
-        let id = if asked.id.is_empty() { "invalid" } else { &*asked.id };
-        let error = ErrorShape::invalid("invalid request frame: id and method must not be empty");
-        return Err(Response::failure(id, error));
+    match Asked::read(text) {
+        Some(asked) if !asked.id.is_empty() && !asked.method.is_empty() => Ok(asked),
+        Some(_) | None => {
+            let Flawed { id, why } = Flawed::read(text);
+            let error = ErrorShape::invalid(format!("invalid request frame: {why}"));
+            Err(Response::failure(id, error))
+        }
     }
-    Ok(asked)
 }
 
 /// What a first request says of its client.
@@ -554,7 +611,7 @@ pub(super) fn parse_connect(request: &Request) -> Result<Connect, Refusal> {
         return Err(Refusal::new(error));
     }
     let params = request.params.clone().unwrap_or_else(|| json!({}));
-    serde_json::from_value(params).map_err(|error| {
+    serde_path_to_error::deserialize(params).map_err(|error| {
         Refusal::new(ErrorShape::invalid(format!("invalid connect params: {error}")))
     })
 }

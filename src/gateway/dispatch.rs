@@ -124,13 +124,16 @@ impl Dispatcher {
 
     /// The text of the answer to one request.
     pub(super) fn answer(&self, call: Call, asked: Asked<'_>) -> BoxFuture<'static, String> {
-        let Asked { id, method, params, .. } = asked;
+        let Asked { id, method, params, expected_profile, .. } = asked;
         let id = id.into_owned();
         let tally = Arc::clone(&call.shared.tally);
         let refuse = |id: String, error: ErrorShape| -> BoxFuture<'static, String> {
             tally.answered(self.known(&method), Some(&error), Duration::ZERO);
             Box::pin(std::future::ready(failure_text(id, error)))
         };
+        if expected_profile.is_some() {
+            return refuse(id, ErrorShape::other_profile());
+        }
         if method == "connect" {
             let error = ErrorShape::invalid("connect is only valid as the first request");
             return refuse(id, error);

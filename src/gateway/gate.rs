@@ -22,6 +22,7 @@ pub(super) struct Gate<S> {
 }
 
 /// Lifts the limit of one [`Gate`].
+#[derive(Clone)]
 pub(super) struct GateKey(Arc<AtomicUsize>);
 
 impl<S> Gate<S> {

@@ -31,13 +31,15 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared,
+    Shared, VERSION,
     admission::PeerInfo,
     connection::{self, Entrance},
     doors::{self, Turned},
     gate::Gate,
     ingress::{self, Door},
-    joining, scrape,
+    joining,
+    said::word,
+    scrape,
     settings::is_own_address,
     slots::{self, Slot},
     tally::{Malformed, TurnedAway},
@@ -146,13 +148,25 @@ async fn answer(
     let served_as = shared.served_as.get().filter(|_| peer.door != Door::Ordinary);
     let live = shared.live();
     let allowed = live.allowed_origins.iter().chain(served_as);
-    if let Err(turned) = doors::check(headers, peer.local, allowed) {
-        tracing::info!(reason = turned_word(turned), "turned a request away");
+    let checked = doors::check(headers, peer.local, allowed);
+    if let Err(turned) = checked {
+        let said =
+            |name| headers.get(name).map(|value| word(&String::from_utf8_lossy(value.as_bytes())));
+        tracing::info!(
+            reason = turned_word(turned),
+            address = %peer.address.to_canonical(),
+            host = said(header::HOST),
+            origin = said(header::ORIGIN),
+            "turned a request away"
+        );
         shared.tally.turned_away(match turned {
             Turned::Host => TurnedAway::Host,
             Turned::Origin => TurnedAway::Origin,
         });
-        return forbidden(turned);
+        // A page can read why its `connect` is refused, and nothing of what is refused before that.
+        if turned == Turned::Host || !wants_websocket(headers) {
+            return forbidden(turned);
+        }
     }
     if wants_websocket(headers) {
         let Some(accept) = accept_key(headers) else {
@@ -164,21 +178,29 @@ async fn answer(
             return reply;
         };
         let peer = ingress::arrival(&shared.ways, headers, peer, is_own_address);
+        let peer = PeerInfo { is_foreign: checked.is_err(), ..peer };
         let socket = hyper::upgrade::on(&mut request);
         *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Upgrade { socket, peer });
         return switching(accept);
     }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
-        "/healthz" | "/health" | "/readyz" | "/ready" | "/metrics" | "/" if !is_read => {
+        "/healthz" | "/health" | "/startupz" | "/startup" | "/readyz" | "/ready" | "/metrics"
+        | "/"
+            if !is_read =>
+        {
             let mut reply = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
             reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             reply
         }
         "/healthz" | "/health" => value(StatusCode::OK, &json!({"ok": true, "status": "live"})),
+        "/startupz" | "/startup" => {
+            let peer = ingress::arrival(&shared.ways, headers, peer, is_own_address);
+            started(shared, headers, &peer).await
+        }
         "/readyz" | "/ready" => {
-            let ready = json!({"ready": true, "failing": [], "uptimeMs": shared.uptime_ms()});
-            value(StatusCode::OK, &ready)
+            let peer = ingress::arrival(&shared.ways, headers, peer, is_own_address);
+            ready(shared, headers, &peer).await
         }
         "/metrics" => metrics(shared, request.headers()),
         "/" => plain(
@@ -192,6 +214,55 @@ async fn answer(
         }
         _ => plain(StatusCode::NOT_FOUND, "Not Found\n"),
     }
+}
+
+/// Whether the start is over: it is before anybody is heard.
+async fn started(shared: &Shared, headers: &HeaderMap, peer: &PeerInfo) -> Reply {
+    let (ok, status) = (true, "started");
+    let body = if may_know(shared, headers, peer).await {
+        let uptime = shared.uptime_ms();
+        json!({"ok": ok, "status": status, "version": VERSION, "uptimeMs": uptime})
+    } else {
+        json!({"ok": ok, "status": status})
+    };
+    value(StatusCode::OK, &body)
+}
+
+/// Whether everything that the gateway needs is in order.
+async fn ready(shared: &Shared, headers: &HeaderMap, peer: &PeerInfo) -> Reply {
+    let failing: &[&str] = if shared.is_storing().await { &[] } else { &["state"] };
+    let is_ready = failing.is_empty();
+    let body = if may_know(shared, headers, peer).await {
+        json!({"ready": is_ready, "failing": failing, "uptimeMs": shared.uptime_ms()})
+    } else {
+        json!({ "ready": is_ready })
+    };
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    value(status, &body)
+}
+
+/// Whether a machine that asks may hear how long the gateway runs and what of it fails: whoever is on
+/// this one, or shows the gateway's secret.
+async fn may_know(shared: &Shared, headers: &HeaderMap, peer: &PeerInfo) -> bool {
+    if peer.is_direct_loopback() {
+        return true;
+    }
+    let live = shared.live();
+    let (Some(secret), Some(shown)) = (live.guard.secret(), scrape::bearer(headers)) else {
+        return false;
+    };
+    let culprit = Culprit::at(peer, With::Shared);
+    if shared.shut_out(&culprit).is_some() {
+        return false;
+    }
+    if secret.matches(shown) {
+        return true;
+    }
+    // As at the login: whoever guesses waits.
+    if let Verdict::Slow(delay) = shared.failed(&culprit, shown) {
+        sleep(delay).await;
+    }
+    false
 }
 
 /// The metrics for whoever has their token, and for nobody else on whatever address he comes from.

@@ -27,6 +27,7 @@ mod private;
 mod receipts;
 mod reload;
 mod repeats;
+mod said;
 mod scrape;
 mod server;
 mod settings;

@@ -33,7 +33,7 @@ pub(super) struct Admission {
     /// The verified device, if one was offered.
     pub(super) device_id: Option<String>,
     /// Its token for the next time.
-    pub(super) device_token: Option<Secret>,
+    pub(super) device_token: Option<Issued>,
     /// Whether a token of its own let it in, and not the gateway's secret.
     pub(super) by_device_token: bool,
     /// Its tokens in the other roles that a setup code gave it.
@@ -42,6 +42,14 @@ pub(super) struct Admission {
     pub(super) setup: Option<SetupCompletion>,
     /// How many rights had been taken away when the store was asked.
     pub(super) withdrawals: u64,
+}
+
+/// A device's token.
+#[derive(Debug, Clone)]
+pub(super) struct Issued {
+    pub(super) token: Secret,
+    /// Since when it holds what it holds, milliseconds since 1970.
+    pub(super) at: u64,
 }
 
 /// Decides about one `connect` that answers a challenge of `nonce`; a refusal names its culprit.
@@ -113,7 +121,7 @@ async fn decide(
     nonce: &str,
     now: u64,
 ) -> Result<Admission, Refusal> {
-    let claim = admission::examine(connect, nonce, now)?.capped(peer.cap.as_deref());
+    let claim = admission::examine(connect, peer, nonce, now)?.capped(peer.cap.as_deref());
     admission::check_word(peer)?;
     let withdrawals = shared.withdrawals.load(Ordering::SeqCst);
     let paired = match &claim.device {
@@ -321,11 +329,12 @@ fn by_code(
 /// A device's token in a role, as a setup code hands it over.
 fn granted(shared: &Shared, device: &Device, role: Role) -> Option<GrantedToken> {
     let grant = live(device, role)?;
+    let Issued { token, at } = token_of(shared, device, role)?;
     Some(GrantedToken {
-        device_token: token_of(shared, device, role)?,
+        device_token: token,
         role: role.to_string(),
         scopes: grant.scopes.iter().map(ToString::to_string).collect(),
-        issued_at_ms: grant.rotated_at.unwrap_or(grant.issued_at),
+        issued_at_ms: at,
     })
 }
 
@@ -373,10 +382,11 @@ fn live(device: &Device, role: Role) -> Option<&Grant> {
 }
 
 /// The token that a device has; `None` if it was made with a key that is gone.
-pub(super) fn token_of(shared: &Shared, device: &Device, role: Role) -> Option<Secret> {
+pub(super) fn token_of(shared: &Shared, device: &Device, role: Role) -> Option<Issued> {
     let grant = live(device, role)?;
     let token = shared.mint.token(&device.id, role, &grant.serial);
-    is_token_of(&grant.token_digest, token.expose()).then_some(token)
+    let at = grant.rotated_at.unwrap_or(grant.issued_at);
+    is_token_of(&grant.token_digest, token.expose()).then_some(Issued { token, at })
 }
 
 /// What a client says of itself, and where it is.

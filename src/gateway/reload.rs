@@ -113,6 +113,11 @@ impl FirstReading {
         let Fresh { whole, own, files, .. } = source.read()?;
         Ok(Self { source, whole, own, files, seen })
     }
+
+    /// What stood in the file and those that it includes.
+    pub(super) fn whole(&self) -> &Value {
+        &self.whole
+    }
 }
 
 impl Known {
@@ -181,6 +186,7 @@ pub(super) async fn take_up(shared: &Arc<Shared>, why: Why, caller: Option<&Call
         return if is_news { refuse(switched_off()) } else { Reloaded::default() };
     }
     known.whole = whole;
+    shared.summary.know(&known.whole);
     let mut plan = plan(&known.running, &new, changed);
     if read.metrics_token.is_some_and(|token| shared.scrapes.open_for(token)) {
         plan.applied.push("the token of the metrics".to_owned());

@@ -47,15 +47,17 @@ impl Scrapes {
 
     /// Whether a request with these headers may read.
     pub(super) fn may_read(&self, headers: &HeaderMap) -> bool {
-        let mut values = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return false };
-        let Some((scheme, token)) = value.to_str().ok().and_then(|text| text.split_once(' '))
-        else {
-            return false;
-        };
         let current = self.token.read().unwrap_or_else(PoisonError::into_inner);
-        scheme.eq_ignore_ascii_case("bearer") && current.matches(token.trim())
+        bearer(headers).is_some_and(|token| current.matches(token))
     }
+}
+
+/// The token of `Authorization: Bearer TOKEN`, if there is one such header and no other.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use super::{
     http, identity,
     ingress::Door,
     metered::Metered,
+    methods::tell_of_health,
     private,
     reload::{self, FirstReading, Known, Live, Why},
     scrape::Scrapes,
@@ -69,6 +70,8 @@ pub(crate) struct Running {
     listeners: JoinSet<()>,
     /// Tells clients of presence.
     _rounds: AbortOnDropHandle<()>,
+    /// Tells clients of health.
+    _health: AbortOnDropHandle<()>,
     /// Looks at the files that it was configured by.
     _watch: Option<AbortOnDropHandle<()>>,
     /// The way that Tailscale publishes.
@@ -137,6 +140,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
     let clients = Clients { tracker: TaskTracker::new(), abort: CancellationToken::new() };
     let hub = Arc::clone(&shared.hub);
     let rounds = tokio::spawn(async move { hub.tell_rounds().await });
+    let health = tokio::spawn(tell_of_health(Arc::clone(&shared)));
     let mut running = Running {
         settings: running,
         shared,
@@ -149,6 +153,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Problem> {
         clients,
         listeners: JoinSet::new(),
         _rounds: AbortOnDropHandle::new(rounds),
+        _health: AbortOnDropHandle::new(health),
         _watch: None,
         route: None,
         claim,
@@ -182,6 +187,7 @@ impl Running {
 
     /// Takes up from now on what changes of what was read before the start.
     pub(crate) async fn follow(&mut self, first: FirstReading) {
+        self.shared.summary.know(first.whole());
         let known = Known::new(first, self.settings.clone());
         *self.shared.known.lock().await = Some(known);
         let watch = tokio::spawn(reload::watch(Arc::clone(&self.shared)));

@@ -33,6 +33,11 @@ use crate::{
     store::Store,
 };
 
+/// How long the outcome of the last look at the database counts for whoever asks, milliseconds.
+const LOOK_MS: u64 = 5_000;
+/// How long a look at the database may take.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// The version that clients are told.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -71,6 +76,8 @@ pub(super) struct Shared {
     pub(super) served_as: OnceLock<String>,
     throttle: Mutex<Throttle>,
     started: Instant,
+    /// When the database was last tried, since the start, milliseconds.
+    tried_at: AtomicU64,
     clients: AtomicU64,
 }
 
@@ -114,6 +121,7 @@ impl Shared {
             whois: Whois::default(),
             served_as: OnceLock::new(),
             started: Instant::now(),
+            tried_at: AtomicU64::new(0),
             clients: AtomicU64::new(0),
         }
     }
@@ -131,6 +139,19 @@ impl Shared {
     /// Since the start, milliseconds.
     pub(super) fn uptime_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether what is to last is stored. Tries it where that was not done for a while, so that it is
+    /// noticed though nobody stores anything, that a full disk has room again as well; waits 2 s at
+    /// most.
+    pub(super) async fn is_storing(&self) -> bool {
+        let (now, last) = (self.uptime_ms(), self.tried_at.load(Ordering::Relaxed));
+        let is_due = now >= last + LOOK_MS;
+        let order = Ordering::Relaxed;
+        if !is_due || self.tried_at.compare_exchange(last, now, order, order).is_err() {
+            return self.store.takes_writes();
+        }
+        tokio::time::timeout(LOOK, self.store.is_writable()).await.unwrap_or(false)
     }
 
     /// How much there is of everything at this moment.

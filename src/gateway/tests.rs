@@ -40,6 +40,7 @@ mod answers;
 mod approvals;
 mod devices;
 mod fuzz;
+mod health;
 mod host_rules;
 mod news;
 mod nodes;
@@ -234,7 +235,13 @@ fn connect(changes: &Value) -> Value {
 
 /// The status line and body of one plain request.
 async fn plain(lab: &Lab, head: &str) -> (String, String) {
-    let (mut stream, served) = lab.serve();
+    plain_from(lab, PeerInfo::loopback(), head).await
+}
+
+/// The same of somebody elsewhere.
+async fn plain_from(lab: &Lab, peer: PeerInfo, head: impl AsRef<str>) -> (String, String) {
+    let head = head.as_ref();
+    let (mut stream, served) = lab.serve_from(peer);
     stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

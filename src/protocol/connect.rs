@@ -228,6 +228,9 @@ pub(crate) struct Granted {
     /// A token for the next time, for a paired device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) device_token: Option<Secret>,
+    /// Since when that token holds what it holds, milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) issued_at_ms: Option<u64>,
     /// Its tokens in other roles, which a setup code gave it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) device_tokens: Vec<GrantedToken>,

@@ -163,6 +163,9 @@ pub(crate) struct PairedDevice {
     /// What its owner calls it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) operator_label: Option<String>,
+    /// The first role that it was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) role: Option<String>,
     /// Roles that it was granted.
     pub(crate) roles: Vec<String>,
     /// Scopes that it was granted, of every role.
@@ -178,6 +181,9 @@ pub(crate) struct PairedDevice {
     /// When it was last here, to the minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_seen_at_ms: Option<u64>,
+    /// What it did then: `connect`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_seen_reason: Option<String>,
     /// Whether it is here now; left out where nobody looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) connected: Option<bool>,

@@ -48,6 +48,10 @@ pub(crate) mod detail {
     pub(crate) const DEVICE_REQUIRED: &str = "DEVICE_IDENTITY_REQUIRED";
     /// The device must be approved first.
     pub(crate) const PAIRING_REQUIRED: &str = "PAIRING_REQUIRED";
+    /// The web page that asks is another's, or does not say whose it is.
+    pub(crate) const ORIGIN_NOT_ALLOWED: &str = "CONTROL_UI_ORIGIN_NOT_ALLOWED";
+    /// OpenClaw's own page came without a key.
+    pub(crate) const PAGE_DEVICE_REQUIRED: &str = "CONTROL_UI_DEVICE_IDENTITY_REQUIRED";
     /// A scope is missing.
     pub(crate) const MISSING_SCOPE: &str = "MISSING_SCOPE";
 }
@@ -99,6 +103,14 @@ impl ErrorShape {
         Self::new(code::FORBIDDEN, format!("missing scope: {scope}")).details(json!({
             "code": detail::MISSING_SCOPE, "missingScope": scope, "requiredScopes": [scope],
         }))
+    }
+
+    /// The request is meant for a user's profile, and here nobody has one.
+    pub(crate) fn other_profile() -> Self {
+        Self::invalid(
+            "the account that was selected is not here: this gateway has no user profiles; send the request without expectedProfileId",
+        )
+        .details(json!({ "reason": "EXPECTED_PROFILE_MISMATCH", "execution": "not_started" }))
     }
 
     /// The same error with details for programs.

@@ -8,7 +8,9 @@ use serde_json::{Value, value::RawValue};
 use super::StateVersion;
 
 /// The most characters of `traceparent`.
-const LONGEST_TRACE: usize = 128;
+pub(super) const LONGEST_TRACE: usize = 128;
+/// The most characters of `expectedProfileId`.
+pub(super) const LONGEST_PROFILE: usize = 128;
 
 /// Any frame; `type` tells which.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,7 +30,7 @@ pub(crate) enum Frame {
 /// A call of `method`; its answer carries the same `id`. Of fields that the schema does not have there
 /// are none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Request {
     /// Chosen by the caller, unique on its connection.
     pub(crate) id: String,
@@ -40,12 +42,21 @@ pub(crate) struct Request {
     /// Where the caller's trace goes on (W3C), which nobody does here.
     #[serde(default, deserialize_with = "there", skip_serializing_if = "Option::is_none")]
     pub(crate) traceparent: Option<Trace>,
+    /// The user's profile that it is meant for, which a `connect` may name in vain.
+    #[serde(default, deserialize_with = "there", skip_serializing_if = "Option::is_none")]
+    expected_profile_id: Option<Profile>,
 }
 
 impl Request {
     /// The call of a method, without a trace.
     pub(crate) fn new(id: impl Into<String>, method: &str, params: Option<Value>) -> Self {
-        Self { id: id.into(), method: method.to_owned(), params, traceparent: None }
+        Self {
+            id: id.into(),
+            method: method.to_owned(),
+            params,
+            traceparent: None,
+            expected_profile_id: None,
+        }
     }
 }
 
@@ -63,9 +74,23 @@ impl TryFrom<String> for Trace {
     }
 }
 
+/// The id of a user's profile, 1 to 128 characters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Profile(String);
+
+impl TryFrom<String> for Profile {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let fits = !text.is_empty() && text.chars().nth(LONGEST_PROFILE).is_none();
+        if fits { Ok(Self(text)) } else { Err("expectedProfileId has 1 to 128 characters") }
+    }
+}
+
 /// What is there has to be one: null is none.
-fn there<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Trace>, D::Error> {
-    Trace::deserialize(value).map(Some)
+fn there<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
 }
 
 /// A request as it stands in its text: its parameters are read once it is known what they should
@@ -88,6 +113,10 @@ pub(crate) struct Asked<'a> {
     /// As in [`Request`].
     #[serde(default, deserialize_with = "there", rename = "traceparent")]
     _trace: Option<Trace>,
+    /// The user's profile that it is meant for. OpenClaw has the field and the published schema of
+    /// its client does not: a client may say it, so it is heard.
+    #[serde(default, deserialize_with = "there", rename = "expectedProfileId")]
+    pub(crate) expected_profile: Option<Profile>,
 }
 
 impl<'a> Asked<'a> {
@@ -214,7 +243,7 @@ mod tests {
         let hello: HelloOk = reply(captured!("hello-ok"));
         assert_eq!((hello.protocol, hello.policy.max_payload), (VERSION, 26_214_400));
         assert!(hello.auth.device_token.is_some());
-        assert!(reply::<Health>(captured!("health")).ok);
+        assert_eq!(reply::<Health>(captured!("health")).ok, Some(true));
         assert_eq!(reply::<GatewayIdentity>(captured!("gateway.identity.get")).device_id.len(), 64);
         let presence: Vec<PresenceEntry> = reply(captured!("system-presence"));
         assert_eq!(presence.first().and_then(|entry| entry.mode.as_deref()), Some("gateway"));

@@ -33,8 +33,9 @@ pub(crate) struct StatusParams {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Health {
-    /// Always true: a gateway that is not well does not answer.
-    pub(crate) ok: bool,
+    /// True while what is to last is stored; as published it is never false, so that it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ok: Option<bool>,
     /// When it was taken, milliseconds since 1970.
     pub(crate) ts: u64,
     /// How long it took, milliseconds.
@@ -50,9 +51,70 @@ pub(crate) struct Health {
     /// The agent that answers where none is named.
     pub(crate) default_agent_id: String,
     /// Every agent.
-    pub(crate) agents: Vec<serde_json::Value>,
+    pub(crate) agents: Vec<AgentHealth>,
     /// Chat sessions of the default agent.
     pub(crate) sessions: SessionSummary,
+}
+
+/// One agent in the health summary.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct AgentHealth {
+    /// Its id.
+    pub(crate) agent_id: String,
+    /// Its name, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// Whether it answers where none is named.
+    pub(crate) is_default: bool,
+    /// When it acts by itself.
+    pub(crate) heartbeat: HealthBeat,
+    /// Its chat sessions.
+    pub(crate) sessions: SessionSummary,
+}
+
+/// When an agent acts by itself, by what words and for whom: here none does, by no words, for nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct HealthBeat {
+    /// When.
+    #[serde(flatten)]
+    pub(crate) beat: Beat,
+    /// What it is told.
+    pub(crate) prompt: String,
+    /// Who hears of it.
+    pub(crate) target: String,
+    /// How many characters it may say where there is nothing to say.
+    pub(crate) ack_max_chars: u64,
+}
+
+impl Default for HealthBeat {
+    fn default() -> Self {
+        Self {
+            beat: Beat::default(),
+            prompt: String::new(),
+            target: "none".to_owned(),
+            ack_max_chars: 0,
+        }
+    }
+}
+
+/// When an agent acts by itself. Here none does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Beat {
+    /// Whether it does.
+    pub(crate) enabled: bool,
+    /// How often, for people; `disabled` where it does not.
+    pub(crate) every: String,
+    /// The same in milliseconds; null where it does not.
+    pub(crate) every_ms: Option<u64>,
+}
+
+impl Default for Beat {
+    fn default() -> Self {
+        Self { enabled: false, every: "disabled".to_owned(), every_ms: None }
+    }
 }
 
 /// Plugins: we have none.
@@ -66,6 +128,7 @@ pub(crate) struct Plugins {
 
 /// Chat sessions at a glance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct SessionSummary {
     /// Where they are stored.
     pub(crate) path: String,
@@ -157,7 +220,20 @@ pub(crate) struct Heartbeat {
     /// The agent that answers where none is named.
     pub(crate) default_agent_id: String,
     /// Each agent's schedule.
-    pub(crate) agents: Vec<serde_json::Value>,
+    pub(crate) agents: Vec<AgentBeat>,
+}
+
+/// When one agent acts by itself, in `status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct AgentBeat {
+    /// The agent.
+    pub(crate) agent_id: String,
+    /// When.
+    #[serde(flatten)]
+    pub(crate) beat: Beat,
+    /// Whether it would, and does not know whom to tell.
+    pub(crate) waiting_for_route: bool,
 }
 
 /// Chat sessions in `status`.
@@ -173,7 +249,18 @@ pub(crate) struct StatusSessions {
     /// The latest.
     pub(crate) recent: Vec<serde_json::Value>,
     /// The same, an agent at a time.
-    pub(crate) by_agent: Vec<serde_json::Value>,
+    pub(crate) by_agent: Vec<AgentSessions>,
+}
+
+/// One agent's chat sessions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct AgentSessions {
+    /// The agent.
+    pub(crate) agent_id: String,
+    /// The sessions.
+    #[serde(flatten)]
+    pub(crate) sessions: SessionSummary,
 }
 
 /// What a new chat session starts with.

@@ -12,6 +12,7 @@ mod error;
 pub(crate) mod event;
 mod exec_approval;
 mod exec_rules;
+mod flawed;
 mod frame;
 #[cfg(test)]
 mod fuzz;
@@ -80,11 +81,12 @@ pub(crate) use exec_rules::{
     AgentRules, ExecApprovalsGet, ExecApprovalsSet, ExecApprovalsSetParams, Filled, HostRules,
     HostRulesShown, Listed, RulesSocket,
 };
+pub(crate) use flawed::Flawed;
 pub(crate) use frame::{Asked, ErrorShape, Event, Frame, Request, Response, success_text};
 pub(crate) use health::{
-    CliProjection, Health, HealthMethod, HealthParams, Heartbeat, MemoryPlugin, Plugins,
-    ProcessMemory, ProjectedAgent, ProjectedAgents, SessionDefaults, SessionSummary, Status,
-    StatusMethod, StatusParams, StatusSessions,
+    AgentBeat, AgentHealth, AgentSessions, CliProjection, Health, HealthBeat, HealthMethod,
+    HealthParams, Heartbeat, MemoryPlugin, Plugins, ProcessMemory, ProjectedAgent, ProjectedAgents,
+    SessionDefaults, SessionSummary, Status, StatusMethod, StatusParams, StatusSessions,
 };
 pub(crate) use logs::{LogsTail, LogsTailParams, LogsTailResult};
 pub(crate) use method::{Method, Row, rows};

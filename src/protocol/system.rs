@@ -13,7 +13,7 @@ methods! {
     /// A line of news from a program: presence shows it, and the session's next turn reads it.
     SystemEvent = "system-event", Access::Holder(Scope::Admin), SystemEventParams => Done;
     /// The person behind the connection.
-    UsersSelf = "users.self", Access::Holder(Scope::Write), Strictly => Nobody;
+    UsersSelf = "users.self", Access::Holder(Scope::Read), Strictly => Nobody;
 }
 
 /// No parameters, and none that are not known.

@@ -58,8 +58,8 @@ impl<'a> Devices<'a> {
         self.store.run(move |db| file(db, id, asked, now)).await
     }
 
-    /// Pairs the device of a request with what it asked for; `minted` is its token if it has none.
-    /// `None` without such a request.
+    /// Pairs the device of a request with what it asked for; `minted` is its token unless it has one
+    /// that holds all that. `None` without such a request.
     pub(crate) async fn approve(
         &self,
         id: &str,
@@ -227,14 +227,26 @@ fn admit(
     let before = grant(db, &asked.device_id, asked.role)?;
     // What was taken back is no part of what is approved now.
     if let Some(before) = before.filter(|before| before.revoked_at.is_none()) {
-        // The token that the device has goes on, with more in it.
         add(&mut approved, &before.approved);
         add(&mut scopes, &before.scopes);
-        db.execute(
-            "UPDATE device_grant SET approved = ?3, scopes = ?4
-             WHERE device_id = ?1 AND role = ?2",
-            params![asked.device_id, asked.role.name(), names(&approved), names(&scopes)],
-        )?;
+        let is_more = |now: &[Scope], then: &[Scope]| now.iter().any(|scope| !then.contains(scope));
+        // A token never comes to hold more than it was issued with: whoever has it besides its
+        // device gains nothing by what is approved later.
+        if is_more(&approved, &before.approved) || is_more(&scopes, &before.scopes) {
+            db.execute(
+                "UPDATE device_grant SET approved = ?3, scopes = ?4, serial = ?5,
+                 token_digest = ?6, rotated_at = ?7 WHERE device_id = ?1 AND role = ?2",
+                params![
+                    asked.device_id,
+                    asked.role.name(),
+                    names(&approved),
+                    names(&scopes),
+                    minted.serial,
+                    minted.digest,
+                    now
+                ],
+            )?;
+        }
         return Ok(());
     }
     db.execute(

@@ -5,14 +5,17 @@
 
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
 #[cfg(test)]
 use std::sync::{Mutex, PoisonError};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode, TransactionState};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -47,14 +50,29 @@ impl From<rusqlite::Error> for Error {
 }
 
 /// One piece of work; runs inside the transaction and hands back what to do after it.
-type Job = Box<dyn FnOnce(&Connection) -> Finish + Send>;
+type Job = Box<dyn FnOnce(&Connection) -> Done + Send>;
 /// Tells the caller; given why the transaction failed, if it did.
 type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// A piece of work that was done, or not.
+struct Done {
+    finish: Finish,
+    is_done: bool,
+    /// Whether the file or its disk would not have it, whatever it was.
+    is_refused: bool,
+}
+
+/// Whether the file took what was last to be written to it.
+#[derive(Debug, Default)]
+struct Condition {
+    is_ill: AtomicBool,
+}
 
 /// A handle to what lasts; cheap to clone. The last one to go closes the database.
 #[derive(Clone)]
 pub(crate) struct Store {
     way: Arc<Way>,
+    condition: Arc<Condition>,
 }
 
 /// How work reaches the database.
@@ -76,14 +94,16 @@ impl Store {
     pub(crate) fn open(folder: &Path) -> Result<Self, Problem> {
         let connection = database::open(folder)?;
         let (queue, jobs) = mpsc::channel(QUEUE);
+        let condition = Arc::new(Condition::default());
+        let known = Arc::clone(&condition);
         let thread = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || own(&connection, jobs))
+            .spawn(move || own(&connection, jobs, &known))
             .map_err(|error| {
                 Problem::new(Class::Internal, format!("no thread for the database: {error}"))
             })?;
         let owner = Owner { queue: Some(queue), thread: Some(thread) };
-        Ok(Self { way: Arc::new(Way::Thread(owner)) })
+        Ok(Self { way: Arc::new(Way::Thread(owner)), condition })
     }
 
     /// Whether the database in `folder` is in order; class `config` if not. Blocks, and finds it in
@@ -95,7 +115,15 @@ impl Store {
     /// A store that forgets with the process, for tests.
     #[cfg(test)]
     pub(crate) fn in_memory() -> Self {
-        Self { way: Arc::new(Way::Here(Mutex::new(database::in_memory()))) }
+        let way = Way::Here(Mutex::new(database::in_memory()));
+        Self { way: Arc::new(way), condition: Arc::default() }
+    }
+
+    /// Has the file refuse every write, or take them again, for tests.
+    #[cfg(test)]
+    pub(crate) async fn refuse_writes(&self, refuse: bool) {
+        let set = move |db: &Connection| db.pragma_update(None, "query_only", refuse);
+        self.run(set).await.expect("a setting that SQLite has");
     }
 
     /// Takes a table away, so that whoever needs it fails.
@@ -103,6 +131,22 @@ impl Store {
     pub(crate) async fn lose(&self, table: &'static str) {
         let dropped = self.run(move |db| db.execute_batch(&format!("DROP TABLE {table}"))).await;
         dropped.expect("the table is there");
+    }
+
+    /// Whether the file took what was last to be written to it. Waits for nothing.
+    pub(crate) fn takes_writes(&self) -> bool {
+        !self.condition.is_ill.load(Ordering::Relaxed)
+    }
+
+    /// Writes to the file what stands there already; whether it takes that.
+    pub(crate) async fn is_writable(&self) -> bool {
+        let rewrite = |db: &Connection| {
+            let version: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            db.pragma_update(None, "user_version", version)
+        };
+        let written = self.run(rewrite).await;
+        tracing::debug!(is_written = written.is_ok(), "the database was tried");
+        self.takes_writes()
     }
 
     /// Devices: who asked, who is paired, with which tokens, and setup codes.
@@ -149,18 +193,21 @@ impl Store {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             let outcome = apart(connection, work);
-            Box::new(move |committed| {
+            let is_done = outcome.is_ok();
+            let is_refused = outcome.as_ref().is_err_and(is_of_the_file);
+            let finish = Box::new(move |committed: Result<(), Error>| {
                 // A caller that went away needs no answer.
-                let told = answer.send(committed.and(outcome));
+                let told = answer.send(committed.and(outcome.map_err(Error::from)));
                 tracing::trace!(told = told.is_ok(), "stored");
-            })
+            });
+            Done { finish, is_done, is_refused }
         });
         match &*self.way {
             Way::Thread(owner) => owner.queue(job)?,
             #[cfg(test)]
             Way::Here(connection) => {
                 let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                together(&connection, vec![job]);
+                together(&connection, vec![job], &self.condition);
             }
         }
         answered.await.map_err(|_| Error::Closed)?
@@ -174,11 +221,14 @@ impl Store {
     {
         let job: Job = Box::new(move |connection| {
             let outcome = apart(connection, work);
-            Box::new(move |committed| {
-                if let Err(error) = committed.and(outcome) {
+            let is_done = outcome.is_ok();
+            let is_refused = outcome.as_ref().is_err_and(is_of_the_file);
+            let finish = Box::new(move |committed: Result<(), Error>| {
+                if let Err(error) = committed.and(outcome.map_err(Error::from)) {
                     tracing::warn!(%error, "a note was not kept");
                 }
-            })
+            });
+            Done { finish, is_done, is_refused }
         });
         match &*self.way {
             Way::Thread(owner) => {
@@ -189,7 +239,7 @@ impl Store {
             #[cfg(test)]
             Way::Here(connection) => {
                 let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                together(&connection, vec![job]);
+                together(&connection, vec![job], &self.condition);
             }
         }
     }
@@ -217,7 +267,19 @@ impl Drop for Owner {
     }
 }
 
-fn own(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
+impl Condition {
+    /// Learns whether something was written, or would not be.
+    fn learn(&self, is_ill: bool) {
+        let before = self.is_ill.swap(is_ill, Ordering::Relaxed);
+        match (before, is_ill) {
+            (false, true) => tracing::error!("the database takes no writes"),
+            (true, false) => tracing::info!("the database takes writes again"),
+            (true, true) | (false, false) => {}
+        }
+    }
+}
+
+fn own(connection: &Connection, mut jobs: mpsc::Receiver<Job>, condition: &Condition) {
     while let Some(first) = jobs.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < TOGETHER
@@ -225,21 +287,25 @@ fn own(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
         {
             batch.push(next);
         }
-        together(connection, batch);
+        together(connection, batch, condition);
     }
 }
 
 /// One transaction for every job, then every answer.
-fn together(connection: &Connection, jobs: Vec<Job>) {
+fn together(connection: &Connection, jobs: Vec<Job>, condition: &Condition) {
     if let Err(error) = connection.execute_batch("BEGIN") {
         tracing::error!(%error, "no transaction");
+        condition.learn(true);
         let error = Error::from(error);
         for job in jobs {
-            job(connection)(Err(error.clone()));
+            (job(connection).finish)(Err(error.clone()));
         }
         return;
     }
-    let finishes: Vec<Finish> = jobs.into_iter().map(|job| job(connection)).collect();
+    let done: Vec<Done> = jobs.into_iter().map(|job| job(connection)).collect();
+    let state = connection.transaction_state(None::<&str>);
+    let has_written = matches!(state, Ok(TransactionState::Write));
+    let has_written = has_written && done.iter().any(|done| done.is_done);
     let committed = connection.execute_batch("COMMIT").map_err(|error| {
         tracing::error!(%error, "nothing was stored");
         // A commit that failed may have ended the transaction already.
@@ -247,23 +313,51 @@ fn together(connection: &Connection, jobs: Vec<Job>) {
         tracing::debug!(undone = undone.is_ok(), "rolled back");
         Error::from(error)
     });
-    for finish in finishes {
+    let is_refused = committed.is_err() || done.iter().any(|done| done.is_refused);
+    // Who only reads hears nothing of a full disk.
+    if is_refused || has_written {
+        condition.learn(is_refused);
+    }
+    for Done { finish, .. } in done {
         finish(committed.clone());
     }
+}
+
+/// Whether the file or its disk refused, and not what is to be stored.
+fn is_of_the_file(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{
+        CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, PermissionDenied, ReadOnly,
+        SystemIoFailure,
+    };
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            CannotOpen
+                | DatabaseCorrupt
+                | DiskFull
+                | NotADatabase
+                | PermissionDenied
+                | ReadOnly
+                | SystemIoFailure
+        )
+    )
 }
 
 /// Runs `work` so that its failure undoes its own writes and nobody else's.
 fn apart<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-) -> Result<T, Error> {
+) -> rusqlite::Result<T> {
+    if connection.is_autocommit() {
+        // A full disk ended the transaction, as the commit will say of all that was in it.
+        return Err(rusqlite::Error::InvalidQuery);
+    }
     connection.execute_batch("SAVEPOINT job")?;
     let outcome = work(connection);
-    if outcome.is_err() {
-        connection.execute_batch("ROLLBACK TO job")?;
-    }
-    connection.execute_batch("RELEASE job")?;
-    Ok(outcome?)
+    let end = if outcome.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
+    let ended = connection.execute_batch(end);
+    // Why the work failed says more than that there was nothing left to undo.
+    outcome.and_then(|value| ended.map(|()| value))
 }
 
 #[cfg(test)]
@@ -317,6 +411,24 @@ mod tests {
                 Err(error) => panic!("{error}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn whether_the_file_takes_writes_is_known_from_the_last_one() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        assert!(store.takes_writes() && store.is_writable().await);
+        store.refuse_writes(true).await;
+        assert!(matches!(insert(&store, 1).await, Err(Error::Failed(_))));
+        assert!(!store.takes_writes());
+        assert_eq!(count(&store).await, 0, "reading goes on");
+        assert!(!store.takes_writes(), "and is no sign that writing does");
+        assert!(!store.is_writable().await);
+        store.refuse_writes(false).await;
+        assert!(store.is_writable().await && store.takes_writes());
+        insert(&store, 1).await.unwrap();
+        insert(&store, 1).await.unwrap_err();
+        assert!(store.takes_writes(), "what may not be stored is no fault of the file");
     }
 
     #[tokio::test]

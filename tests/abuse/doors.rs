@@ -71,11 +71,27 @@ async fn pages_of_others_and_names_of_others_are_turned_away_at_every_door() {
     while !siege.was_noticed_by_nobody() {
         for (head, reason) in &cases {
             for (path, more) in [("/", upgrade), ("/healthz", ""), ("/metrics", "")] {
+                // A page is told why in the answer to its `connect`.
+                if *reason == "origin" && path == "/" {
+                    continue;
+                }
                 let before = siege.metric(&turned_away(reason)).await;
                 let answer = asked(port, path, &format!("{head}{more}")).await;
                 assert!(answer.starts_with("HTTP/1.1 403 "), "{head}{path}: {answer}");
                 assert_eq!(siege.metric(&turned_away(reason)).await, before + 1, "{head}{path}");
             }
+        }
+        for origin in ["https://evil.example", "null"] {
+            let before = siege.metric(&turned_away("origin")).await;
+            let code = "CONTROL_UI_ORIGIN_NOT_ALLOWED";
+            let known = siege.metric(&refused(code)).await;
+            let (mut wire, _) = Wire::open_with(port, &[("origin", origin)]).await.unwrap();
+            let good = connect(&json!({ "token": siege.token }));
+            let answer = wire.call("connect", good).await.unwrap();
+            assert_eq!(answer["error"]["details"]["code"], code, "{origin}: {answer}");
+            assert_eq!(wire.closed().await, 1008, "{origin}");
+            assert_eq!(siege.metric(&turned_away("origin")).await, before + 1, "{origin}");
+            assert_eq!(siege.metric(&refused(code)).await, known + 1, "{origin}");
         }
     }
     siege.end().await;
@@ -97,11 +113,11 @@ async fn a_token_in_the_address_opens_nothing() {
         let code = &answer["error"]["details"]["code"];
         assert_eq!(
             (&answer["ok"], code),
-            (&json!(false), &json!("AUTH_TOKEN_MISSING")),
+            (&json!(false), &json!("DEVICE_IDENTITY_REQUIRED")),
             "{answer}"
         );
         assert_eq!(wire.closed().await, 1008);
-        assert_eq!(siege.metric(&refused("AUTH_TOKEN_MISSING")).await, rounds);
+        assert_eq!(siege.metric(&refused("DEVICE_IDENTITY_REQUIRED")).await, rounds);
         let path = format!("/metrics?token={}", siege.token);
         let answer = asked(port, &path, "Host: localhost\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");

@@ -3,10 +3,14 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use crate::{
     mounts::{SmallDisk, of_our_own},
-    support::{Peer, Scene, alive, answers, dialling, openclaw, present, signal, wait_until},
+    support::{
+        Home, OurGateway, Peer, Scene, alive, answers, dialling, openclaw, present, signal,
+        status_of, wait_until,
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -84,5 +88,43 @@ fn a_home_that_cannot_be_written_serves_what_is_saved_and_names_what_it_cannot_d
         scene.laptop(&["remote", "connect", "vps", "--batch"]);
         scene.laptop(&["health"]);
         assert_eq!(scene.laptop.remotes(), saved);
+    });
+}
+
+#[test]
+fn a_gateway_on_a_full_disk_says_so_and_is_ready_again_when_there_is_room() {
+    if !present(&[Peer::Namespaces]) {
+        return;
+    }
+    of_our_own(|| {
+        let home = Home::new();
+        let disk = SmallDisk::under(&home);
+        let gateway = OurGateway::start(&home);
+        let port = gateway.port().to_string();
+        let becomes = |what: &str, status: u16| {
+            wait_until(what, LIMIT, || {
+                let found = status_of(gateway.port(), "/readyz", LIMIT);
+                (found.ok() == Some(status)).then_some(())
+            });
+        };
+        let call = |method: &str, params: &Value| {
+            let words = ["gateway", "call", method, "--json", "--port", &port];
+            openclaw(&home).args(words).args(["--params", &params.to_string()]).run()
+        };
+        let before = call("config.get", &json!({})).exits(0).json();
+        disk.fill();
+        becomes("it is not ready", 503);
+        assert!(call("health", &json!({})).exits(0).json()["ok"].is_null());
+        let raw = r#"{gateway: {controlUi: {allowedOrigins: ["https://a.example"]}}}"#;
+        let patch = json!({ "raw": raw, "baseHash": before["hash"] });
+        let refused = call("config.patch", &patch);
+        let error = &refused.json()["error"];
+        assert_eq!(error["code"], "UNAVAILABLE", "{refused}");
+        let message = error["message"].as_str().unwrap_or_default().to_lowercase();
+        assert!(message.contains("the disk is full"), "{refused}");
+        disk.clear();
+        becomes("it is ready again", 200);
+        assert_eq!(call("health", &json!({})).exits(0).json()["ok"], true);
+        assert_eq!(call("config.patch", &patch).exits(0).json()["ok"], true);
     });
 }

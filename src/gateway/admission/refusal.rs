@@ -159,12 +159,29 @@ pub(in crate::gateway) fn pairing_required(
     Refusal::new(error.details(details))
 }
 
+/// A web page of another, or one that does not say whose it is.
+pub(super) fn foreign(reason: &str) -> Refusal {
+    let error = ErrorShape::invalid(
+        "origin not allowed (list it in gateway.controlUi.allowedOrigins if it should be)",
+    );
+    let details = json!({ "code": detail::ORIGIN_NOT_ALLOWED, "reason": reason });
+    Refusal::new(error.details(details))
+}
+
+/// OpenClaw's own page has a key wherever its reader is safe.
+pub(super) fn keyless_page() -> Refusal {
+    let error = ErrorShape::invalid(
+        "device identity required: open the page by HTTPS or on the gateway's own machine",
+    );
+    Refusal::new(error.details(json!({ "code": detail::PAGE_DEVICE_REQUIRED })))
+}
+
 /// A device must sign first.
 pub(in crate::gateway) fn deviceless(role: Role) -> Refusal {
     let message = match role {
         Role::Node => "device identity required: nodes are paired, and so need a key of their own",
         Role::Operator => {
-            "device identity required: a connection from another machine needs a paired device; come in through: openclaw remote connect user@host"
+            "device identity required: show the gateway's secret on its own machine, or a device; come in through: openclaw remote connect user@host"
         }
     };
     Refusal::new(ErrorShape::new(code::NOT_PAIRED, message).details(json!({

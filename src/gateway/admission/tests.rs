@@ -20,7 +20,7 @@ fn connect(changes: &Value) -> Connect {
 /// Everything that is decided about a client whose device the store does not know.
 fn decide(changes: &Value, guard: &Guard, peer: &PeerInfo) -> Result<Verdict, Refusal> {
     let connect = connect(changes);
-    let claim = examine(&connect, "nonce", 1)?;
+    let claim = examine(&connect, &PeerInfo::loopback(), "nonce", 1)?;
     check_secret(&connect, guard)?;
     judge(&claim, Proof::Secret, None, peer, None)
 }
@@ -73,10 +73,10 @@ fn says_what_is_wrong_with_a_secret() {
     );
     let missing = decide(&json!({"auth": null}), &token(), &peer);
     assert_eq!(missing.clone().unwrap_err().wrong, []);
-    assert_eq!(code_of(missing), "AUTH_TOKEN_MISSING");
+    assert_eq!(code_of(missing), "DEVICE_IDENTITY_REQUIRED", "who shows nothing has no key either");
     let guard = Guard::Password(Secret::new("p"));
     assert_eq!(code_of(decide(&json!({}), &guard, &peer)), "AUTH_PASSWORD_MISMATCH");
-    assert_eq!(code_of(decide(&json!({"auth": {}}), &guard, &peer)), "AUTH_PASSWORD_MISSING");
+    assert_eq!(code_of(decide(&json!({"auth": {}}), &guard, &peer)), "DEVICE_IDENTITY_REQUIRED");
 }
 
 #[test]
@@ -192,15 +192,17 @@ fn scopes_come_from_the_record_and_an_upgrade_asks() {
     for proof in [Proof::Secret, Proof::Token] {
         let entered = judge(Role::Operator, &read, proof).unwrap();
         assert_eq!(entered, Verdict::Enter(read.clone()));
-        let more = judge(Role::Operator, &[Scope::Admin], proof).unwrap();
-        assert_eq!(more, Verdict::Ask(Reason::ScopeUpgrade));
         let node = judge(Role::Node, &[], proof).unwrap();
         assert_eq!(node, Verdict::Ask(Reason::RoleUpgrade));
     }
     let write = judge(Role::Operator, &[Scope::Write], Proof::Secret).unwrap();
     assert_eq!(write, Verdict::Enter(vec![Scope::Write]));
-    let narrow = judge(Role::Operator, &[Scope::Write], Proof::Token).unwrap_err();
-    assert_eq!(narrow.error.details.unwrap()["code"], "AUTH_SCOPE_MISMATCH");
+    let more = judge(Role::Operator, &[Scope::Admin], Proof::Secret).unwrap();
+    assert_eq!(more, Verdict::Ask(Reason::ScopeUpgrade));
+    for scope in [Scope::Write, Scope::Admin] {
+        let narrow = judge(Role::Operator, &[scope], Proof::Token).unwrap_err();
+        assert_eq!(narrow.error.details.unwrap()["code"], "AUTH_SCOPE_MISMATCH");
+    }
 }
 
 #[test]

@@ -55,7 +55,10 @@ async fn agents(call: Call, _params: AgentsListParams) -> Outcome<AgentsListResu
 async fn identity(call: Call, params: AgentIdentityParams) -> Outcome<AgentIdentityResult> {
     let roster = roster(&configured(&call.shared.paths).await?);
     let of_session = params.session_key.as_deref().and_then(agent_of).map(str::to_owned);
-    let agent = known_agent(&roster, params.agent_id.or(of_session))?;
+    // Who asks how somebody unknown calls itself hears what everybody is called without a name.
+    let id = params.agent_id.or(of_session).unwrap_or_else(|| roster.default_id.clone());
+    let known = roster.agents.into_iter().find(|agent| agent.id == id);
+    let agent = known.unwrap_or_else(|| Agent { id, ..Agent::default() });
     let own = agent.identity.unwrap_or_default();
     let named = own.name.or(agent.name);
     let name_source = if named.is_some() { "config" } else { "default" }.to_owned();

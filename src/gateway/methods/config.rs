@@ -23,11 +23,14 @@ use crate::{
         ConfigPatchParams, ConfigSchema, ConfigSchemaLookup, ConfigSchemaLookupParams,
         ConfigSchemaReply, ConfigSet, ConfigSetParams, ConfigSnapshot, ConfigWritten, ErrorShape,
         Hint, Reloaded, SchemaChild, SchemaPlace, Scope, Sentinel, SentinelPayload, SentinelStats,
+        code,
     },
 };
 
 /// The largest configuration that is taken, bytes.
 const LARGEST: usize = 1024 * 1024;
+/// How long to wait where the disk did not take a file, milliseconds.
+const DISK_RETRY_MS: u64 = 5_000;
 
 pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<ConfigGet, _>(snapshot);
@@ -273,7 +276,11 @@ fn shown(paths: &Paths, reading: Reading, is_admin: bool) -> Outcome<ConfigSnaps
 
 /// A refusal as the wire has it.
 fn refused(problem: Problem) -> Box<ErrorShape> {
-    let error = ErrorShape::invalid(problem.message);
+    let error = match problem.code.as_deref() {
+        // A full disk is no fault of the request.
+        Some(code::UNAVAILABLE) => ErrorShape::unavailable(problem.message, DISK_RETRY_MS),
+        Some(_) | None => ErrorShape::invalid(problem.message),
+    };
     match problem.fix {
         Some(fix) => error.details(json!({ "fix": fix })).into(),
         None => error.into(),

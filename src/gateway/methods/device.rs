@@ -296,6 +296,7 @@ fn as_paired(device: &Device) -> PairedDevice {
         public_key: device.public_key.clone(),
         about: as_about(&device.about),
         operator_label: device.label.clone(),
+        role: device.grants.first().map(|grant| grant.role.to_string()),
         roles: device.grants.iter().map(|grant| grant.role.to_string()).collect(),
         scopes: scopes.iter().map(ToString::to_string).collect(),
         tokens: device.grants.iter().map(as_token).collect(),
@@ -303,6 +304,7 @@ fn as_paired(device: &Device) -> PairedDevice {
         created_at_ms: device.created_at,
         approved_at_ms: device.approved_at,
         last_seen_at_ms: device.seen_at,
+        last_seen_reason: device.seen_at.map(|_| "connect".to_owned()),
         connected: None,
     }
 }

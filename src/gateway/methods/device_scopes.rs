@@ -128,12 +128,12 @@ async fn approved(
     let Some(grant) = granted(&device, wanted) else {
         return Ok(ScopeUpgradeResult::Rejected { request_id });
     };
-    let device_token = token_of(&call.shared, &device, Role::Operator).ok_or_else(|| {
+    let issued = token_of(&call.shared, &device, Role::Operator).ok_or_else(|| {
         let message = "the scopes are approved; connect again with the gateway's secret";
         ErrorShape::unavailable(message, RETRY_MS)
     })?;
     let scopes = names(&grant.scopes);
-    Ok(ScopeUpgradeResult::Approved { request_id, device_token, scopes })
+    Ok(ScopeUpgradeResult::Approved { request_id, device_token: issued.token, scopes })
 }
 
 fn stopping() -> ErrorShape {

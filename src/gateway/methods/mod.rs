@@ -15,7 +15,7 @@ mod system;
 pub(in crate::gateway) mod voicewake;
 
 pub(super) use config::revision as config_revision;
-pub(super) use health::Summary;
+pub(super) use health::{Summary, tell_of_health};
 
 use super::dispatch::Dispatcher;
 

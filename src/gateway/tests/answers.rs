@@ -99,6 +99,10 @@ async fn a_system_event_is_seen_in_presence_and_waits_for_the_session() {
         json!(["Node: box (1.2.3.4) · app 1.0 · mode ui"])
     );
     assert_eq!(status["payload"]["cliProjection"]["agents"]["rows"], json!([{"id": "main"}]));
+    let nobody = client.call("agent.identity.get", json!({"agentId": "nobody"})).await;
+    let expected = json!({"agentId": "nobody", "name": "Assistant", "nameSource": "default",
+        "avatar": "A"});
+    assert_eq!(nobody["payload"], expected, "as the reference gateway answers");
     let answer = client.call("users.self", json!({})).await;
     assert_eq!(answer["error"]["message"], "users.self requires an authenticated user");
 }
@@ -153,8 +157,23 @@ async fn says_what_is_wrong_with_a_request_and_goes_on() {
     golden("error-connect-again", client.call("connect", json!({})).await);
     let answer = client.call("health", json!({"probe": "yes"})).await;
     assert_eq!(answer["error"]["code"], "INVALID_REQUEST");
-    client.send(&json!("text")).await;
-    assert_eq!(client.frame().await["error"]["message"], "invalid request frame");
+    for (frame, id, why) in [
+        (json!("text"), "invalid", "must be object"),
+        (
+            json!({"type": "req", "id": "mine", "method": "health", "zz": 1}),
+            "mine",
+            "at root: unexpected property 'zz'",
+        ),
+    ] {
+        client.send(&frame).await;
+        let answer = client.frame().await;
+        assert_eq!(answer["id"], id);
+        assert_eq!(answer["error"]["message"], format!("invalid request frame: {why}"));
+    }
+    let named = json!({"type": "req", "id": "1", "method": "no", "expectedProfileId": "p"});
+    client.send(&named).await;
+    let answer = client.frame().await;
+    assert_eq!(answer["error"]["details"]["reason"], "EXPECTED_PROFILE_MISMATCH", "{answer}");
     assert_eq!(client.call("status", json!(null)).await["ok"], true);
 }
 

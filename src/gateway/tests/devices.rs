@@ -68,7 +68,18 @@ impl Machine {
 
     /// The code of the refusal.
     async fn is_refused(&self, lab: &Lab, changes: &Value) -> (String, Value) {
-        let (client, answer) = self.knocks(lab, changes).await;
+        self.is_refused_at(lab, PeerInfo::loopback(), changes).await
+    }
+
+    /// The same where nothing is approved silently.
+    async fn is_refused_elsewhere(&self, lab: &Lab, changes: &Value) -> (String, Value) {
+        let address = std::net::Ipv4Addr::new(192, 0, 2, 7);
+        let elsewhere = PeerInfo { address: address.into(), ..PeerInfo::loopback() };
+        self.is_refused_at(lab, elsewhere, changes).await
+    }
+
+    async fn is_refused_at(&self, lab: &Lab, peer: PeerInfo, changes: &Value) -> (String, Value) {
+        let (client, answer) = self.knocks_from(lab, peer, &[], changes).await;
         let details = answer["error"]["details"].clone();
         let code = details["code"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
         client.closed().await;
@@ -113,7 +124,7 @@ async fn a_device_on_this_machine_is_paired_silently_and_comes_back_with_its_tok
         assert_eq!(who.is_refused(&lab, &with(&auth, &[])).await.0, code, "{auth}");
     }
     let (client, answer) = lab.connected(&with(&json!({"deviceToken": token}), &[])).await;
-    assert_eq!(answer["error"]["details"]["code"], "AUTH_TOKEN_MISSING");
+    assert_eq!(answer["error"]["details"]["code"], "DEVICE_IDENTITY_REQUIRED");
     client.closed().await;
 }
 
@@ -122,8 +133,10 @@ async fn a_token_holds_what_was_approved_and_an_upgrade_asks_with_its_reason() {
     let lab = Lab::new();
     let machine = Machine::new(1);
     let (_client, token) = machine.enters(&lab, &json!({})).await;
-    let more = with(&json!({"deviceToken": token}), &["operator.admin"]);
-    let (code, details) = machine.is_refused(&lab, &more).await;
+    let more = |auth: &Value| with(auth, &["operator.admin"]);
+    let (code, _) = machine.is_refused(&lab, &more(&json!({"deviceToken": token}))).await;
+    assert_eq!(code, "AUTH_SCOPE_MISMATCH", "a token asks for nothing");
+    let (code, details) = machine.is_refused_elsewhere(&lab, &more(&json!({"token": TOKEN}))).await;
     assert_eq!((code.as_str(), &details["reason"]), ("PAIRING_REQUIRED", &json!("scope-upgrade")));
     assert_eq!(details["approvedScopes"], json!(["operator.read"]));
     let (code, details) = machine.is_refused(&lab, &node(&json!({"deviceToken": token}))).await;
@@ -340,7 +353,7 @@ async fn a_setup_code_for_a_telephone_gives_what_it_says_to_a_telephone_alone() 
         assert_eq!(hello["payload"]["auth"]["role"], "operator", "{hello}");
         let more = with(&own, &["operator.pairing"]);
         if access == "limited" {
-            assert_eq!(machine.is_refused(&lab, &more).await.0, "PAIRING_REQUIRED");
+            assert_eq!(machine.is_refused(&lab, &more).await.0, "AUTH_SCOPE_MISMATCH");
         }
     }
 }
@@ -476,12 +489,38 @@ async fn a_device_that_is_in_asks_for_more_and_waits_for_its_token() {
     let approved = client.frame().await["payload"].clone();
     assert_eq!(approved["status"], "approved", "{approved}");
     assert_eq!(approved["scopes"], json!(["operator.read", "operator.write"]));
-    assert_eq!(approved["deviceToken"], json!(token), "the token goes on, with more in it");
+    let fresh = approved["deviceToken"].as_str().unwrap().to_owned();
+    assert_ne!(fresh, token, "a token never comes to hold more");
     // Whoever asks a little later hears the same; this connection stays what it was.
     assert_eq!(client.call(WAIT, request).await["payload"]["status"], "approved");
     let routing = json!({"triggers": ["x"]});
     assert_eq!(client.call("voicewake.set", routing).await["error"]["code"], "FORBIDDEN");
-    machine.enters(&lab, &with(&json!({"deviceToken": token}), &["operator.write"])).await;
+    let with_token = |token: &str| with(&json!({"deviceToken": token}), &["operator.read"]);
+    let (code, _) = machine.is_refused(&lab, &with_token(&token)).await;
+    assert_eq!(code, "AUTH_DEVICE_TOKEN_MISMATCH", "the old one is worth nothing");
+    let (_client, again) = machine.enters(&lab, &with_token(&fresh)).await;
+    assert_eq!(again, fresh, "and the new one stays");
+    machine.enters(&lab, &with(&json!({"deviceToken": fresh}), &["operator.write"])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_in_with_more_by_the_secret_gets_another_token_with_its_time() {
+    let lab = Lab::new();
+    let machine = Machine::new(1);
+    let auth = async |scopes: &[&str]| {
+        let (_, hello) = machine.knocks(&lab, &with(&json!({"token": TOKEN}), scopes)).await;
+        hello["payload"]["auth"].clone()
+    };
+    let before = auth(&["operator.read"]).await;
+    assert!(before["issuedAtMs"].as_u64().is_some_and(|at| at <= now_ms()), "{before}");
+    assert_eq!(auth(&["operator.read"]).await, before);
+    let after = auth(&["operator.write"]).await;
+    assert_ne!(after["deviceToken"], before["deviceToken"]);
+    assert!(after["issuedAtMs"].as_u64() >= before["issuedAtMs"].as_u64(), "{after}");
+    // Who asks for less has the same token.
+    assert_eq!(auth(&["operator.read"]).await["deviceToken"], after["deviceToken"]);
+    let old = with(&json!({"deviceToken": before["deviceToken"]}), &["operator.read"]);
+    assert_eq!(machine.is_refused(&lab, &old).await.0, "AUTH_DEVICE_TOKEN_MISMATCH");
 }
 
 #[tokio::test(start_paused = true)]
@@ -489,7 +528,7 @@ async fn an_upgrade_is_turned_down_by_whom_may_by_another_request_or_by_time() {
     let lab = Lab::new();
     let machine = Machine::new(1);
     let mut admin = administrator(&lab).await;
-    let (mut client, token) = machine.enters(&lab, &json!({})).await;
+    let (mut client, _) = machine.enters(&lab, &json!({})).await;
     let wants = |scope: &str| json!({"scopes": ["operator.read", scope]});
     let rejected = client.call(REQUEST, wants("operator.write")).await["payload"].clone();
     asks(&mut client, WAIT, WAIT, rejected.clone()).await;
@@ -510,8 +549,8 @@ async fn an_upgrade_is_turned_down_by_whom_may_by_another_request_or_by_time() {
     );
     let second = second["payload"].clone();
     asks(&mut client, WAIT, WAIT, second).await;
-    let more = with(&json!({"deviceToken": token}), &["operator.admin"]);
-    assert_eq!(machine.is_refused(&lab, &more).await.0, "PAIRING_REQUIRED");
+    let more = with(&json!({"token": TOKEN}), &["operator.admin"]);
+    assert_eq!(machine.is_refused_elsewhere(&lab, &more).await.0, "PAIRING_REQUIRED");
     assert_eq!(client.frame().await["payload"]["status"], "rejected");
     let third = client.call(REQUEST, wants("operator.write")).await["payload"].clone();
     let since = Instant::now();
@@ -537,12 +576,12 @@ async fn a_request_as_a_node_outlives_what_its_device_asks_as_an_operator() {
     let machine = Machine::new(1);
     let mut admin = administrator(&lab).await;
     let (_, details) = machine.is_refused(&lab, &node(&json!({"token": TOKEN}))).await;
-    let (mut client, token) = machine.enters(&lab, &json!({})).await;
+    let (mut client, _) = machine.enters(&lab, &json!({})).await;
     let wants = json!({"scopes": ["operator.read", "operator.write"]});
     let asked = client.call(REQUEST, wants).await["payload"].clone();
     // Who asks for less when it comes in hears of the request that is there, and all that it grants.
-    let less = with(&json!({"deviceToken": token}), &["operator.write"]);
-    let (_, covered) = machine.is_refused(&lab, &less).await;
+    let less = with(&json!({"token": TOKEN}), &["operator.write"]);
+    let (_, covered) = machine.is_refused_elsewhere(&lab, &less).await;
     assert_eq!(covered["requestId"], asked["requestId"]);
     assert_eq!(covered["requestedScopes"], json!(["operator.read", "operator.write"]));
     for (id, request) in [("o", &asked["requestId"]), ("n", &details["requestId"])] {

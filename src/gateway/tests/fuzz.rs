@@ -102,7 +102,10 @@ async fn answers(lab: &Lab, caller: &Arc<Caller>, text: &str) {
         Err(answer) => {
             let error = answer.error.as_ref().unwrap();
             assert!(!answer.ok && error.code == code::INVALID_REQUEST, "{error:?}");
-            assert!(!answer.id.is_empty());
+            if let Ok(frame) = serde_json::from_str::<Value>(text) {
+                let named = frame["id"].as_str().filter(|id| !id.is_empty());
+                assert_eq!(answer.id, named.unwrap_or("invalid"), "{text}");
+            }
             return;
         }
     };

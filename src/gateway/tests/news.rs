@@ -49,7 +49,7 @@ async fn who_answers_no_ping_is_let_go() {
 async fn presence_tells_of_those_who_stay() {
     let lab = Lab::new();
     let mut watcher = lab.admitted().await;
-    let ui = json!({"id": "openclaw-tui", "version": "1", "platform": "linux", "mode": "ui"});
+    let ui = json!({"id": "openclaw-macos", "version": "1", "platform": "linux", "mode": "ui"});
     let (client, hello) = lab.connected(&json!({"client": ui})).await;
     assert_eq!(hello["payload"]["snapshot"]["presence"].as_array().unwrap().len(), 2);
     let news = watcher.frame().await;

@@ -1,6 +1,6 @@
 //! What clients hear that are not let in, or not yet.
 
-use super::*;
+use super::{devices::Machine, host_rules::Log, *};
 
 #[tokio::test(start_paused = true)]
 async fn who_does_not_connect_in_time_is_closed() {
@@ -17,8 +17,13 @@ async fn a_wrong_token_is_told_why_and_closed() {
     let (client, answer) = lab.connected(&json!({"auth": {"token": "no"}})).await;
     golden("error-token-mismatch", answer);
     assert_eq!(client.closed().await, (1008, "unauthorized: gateway token mismatch".to_owned()));
-    let (client, answer) = lab.connected(&json!({"auth": {}})).await;
+    let (client, answer) = Machine::new(1).knocks(&lab, &json!({"auth": {}})).await;
     golden("error-token-missing", answer);
+    client.closed().await;
+    // Who has no key either is asked for one first, as by the reference gateway.
+    let (client, answer) = lab.connected(&json!({"auth": {}})).await;
+    assert_eq!(answer["error"]["code"], "NOT_PAIRED", "{answer}");
+    assert_eq!(answer["error"]["details"]["code"], "DEVICE_IDENTITY_REQUIRED");
     client.closed().await;
     let (client, answer) = lab.connected(&json!({"minProtocol": 3, "maxProtocol": 3})).await;
     golden("error-protocol-mismatch", answer);
@@ -74,15 +79,85 @@ async fn a_flood_before_authentication_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_of_another_origin_gets_no_websocket() {
+async fn who_names_another_host_gets_no_websocket() {
     let lab = Lab::new();
-    for (header, value) in [("Origin", "http://evil.example"), ("Host", "evil.example")] {
-        let mut request = IntoClientRequest::into_client_request("ws://127.0.0.1:18789/").unwrap();
-        request.headers_mut().insert(header, value.parse().unwrap());
-        let (stream, _served) = lab.serve();
-        let error = client_async(request, stream).await.unwrap_err();
-        assert!(error.to_string().contains("403"), "{error}");
+    let mut request = IntoClientRequest::into_client_request("ws://127.0.0.1:18789/").unwrap();
+    request.headers_mut().insert("Host", "evil.example".parse().unwrap());
+    let (stream, _served) = lab.serve();
+    let error = client_async(request, stream).await.unwrap_err();
+    assert!(error.to_string().contains("403"), "{error}");
+}
+
+/// A client of this id and mode.
+fn as_client(id: &str, mode: &str) -> Value {
+    let client = json!({"id": id, "version": "1", "platform": "web", "mode": mode});
+    json!({"client": client, "scopes": ["operator.admin"]})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_is_let_in_only_from_where_it_may_come_and_hears_why_not() {
+    let lab = Lab::new();
+    let (host, here) = (("host", "127.0.0.1:18789"), ("origin", "http://127.0.0.1:18789"));
+    let evil = ("origin", "http://evil.example");
+    let (page, webchat) = (as_client("openclaw-control-ui", "ui"), as_client("webchat", "webchat"));
+    let (cli, plain) = (as_client("cli", "cli"), vec![host]);
+    let origin = "CONTROL_UI_ORIGIN_NOT_ALLOWED";
+    for (headers, changes, code, reason) in [
+        (vec![host, evil], &cli, origin, "origin not allowed"),
+        (vec![host, evil], &page, origin, "origin not allowed"),
+        (plain.clone(), &page, origin, "origin missing or invalid"),
+        (plain.clone(), &webchat, origin, "origin missing or invalid"),
+        (plain.clone(), &as_client("cli", "webchat"), origin, "origin missing or invalid"),
+        (vec![host, here], &page, "CONTROL_UI_DEVICE_IDENTITY_REQUIRED", ""),
+        (plain, &as_client("openclaw-tui", "ui"), "CONTROL_UI_DEVICE_IDENTITY_REQUIRED", ""),
+    ] {
+        let mut client = lab.challenged_from(PeerInfo::loopback(), &headers).await;
+        client.send(&connect(changes)).await;
+        let answer = client.frame().await;
+        let details = &answer["error"]["details"];
+        assert_eq!(details["code"], code, "{headers:?} {changes}: {answer}");
+        assert_eq!(details["reason"].as_str().unwrap_or_default(), reason);
+        assert_eq!(client.closed().await.0, 1008);
     }
+    // Its own page is let in with what its key holds, and one without a key may do nothing.
+    let mut client = lab.challenged_from(PeerInfo::loopback(), &[host, here]).await;
+    client.send(&connect(&webchat)).await;
+    assert_eq!(client.frame().await["payload"]["auth"]["scopes"], json!([]));
+    let machine = Machine::new(1);
+    let (_client, hello) =
+        machine.knocks_from(&lab, PeerInfo::loopback(), &[host, here], &page).await;
+    assert_eq!(hello["payload"]["auth"]["scopes"], json!(["operator.admin"]), "{hello}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_names_who_was_refused_and_nothing_that_he_says_breaks_its_line() {
+    let log = Log::default();
+    let writer = log.clone();
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let _heard = tracing::subscriber::set_default(lines.finish());
+    let lab = Lab::new();
+    let far = PeerInfo { address: [192, 0, 2, 9].into(), ..PeerInfo::loopback() };
+    let machine = Machine::new(3);
+    let wrong = json!({"auth": {"token": "a guess"}});
+    let (client, _) = machine.knocks_from(&lab, far.clone(), &[], &wrong).await;
+    client.closed().await;
+    let mut client = lab.challenged_from(far, &[("origin", "http://evil.example")]).await;
+    let evil = json!({"client": {"id": "x\n\u{1b}[2J".repeat(100), "version": "1",
+        "platform": "p", "mode": "cli"}});
+    client.send(&connect(&evil)).await;
+    assert_eq!(client.frame().await["ok"], false);
+    client.closed().await;
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("refused a client")).collect();
+    let [first, second] = lines[..] else { panic!("{log}") };
+    for part in ["192.0.2.9", &machine.id(), "client=\"cli\"", "AUTH_TOKEN_MISMATCH", "connection="]
+    {
+        assert!(first.contains(part), "{part}: {first}");
+    }
+    assert!(!log.contains("a guess") && second.len() < 600, "{second}");
+    assert!(!log.contains('\u{1b}') && second.contains("x??[2J"), "{second}");
+    let turned = log.lines().find(|line| line.contains("turned a request away")).unwrap();
+    assert!(turned.contains("192.0.2.9") && turned.contains("http://evil.example"), "{turned}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     gateway::{clock::now_ms, ingress::Door},
     protocol::{Role, Scope},
-    store::{About, Asked, Filed, Minted},
+    store::{About, Asked, Filed},
 };
 
 const REQUEST: &str = "device.scopes.requestUpgrade";
@@ -46,10 +46,6 @@ fn probe() -> Value {
 async fn comes_back(lab: &Lab, machine: &Machine, scopes: &[&str], request: &Value) -> Value {
     let (mut client, _) = machine.enters(lab, &with(&json!({"token": TOKEN}), scopes)).await;
     client.call(WAIT, request.clone()).await["payload"]["status"].clone()
-}
-
-fn minted() -> Minted {
-    Minted { serial: "s".to_owned(), digest: Vec::new() }
 }
 
 /// A device that asks to be paired.
@@ -128,13 +124,14 @@ async fn a_request_for_which_there_is_no_room_is_neither_kept_nor_told() {
 async fn an_approval_that_nobody_told_is_found_before_the_wait_and_at_its_end() {
     let lab = Lab::new();
     let (early, late) = (Machine::new(1), Machine::new(2));
-    let approves = async |request: &Value| {
+    let approves = async |machine: &Machine, request: &Value| {
         let id = request["requestId"].as_str().unwrap();
         let devices = lab.shared.store.devices();
-        assert!(devices.approve(id, "owner", minted(), now_ms()).await.unwrap().is_some());
+        let minted = lab.shared.mint.mint(&machine.id(), Role::Operator);
+        assert!(devices.approve(id, "owner", minted, now_ms()).await.unwrap().is_some());
     };
     let (mut client, request) = asking(&lab, &early).await;
-    approves(&request).await;
+    approves(&early, &request).await;
     let since = Instant::now();
     let told = client.call(WAIT, request).await;
     assert_eq!(told["payload"]["status"], "approved", "{told}");
@@ -142,7 +139,7 @@ async fn an_approval_that_nobody_told_is_found_before_the_wait_and_at_its_end() 
     let (mut client, request) = asking(&lab, &late).await;
     asks(&mut client, WAIT, WAIT, request.clone()).await;
     assert_eq!(client.call("health", json!({})).await["ok"], true, "it waits");
-    approves(&request).await;
+    approves(&late, &request).await;
     let told = answer_to(&mut client, WAIT).await;
     assert_eq!(told["payload"]["status"], "approved", "{told}");
 }

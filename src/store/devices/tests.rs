@@ -99,7 +99,7 @@ async fn requests_expire_and_their_number_is_bounded() {
 }
 
 #[tokio::test]
-async fn approval_grants_what_was_asked_and_an_upgrade_keeps_the_token() {
+async fn approval_grants_what_was_asked_and_what_is_more_goes_into_another_token() {
     let store = Store::in_memory();
     let devices = store.devices();
     ask(&store, "1", asked("a", &[Scope::Read]), NOW).await;
@@ -114,7 +114,10 @@ async fn approval_grants_what_was_asked_and_an_upgrade_keeps_the_token() {
     let device = devices.approve("2", "owner", minted("t2"), NOW + 1).await.unwrap().unwrap();
     let grant = device.grant(Role::Operator).unwrap();
     assert_eq!(grant.approved, [Scope::Write, Scope::Read]);
-    assert_eq!(grant.serial, "t1");
+    assert_eq!((grant.serial.as_str(), grant.rotated_at), ("t2", Some(NOW + 1)));
+    ask(&store, "3", asked("a", &[Scope::Write]), NOW + 2).await;
+    let device = devices.approve("3", "owner", minted("t3"), NOW + 2).await.unwrap().unwrap();
+    assert_eq!(device.grant(Role::Operator).unwrap().serial, "t2", "nothing is more");
 }
 
 #[tokio::test]
