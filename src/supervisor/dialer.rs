@@ -123,9 +123,13 @@ pub(super) struct First {
 
 /// Whether a first hop may be reached without a network.
 fn is_near(hop: &ssh::Hop) -> bool {
+    let host = hop.host.trim_end_matches('.').to_ascii_lowercase();
     hop.proxy_command.is_some()
-        || hop.host == "localhost"
-        || hop.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host == "localhost"
+        // Names of this machine, and of neighbours on a link that has no other addresses.
+        || [".localhost", ".local"].iter().any(|end| host.ends_with(end))
+        || host.contains('%')
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl SshDialer {

@@ -543,6 +543,11 @@ impl Actor {
             state.since = SystemTime::now();
             state.stage.clear();
         });
+        if after == Phase::Down {
+            // Nobody wants it: that is no absence.
+            self.lost = None;
+            self.state.send_modify(|state| state.lost = None);
+        }
         if serves(before) && !serves(after) && after != Phase::Down {
             let cause = if message.is_empty() { SLOW_READER } else { message };
             self.on_lost(cause.to_owned());

@@ -266,9 +266,12 @@ impl Path {
         }
     }
 
-    /// Whether the readers of all streams are far behind: nobody else waits for the session.
+    /// Whether the readers of all streams are far behind: nobody else waits for the session. Of
+    /// newcomers that a listener over there may bring, only a single reader keeps it.
     pub(super) fn is_stuck(&self) -> bool {
-        self.clogged.load(Relaxed) >= self.streams()
+        let carried = self.carried.load(SeqCst);
+        let streams = carried % LISTENER;
+        streams <= 1 || (carried < LISTENER && self.clogged.load(Relaxed) as u64 >= streams)
     }
 
     /// Waits until somebody wants more of the session.

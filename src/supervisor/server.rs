@@ -198,9 +198,7 @@ impl Supervisor {
         let mut idle = Instant::now();
         let mut watch = Watch::start();
         // Remotes were taken up before.
-        if watch.is_up() != self.surroundings.borrow().is_up() {
-            self.surroundings.send_modify(|it| it.note_network(watch.is_up()));
-        }
+        self.surroundings.send_modify(|it| it.begin(watch.is_up()));
         let mut starting = JoinSet::new();
         loop {
             let next = locked(&self.unstarted).next().filter(|_| starting.is_empty());

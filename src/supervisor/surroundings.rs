@@ -50,7 +50,7 @@ impl Surroundings {
         Self {
             up: Network::read().is_up(),
             changes: 0,
-            running: Arc::new(running_interfaces()),
+            running: Arc::new(running_interfaces().unwrap_or_default()),
             wakes: 0,
             slept: Duration::ZERO,
         }
@@ -59,7 +59,7 @@ impl Surroundings {
     /// Takes in what a look found. Whoever listens is to look as well, though nothing is counted: what
     /// it means to one remote, the others cannot tell.
     pub(super) fn note(&mut self, notice: &Notice) {
-        self.running = Arc::new(running_interfaces());
+        self.look_at_interfaces();
         if let Some(wake) = notice.woke {
             self.wakes += 1;
             self.slept += match wake {
@@ -72,15 +72,25 @@ impl Surroundings {
         }
     }
 
+    /// Takes in what the watch saw when it began, after the first look.
+    pub(super) fn begin(&mut self, up: bool) {
+        self.look_at_interfaces();
+        if self.up != up {
+            self.note_network(up);
+        }
+    }
+
+    /// What the system does not say just now is as it was.
+    fn look_at_interfaces(&mut self) {
+        if let Some(running) = running_interfaces() {
+            self.running = Arc::new(running);
+        }
+    }
+
     /// The addresses or default routes changed.
     pub(super) fn note_network(&mut self, up: bool) {
         self.up = up;
         self.changes += 1;
-    }
-
-    /// Whether anything but this machine can be reached.
-    pub(super) fn is_up(&self) -> bool {
-        self.up
     }
 }
 
@@ -139,12 +149,12 @@ impl Outlook {
         let old = |address| self.courses.get(address);
         let differs = courses.iter().any(|(to, new)| old(to).is_some_and(|old| old != new));
         self.courses = courses;
-        let up = self.is_near || if is_known && !self.is_name { leads } else { heard.up };
+        let up = self.is_near || leads || (heard.up && (self.is_name || !is_known));
         let turns = std::mem::replace(&mut self.up, up) != up;
         let is_changed = heard.changes != before.changes;
         // What changed elsewhere may have brought a name server, or whatever the server lacked.
         let may_matter = is_changed && !(is_known && serves);
-        if turns || differs || (may_matter && self.takes_hint(now)) {
+        if turns || ((differs || may_matter) && self.takes_hint(now)) {
             news.push(News::Network { up });
         } else if is_changed {
             news.push(News::Addresses);

@@ -63,23 +63,26 @@ pub(super) struct Network {
     /// Its addresses apart from loopback and link-local ones, and those of interfaces that are off
     /// or without a carrier: IPv4 ones stay there.
     addresses: BTreeSet<IpAddr>,
+    /// Whether the system does not say which.
+    is_unknown: bool,
     /// Its default routes: interface and next hop, as the kernel writes them. Where a remote's server is
     /// known, the kernel is asked for the way there instead.
     defaults: BTreeSet<String>,
 }
 
 impl Network {
-    /// The network now; what cannot be read counts as not there.
+    /// The network now; routes that cannot be read count as not there.
     pub(super) fn read() -> Self {
         let table = |path| fs::read_to_string(path).unwrap_or_default();
         let mut defaults = defaults_v4(&table("/proc/thread-self/net/route"));
         defaults.extend(defaults_v6(&table("/proc/thread-self/net/ipv6_route")));
-        Self { addresses: addresses(), defaults }
+        let addresses = addresses();
+        Self { is_unknown: addresses.is_none(), addresses: addresses.unwrap_or_default(), defaults }
     }
 
     /// Whether anything but this machine can be reached.
     pub(super) fn is_up(&self) -> bool {
-        !self.addresses.is_empty()
+        self.is_unknown || !self.addresses.is_empty()
     }
 }
 
@@ -121,22 +124,22 @@ fn address_of(interface: &InterfaceAddress) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
-/// The indices of the interfaces that are on and have a carrier.
-pub(super) fn running_interfaces() -> BTreeSet<u32> {
-    let names: BTreeSet<String> = running().map(|interface| interface.interface_name).collect();
-    names.iter().filter_map(|name| if_nametoindex(name.as_str()).ok()).collect()
+/// The indices of the interfaces that are on and have a carrier; `None` if the system does not say.
+pub(super) fn running_interfaces() -> Option<BTreeSet<u32>> {
+    let names: BTreeSet<String> = running()?.map(|interface| interface.interface_name).collect();
+    Some(names.iter().filter_map(|name| if_nametoindex(name.as_str()).ok()).collect())
 }
 
-fn addresses() -> BTreeSet<IpAddr> {
-    let addresses = running().filter_map(|interface| address_of(&interface));
-    addresses.filter(|address| is_routable(*address)).collect()
+fn addresses() -> Option<BTreeSet<IpAddr>> {
+    let addresses = running()?.filter_map(|interface| address_of(&interface));
+    Some(addresses.filter(|address| is_routable(*address)).collect())
 }
 
 /// The addresses of interfaces that are on and have a carrier.
-fn running() -> impl Iterator<Item = InterfaceAddress> {
+fn running() -> Option<impl Iterator<Item = InterfaceAddress>> {
     let at_work = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-    let interfaces = getifaddrs().into_iter().flatten();
-    interfaces.filter(move |interface| interface.flags.contains(at_work))
+    let interfaces = getifaddrs().ok()?;
+    Some(interfaces.filter(move |interface| interface.flags.contains(at_work)))
 }
 
 fn is_routable(address: IpAddr) -> bool {

@@ -114,6 +114,8 @@ pub(super) struct Attempt {
     pub(super) parked: bool,
     /// Since when, while it is.
     pub(super) parked_since: Option<Instant>,
+    /// Whether it ever was.
+    pub(super) was_parked: bool,
     /// The session's last round trip.
     pub(super) rtt: Duration,
     /// When a later proof is due, once serving.
@@ -138,6 +140,7 @@ impl Attempt {
             stranded: false,
             parked: false,
             parked_since: None,
+            was_parked: false,
             rtt: Duration::ZERO,
             next_proof: None,
             proof_asked: None,

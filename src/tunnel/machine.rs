@@ -218,7 +218,7 @@ impl Tunnel {
 
     /// Without a route nothing is tried that could fail.
     fn say_why_it_waits(&mut self) {
-        let is_wanted = self.wanted == Wish::Up || (self.wanted == Wish::OnDemand && self.held > 0);
+        let is_wanted = self.wanted == Wish::Up || (self.wanted != Wish::Down && self.held > 0);
         if is_wanted && !self.network && self.current.is_none() && self.blocked.is_none() {
             let why = "this machine has no route to the server; it is dialled once there is one";
             self.failure =

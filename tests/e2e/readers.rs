@@ -169,7 +169,7 @@ fn readers_of_one_forward_that_fall_behind_together_all_get_everything() {
     let spec = format!("{near}:127.0.0.1:{}", service());
     scene.dialling().args(["--name", "vps", "-L", &spec]).arg(scene.sshd.target()).run().exits(0);
     // At once, so that one session carries them.
-    let floods: Vec<TcpStream> = (0..READERS).map(|_| says(b'f', near)).collect();
+    let floods: Vec<TcpStream> = (0..READERS).map(|_| says(b's', near)).collect();
     let received = || {
         let run = openclaw(&scene.laptop).args(["remote", "status", "--json"]).run().exits(0);
         run.json()[0]["bytesIn"].as_u64().expect("a count")
@@ -181,7 +181,7 @@ fn readers_of_one_forward_that_fall_behind_together_all_get_everything() {
         (std::mem::replace(&mut before, now) == now && now > 0).then_some(())
     });
     let outcomes = read_at_once(floods);
-    assert_eq!(outcomes, [Ok(FLOOD); READERS], "{:#?}", cuts(&scene));
+    assert_eq!(outcomes, [Ok(SURGE); READERS], "{:#?}", cuts(&scene));
 }
 
 #[test]

@@ -18,7 +18,9 @@ fn ip(arguments: &str) {
 
 fn to(address: &str) -> Option<Course> {
     let address = address.parse().expect("an address");
-    courses(&[address], &running_interfaces()).remove(&address).expect("an answer")
+    courses(&[address], &running_interfaces().expect("the interfaces"))
+        .remove(&address)
+        .expect("an answer")
 }
 
 /// The way there once its interface is seen to run or not: the kernel says that a moment later.

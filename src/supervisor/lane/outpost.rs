@@ -188,7 +188,8 @@ impl Actor {
         let attendance = path.attend();
         // The last question may have been answered after all.
         let is_late = outpost.claim.refusal() == Some(Refusal::Silent);
-        let is_seen = outpost.reach.is_some();
+        // What somebody may have mended is looked at again.
+        let is_seen = outpost.reach == Some(Reach::Others);
         let (at, inner) = (outpost.place(), self.inner.clone());
         debug!(attempt = on.0, at = %at, "asking the server to listen");
         self.tasks.spawn(async move {

@@ -96,7 +96,8 @@ impl Tunnel {
         let Some(wanted_since) = current.suspect else {
             let parked = current.parked && self.draining.len() < DRAINING_MOST;
             let patient = ahead.filter(|_| !is_wanted).map(|since| since + PARKED_PATIENCE);
-            let soonest = Some(self.replace_after.unwrap_or(current.heard)).max(patient);
+            let paced = self.login_due().filter(|_| !is_wanted);
+            let soonest = Some(self.replace_after.unwrap_or(current.heard)).max(patient).max(paced);
             return soonest.max(after_vain).max(refused).filter(|_| parked);
         };
         [Some(wanted_since), self.login_due(), refused, self.replace_after]

@@ -61,7 +61,8 @@ impl Tunnel {
             News::NotProved(failure) => self.on_not_proved(number, failure, now, actions),
             News::Parked(parked) => {
                 attempt.parked = parked;
-                attempt.parked_since = parked.then_some(now);
+                attempt.parked_since = parked.then(|| attempt.parked_since.unwrap_or(now));
+                attempt.was_parked |= parked;
                 attempt.heard = now;
                 if attempt.suspect.is_none() {
                     attempt.pinged = None;
@@ -104,7 +105,9 @@ impl Tunnel {
             News::Parked(parked) => {
                 draining.parked = *parked;
                 if draining.doubted.is_none() {
-                    draining.until = (!parked).then(|| now + SILENCE);
+                    // One of a link that lives may have other streams, which nobody has to end.
+                    let ends = !parked && draining.silent;
+                    draining.until = ends.then(|| now + SILENCE);
                 }
             }
             // One that was doubted has a successor; another may get its address back.
@@ -248,8 +251,10 @@ impl Tunnel {
             return;
         }
         let until = match (old.parked, old.suspect.is_some()) {
-            // Its reader may take as long as it likes of a link that lives.
+            // Its reader may take as long as it likes of a link that lives, and so may its neighbours
+            // once it has caught up.
             (true, false) => None,
+            (false, false) if old.was_parked => None,
             (true, true) | (false, false) => Some(now + SILENCE),
             (false, true) if old.stranded => Some(now),
             (false, true) => Some(now + SILENCE_REPLACED),

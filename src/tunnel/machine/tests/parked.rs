@@ -179,3 +179,37 @@ fn nothing_is_dialled_ahead_where_nobody_comes_next() {
     assert_eq!(sim.last, Number(1));
     assert!(sim.event(Event::Held(1)).contains(&Action::Dial(Number(2))), "this one waits");
 }
+
+#[test]
+fn neighbours_of_a_reader_that_has_caught_up_are_left_alone_on_a_link_that_lives() {
+    for catches_up_first in [false, true] {
+        let mut sim = live();
+        sim.event(Event::Wish(Wish::OnDemand));
+        sim.news(1, News::Parked(true));
+        sim.pass_answering(PARKED_PATIENCE);
+        if catches_up_first {
+            sim.news(1, News::Parked(false));
+        }
+        assert!(sim.live(2).contains(&Action::Drain(Number(1))));
+        sim.news(1, News::Parked(false));
+        assert!(!sim.pass_answering(2 * SILENCE).contains(&Action::Kill(Number(1))));
+        assert_eq!(sim.news(1, News::Empty), [Action::Kill(Number(1))]);
+    }
+}
+
+#[test]
+fn one_slow_reader_after_the_other_costs_a_login_in_half_a_minute_while_nobody_waits() {
+    let mut sim = live();
+    sim.event(Event::Wish(Wish::OnDemand));
+    sim.news(1, News::Parked(true));
+    sim.pass_answering(PARKED_PATIENCE);
+    sim.live(2);
+    sim.news(2, News::Parked(true));
+    sim.pass_answering(REPLACEMENT_INTERVAL - ms(100));
+    assert_eq!(sim.last, Number(2));
+    sim.pass_answering(ms(200));
+    assert_eq!(sim.last, Number(3));
+    sim.live(3);
+    sim.news(3, News::Parked(true));
+    assert!(sim.event(Event::Held(1)).contains(&Action::Dial(Number(4))), "who waits is served");
+}
