@@ -28,7 +28,8 @@ fn a_unit_of_the_user_comes_up_reloads_and_leaves_nothing() {
         openclaw health
         openclaw remote connect vps --batch && echo connected through the service
         systemctl --user reload openclaw-remote
-        systemctl --user show -p ActiveState openclaw-remote
+        timeout 30 sh -c 'until systemctl --user show -p ActiveState openclaw-remote |
+            grep -x ActiveState=active; do sleep 0.1; done'
         sed -i s/WatchdogSec=60/WatchdogSec=61/ .config/systemd/user/openclaw-remote.service
         openclaw remote uninstall; echo code $?
         openclaw remote install; echo code $?

@@ -143,5 +143,7 @@ fn path_of(url: &Value) -> String {
 async fn user(admin: &mut Wire, code: &Code) -> Option<String> {
     let params = json!({ "setupId": code.id });
     let status = ask(admin, "device.pair.setupStatus", params).await.unwrap();
-    status["completion"]["deviceId"].as_str().map(str::to_owned)
+    // A kill may come before the gateway knows that the device has read its answer.
+    let known = ["completion", "deliveryUncertain"].map(|key| status[key]["deviceId"].as_str());
+    known.into_iter().flatten().next().map(str::to_owned)
 }
