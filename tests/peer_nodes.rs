@@ -163,7 +163,7 @@ fn what_nobody_waits_for_ends(scene: &Scene, host: Pid) {
     ended("3171");
     let left = sleeps("3172", 600_000).start();
     started("3172");
-    left.interrupt();
+    left.terminate();
     ended("3172");
 }
 

@@ -226,12 +226,19 @@ impl Started {
         Ran::of(self.name, output)
     }
 
-    /// Ends it as a person would (Ctrl-C), and waits until it has ended.
+    /// Ends it as a person would (Ctrl-C), and waits until it has ended. A program without a handler
+    /// inherits from a shell's background job that it ignores this: see [`terminate`](Self::terminate).
     pub(crate) fn interrupt(self) -> Ran {
-        signal(
-            Pid::from_raw(i32::try_from(self.child.id()).expect("a process id")),
-            Signal::SIGINT,
-        );
+        self.signalled(Signal::SIGINT)
+    }
+
+    /// Ends it as a service manager would, and waits until it has ended.
+    pub(crate) fn terminate(self) -> Ran {
+        self.signalled(Signal::SIGTERM)
+    }
+
+    fn signalled(self, by: Signal) -> Ran {
+        signal(Pid::from_raw(i32::try_from(self.child.id()).expect("a process id")), by);
         self.end()
     }
 
