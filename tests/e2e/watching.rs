@@ -155,12 +155,14 @@ fn a_handover_is_no_outage_to_whoever_watches() {
     scene.connect();
     let watching = Watching::of(&scene.laptop);
     let before = watching.says("live", |object| object["phase"] == "live");
+    let former = scene.laptop.supervisor().expect("a supervisor");
     let status = openclaw(&scene.laptop).args(["remote", "status"]);
     status.env("OPENCLAW_TEST_PROGRAM_VERSION", "0.2.0").run().exits(0);
     watching.says("live at the next one", |object| {
         assert_ne!(object["phase"], "down", "{object:#}");
         object["phase"] == "live" && object["since"] != before["since"]
     });
+    wait_until("the former one has ended", LIMIT, || (!alive(former)).then_some(()));
 }
 
 #[test]
