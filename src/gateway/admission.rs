@@ -124,6 +124,8 @@ pub(super) enum Proof {
     Secret,
     /// That it holds the device's own token.
     Token,
+    /// That it holds the one at this place of those that gave way to the device's token.
+    FormerToken(usize),
     /// That somebody whose word counts knows its user: a trusted proxy, or Tailscale.
     User,
     /// That it was given a setup code, good for this role and these scopes.
@@ -225,9 +227,14 @@ pub(super) fn judge(
         (Some(grant), Proof::Token) if is_within(&grant.scopes) => {
             return Ok(Verdict::Enter(wanted.to_vec()));
         }
+        (Some(grant), Proof::FormerToken(place))
+            if grant.former.get(place).is_some_and(|former| is_within(&former.scopes)) =>
+        {
+            return Ok(Verdict::Enter(wanted.to_vec()));
+        }
         // A token never comes to hold more. To ask for more the device shows the gateway's secret, or
         // asks on its connection (`device.scopes.requestUpgrade`), and is given another.
-        (Some(_), Proof::Token) => return Err(wrong_scopes()),
+        (Some(_), Proof::Token | Proof::FormerToken(_)) => return Err(wrong_scopes()),
         (Some(grant), Proof::Secret | Proof::User) if is_within(&grant.approved) => {
             return Ok(Verdict::Enter(wanted.to_vec()));
         }

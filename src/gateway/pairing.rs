@@ -159,7 +159,7 @@ async fn decide(
         scopes,
         device_id: claim.device.as_ref().map(|device| device.id.clone()),
         device_token,
-        by_device_token: matches!(proof, Proof::Token | Proof::Code),
+        by_device_token: matches!(proof, Proof::Token | Proof::FormerToken(_) | Proof::Code),
         others: Vec::new(),
         setup: None,
         withdrawals,
@@ -173,6 +173,9 @@ async fn decide(
     };
     match (verdict, &claim.device) {
         (Verdict::Enter(scopes), device) => {
+            if let Some(paired) = &paired {
+                shown_token(shared, paired, claim.role, proof).await;
+            }
             let token = paired.filter(|_| device.is_some()).and_then(|paired| {
                 shared.store.devices().saw(&paired, claim.role, about(connect, peer), now);
                 token_of(shared, &paired, claim.role)
@@ -255,8 +258,8 @@ async fn prove(
     // OpenClaw's client sends the token that it keeps in either field.
     if let Some(token) = auth.device_token.as_ref().or(auth.token.as_ref()) {
         let grant = paired.and_then(|paired| live(paired, claim.role));
-        if grant.is_some_and(|grant| is_token_of(&grant.token_digest, token.expose())) {
-            return Ok((Proof::Token, None));
+        if let Some(proof) = grant.and_then(|grant| proof_by(grant, token)) {
+            return Ok((proof, None));
         }
         let own = admission::wrong_device_token;
         return Err(if is_explicit { own().after(refusal) } else { refusal });
@@ -277,6 +280,34 @@ async fn prove(
         };
     }
     Err(refusal)
+}
+
+/// What a token proves of a device that is granted this.
+fn proof_by(grant: &Grant, token: &Secret) -> Option<Proof> {
+    if is_token_of(&grant.token_digest, token.expose()) {
+        return Some(Proof::Token);
+    }
+    let place = grant.former.iter().position(|former| is_token_of(&former.digest, token.expose()));
+    place.map(Proof::FormerToken)
+}
+
+/// Ends the tokens before the one that let a device in, before it hears that it is in: it has a
+/// later one. A disk that does not take that keeps nobody out; the next time ends them.
+async fn shown_token(shared: &Shared, paired: &Device, role: Role, proof: Proof) {
+    let Some(grant) = live(paired, role) else { return };
+    let shown = match proof {
+        Proof::Token if !grant.former.is_empty() => Some(&grant.token_digest),
+        Proof::FormerToken(place) if place > 0 => {
+            grant.former.get(place).map(|former| &former.digest)
+        }
+        // The secret says nothing about which tokens its device has.
+        Proof::Token | Proof::FormerToken(_) | Proof::Secret | Proof::User | Proof::Code => None,
+    };
+    let Some(digest) = shown else { return };
+    let ended = shared.store.devices().shown(&paired.id, role, digest.clone()).await;
+    if let Err(error) = ended {
+        tracing::warn!(%error, "a token that gave way to another is still good");
+    }
 }
 
 /// Pairs a device without asking anybody, by the gateway's secret.

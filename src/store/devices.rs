@@ -1,6 +1,7 @@
 //! Devices: who asks to be paired, who is, what each may do, and the digests of their tokens.
 
 mod codes;
+mod former;
 mod record;
 mod rows;
 #[cfg(test)]
@@ -9,7 +10,7 @@ mod tests;
 use rusqlite::{Connection, params};
 
 pub(crate) use record::{
-    About, Asked, Device, Filed, Grant, JoinOffer, Minted, Pairing, Request, SetupCode,
+    About, Asked, Device, Filed, FormerToken, Grant, JoinOffer, Minted, Pairing, Request, SetupCode,
 };
 use rows::{add, device, grant, names, paired, request, requests, written};
 
@@ -131,7 +132,8 @@ impl<'a> Devices<'a> {
             .await
     }
 
-    /// Replaces the token of a grant by one of `scopes`; the old one is worth nothing from then on.
+    /// Replaces the token of a grant by one of `scopes`; the old one, and those that it followed, are
+    /// worth nothing from then on.
     /// `None` if the grant is not what was `seen` of it: who may do this was decided by that.
     pub(crate) async fn rotate(
         &self,
@@ -153,6 +155,7 @@ impl<'a> Devices<'a> {
                      rotated_at = ?6 WHERE device_id = ?1 AND role = ?2",
                     params![id, role.name(), names(&scopes), minted.serial, minted.digest, now],
                 )?;
+                former::end(db, &id, role)?;
                 // Whoever has its code besides it would be told the new token.
                 db.execute("DELETE FROM setup_code WHERE device_id = ?1", [&id])?;
                 grant(db, &id, role)
@@ -175,6 +178,7 @@ impl<'a> Devices<'a> {
                      WHERE device_id = ?1 AND role = ?2 AND revoked_at IS NULL",
                     params![id, role.name(), now],
                 )?;
+                former::end(db, &id, role)?;
                 db.execute("DELETE FROM setup_code WHERE device_id = ?1", [&id])?;
                 if role == Role::Node {
                     nodes::forget(db, &id)?;
@@ -235,6 +239,7 @@ fn admit(
         // A token never comes to hold more than it was issued with: whoever has it besides its
         // device gains nothing by what is approved later.
         if is_more(&approved, &before.approved) || is_more(&scopes, &before.scopes) {
+            former::keep(db, &asked.device_id, &before)?;
             db.execute(
                 "UPDATE device_grant SET approved = ?3, scopes = ?4, serial = ?5,
                  token_digest = ?6, rotated_at = ?7 WHERE device_id = ?1 AND role = ?2",

@@ -15,6 +15,8 @@ mod steps;
 mod wake_words;
 
 pub(crate) use answers::{KeptAnswer, LONGEST_ANSWER, Repeatable, Repeated};
+#[cfg(test)]
+pub(crate) use devices::FormerToken;
 pub(crate) use devices::{
     About, Asked, Device, Devices, Filed, Grant, JoinOffer, Minted, Request, SetupCode,
 };

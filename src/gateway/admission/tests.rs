@@ -144,6 +144,7 @@ fn paired(approved: &[Scope], held: &[Scope]) -> Device {
         rotated_at: None,
         revoked_at: None,
         used_at: None,
+        former: Vec::new(),
     };
     Device {
         id: "a".to_owned(),
@@ -203,6 +204,21 @@ fn scopes_come_from_the_record_and_an_upgrade_asks() {
         let narrow = judge(Role::Operator, &[scope], Proof::Token).unwrap_err();
         assert_eq!(narrow.error.details.unwrap()["code"], "AUTH_SCOPE_MISMATCH");
     }
+}
+
+#[test]
+fn a_token_that_gave_way_holds_what_it_held_and_no_more() {
+    let far = PeerInfo { address: "192.0.2.7".parse().unwrap(), ..PeerInfo::loopback() };
+    let mut device = paired(&[Scope::Write, Scope::Pairing], &[Scope::Write, Scope::Pairing]);
+    let former = |scope| crate::store::FormerToken { scopes: vec![scope], digest: Vec::new() };
+    device.grants[0].former = vec![former(Scope::Read), former(Scope::Write)];
+    let judge = |scope, place| {
+        let claim = claim(Role::Operator, &[scope]);
+        judge(&claim, Proof::FormerToken(place), Some(&device), &far, None).is_ok()
+    };
+    assert!(judge(Scope::Read, 0) && !judge(Scope::Write, 0));
+    assert!(judge(Scope::Write, 1) && !judge(Scope::Pairing, 1));
+    assert!(!judge(Scope::Read, 2), "there is none");
 }
 
 #[test]

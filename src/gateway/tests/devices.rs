@@ -496,11 +496,102 @@ async fn a_device_that_is_in_asks_for_more_and_waits_for_its_token() {
     let routing = json!({"triggers": ["x"]});
     assert_eq!(client.call("voicewake.set", routing).await["error"]["code"], "FORBIDDEN");
     let with_token = |token: &str| with(&json!({"deviceToken": token}), &["operator.read"]);
-    let (code, _) = machine.is_refused(&lab, &with_token(&token)).await;
-    assert_eq!(code, "AUTH_DEVICE_TOKEN_MISMATCH", "the old one is worth nothing");
     let (_client, again) = machine.enters(&lab, &with_token(&fresh)).await;
-    assert_eq!(again, fresh, "and the new one stays");
+    assert_eq!(again, fresh, "the new one stays");
+    let (code, _) = machine.is_refused(&lab, &with_token(&token)).await;
+    assert_eq!(code, "AUTH_DEVICE_TOKEN_MISMATCH", "and the old one is worth nothing any more");
     machine.enters(&lab, &with(&json!({"deviceToken": fresh}), &["operator.write"])).await;
+}
+
+/// A device that was let in to read, and was approved to write while nobody told it.
+async fn with_a_lost_answer(lab: &Lab, machine: &Machine, admin: &mut Client) -> String {
+    let (mut client, token) = machine.enters(lab, &json!({})).await;
+    let wants = json!({"scopes": ["operator.read", "operator.write"]});
+    approves(admin, client.call(REQUEST, wants).await["payload"].clone()).await;
+    token
+}
+
+async fn approves(admin: &mut Client, request: Value) {
+    asks(admin, "approve", "device.pair.approve", request).await;
+    let approved = answer_to(admin, "approve").await;
+    assert_eq!(approved["ok"], true, "{approved}");
+}
+
+fn by_token(token: &str, scope: &str) -> Value {
+    with(&json!({"deviceToken": token}), &[scope])
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_whose_answer_is_lost_locks_nobody_out_and_its_token_comes_with_the_next_hello() {
+    let lab = Lab::new();
+    let (machine, other) = (Machine::new(1), Machine::new(2));
+    let mut admin = administrator(&lab).await;
+    let token = with_a_lost_answer(&lab, &machine, &mut admin).await;
+    // The secret says nothing about which token the device has.
+    let secret = with(&json!({"token": TOKEN}), &["operator.write"]);
+    let (_, fresh) = machine.enters(&lab, &secret).await;
+    // What the device still has is good for what it was, in either field, and for it alone.
+    for auth in [json!({"deviceToken": token}), json!({"token": token})] {
+        let (_, hello) = machine.knocks(&lab, &with(&auth, &["operator.read"])).await;
+        let auth = &hello["payload"]["auth"];
+        assert_eq!(auth["scopes"], json!(["operator.read"]), "{hello}");
+        assert_eq!(auth["deviceToken"], fresh, "the lost one: {hello}");
+    }
+    let (code, _) = machine.is_refused(&lab, &by_token(&token, "operator.write")).await;
+    assert_eq!(code, "AUTH_SCOPE_MISMATCH", "a token never comes to hold more");
+    let (code, _) = other.is_refused(&lab, &by_token(&token, "operator.read")).await;
+    assert_eq!(code, "AUTH_DEVICE_TOKEN_MISMATCH", "it is another's");
+    let (code, _) = machine.is_refused(&lab, &node(&json!({"deviceToken": token}))).await;
+    assert_eq!(code, "AUTH_DEVICE_TOKEN_MISMATCH", "it is for another role");
+    // With the new one shown, it is over.
+    machine.enters(&lab, &by_token(&fresh, "operator.write")).await;
+    let (code, _) = machine.is_refused(&lab, &by_token(&token, "operator.read")).await;
+    assert_eq!(code, "AUTH_DEVICE_TOKEN_MISMATCH");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_upgrade_before_the_first_use_leaves_both_tokens_before_it_good() {
+    let lab = Lab::new();
+    let machine = Machine::new(1);
+    let mut admin = administrator(&lab).await;
+    let first = with_a_lost_answer(&lab, &machine, &mut admin).await;
+    let (mut client, second) = machine.enters(&lab, &by_token(&first, "operator.read")).await;
+    let wants = json!({"scopes": ["operator.read", "operator.approvals"]});
+    approves(&mut admin, client.call(REQUEST, wants).await["payload"].clone()).await;
+    let (_, third) = machine.enters(&lab, &by_token(&first, "operator.read")).await;
+    let (_, same) = machine.enters(&lab, &by_token(&second, "operator.write")).await;
+    assert!(third == same && third != second && second != first);
+    // Who shows the second has no more use for the first.
+    let (code, _) = machine.is_refused(&lab, &by_token(&first, "operator.read")).await;
+    assert_eq!(code, "AUTH_DEVICE_TOKEN_MISMATCH");
+    let (code, _) = machine.is_refused(&lab, &by_token(&second, "operator.approvals")).await;
+    assert_eq!(code, "AUTH_SCOPE_MISMATCH");
+    machine.enters(&lab, &by_token(&third, "operator.approvals")).await;
+    let (code, _) = machine.is_refused(&lab, &by_token(&second, "operator.write")).await;
+    assert_eq!(code, "AUTH_DEVICE_TOKEN_MISMATCH");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_a_right_away_ends_the_token_before_as_well() {
+    for method in ["device.token.rotate", "device.token.revoke", "device.pair.remove"] {
+        let lab = Lab::new();
+        let machine = Machine::new(1);
+        let mut admin = administrator(&lab).await;
+        let token = with_a_lost_answer(&lab, &machine, &mut admin).await;
+        let own = by_token(&token, "operator.read");
+        let (client, fresh) = machine.enters(&lab, &own).await;
+        let mut params = json!({"deviceId": machine.id()});
+        if method != "device.pair.remove" {
+            params["role"] = json!("operator");
+        }
+        let answer = admin.call(method, params).await;
+        assert_eq!(answer["ok"], true, "{answer}");
+        assert_eq!(client.closed().await.0, 1008, "{method}");
+        for token in [&token, &fresh] {
+            let (code, _) = machine.is_refused(&lab, &by_token(token, "operator.read")).await;
+            assert_eq!(code, "AUTH_DEVICE_TOKEN_MISMATCH", "{method}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -520,6 +611,10 @@ async fn who_comes_in_with_more_by_the_secret_gets_another_token_with_its_time()
     // Who asks for less has the same token.
     assert_eq!(auth(&["operator.read"]).await["deviceToken"], after["deviceToken"]);
     let old = with(&json!({"deviceToken": before["deviceToken"]}), &["operator.read"]);
+    // The answer may have been lost: the old one is good until the new one is shown.
+    assert_eq!(machine.enters(&lab, &old).await.1, after["deviceToken"]);
+    let fresh = with(&json!({"deviceToken": after["deviceToken"]}), &["operator.write"]);
+    machine.enters(&lab, &fresh).await;
     assert_eq!(machine.is_refused(&lab, &old).await.0, "AUTH_DEVICE_TOKEN_MISMATCH");
 }
 

@@ -128,6 +128,18 @@ pub(crate) struct Grant {
     pub(crate) revoked_at: Option<u64>,
     /// When it was last used, to the minute.
     pub(crate) used_at: Option<u64>,
+    /// Tokens that gave way to this one, or to each other, and are good until a later one is used;
+    /// the oldest first. Each gave way to one that holds more, so there are never many.
+    pub(crate) former: Vec<FormerToken>,
+}
+
+/// A token that gave way to one that holds more, whose device may not know that yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FormerToken {
+    /// What it holds: no more than before.
+    pub(crate) scopes: Vec<Scope>,
+    /// SHA-256 of it.
+    pub(crate) digest: Vec<u8>,
 }
 
 impl Grant {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{About, Asked, Device, Grant, Request};
+use super::{About, Asked, Device, FormerToken, Grant, Request};
 use crate::protocol::{Role, Scope};
 
 const REQUEST: &str = "SELECT id, device_id, public_key, about, role, scopes, is_repair, at,
@@ -66,8 +66,10 @@ fn read_device(row: &Row<'_>) -> rusqlite::Result<Device> {
 fn with_grants(db: &Connection, device: Device) -> rusqlite::Result<Device> {
     let mut statement =
         db.prepare_cached(&format!("{GRANT} WHERE device_id = ?1 ORDER BY role"))?;
-    let grants = statement.query_map([&device.id], read_grant)?.collect::<Result<_, _>>()?;
-    Ok(Device { grants, ..device })
+    let found: Vec<Grant> =
+        statement.query_map([&device.id], read_grant)?.collect::<Result<_, _>>()?;
+    let grants = found.into_iter().map(|grant| with_former(db, &device.id, grant));
+    Ok(Device { grants: grants.collect::<Result<_, _>>()?, ..device })
 }
 
 const GRANT: &str = "SELECT role, approved, scopes, serial, token_digest, issued_at, rotated_at,
@@ -76,7 +78,20 @@ const GRANT: &str = "SELECT role, approved, scopes, serial, token_digest, issued
 pub(super) fn grant(db: &Connection, id: &str, role: Role) -> rusqlite::Result<Option<Grant>> {
     let mut statement =
         db.prepare_cached(&format!("{GRANT} WHERE device_id = ?1 AND role = ?2"))?;
-    statement.query_row([id, role.name()], read_grant).optional()
+    let found = statement.query_row([id, role.name()], read_grant).optional()?;
+    found.map(|grant| with_former(db, id, grant)).transpose()
+}
+
+fn with_former(db: &Connection, id: &str, grant: Grant) -> rusqlite::Result<Grant> {
+    let mut statement = db.prepare_cached(
+        "SELECT scopes, token_digest FROM device_former_token
+         WHERE device_id = ?1 AND role = ?2 ORDER BY place",
+    )?;
+    let read = |row: &Row<'_>| {
+        Ok(FormerToken { scopes: read_scopes(row, 0)?, digest: row.get(1)? })
+    };
+    let former = statement.query_map([id, grant.role.name()], read)?.collect::<Result<_, _>>()?;
+    Ok(Grant { former, ..grant })
 }
 
 fn read_grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
@@ -90,6 +105,7 @@ fn read_grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
         rotated_at: row.get(6)?,
         revoked_at: row.get(7)?,
         used_at: row.get(8)?,
+        former: Vec::new(),
     })
 }
 

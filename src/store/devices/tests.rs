@@ -171,6 +171,88 @@ async fn rotation_and_revocation_end_the_old_token() {
     assert_eq!(seen().await, grant);
 }
 
+/// A device that was given `t1` to read, `t2` to write, and `t3` for approvals.
+async fn upgraded_twice() -> Store {
+    let store = Store::in_memory();
+    for (scope, serial) in [(Scope::Read, "t1"), (Scope::Write, "t2"), (Scope::Approvals, "t3")] {
+        store.devices().pair(asked("a", &[scope]), "owner", minted(serial), NOW).await.unwrap();
+    }
+    store
+}
+
+/// Its token, and those that gave way to it.
+async fn tokens(store: &Store) -> (String, Vec<FormerToken>) {
+    let device = store.devices().find("a").await.unwrap().unwrap();
+    let grant = device.grant(Role::Operator).unwrap();
+    (grant.serial.clone(), grant.former.clone())
+}
+
+fn former(serial: &str, scopes: &[Scope]) -> FormerToken {
+    FormerToken { scopes: scopes.to_vec(), digest: serial.as_bytes().to_vec() }
+}
+
+#[tokio::test]
+async fn tokens_that_gave_way_stay_as_they_were_until_a_later_one_is_shown() {
+    let shown = async |store: &Store, serial: &str| {
+        store.devices().shown("a", Role::Operator, serial.into()).await.unwrap();
+    };
+    let store = upgraded_twice().await;
+    let (first, second) = (former("t1", &[Scope::Read]), former("t2", &[Scope::Write, Scope::Read]));
+    let all = ("t3".to_owned(), vec![first, second.clone()]);
+    assert_eq!(tokens(&store).await, all);
+    // The same again is no more, and gives way to nothing.
+    store.devices().pair(asked("a", &[Scope::Read]), "owner", minted("t4"), NOW).await.unwrap();
+    shown(&store, "t1").await;
+    shown(&store, "strange").await;
+    store.devices().shown("a", Role::Node, "t3".into()).await.unwrap();
+    store.devices().shown("b", Role::Operator, "t3".into()).await.unwrap();
+    assert_eq!(tokens(&store).await, all);
+    shown(&store, "t2").await;
+    assert_eq!(tokens(&store).await, ("t3".to_owned(), vec![second]));
+    shown(&store, "t3").await;
+    assert_eq!(tokens(&store).await, ("t3".to_owned(), Vec::new()));
+    // Whoever read the record before that ends nothing that came after.
+    let admin = asked("a", &[Scope::Admin]);
+    store.devices().pair(admin, "owner", minted("t5"), NOW).await.unwrap();
+    shown(&store, "t2").await;
+    shown(&store, "t3").await;
+    let held = [Scope::Approvals, Scope::Write, Scope::Read];
+    assert_eq!(tokens(&store).await, ("t5".to_owned(), vec![former("t3", &held)]));
+}
+
+#[tokio::test]
+async fn what_ends_a_token_ends_those_that_gave_way_to_it() {
+    for how in ["rotate", "revoke", "remove", "another key"] {
+        let store = upgraded_twice().await;
+        let devices = store.devices();
+        match how {
+            "rotate" => {
+                let device = devices.find("a").await.unwrap().unwrap();
+                let seen = device.grant(Role::Operator).unwrap().clone();
+                let scopes = seen.scopes.clone();
+                devices.rotate("a", seen, scopes, minted("t4"), NOW).await.unwrap().unwrap();
+            }
+            "revoke" => {
+                devices.revoke("a", Role::Operator, NOW).await.unwrap().unwrap();
+            }
+            "remove" => {
+                assert!(devices.remove("a").await.unwrap());
+                devices.pair(asked("a", &[]), "owner", minted("t4"), NOW).await.unwrap();
+            }
+            _ => {
+                let other = Asked { public_key: "another".to_owned(), ..asked("a", &[]) };
+                devices.pair(other, "owner", minted("t4"), NOW).await.unwrap();
+            }
+        }
+        assert_eq!(tokens(&store).await.1, [], "{how}");
+        // Approved again it starts from nothing, too.
+        devices.pair(asked("a", &[Scope::Read]), "owner", minted("t5"), NOW).await.unwrap();
+        let left = tokens(&store).await.1;
+        let gave_way = |serial: &str| left.iter().any(|left| left.digest == serial.as_bytes());
+        assert!(!["t1", "t2", "t3"].into_iter().any(gave_way), "{how}: {left:?}");
+    }
+}
+
 #[tokio::test]
 async fn another_key_under_the_same_id_inherits_nothing() {
     let store = Store::in_memory();
