@@ -77,8 +77,8 @@ pub(super) struct Papers {
 pub(super) struct Offered {
     /// The way that was proved.
     pub(super) way: Option<Way>,
-    /// Whether the device's token was offered, and the shared secret was not.
-    token: bool,
+    /// The device's token, where that was offered and the shared secret was not.
+    pub(super) token: Option<Secret>,
     /// Whether there is a shared secret.
     secret: bool,
 }
@@ -89,8 +89,15 @@ pub(super) struct Offered {
 pub(super) struct News {
     paths: Paths,
     way: Way,
-    /// The token to keep; `None` forgets it.
-    token: Option<Secret>,
+    lesson: Lesson,
+}
+
+#[derive(Debug)]
+enum Lesson {
+    /// The token to keep.
+    Given(Secret),
+    /// The token that is not taken any more.
+    Refused(Secret),
 }
 
 impl std::fmt::Debug for OwnDevice {
@@ -170,18 +177,25 @@ impl Way {
         Ok(Tokens::load(paths)?.ways.remove(&self.0))
     }
 
-    /// Keeps the token that came on this way; with `None`, forgets what did.
-    pub(super) fn keep(&self, paths: &Paths, token: Option<&Secret>) -> Result<(), Problem> {
+    /// Keeps the token that came on this way.
+    pub(super) fn keep(&self, paths: &Paths, token: &Secret) -> Result<(), Problem> {
         let _lock = file::lock(&paths.own().join("device.lock"))?;
         let mut tokens = Tokens::load(paths)?;
-        let before = tokens.ways.get(&self.0);
-        match token {
-            Some(token) if before.is_some_and(|before| before.matches(token.expose())) => {
-                return Ok(());
-            }
-            Some(token) => tokens.ways.insert(self.0.clone(), token.clone()),
-            None => tokens.ways.remove(&self.0),
-        };
+        if tokens.holds(self, token) {
+            return Ok(());
+        }
+        tokens.ways.insert(self.0.clone(), token.clone());
+        file::store(&Tokens::path(paths), &tokens)
+    }
+
+    /// Forgets the token that was refused on this way; another one that came meanwhile stays.
+    pub(super) fn forget(&self, paths: &Paths, refused: &Secret) -> Result<(), Problem> {
+        let _lock = file::lock(&paths.own().join("device.lock"))?;
+        let mut tokens = Tokens::load(paths)?;
+        if !tokens.holds(self, refused) {
+            return Ok(());
+        }
+        tokens.ways.remove(&self.0);
         file::store(&Tokens::path(paths), &tokens)
     }
 }
@@ -197,6 +211,10 @@ impl Tokens {
             None => Ok(Self::default()),
         }
     }
+
+    fn holds(&self, way: &Way, token: &Secret) -> bool {
+        self.ways.get(&way.0).is_some_and(|held| held.matches(token.expose()))
+    }
 }
 
 impl Who {
@@ -210,19 +228,19 @@ impl Who {
         way: Option<Way>,
         shared: Credential,
     ) -> Result<Papers, Problem> {
-        let offered = Offered { way, token: false, secret: !shared.is_empty() };
+        let offered = Offered { way, token: None, secret: !shared.is_empty() };
         let device = match self {
             Self::Anyone => None,
             Self::Device => Some(OwnDevice::load_or_make(paths)?),
             Self::Known if shared.source == Source::Given => None,
             Self::Known => match known(paths, offered.way.as_ref()) {
                 Ok(Some((device, token))) => {
+                    let offered = Offered { token: Some(token.clone()), ..offered };
                     let credential = Credential {
                         device_token: Some(token),
                         source: Source::Device,
                         ..Credential::default()
                     };
-                    let offered = Offered { token: true, ..offered };
                     return Ok(Papers { credential, device: Some(device), offered });
                 }
                 Ok(None) => None,
@@ -239,7 +257,7 @@ impl Who {
     /// in being allowed nothing.
     pub(super) fn next(self, offered: &Offered, problem: Option<&Problem>) -> Option<Self> {
         let code = problem.and_then(|problem| problem.code.as_deref());
-        if offered.token {
+        if offered.token.is_some() {
             let is_refused = problem.is_none_or(|problem| problem.class == Class::GatewayRefused);
             // A token that is not taken any more is as good as none.
             let may_help = offered.secret || code == Some(detail::DEVICE_TOKEN_MISMATCH);
@@ -259,20 +277,29 @@ fn known(paths: &Paths, way: Option<&Way>) -> Result<Option<(OwnDevice, Secret)>
 
 impl News {
     /// What a gateway on `way` taught by letting us in: the token that it gave, else that it no
-    /// longer takes the one of the way `lost`.
+    /// longer takes the one that was `refused` on the same way.
     pub(super) fn of(
         paths: &Paths,
         way: Option<Way>,
         token: Option<Secret>,
-        lost: Option<&Way>,
+        refused: Option<&Offered>,
     ) -> Option<Self> {
-        let way = way.filter(|way| token.is_some() || lost == Some(way))?;
-        Some(Self { paths: paths.clone(), way, token })
+        let way = way?;
+        let refused = refused.filter(|refused| refused.way.as_ref() == Some(&way));
+        let lesson = match token {
+            Some(token) => Lesson::Given(token),
+            None => Lesson::Refused(refused?.token.clone()?),
+        };
+        Some(Self { paths: paths.clone(), way, lesson })
     }
 
     /// Writes it down. What cannot be written is a warning: the login has worked. Blocks.
     pub(super) fn keep(&self) {
-        if let Err(problem) = self.way.keep(&self.paths, self.token.as_ref()) {
+        let kept = match &self.lesson {
+            Lesson::Given(token) => self.way.keep(&self.paths, token),
+            Lesson::Refused(token) => self.way.forget(&self.paths, token),
+        };
+        if let Err(problem) = kept {
             tracing::warn!(%problem, "the gateway's token for this device is not kept");
         }
     }
@@ -308,7 +335,7 @@ mod tests {
         let way =
             |name: &str, key: &str, port| Way::through(name, &opened(Some(key), port)).unwrap();
         let vps = way("vps", "SHA256:a", 1);
-        vps.keep(&paths, Some(&Secret::new("token"))).unwrap();
+        vps.keep(&paths, &Secret::new("token")).unwrap();
         let shared = || Credential::new(Some(Secret::new("shared")), None, Source::Saved);
         let found =
             |way: &Way| Who::Known.papers(&paths, Some(way.clone()), shared()).unwrap().credential;
@@ -321,14 +348,19 @@ mod tests {
         assert_eq!(Way::through("vps", &opened(None, 1)), None, "nothing was proved");
         let mode = std::fs::metadata(Tokens::path(&paths)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        vps.keep(&paths, None).unwrap();
+        vps.forget(&paths, &Secret::new("another")).unwrap();
+        assert_eq!(found(&vps).source, Source::Device, "it is not the one that was refused");
+        vps.forget(&paths, &Secret::new("token")).unwrap();
         assert_eq!(found(&vps).source, Source::Saved);
         drop(home);
     }
     #[test]
     fn a_refused_token_gives_way_to_the_shared_secret_and_that_to_the_device() {
         let refused = |code: &str| Problem::new(Class::GatewayRefused, "no").code(code);
-        let offered = |token, secret| Offered { way: None, token, secret };
+        let offered = |token: bool, secret| {
+            let token = token.then(|| Secret::new("token"));
+            Offered { way: None, token, secret }
+        };
         let next = |who: Who, offered: Offered, code| who.next(&offered, Some(&refused(code)));
         let codes = ["AUTH_SCOPE_MISMATCH", "AUTH_RATE_LIMITED", "PAIRING_REQUIRED"];
         for code in codes {
@@ -353,7 +385,7 @@ mod tests {
     fn a_secret_from_the_command_line_is_used_and_not_the_token() {
         let (_home, paths) = Paths::temporary();
         let way = Way::through("vps", &opened(Some("SHA256:a"), 1)).unwrap();
-        way.keep(&paths, Some(&Secret::new("token"))).unwrap();
+        way.keep(&paths, &Secret::new("token")).unwrap();
         let given = || Credential::new(Some(Secret::new("given")), None, Source::Given);
         for who in [Who::Known, Who::Anyone, Who::Device] {
             let papers = who.papers(&paths, Some(way.clone()), given()).unwrap();

@@ -149,9 +149,9 @@ impl Plan {
         deadline: Instant,
     ) -> Result<Reached, Problem> {
         let is_tried = self.edition == Edition::Trial && !self.given.is_empty();
-        let (mut who, mut lost) = (if is_tried { Who::Anyone } else { Who::Known }, None);
+        let (mut who, mut refused) = (if is_tried { Who::Anyone } else { Who::Known }, None);
         loop {
-            let outcome = Box::pin(self.reach_as(who, lost.as_ref(), scopes, deadline)).await;
+            let outcome = Box::pin(self.reach_as(who, refused.as_ref(), scopes, deadline)).await;
             let next = match outcome {
                 Ok(reached) if reached.gateway.may_nothing() && !scopes.is_empty() => {
                     let Some(next) = who.next(&reached.offered, None) else { return Ok(reached) };
@@ -164,7 +164,7 @@ impl Plan {
                         return Err(problem);
                     };
                     if problem.code.as_deref() == Some(detail::DEVICE_TOKEN_MISMATCH) {
-                        lost = offered.way;
+                        refused = Some(offered);
                     }
                     next
                 }
@@ -194,7 +194,7 @@ impl Plan {
     async fn reach_as(
         &self,
         who: Who,
-        lost: Option<&Way>,
+        refused: Option<&Offered>,
         scopes: &[&str],
         deadline: Instant,
     ) -> Result<Reached, NotIn> {
@@ -223,7 +223,7 @@ impl Plan {
             _ => None,
         };
         let token = device.and_then(|_| gateway.hello.auth.device_token.clone());
-        let news = News::of(&self.paths, offered.way.clone(), token, lost);
+        let news = News::of(&self.paths, offered.way.clone(), token, refused);
         Ok(Reached { gateway, source, took: start.elapsed(), known, bearer, offered, news })
     }
 

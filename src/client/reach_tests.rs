@@ -231,6 +231,18 @@ async fn logged_in(
     refusal: Option<&str>,
     gift: Option<&str>,
 ) -> (Vec<Value>, Reached, Result<(), Problem>) {
+    logged_in_while(plan, supervisor, id, refusal, gift, || ()).await
+}
+
+/// The same where `meanwhile` happens before what was taught is kept.
+async fn logged_in_while(
+    plan: &Plan,
+    supervisor: &UnixListener,
+    id: &str,
+    refusal: Option<&str>,
+    gift: Option<&str>,
+    meanwhile: impl FnOnce(),
+) -> (Vec<Value>, Reached, Result<(), Problem>) {
     let deadline = Instant::now() + PATIENCE;
     let far = async {
         let mut offered = Vec::new();
@@ -246,6 +258,7 @@ async fn logged_in(
     };
     let near = async {
         let reached = plan.reach(READ, deadline).await.unwrap();
+        meanwhile();
         let verified = reached.verify(PATIENCE).await;
         (reached, verified)
     };
@@ -256,7 +269,7 @@ async fn logged_in(
 #[tokio::test]
 async fn the_token_of_our_device_goes_first_and_alone() {
     let (_home, paths, supervisor) = home_with_remote();
-    known_way().keep(&paths, Some(&Secret::new("device-1"))).unwrap();
+    known_way().keep(&paths, &Secret::new("device-1")).unwrap();
     let plan = plan(&paths, &Asked::default()).unwrap();
     let (offered, reached, verified) =
         logged_in(&plan, &supervisor, "gateway-1", None, Some("device-2")).await;
@@ -269,7 +282,7 @@ async fn the_token_of_our_device_goes_first_and_alone() {
 #[tokio::test]
 async fn a_secret_of_the_command_line_goes_before_the_token() {
     let (_home, paths, supervisor) = home_with_remote();
-    known_way().keep(&paths, Some(&Secret::new("device-1"))).unwrap();
+    known_way().keep(&paths, &Secret::new("device-1")).unwrap();
     let given = Credential::new(Some(Secret::new("given")), None, Source::Given);
     let plan = Plan::make_in(&paths, &Asked::default(), given, &Surroundings::default()).unwrap();
     let (offered, ..) = logged_in(&plan, &supervisor, "gateway-1", None, None).await;
@@ -279,7 +292,7 @@ async fn a_secret_of_the_command_line_goes_before_the_token() {
 #[tokio::test]
 async fn on_trial_the_secret_itself_is_tried_and_the_token_only_where_there_is_none() {
     let (_home, paths, supervisor) = home_with_remote();
-    known_way().keep(&paths, Some(&Secret::new("device-1"))).unwrap();
+    known_way().keep(&paths, &Secret::new("device-1")).unwrap();
     let trial = || Plan::on_trial(&paths, "vps", Credential::default()).unwrap();
     let plan = trial();
     let host_key = Some("SHA256:a".to_owned());
@@ -305,7 +318,7 @@ async fn a_refused_token_gives_way_to_the_secret_and_is_forgotten_only_if_it_is_
         ("AUTH_RATE_LIMITED", Some("device-1")),
     ] {
         let (_home, paths, supervisor) = home_with_remote();
-        known_way().keep(&paths, Some(&Secret::new("device-1"))).unwrap();
+        known_way().keep(&paths, &Secret::new("device-1")).unwrap();
         let plan = plan(&paths, &Asked::default()).unwrap();
         let (offered, reached, verified) =
             logged_in(&plan, &supervisor, "gateway-1", Some(code), None).await;
@@ -317,10 +330,23 @@ async fn a_refused_token_gives_way_to_the_secret_and_is_forgotten_only_if_it_is_
 }
 
 #[tokio::test]
+async fn a_token_that_another_command_was_given_meanwhile_is_not_forgotten() {
+    let (_home, paths, supervisor) = home_with_remote();
+    known_way().keep(&paths, &Secret::new("device-1")).unwrap();
+    let plan = plan(&paths, &Asked::default()).unwrap();
+    let mismatch = Some("AUTH_DEVICE_TOKEN_MISMATCH");
+    let other = || known_way().keep(&paths, &Secret::new("device-2")).unwrap();
+    let (_, _, verified) =
+        logged_in_while(&plan, &supervisor, "gateway-1", mismatch, None, other).await;
+    verified.unwrap();
+    assert_eq!(kept(&paths).as_deref(), Some("device-2"));
+}
+
+#[tokio::test]
 async fn another_gateway_behind_the_same_port_neither_replaces_the_token_nor_removes_it() {
     for (refusal, gift) in [(None, Some("evil")), (Some("AUTH_DEVICE_TOKEN_MISMATCH"), None)] {
         let (_home, paths, supervisor) = home_with_remote();
-        known_way().keep(&paths, Some(&Secret::new("device-1"))).unwrap();
+        known_way().keep(&paths, &Secret::new("device-1")).unwrap();
         let plan = plan(&paths, &Asked::default()).unwrap();
         let (_, _, verified) = logged_in(&plan, &supervisor, "gateway-2", refusal, gift).await;
         assert_eq!(verified.unwrap_err().code.as_deref(), Some("GATEWAY_IDENTITY_CHANGED"));
@@ -331,7 +357,7 @@ async fn another_gateway_behind_the_same_port_neither_replaces_the_token_nor_rem
 #[tokio::test]
 async fn a_token_that_cannot_be_written_does_not_fail_the_login() {
     let (_home, paths, supervisor) = home_with_remote();
-    known_way().keep(&paths, Some(&Secret::new("device-1"))).unwrap();
+    known_way().keep(&paths, &Secret::new("device-1")).unwrap();
     let plan = plan(&paths, &Asked::default()).unwrap();
     let (_, reached, verified) =
         logged_in(&plan, &supervisor, "gateway-1", None, Some("device-2")).await;
@@ -339,7 +365,7 @@ async fn a_token_that_cannot_be_written_does_not_fail_the_login() {
     let lock = paths.own().join("device.lock");
     std::fs::remove_file(&lock).unwrap();
     std::fs::create_dir(&lock).unwrap();
-    known_way().keep(&paths, None).unwrap_err();
+    known_way().forget(&paths, &Secret::new("device-1")).unwrap_err();
     let reached = Reached { known: None, ..reached };
     reached.verify(PATIENCE).await.unwrap();
 }

@@ -522,7 +522,8 @@ fn by_token(token: &str, scope: &str) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_approval_whose_answer_is_lost_locks_nobody_out_and_its_token_comes_with_the_next_hello() {
+async fn an_approval_whose_answer_is_lost_locks_nobody_out_and_its_token_comes_with_the_next_hello()
+{
     let lab = Lab::new();
     let (machine, other) = (Machine::new(1), Machine::new(2));
     let mut admin = administrator(&lab).await;

@@ -87,9 +87,8 @@ fn with_former(db: &Connection, id: &str, grant: Grant) -> rusqlite::Result<Gran
         "SELECT scopes, token_digest FROM device_former_token
          WHERE device_id = ?1 AND role = ?2 ORDER BY place",
     )?;
-    let read = |row: &Row<'_>| {
-        Ok(FormerToken { scopes: read_scopes(row, 0)?, digest: row.get(1)? })
-    };
+    let read =
+        |row: &Row<'_>| Ok(FormerToken { scopes: read_scopes(row, 0)?, digest: row.get(1)? });
     let former = statement.query_map([id, grant.role.name()], read)?.collect::<Result<_, _>>()?;
     Ok(Grant { former, ..grant })
 }

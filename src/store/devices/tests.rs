@@ -197,7 +197,8 @@ async fn tokens_that_gave_way_stay_as_they_were_until_a_later_one_is_shown() {
         store.devices().shown("a", Role::Operator, serial.into()).await.unwrap();
     };
     let store = upgraded_twice().await;
-    let (first, second) = (former("t1", &[Scope::Read]), former("t2", &[Scope::Write, Scope::Read]));
+    let (first, second) =
+        (former("t1", &[Scope::Read]), former("t2", &[Scope::Write, Scope::Read]));
     let all = ("t3".to_owned(), vec![first, second.clone()]);
     assert_eq!(tokens(&store).await, all);
     // The same again is no more, and gives way to nothing.
