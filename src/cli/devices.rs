@@ -71,7 +71,7 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
-    /// Forget every paired device
+    /// Forget every paired device; with the last one our gateway ends the setup codes not used yet
     Clear {
         /// Yes, all of them
         #[arg(long)]
@@ -283,6 +283,11 @@ fn clear(context: &Context, which: &Which, yes: bool, pending: bool) -> anyhow::
         }
         let (removed, rejected) = (removed.len(), rejected.len());
         context.output.line(format!("removed {removed} devices, rejected {rejected} requests"));
+        if removed == 0 {
+            context.output.line(
+                "no device was paired; a setup code that nobody has used is good for its ten minutes",
+            );
+        }
         Ok(())
     })
 }

@@ -107,7 +107,8 @@ impl<'a> Devices<'a> {
             .await
     }
 
-    /// Forgets a paired device with everything that it was granted; whether there was one.
+    /// Forgets a paired device with everything that it was granted; whether there was one. With the
+    /// last one go the setup codes that nobody has used: who is rid of everybody lets nobody back in.
     pub(crate) async fn remove(&self, id: &str) -> Result<bool, Error> {
         let id = id.to_owned();
         self.store
@@ -117,7 +118,15 @@ impl<'a> Devices<'a> {
                 db.execute("DELETE FROM setup_code WHERE device_id = ?1", [&id])?;
                 // What it was allowed as a node must not wait here for its return.
                 nodes::forget(db, &id)?;
-                Ok(db.execute("DELETE FROM device WHERE id = ?1", [&id])? > 0)
+                let is_gone = db.execute("DELETE FROM device WHERE id = ?1", [&id])? > 0;
+                if is_gone {
+                    db.execute(
+                        "DELETE FROM setup_code WHERE device_id IS NULL
+                         AND NOT EXISTS (SELECT 1 FROM device)",
+                        [],
+                    )?;
+                }
+                Ok(is_gone)
             })
             .await
     }

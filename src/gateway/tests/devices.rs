@@ -286,6 +286,23 @@ async fn a_setup_code_pairs_one_node_and_no_other() {
     machine.enters(&lab, &node(&json!({"deviceToken": token}))).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_removes_every_device_lets_nobody_back_in_by_a_setup_code() {
+    let lab = Lab::new();
+    let (machine, other) = (Machine::new(1), Machine::new(2));
+    let mut admin = administrator(&lab).await;
+    machine.enters(&lab, &json!({})).await;
+    let params = json!({"bootstrapProfile": "node", "publicUrl": "ws://127.0.0.1:18789"});
+    asks(&mut admin, "code", "device.pair.setupCode", params).await;
+    let issued = answer_to(&mut admin, "code").await["payload"].clone();
+    let code = URL_SAFE_NO_PAD.decode(issued["setupCode"].as_str().unwrap()).unwrap();
+    let code: Value = serde_json::from_slice(&code).unwrap();
+    asks(&mut admin, "gone", "device.pair.remove", json!({"deviceId": machine.id()})).await;
+    assert_eq!(answer_to(&mut admin, "gone").await["ok"], true);
+    let auth = node(&json!({"bootstrapToken": code["bootstrapToken"]}));
+    assert_eq!(other.is_refused(&lab, &auth).await.0, "AUTH_BOOTSTRAP_TOKEN_INVALID");
+}
+
 /// The payload of the next event of this name.
 pub(super) async fn event_of(client: &mut Client, event: &str) -> Value {
     loop {

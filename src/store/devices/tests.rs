@@ -279,6 +279,24 @@ async fn removal_takes_everything_and_names_stay_with_the_device() {
 }
 
 #[tokio::test]
+async fn the_last_device_takes_the_unused_setup_codes_along() {
+    let store = Store::in_memory();
+    let devices = store.devices();
+    for id in ["a", "b"] {
+        devices.pair(asked(id, &[]), "owner", minted("t"), NOW).await.unwrap();
+    }
+    assert!(devices.keep_code(code("1"), vec![1], None, NOW).await.unwrap());
+    assert!(devices.remove("a").await.unwrap());
+    assert!(devices.code(vec![1], "c", NOW).await.unwrap().is_some(), "somebody is left");
+    assert!(devices.remove("b").await.unwrap());
+    assert_eq!(devices.code(vec![1], "c", NOW).await.unwrap(), None);
+    // Before the first device there is nobody to be rid of.
+    assert!(devices.keep_code(code("2"), vec![2], None, NOW).await.unwrap());
+    assert!(!devices.remove("b").await.unwrap());
+    assert!(devices.code(vec![2], "c", NOW).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_setup_code_is_good_once_and_not_for_long() {
     let store = Store::in_memory();
     let devices = store.devices();
