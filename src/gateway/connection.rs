@@ -368,6 +368,7 @@ where
                     health: shared.summary.owned(shared, now),
                     state_version,
                     uptime_ms: shared.uptime_ms(),
+                    session_defaults: Some(shared.summary.nameless()),
                 },
                 auth: Granted {
                     role: admission.role.to_string(),

@@ -92,8 +92,14 @@ pub(crate) struct AgentsListParams {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AgentsListResult {
-    /// The agent that answers where none is named.
+    /// The agent that answers where none is named; where one has to be named, the first.
     pub(crate) default_id: String,
+    /// `sole`, `legacy`, `explicit`: how that one is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ownership: Option<String>,
+    /// Whether one has to be named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) selection_required: Option<bool>,
     /// The key of its main session.
     pub(crate) main_key: String,
     /// `per-sender` or `global`.

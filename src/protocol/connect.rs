@@ -206,6 +206,33 @@ pub(crate) struct Snapshot {
     pub(crate) state_version: StateVersion,
     /// Since the gateway's start, milliseconds.
     pub(crate) uptime_ms: u64,
+    /// Which agent and session are meant where none is named, where the gateway says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) session_defaults: Option<NamelessSession>,
+}
+
+/// The agent and the session that are meant where none is named (`Snapshot.sessionDefaults`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NamelessSession {
+    /// The agent.
+    pub(crate) default_agent_id: String,
+    /// Whether a model is configured for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) model_configured: Option<bool>,
+    /// `sole`, `legacy`, `explicit`: how that agent is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ownership: Option<String>,
+    /// Whether one has to be named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) selection_required: Option<bool>,
+    /// What main sessions are called after their agent.
+    pub(crate) main_key: String,
+    /// The session.
+    pub(crate) main_session_key: String,
+    /// `per-sender` or `global`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<String>,
 }
 
 /// Versions of presence and health.

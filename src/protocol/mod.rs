@@ -49,8 +49,8 @@ pub(crate) use config::{
     SchemaChild, SchemaPlace, Sentinel, SentinelPayload, SentinelStats,
 };
 pub(crate) use connect::{
-    Auth, Challenge, Client, Connect, Features, Granted, GrantedToken, HelloOk, Policy, Server,
-    Snapshot, StateVersion,
+    Auth, Challenge, Client, Connect, Features, Granted, GrantedToken, HelloOk, NamelessSession,
+    Policy, Server, Snapshot, StateVersion,
 };
 pub(crate) use device::Device;
 pub(crate) use device_pair::{

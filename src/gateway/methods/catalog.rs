@@ -14,8 +14,8 @@ use crate::{
         AgentModel, AgentsList, AgentsListParams, AgentsListResult, ChannelsStatus,
         ChannelsStatusParams, ChannelsStatusResult, CliProjection, CommandsList,
         CommandsListParams, CommandsListResult, ErrorShape, LastHeartbeat, MemoryPlugin, Model,
-        ModelsList, ModelsListParams, ModelsListResult, NoParams, ProjectedAgent, ProjectedAgents,
-        ToolsCatalog, ToolsCatalogParams, ToolsCatalogResult,
+        ModelsList, ModelsListParams, ModelsListResult, NamelessSession, NoParams, ProjectedAgent,
+        ProjectedAgents, ToolsCatalog, ToolsCatalogParams, ToolsCatalogResult,
     },
 };
 
@@ -134,10 +134,20 @@ pub(super) fn roster(whole: &Value) -> AgentsListResult {
         agents.push(Agent { id: MAIN.to_owned(), ..Agent::default() });
     }
     let first = agents.first().map(|agent| agent.id.clone());
+    let is_explicit = whole.pointer("/agents/ownership") == Some(&"explicit".into());
+    let is_sole = agents.len() == 1;
+    let ownership = match (is_sole, default_id.is_some() && !is_explicit) {
+        (true, _) => "sole",
+        (false, true) => "legacy",
+        (false, false) => "explicit",
+    };
+    let selection_required = !is_sole && default_id.is_none();
     let session = whole.get("session").cloned().unwrap_or_default();
     let is_global = text(&session, "scope").as_deref() == Some("global");
     AgentsListResult {
         default_id: default_id.or(first).unwrap_or_else(|| MAIN.to_owned()),
+        ownership: Some(ownership.to_owned()),
+        selection_required: Some(selection_required),
         main_key: text(&session, "mainKey").unwrap_or_else(|| MAIN.to_owned()),
         scope: if is_global { "global" } else { "per-sender" }.to_owned(),
         agents,
@@ -152,24 +162,32 @@ pub(super) fn main_session(roster: &AgentsListResult) -> String {
     format!("agent:{}:{}", roster.default_id, roster.main_key)
 }
 
+/// What a client goes by that names neither agent nor session.
+pub(super) fn nameless(whole: &Value) -> NamelessSession {
+    let roster = roster(whole);
+    let default = roster.agents.iter().find(|agent| agent.id == roster.default_id);
+    let own = default.and_then(|agent| agent.model.as_ref()?.primary.as_deref());
+    // As of an agent, either a name or an object with the first choice.
+    let general = whole.pointer("/agents/defaults/model");
+    let general = general.is_some_and(|model| {
+        let name = model.as_str().map(str::trim).filter(|name| !name.is_empty());
+        name.is_some() || text(model, "primary").is_some()
+    });
+    NamelessSession {
+        model_configured: Some(own.is_some_and(|name| !name.trim().is_empty()) || general),
+        main_session_key: main_session(&roster),
+        default_agent_id: roster.default_id,
+        ownership: roster.ownership,
+        selection_required: roster.selection_required,
+        main_key: roster.main_key,
+        scope: Some(roster.scope),
+    }
+}
+
 /// What the command line would read from the configuration.
 pub(super) fn projection(whole: &Value) -> CliProjection {
     let roster = roster(whole);
-    let is_explicit = whole.pointer("/agents/ownership") == Some(&"explicit".into());
-    let is_marked = |agents: &Value| match agents {
-        Value::Object(keys) => keys.values().any(is_default),
-        Value::Array(items) => items.iter().any(is_default),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-    };
-    let lists = ["/agents/entries", "/agents/list"].into_iter();
-    let has_default = lists.filter_map(|place| whole.pointer(place)).any(is_marked);
-    let is_sole = roster.agents.len() == 1;
-    let selection_required = !is_sole && !has_default;
-    let ownership = match (is_sole, has_default && !is_explicit) {
-        (true, _) => "sole",
-        (false, true) => "legacy",
-        (false, false) => "explicit",
-    };
+    let selection_required = roster.selection_required == Some(true);
     let row = |agent: Agent| {
         let named = agent.identity.and_then(|identity| identity.name);
         ProjectedAgent { id: agent.id, name: agent.name.or(named) }
@@ -177,7 +195,7 @@ pub(super) fn projection(whole: &Value) -> CliProjection {
     CliProjection {
         agents: ProjectedAgents {
             default_id: (!selection_required).then_some(roster.default_id),
-            ownership: ownership.to_owned(),
+            ownership: roster.ownership.unwrap_or_default(),
             selection_required,
             rows: roster.agents.into_iter().map(row).collect(),
         },
@@ -268,11 +286,51 @@ mod tests {
             ),
             (json!({"entries": {"a": {}, "b": {}}}), "explicit", None),
         ] {
-            let shown = projection(&json!({ "agents": agents, "update": { "channel": "beta" } }));
+            let whole = json!({ "agents": agents, "update": { "channel": "beta" } });
+            // Whoever asks for the agents, and whoever comes in, hears the same.
+            let (listed, told) = (roster(&whole), nameless(&whole));
+            for (said, required) in [
+                (listed.ownership, listed.selection_required),
+                (told.ownership, told.selection_required),
+            ] {
+                assert_eq!(said.as_deref(), Some(ownership), "{agents}");
+                assert_eq!(required, Some(default.is_none()), "{agents}");
+            }
+            assert_eq!(told.default_agent_id, default.unwrap_or("a"), "{agents}");
+            let shown = projection(&whole);
             assert_eq!(shown.agents.ownership, ownership, "{agents}");
             assert_eq!(shown.agents.default_id.as_deref(), default, "{agents}");
             assert_eq!(shown.agents.selection_required, default.is_none(), "{agents}");
             assert_eq!(shown.update_channel.as_deref(), Some("beta"));
+        }
+    }
+
+    #[test]
+    fn who_names_no_session_hears_which_one_is_meant_and_whether_it_has_a_model() {
+        let told = |whole: &Value| {
+            let told = nameless(whole);
+            (told.main_session_key, told.model_configured)
+        };
+        for (agents, session, key, has_model) in [
+            (json!({}), json!({}), "agent:main:main", false),
+            (json!({"entries": {"a": {"model": "x/y"}}}), json!({}), "agent:a:main", true),
+            (json!({"entries": {"a": {"model": " "}}}), json!({}), "agent:a:main", false),
+            (
+                json!({"defaults": {"model": {"primary": "x/y"}}}),
+                json!({"mainKey": "home"}),
+                "agent:main:home",
+                true,
+            ),
+            (json!({"defaults": {"model": "x/y"}}), json!({"scope": "global"}), "global", true),
+            (
+                json!({"defaults": {"model": {"fallbacks": []}}}),
+                json!({}),
+                "agent:main:main",
+                false,
+            ),
+        ] {
+            let whole = json!({"agents": agents, "session": session});
+            assert_eq!(told(&whole), (key.to_owned(), Some(has_model)), "{whole}");
         }
     }
 

@@ -12,7 +12,7 @@ use serde_json::{
 };
 use tokio::time::sleep;
 
-use super::catalog::{configured, main_session, projection, roster};
+use super::catalog::{configured, main_session, nameless, projection, roster};
 use crate::{
     gateway::{
         Shared, VERSION,
@@ -21,8 +21,8 @@ use crate::{
     },
     protocol::{
         AgentBeat, AgentHealth, AgentSessions, AgentsListResult, Health, HealthBeat, HealthMethod,
-        HealthParams, Heartbeat, Plugins, ProcessMemory, SessionDefaults, SessionSummary, Status,
-        StatusMethod, StatusParams, StatusSessions,
+        HealthParams, Heartbeat, NamelessSession, Plugins, ProcessMemory, SessionDefaults,
+        SessionSummary, Status, StatusMethod, StatusParams, StatusSessions,
     },
 };
 
@@ -41,6 +41,8 @@ struct Latest {
     written: Option<(u64, Arc<RawValue>)>,
     /// What the configuration names.
     agents: Arc<AgentsListResult>,
+    /// What it means where nothing is named.
+    nameless: NamelessSession,
     /// When that was read for a summary.
     read_at: u64,
 }
@@ -48,7 +50,8 @@ struct Latest {
 impl Default for Summary {
     fn default() -> Self {
         let agents = Arc::new(roster(&Value::Null));
-        Self(Mutex::new(Latest { written: None, agents, read_at: 0 }))
+        let nameless = nameless(&Value::Null);
+        Self(Mutex::new(Latest { written: None, agents, nameless, read_at: 0 }))
     }
 }
 
@@ -61,9 +64,14 @@ impl Summary {
 
     /// Takes up what the configuration names from now on.
     pub(in crate::gateway) fn know(&self, whole: &Value) {
-        let agents = Arc::new(roster(whole));
+        let (agents, nameless) = (Arc::new(roster(whole)), nameless(whole));
         let mut latest = self.lock();
-        (latest.agents, latest.written) = (agents, None);
+        (latest.agents, latest.nameless, latest.written) = (agents, nameless, None);
+    }
+
+    /// The agent and the session that are meant where none is named.
+    pub(in crate::gateway) fn nameless(&self) -> NamelessSession {
+        self.lock().nameless.clone()
     }
 
     /// What the configuration names.
