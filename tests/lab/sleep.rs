@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::PathBuf,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +12,8 @@ use serde_json::Value;
 
 use crate::{
     ground::{FAR_V4, Ground, Loss},
-    support::{Peer, openclaw, present, run_to_end, signal, user, wait_until},
+    preload::library,
+    support::{Peer, openclaw, present, signal, user, wait_until},
     tier,
 };
 
@@ -27,20 +27,15 @@ fn ready() -> bool {
 }
 
 /// A ground whose supervisor sees clocks that the test moves.
-struct Clocks {
-    ground: Ground,
-    file: PathBuf,
+pub(crate) struct Clocks {
+    pub(crate) ground: Ground,
+    pub(crate) file: PathBuf,
 }
 
 impl Clocks {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let ground = Ground::new();
-        let library = ground.scene.laptop.path("clock.so");
-        let mut compile = Command::new("cc");
-        compile.args(["-shared", "-fPIC", "-o"]).arg(&library);
-        compile.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/clock.c"));
-        let output = run_to_end(compile, LIMIT);
-        assert!(output.status.success(), "{output:?}");
+        let library = library(&ground.scene.laptop, "clock.c");
         let file = ground.scene.laptop.write("clocks", "0 0");
         let target = format!("{}@{FAR_V4}", user());
         let run = ground.scene.dialling().args(["--name", "vps", &target]);
@@ -73,15 +68,26 @@ fn a_night_asleep_is_noticed_and_a_dead_session_replaced() {
     // The far side has given the session up long ago, and says nothing.
     ground.lose(Loss::In);
     ground.scene.sshd.kill_sessions();
-    ground.pass();
     let woke = Instant::now();
     clocks.run_on(NIGHT, NIGHT);
     clocks.logs(&format!("woke seconds={NIGHT}"));
+    ground.pass();
     let callers = ground.callers();
     eprintln!("served {:?} after the wake", callers.succeed_after(woke, LIMIT));
     callers.end().all_served_but_those_in_flight_at(&[]);
     let status = ground.status_when("live again", LIMIT, |it| it["phase"] == "live");
     eprintln!("{}", status["lastOutage"]);
+    // So a person reads it, whether asking for all of it or for a moment of that night.
+    let told = ground.laptop(&["remote", "logs", "vps"]).stdout;
+    let story = ["slept 8 h 41 min, until ", "redialled", "live again after "];
+    let order: Vec<_> = story.iter().map(|part| told.find(part)).collect();
+    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{order:?} in:\n{told}");
+    let entries = ground.laptop(&["remote", "logs", "vps", "--json"]).json();
+    let entries = entries.as_array().expect("an array").clone();
+    let of = |event: &str| entries.iter().rfind(|entry| entry["event"] == event);
+    let woke = of("slept").and_then(|entry| entry["at"].as_str()).expect("a sleep");
+    let verdict = ground.laptop(&["remote", "logs", "vps", "--at", woke]).stdout;
+    assert!(verdict.contains("slept 8 h 41 min"), "{verdict}");
 }
 
 #[test]
