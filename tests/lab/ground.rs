@@ -7,13 +7,17 @@
 //! What happens at the laptop's own interface is told by its kernel; what happens at the router
 //! nobody tells.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
 use crate::{
     callers::Callers,
     net::Net,
+    preload::library,
     support::{Ran, Run, Scene, openclaw, user, wait_until},
 };
 
@@ -91,6 +95,24 @@ impl Ground {
         let ground = Self::new();
         ground.connect(FAR_V4).exits(0);
         ground
+    }
+
+    /// The same with a supervisor whose dials are noted: see [`dials`](Self::dials).
+    pub(crate) fn connected_and_noted() -> Self {
+        let ground = Self::new();
+        let laptop = &ground.scene.laptop;
+        let library = library(laptop, "dials.c");
+        let run = ground.scene.dialling().args(["--name", "vps"]).env("LD_PRELOAD", library);
+        let run = run.env("LAB_DIALS", laptop.path("dials")).arg(format!("{}@{FAR_V4}", user()));
+        ground.run(run).exits(0);
+        assert_eq!(ground.dials(), 1, "one to connect");
+        ground
+    }
+
+    /// How often the kernel was asked for a connection to the far machine so far.
+    pub(crate) fn dials(&self) -> usize {
+        let noted = fs::read_to_string(self.scene.laptop.path("dials")).expect("noted dials");
+        noted.lines().filter(|address| [FAR_V4, FAR_V6].contains(address)).count()
     }
 
     /// `remote connect` to an address of the far machine.

@@ -144,17 +144,20 @@ fn nobody_is_dialled_without_a_network_and_no_attempt_counts() {
     }
     let unplugged = (Ground::unplug as fn(&Ground), Ground::plug as fn(&Ground));
     for (fault, remedy) in [unplugged, (Ground::unroute, Ground::route)] {
-        let ground = Ground::connected();
+        let ground = Ground::connected_and_noted();
         let callers = ground.callers();
         fault(&ground);
         let lost = ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
-        // While callers wait, so that every reason to dial is there.
+        let dials = ground.dials();
+        // While callers wait, so that every reason to dial is there; without a session as well.
+        assert!(ground.scene.sshd.kill_sessions() > 0);
         thread::sleep(tier::seconds(4, 60));
         let later = ground.status();
-        assert_eq!(lost["attempts"], later["attempts"], "{later:#}");
+        assert_eq!((ground.dials(), &later["attempts"]), (dials, &lost["attempts"]), "{later:#}");
         remedy(&ground);
         callers.succeed_after(Instant::now(), LIMIT);
         callers.end();
+        assert!(ground.dials() > dials, "what is made is noted");
     }
 }
 
@@ -217,7 +220,7 @@ fn a_specific_route_that_comes_moves_and_goes_is_news_at_once() {
     if !ready() {
         return;
     }
-    let ground = Ground::new();
+    let ground = Ground::connected_and_noted();
     ground.unroute();
     let refused = ground.connect(FAR_V4);
     assert_eq!(refused.code, 3, "{refused}");
@@ -233,11 +236,12 @@ fn a_specific_route_that_comes_moves_and_goes_is_news_at_once() {
     ground.laptop.ip("route delete 10.2.0.0/24");
     let gone = Instant::now();
     let lost = ground.status_when("the outage is noticed", LIMIT, |it| it["phase"] != "live");
+    let dials = ground.dials();
     eprintln!("noticed {:?} after the route was gone", gone.elapsed());
     assert!(ground.scene.sshd.kill_sessions() > 0);
     thread::sleep(tier::seconds(4, 60));
     let later = ground.status();
-    assert_eq!(lost["attempts"], later["attempts"], "{later:#}");
+    assert_eq!((ground.dials(), &later["attempts"]), (dials, &lost["attempts"]), "{later:#}");
     ground.laptop.ip("route add 10.2.0.0/24 via 10.1.0.1");
     let back = Instant::now();
     ground.status_when("live again", LIMIT, |it| it["phase"] == "live");
