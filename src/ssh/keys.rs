@@ -11,12 +11,15 @@ use std::{
 };
 
 use nix::unistd::Uid;
-use russh::keys::{Algorithm, PrivateKey, decode_secret_key, ssh_key::Cipher};
+use russh::keys::{
+    Algorithm, PrivateKey, decode_secret_key,
+    ssh_key::{self, Cipher},
+};
 use zeroize::Zeroizing;
 
 use super::{
     identity::{self, Identity},
-    pem,
+    pem, short_scalar,
 };
 
 /// More than any key file holds.
@@ -167,14 +170,25 @@ pub(super) fn unlock(
     match unlocked {
         Ok(key) => Ok(Some(Arc::new(key))),
         Err(error) if is_odd(text, &error) => Err(KeyFileError::OddCipher),
+        // It opened, or its first two numbers would differ.
+        Err(russh::keys::Error::SshKey(ssh_key::Error::Encoding(_))) => {
+            Ok(short_scalar::read(text, Some(passphrase)).map(Arc::new))
+        }
         Err(_) => Ok(None),
     }
 }
 
-/// Whether no passphrase would help: PKCS#8 names its cipher where the library reads it.
+/// Whether no passphrase would help: PKCS#8 names its cipher where the library reads it. What a
+/// wrong passphrase makes of the key is an error of another kind, or one that says so.
 fn is_odd(text: &str, error: &russh::keys::Error) -> bool {
-    let unread = matches!(error, russh::keys::Error::Der(_));
-    text.contains(PKCS8) && (unread || error.to_string().contains("unsupported"))
+    text.contains(PKCS8)
+        && match error {
+            russh::keys::Error::Der(_) => true,
+            russh::keys::Error::Pkcs8(pkcs8::Error::EncryptedPrivateKey(error)) => {
+                *error != pkcs8::pkcs5::Error::DecryptFailed
+            }
+            _ => false,
+        }
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -199,7 +213,8 @@ fn read_identity(path: &Path) -> Option<Identity> {
 
 /// What a text holds, and the public half if the text shows it.
 fn judge(text: Zeroizing<String>) -> Result<(Content, Option<Identity>), KeyFileError> {
-    if let Ok(key) = PrivateKey::from_openssh(text.as_bytes()) {
+    let key = PrivateKey::from_openssh(text.as_bytes()).ok();
+    if let Some(key) = key.or_else(|| short_scalar::read(&text, None)) {
         return judge_openssh(text, key);
     }
     if pem::is_encrypted(&text) {

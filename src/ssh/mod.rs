@@ -38,6 +38,7 @@ mod route;
 mod rsa_size;
 pub(crate) mod server;
 mod session;
+mod short_scalar;
 mod stream;
 mod target;
 mod watcher;

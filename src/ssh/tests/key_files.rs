@@ -1,6 +1,7 @@
 //! Key files as `ssh-keygen` and `openssl` write them.
 
-use russh::keys::PrivateKey;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use russh::keys::{HashAlg, PrivateKey};
 
 use super::*;
 use crate::ssh::{
@@ -42,6 +43,13 @@ fn check(path: &Path) {
     let public = run("ssh-keygen", &["-y", "-P", PASSPHRASE, "-f", &path]);
     let public = identity::of_text(&public).unwrap();
     assert!(identity::same_key(&public, &key.public_key().clone().into()), "{shown}");
+}
+
+/// Whether the private half signs for the public one.
+fn check_number(path: &Path) {
+    let key = read(path).unwrap();
+    let signed = key.sign("test", HashAlg::Sha256, b"words").unwrap();
+    key.public_key().verify("test", b"words", &signed).unwrap();
 }
 
 fn is_locked(path: &Path) -> bool {
@@ -104,6 +112,68 @@ fn reads_every_cipher_of_the_openssh_form() {
     let path = folder.path().join("3des").display().to_string();
     run("ssh-keygen", &["-q", "-t", "ed25519", "-Z", "3des-cbc", "-N", PASSPHRASE, "-f", &path]);
     assert_eq!(read(Path::new(&path)).unwrap_err(), KeyFileError::OddCipher.to_string());
+}
+
+/// A P-256 key in OpenSSH's form whose private number ends with `number` and is zero before.
+fn with_number(path: &Path, number: &[u8], words: &[&str]) {
+    use std::os::unix::fs::PermissionsExt;
+    // An ECPrivateKey of RFC 5915 without its public half: version, number, the curve's name.
+    let mut der = vec![0x30, 0x31, 2, 1, 1, 4, 32];
+    der.resize(7 + 32 - number.len(), 0);
+    der.extend_from_slice(number);
+    der.extend_from_slice(&[0xa0, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7]);
+    let text = BASE64_STANDARD.encode(der);
+    let text = format!("-----BEGIN EC PRIVATE KEY-----\n{text}\n-----END EC PRIVATE KEY-----\n");
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    let name = path.display().to_string();
+    run("ssh-keygen", &[&["-q", "-p", "-a", "1", "-P", "", "-f", &name], words].concat());
+}
+
+#[test]
+fn reads_keys_whose_private_number_is_short() {
+    if installed("ssh-keygen").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    let number: Vec<u8> = (0x77..0x77 + 32).collect();
+    let high: Vec<u8> = (0xd0..0xd0 + 32).collect();
+    for length in [17, 30, 31, 32] {
+        for number in [&number[..length], &high[..length]] {
+            with_number(&path, number, &["-N", ""]);
+            check(&path);
+            check_number(&path);
+            for cipher in ["aes256-ctr", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com"]
+            {
+                with_number(&path, number, &["-N", PASSPHRASE, "-Z", cipher]);
+                assert!(is_locked(&path));
+                check(&path);
+                check_number(&path);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrong_passphrase_is_wrong_whatever_it_makes_of_the_key() {
+    if installed("openssl").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (plain, locked) = (at("plain"), at("locked"));
+    run("openssl", &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &plain]);
+    let pass = format!("pass:{PASSPHRASE}");
+    let words = ["pkcs8", "-topk8", "-in", &plain, "-iter", "1", "-passout", &pass, "-out"];
+    run("openssl", &[&words[..], &[&locked]].concat());
+    let text = fs::read_to_string(&locked).unwrap();
+    // One in 256 happens to look like a key that was opened.
+    for wrong in 0..4096 {
+        let opened = keys::unlock(&text, &format!("wrong {wrong}"));
+        assert!(matches!(opened, Ok(None)), "wrong {wrong}: {:?}", opened.err());
+    }
+    assert!(keys::unlock(&text, PASSPHRASE).unwrap().is_some());
 }
 
 #[test]
