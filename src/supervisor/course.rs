@@ -21,17 +21,18 @@ pub(super) struct Course {
     pub(super) runs: bool,
 }
 
-/// For each address the way there, `None` if there is no route (rtnetlink(7), `RTM_GETROUTE`: all
-/// tables, rules and metrics count). Addresses that the kernel gives no answer for are left out, and on
+/// For each address the way of a TCP connection to `port` there, `None` if there is no route
+/// (rtnetlink(7), `RTM_GETROUTE`: all tables, rules and metrics count). Addresses that the kernel gives no answer for are left out, and on
 /// systems that cannot be asked all are. `running` are the interfaces with a carrier.
 pub(super) fn courses(
     addresses: &[IpAddr],
+    port: u16,
     running: &BTreeSet<u32>,
 ) -> BTreeMap<IpAddr, Option<Course>> {
     if addresses.is_empty() {
         return BTreeMap::new();
     }
-    kernel::ask(addresses.get(..ADDRESSES_MOST).unwrap_or(addresses), running)
+    kernel::ask(addresses.get(..ADDRESSES_MOST).unwrap_or(addresses), port, running)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -40,7 +41,7 @@ mod kernel {
 
     use super::{BTreeMap, BTreeSet, Course, IpAddr};
 
-    pub(super) fn ask(_: &[IpAddr], _: &BTreeSet<u32>) -> BTreeMap<IpAddr, Option<Course>> {
+    pub(super) fn ask(_: &[IpAddr], _: u16, _: &BTreeSet<u32>) -> BTreeMap<IpAddr, Option<Course>> {
         BTreeMap::new()
     }
 }
@@ -68,15 +69,18 @@ mod kernel {
 
     /// Longer than any answer.
     const ANSWER: usize = 4096;
+    /// Its number (IANA).
+    const TCP: u8 = 6;
 
     pub(super) fn ask(
         addresses: &[IpAddr],
+        port: u16,
         running: &BTreeSet<u32>,
     ) -> BTreeMap<IpAddr, Option<Course>> {
         let Ok(socket) = open() else { return BTreeMap::new() };
         let mut courses = BTreeMap::new();
         for (number, address) in (1..).zip(addresses) {
-            if let Some(answer) = ask_one(&socket, number, *address) {
+            if let Some(answer) = ask_one(&socket, number, *address, port) {
                 let course = answer.map(|course| Course {
                     runs: course.interface.is_some_and(|it| running.contains(&it)),
                     ..course
@@ -95,8 +99,8 @@ mod kernel {
     }
 
     /// `None` if the answer cannot be had or read.
-    fn ask_one(socket: &OwnedFd, number: u32, to: IpAddr) -> Option<Option<Course>> {
-        let question = question(number, to);
+    fn ask_one(socket: &OwnedFd, number: u32, to: IpAddr, port: u16) -> Option<Option<Course>> {
+        let question = question(number, to, port);
         let kernel = NetlinkAddr::new(0, 0);
         sendto(socket.as_raw_fd(), &question, &kernel, MsgFlags::empty()).ok()?;
         let mut answer = [0; ANSWER];
@@ -104,13 +108,17 @@ mod kernel {
         read(answer.get(..length)?, number)
     }
 
-    fn question(number: u32, to: IpAddr) -> Vec<u8> {
+    fn question(number: u32, to: IpAddr, port: u16) -> Vec<u8> {
         let mut route = RouteMessage::default();
         (route.header.address_family, route.header.destination_prefix_length) = match to {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
             IpAddr::V6(_) => (AddressFamily::Inet6, 128),
         };
-        route.attributes.push(RouteAttribute::Destination(to.into()));
+        route.attributes.extend([
+            RouteAttribute::Destination(to.into()),
+            RouteAttribute::IpProto(TCP),
+            RouteAttribute::Dport(port),
+        ]);
         let mut header = NetlinkHeader::default();
         (header.flags, header.sequence_number) = (NLM_F_REQUEST, number);
         let payload = NetlinkPayload::from(RouteNetlinkMessage::GetRoute(route));

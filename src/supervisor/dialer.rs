@@ -92,7 +92,8 @@ pub(super) async fn find(
     let literal = first.and_then(|hop| hop.host.parse().ok());
     dialer.note_found(first, literal.into_iter().collect());
     let is_near = first.is_some_and(is_near);
-    let first = First { is_near, is_name: literal.is_none(), addresses };
+    let port = first.map_or(0, |hop| hop.port);
+    let first = First { is_near, is_name: literal.is_none(), addresses, port };
     let alive = alive(plan.alive_interval, definition.ssh.low_power);
     if definition.kind == Kind::Exposed {
         // The way to the jump host may have forwards of its own; here it is for one thing.
@@ -119,6 +120,8 @@ pub(super) struct First {
     /// Those that it was last dialled at, or will be; empty while nobody knows, and where the kernel
     /// alone does not choose the way.
     pub(super) addresses: watch::Receiver<Vec<IpAddr>>,
+    /// The server's port there, which rules of routing may ask for.
+    pub(super) port: u16,
 }
 
 /// Whether a first hop may be reached without a network.

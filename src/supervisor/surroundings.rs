@@ -177,6 +177,7 @@ pub(super) struct Listener {
     outlook: Outlook,
     heard: watch::Receiver<Surroundings>,
     addresses: watch::Receiver<Vec<IpAddr>>,
+    port: u16,
     state: watch::Receiver<State>,
     lanes: Vec<mpsc::Sender<Command>>,
 }
@@ -190,7 +191,7 @@ impl Listener {
         state: watch::Receiver<State>,
         lanes: Vec<mpsc::Sender<Command>>,
     ) -> Self {
-        let First { is_near, is_name, addresses } = first;
+        let First { is_near, is_name, addresses, port } = first;
         let outlook = Outlook {
             is_near,
             is_name,
@@ -200,7 +201,7 @@ impl Listener {
             up: true,
             paid: None,
         };
-        let mut listener = Self { outlook, heard, addresses, state, lanes };
+        let mut listener = Self { outlook, heard, addresses, port, state, lanes };
         for news in listener.look() {
             for lane in &listener.lanes {
                 // There is room: nobody else knows them yet.
@@ -230,7 +231,9 @@ impl Listener {
 
     fn look(&mut self) -> Vec<News> {
         let heard = self.heard.borrow_and_update().clone();
-        let courses = courses(&self.addresses.borrow_and_update(), &heard.running);
+        let addresses = self.addresses.borrow_and_update();
+        let courses = courses(&addresses, self.port, &heard.running);
+        drop(addresses);
         let serves = serves(self.state.borrow().phase);
         self.outlook.look(&heard, courses, serves, clock())
     }

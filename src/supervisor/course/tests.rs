@@ -18,7 +18,7 @@ fn ip(arguments: &str) {
 
 fn to(address: &str) -> Option<Course> {
     let address = address.parse().expect("an address");
-    courses(&[address], &running_interfaces().expect("the interfaces"))
+    courses(&[address], 22, &running_interfaces().expect("the interfaces"))
         .remove(&address)
         .expect("an answer")
 }
@@ -69,6 +69,12 @@ fn the_kernel_says_which_way_it_would_send() {
         let gateway = to("10.2.0.2").and_then(|it| it.gateway);
         assert_eq!(gateway, "10.1.0.8".parse().ok(), "a table of a rule's");
         ip("rule delete to 10.2.0.2 lookup 77");
+        ip("rule add to 10.2.0.2 ipproto tcp dport 2222 lookup 77");
+        assert_eq!(to("10.2.0.2"), Some(specific.clone()), "a rule for another port");
+        ip("rule add to 10.2.0.2 ipproto tcp dport 22 lookup 77");
+        let gateway = to("10.2.0.2").and_then(|it| it.gateway);
+        assert_eq!(gateway, "10.1.0.8".parse().ok(), "a rule for the port");
+        ip("rule delete to 10.2.0.2 ipproto tcp dport 22 lookup 77");
         ip("link set up1 down");
         assert_eq!(once_it(false, "10.2.0.2"), Course { runs: false, ..specific });
         for kind in ["unreachable", "prohibit", "blackhole"] {
