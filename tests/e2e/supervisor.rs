@@ -75,7 +75,10 @@ fn a_question_whose_supervisor_is_killed_is_asked_again_by_way_of_the_next() {
     // Nothing is answered until it goes on.
     assert!(signal(gateway, Signal::SIGSTOP));
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| openclaw(&scene.laptop).args(["--json", "health"]).run());
+        let asking = scope.spawn(|| {
+            let asked = openclaw(&scene.laptop).args(["--json", "health", "--timeout", "60000"]);
+            asked.limit(Duration::from_secs(90)).run()
+        });
         wait_until("the question is under way", limit, || {
             let ran = openclaw(&scene.laptop).args(["remote", "status", "--json"]).run().exits(0);
             (ran.json()[0]["streams"] == 1).then_some(())
