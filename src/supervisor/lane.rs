@@ -199,6 +199,7 @@ impl Lane {
             destination,
             pin,
             outpost,
+            trouble: None,
             hold: limits.hold,
             held_most: limits.held_most,
             dialer,
@@ -257,6 +258,8 @@ enum Message {
     Back(Incoming),
     /// The gateway was not there for it.
     Unproved(Number, Failure, Incoming),
+    /// What is wrong with the place over there that a connection was to be led to.
+    Led(Option<Failure>),
     Outside(Outside),
 }
 
@@ -281,6 +284,8 @@ struct Actor {
     pin: Option<Fingerprint>,
     /// The listener over there, where streams begin there.
     outpost: Option<Outpost>,
+    /// What was wrong with the place over there at the last connection, on the session that serves.
+    trouble: Option<Failure>,
     hold: Duration,
     held_most: usize,
     dialer: Arc<dyn Dial>,
@@ -464,6 +469,7 @@ impl Actor {
                 self.step(Event::News(number, News::NotProved(failure)));
                 self.admit(incoming);
             }
+            Message::Led(trouble) => self.on_led(trouble),
             Message::Outside(news) => self.change(|lane| lane.on_outside(news)),
         }
     }
@@ -515,9 +521,10 @@ impl Actor {
 
     /// What went wrong last.
     fn failure(&self) -> Option<Failure> {
-        let outpost = self.outpost.as_ref().filter(|_| serves(self.tunnel.phase()));
-        let of_outpost = outpost.and_then(Outpost::failure);
-        of_outpost.or_else(|| self.tunnel.failure().cloned())
+        let is_served = serves(self.tunnel.phase());
+        let outpost = self.outpost.as_ref().filter(|_| is_served);
+        let of_place = outpost.and_then(Outpost::failure).or_else(|| self.trouble.clone());
+        of_place.filter(|_| is_served).or_else(|| self.tunnel.failure().cloned())
     }
 
     fn on_phase(&mut self, before: Phase, after: Phase) {
@@ -630,6 +637,8 @@ impl Actor {
             Action::Prove(number, probe) => self.prove(number, probe),
             Action::Serve(number) => {
                 self.serving = Some(number);
+                // Another session may have another policy.
+                self.trouble = None;
                 self.account.served(self.held.len());
                 self.serve_held();
                 self.claim(ClaimEvent::Serve(number));

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
     sync::mpsc,
@@ -15,8 +15,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Peer, Scene, answers, echo, echo_at, echo_socket, echoes, echoes_at, free_port, listens,
-    openclaw, present, signal, wait_until,
+    Peer, Scene, answers, dial, echo, echo_at, echo_socket, echoes, echoes_at, echoes_over,
+    free_port, listens, openclaw, present, signal, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -114,6 +114,153 @@ fn local_forwards_take_sockets_at_both_ends() {
     let message = error["error"]["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.contains("b.sock"), "{error:#}");
     drop(held);
+}
+
+/// Whether an echo answers at an address of this machine.
+fn echoes_from(host: &str, port: u16) -> bool {
+    echoes_over(SocketAddr::new(host.parse().expect("an address"), port))
+}
+
+#[test]
+fn a_local_forward_listens_where_it_is_told_to_and_nowhere_else() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let service = echo();
+    // What others see of this machine, as far as loopback can show it.
+    const OWN: &str = "127.0.0.1";
+    const OTHER: &str = "127.0.0.3";
+    let places: [(&str, &[&str], &[&str]); 6] = [
+        ("127.0.0.2:", &["127.0.0.2"], &[OWN, OTHER, "::1"]),
+        ("[::1]:", &["::1"], &[OWN, OTHER]),
+        ("localhost:", &[OWN, "::1"], &[OTHER]),
+        ("", &[OWN, "::1"], &[OTHER]),
+        ("0.0.0.0:", &[OWN, OTHER], &["::1"]),
+        ("*:", &[OWN, OTHER, "::1"], &[]),
+    ];
+    let places = places.map(|(bind, heard, deaf)| (bind, free_port(), heard, deaf));
+    let specs = places.map(|(bind, port, ..)| format!("{bind}{port}:127.0.0.1:{service}"));
+    let words: Vec<&str> = specs.iter().flat_map(|spec| ["-L", spec]).collect();
+    let run = scene.dialling().args(["--json", "--name", "vps", "-o", "GatewayPorts=yes"]);
+    let ran = run.args(words).arg(scene.sshd.target()).run().exits(0);
+    // It opens forwards of a file; one that was typed says by itself whom it is for.
+    let [.., bare, _, _] = &specs;
+    assert!(ran.stderr.contains(&format!("GatewayPorts: -L {bare} listens for")), "{ran}");
+    for (bind, port, heard, deaf) in places {
+        for host in heard {
+            assert!(echoes_from(host, port), "{bind}{port} at {host}");
+        }
+        for host in deaf {
+            assert!(!echoes_from(host, port), "{bind}{port} at {host}");
+        }
+    }
+    let binds: Vec<_> = forwards(&scene).iter().map(|it| it["bind"].clone()).collect();
+    let bind = |bind: &'static str| Value::from(bind);
+    let [two, six, all] = ["127.0.0.2", "::1", "0.0.0.0"].map(bind);
+    assert_eq!(binds, [two, six, Value::Null, Value::Null, all, bind("*")]);
+    // The gateway itself is opened to nobody.
+    assert!(TcpStream::connect((OTHER, scene.local_port)).is_err());
+    let open = format!("0.0.0.0:{}:127.0.0.1:{}", free_port(), scene.gateway.port());
+    let run = scene.dialling().args(["--json", "--name", "vps", "-L", &open]);
+    let error = run.arg(scene.sshd.target()).run().exits(2).json();
+    let message = error["error"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("everybody"), "{error:#}");
+}
+
+#[test]
+fn a_local_forward_that_leads_nowhere_is_its_own_failure() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::with(&["PermitOpen 127.0.0.1:*"]);
+    let (service, silent) = (echo(), free_port());
+    let [forbidden, empty, fine] = [(); 3].map(|()| free_port());
+    let specs = [
+        format!("{forbidden}:localhost:{service}"),
+        format!("{empty}:127.0.0.1:{silent}"),
+        format!("{fine}:127.0.0.1:{service}"),
+    ];
+    let words: Vec<&str> = specs.iter().flat_map(|spec| ["-L", spec]).collect();
+    connect(&scene, &words);
+    assert!(!echoes(forbidden) && !echoes(empty) && echoes(fine));
+    let told = wait_until("both are told", LIMIT, || {
+        let all = forwards(&scene);
+        all.iter().take(2).all(|it| it["failure"].is_object()).then_some(all)
+    });
+    let [refused, absent] = [0, 1].map(|which| &told[which]["failure"]);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    assert_eq!(refused["class"], "forward_refused", "{refused:#}");
+    let to = format!("localhost:{service}");
+    assert!(text(&refused["message"]).contains(&to), "{refused:#}");
+    assert!(text(&refused["fix"]).contains(&format!("PermitOpen {to}")), "{refused:#}");
+    assert!(text(&absent["message"]).contains(&format!("127.0.0.1:{silent}")), "{absent:#}");
+    assert_eq!((&told[2]["phase"], &told[2]["failure"]), (&"live".into(), &Value::Null));
+    let status = scene.laptop(&["remote", "status", "vps", "--json"]).json();
+    assert_eq!((&status[0]["phase"], &status[0]["failure"]), (&"live".into(), &Value::Null));
+    assert!(answers(scene.local_port, "/healthz"));
+    let shown = scene.laptop(&["remote", "status", "vps"]).stdout;
+    assert!(shown.contains(&text(&refused["message"])), "{shown}");
+    // What is there later is had, and nothing is wrong any more.
+    echo_at(silent);
+    assert!(echoes(empty));
+    wait_until("it is well", LIMIT, || forwards(&scene)[1]["failure"].is_null().then_some(()));
+    assert!(forwards(&scene)[0]["failure"].is_object(), "nobody has asked again");
+}
+
+/// How many forwards each way.
+const DOZEN: usize = 12;
+/// How many bytes go through each.
+const BULK: usize = 1 << 20;
+
+/// Opens a stream through a port with an echo behind it: one byte has been there and back.
+fn open(port: u16) -> TcpStream {
+    let mut stream = dial(port, LIMIT).expect("the port");
+    stream.write_all(b"?").expect("a byte");
+    stream.read_exact(&mut [0]).expect("the byte");
+    stream
+}
+
+/// Sends bytes of its own, and wants them back.
+fn carries(stream: &TcpStream, seed: u8) {
+    let bytes: Vec<u8> = (0..BULK).map(|at| (at % 251) as u8 ^ seed).collect();
+    let mut seen = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            (&mut &*stream).write_all(&bytes).expect("somebody who reads");
+            stream.shutdown(Shutdown::Write).expect("an end");
+        });
+        (&mut &*stream).read_to_end(&mut seen).expect("an end");
+    });
+    assert!(seen == bytes, "{} bytes of {seed}, or others", seen.len());
+}
+
+#[test]
+fn a_dozen_forwards_each_way_carry_at_once_what_is_theirs() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let ports: Vec<u16> = (0..2 * DOZEN).map(|_| free_port()).collect();
+    let kind = |at: usize| if at < DOZEN { "-L" } else { "-R" };
+    let words = ports
+        .iter()
+        .enumerate()
+        .flat_map(|(at, port)| [kind(at).to_owned(), format!("{port}:127.0.0.1:{}", echo())]);
+    let words: Vec<String> = words.collect();
+    connect(&scene, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    wait_until("all listen", LIMIT, || ports.iter().all(|port| listens(*port)).then_some(()));
+    let streams: Vec<TcpStream> = ports.iter().map(|port| open(*port)).collect();
+    thread::scope(|scope| {
+        for (stream, seed) in streams.iter().zip(1..) {
+            scope.spawn(move || carries(stream, seed));
+        }
+    });
+    let all = forwards(&scene);
+    assert_eq!(all.len(), ports.len(), "{all:#?}");
+    for forward in all {
+        assert_eq!((&forward["phase"], &forward["failure"]), (&"live".into(), &Value::Null));
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::support::{
     Freezer, Peer, Scene, dial, listens, openclaw, present, signal, status_of, wait_until, way_in,
@@ -150,6 +151,52 @@ fn how_long_and_how_many_wait_for_a_path_is_a_matter_of_choice() {
         let refused = refused.exits(2);
         assert!(refused.stderr.contains(message), "{refused}");
     }
+}
+
+#[test]
+fn whoever_waits_to_the_end_is_told_why_and_so_is_the_log() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let mut scene = Scene::new();
+    let run = scene.dialling().args(["--name", "vps", "--hold", "2"]);
+    run.arg(scene.sshd.target()).run().exits(0);
+    scene.sshd.stop();
+    wait_until("the outage is seen", LIMIT, || {
+        let status = scene.laptop(&["remote", "status", "--json"]).json();
+        (status.pointer("/0/failure/class")? == "unreachable").then_some(())
+    });
+    let says = |words: &[u8]| {
+        let mut stream = dial(scene.local_port, LIMIT).expect("the port");
+        stream.write_all(words).expect("saying it");
+        stream
+    };
+    // More than is looked at, so that a careless close would be a reset.
+    let others = [says(b"SSH-2.0-something that waits for an answer\r\n"), says(b"")];
+    let mut asking = says(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    for mut other in others {
+        let mut answer = Vec::new();
+        other.read_to_end(&mut answer).expect("a clean end");
+        assert!(answer.is_empty(), "{answer:?}");
+    }
+    let mut answer = String::new();
+    asking.read_to_string(&mut answer).expect("an answer to its end");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 503 "), "{answer}");
+    let body: Value = serde_json::from_str(body).expect("a JSON body");
+    assert_eq!((&body["ok"], &body["error"]["class"]), (&false.into(), &"unreachable".into()));
+    let reason = body["error"]["message"].as_str().expect("a reason");
+    assert!(reason.contains("refused the connection"), "{answer}");
+    let log = scene.laptop.logs();
+    let unserved = log.lines().filter(|line| line.contains("connections were not served"));
+    let because: Vec<_> = unserved.filter(|line| line.contains("cause=Refused")).collect();
+    assert!(!because.is_empty(), "{log}");
+    let told = scene.laptop(&["remote", "logs", "vps"]).stdout;
+    assert!(told.contains(&format!("a connection waited in vain: {reason}")), "{told}");
+    scene.sshd.restart();
+    scene.laptop(&["health"]);
+    let told = scene.laptop(&["remote", "logs", "vps"]).stdout;
+    assert!(told.contains("3 connections had waited in vain"), "{told}");
 }
 
 #[test]

@@ -91,6 +91,27 @@ pub(crate) fn absent(port: u16) -> Failure {
         .fix("over there: openclaw gateway run (or name its port with --remote-port)")
 }
 
+/// What a forward leads to cannot be had.
+pub(super) fn unreached(to: &Destination, why: &str) -> Failure {
+    Failure::new(Cause::GatewayAbsent, format!("{to} does not answer over there: {why}"))
+        .fix("start what listens there; the next connection tries it again")
+}
+
+/// The SSH server's policy forbids what a forward leads to.
+pub(super) fn forbidden(to: &Destination) -> Failure {
+    let allow = match to {
+        Destination::Port { host, port } => {
+            format!("AllowTcpForwarding yes or local, PermitOpen {host}:{port}")
+        }
+        Destination::Socket(_) => "AllowStreamLocalForwarding yes or local".to_owned(),
+    };
+    Failure::new(
+        Cause::ForwardRefused,
+        format!("the SSH server does not allow connections to {to}"),
+    )
+    .fix(format!("allow it over there: {allow} in sshd_config, and no `restrict` on the key"))
+}
+
 /// What a gateway's missing answer means.
 fn failure_of(not: NotAnswered, port: u16) -> Option<Failure> {
     let (cause, message) = match not {

@@ -11,7 +11,7 @@ use tracing::{Span, debug, info};
 
 use super::{
     Actor, Message, OPEN_LIMIT, REFUSALS_MOST, Session,
-    ask::{absent, prohibited},
+    ask::{absent, forbidden, prohibited, unreached},
 };
 use crate::{
     control::Opened,
@@ -22,7 +22,7 @@ use crate::{
         path::{Path, clock},
         pump::{Carried, End, pump},
     },
-    tunnel::{Event, Number, Phase, ProofKind},
+    tunnel::{Event, Failure, Number, Phase, ProofKind},
 };
 
 /// Refusals are news at most this often.
@@ -81,7 +81,7 @@ impl Actor {
         let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return Some(incoming) };
         let (destination, tls_fingerprint) = (self.destination.clone(), self.pin);
         let inner = self.inner.clone();
-        let proof = self.proof;
+        let (proof, is_troubled) = (self.proof, self.trouble.is_some());
         incoming.promise();
         let (guest, trust) = (path.enter(), path.trust());
         let span = Span::current();
@@ -96,6 +96,9 @@ impl Actor {
             match opened {
                 Ok(Ok(far)) => {
                     path.answered();
+                    if is_troubled {
+                        let _ended = inner.send(Message::Led(None)).await;
+                    }
                     let opened = Opened {
                         host_key: path.link.facts().host_key,
                         remote_port: destination.port(),
@@ -110,12 +113,19 @@ impl Actor {
                 Ok(Err(NotOpened::SessionLost | NotOpened::Silent)) | Err(_) => {
                     let _ended = inner.send(Message::Back(incoming)).await;
                 }
-                Ok(Err(NotOpened::Refused(reason) | NotOpened::Prohibited(reason)))
+                Ok(Err(not @ (NotOpened::Refused(_) | NotOpened::Prohibited(_))))
                     if proof == ProofKind::Ssh =>
                 {
                     path.answered();
-                    debug!(%reason, "the far side did not open a stream");
-                    incoming.refuse(Problem::new(Class::GatewayDown, reason)).await;
+                    let failure = match not {
+                        NotOpened::Refused(why) => unreached(&destination, &why),
+                        NotOpened::Prohibited(_) | NotOpened::Silent | NotOpened::SessionLost => {
+                            forbidden(&destination)
+                        }
+                    };
+                    let problem = Problem::from(failure.clone());
+                    let _ended = inner.send(Message::Led(Some(failure))).await;
+                    incoming.refuse(problem).await;
                 }
                 // As good as a proof that failed: `live` would be a memory from here on. The
                 // connection waits for the gateway like those that come after it.
@@ -134,6 +144,19 @@ impl Actor {
             }
         });
         None
+    }
+
+    /// Notes what is wrong with the place over there, and says so once.
+    pub(super) fn on_led(&mut self, trouble: Option<Failure>) {
+        if self.trouble == trouble {
+            return;
+        }
+        if let Some(failure) = &trouble {
+            info!(cause = ?failure.cause, "what the forward leads to cannot be had");
+            // Messages name hosts, users and files.
+            debug!(message = failure.message, "why");
+        }
+        self.change(|lane| lane.trouble = trouble);
     }
 
     /// Ends a wait without having been served.
@@ -160,7 +183,13 @@ impl Actor {
         if self.unserved_said.is_none_or(|said| now.duration_since(said) >= UNSERVED_INTERVAL) {
             self.unserved_said = Some(now);
             // A flood must not fill the disk.
-            info!(count = std::mem::take(&mut self.unserved), "connections were not served");
+            let count = std::mem::take(&mut self.unserved);
+            // The message of a failure names hosts, users and files.
+            match self.tunnel.failure().map(|failure| failure.cause) {
+                Some(cause) => info!(count, ?cause, "connections were not served"),
+                None => info!(count, reason, "connections were not served"),
+            }
+            debug!(reason, "why");
         }
     }
 
