@@ -298,6 +298,84 @@ fn the_view_gives_the_terminal_back() {
     assert!(is_usual(&screen), "{screen}");
 }
 
+/// What stands on a terminal of the view's size after all that was written on it.
+fn standing(written: &str) -> String {
+    let mut cells = vec![[' '; 80]; 24];
+    let (mut row, mut column) = (0, 0);
+    let mut written = written.chars();
+    while let Some(sign) = written.next() {
+        if sign != '\u{1b}' {
+            if sign.is_control() {
+                continue;
+            }
+            if let Some(cell) = cells.get_mut(row).and_then(|cells| cells.get_mut(column)) {
+                *cell = sign;
+            }
+            column += 1;
+            continue;
+        }
+        // A control sequence ends with a letter (ECMA-48, 5.4).
+        let mut numbers = String::new();
+        let end = written.by_ref().find(|sign| {
+            numbers.push(*sign);
+            sign.is_ascii_alphabetic()
+        });
+        let numbers = numbers.trim_start_matches('[').trim_end_matches(char::is_alphabetic);
+        let place = numbers.split_once(';').map(|(row, column)| (row.parse(), column.parse()));
+        match (end, place) {
+            (Some('H'), Some((Ok::<usize, _>(down), Ok::<usize, _>(right)))) => {
+                (row, column) = (down - 1, right - 1);
+            }
+            (Some('J'), _) => cells.fill([' '; 80]),
+            _ => {}
+        }
+    }
+    cells
+        .iter()
+        .map(|cells| cells.iter().collect::<String>().trim_end().to_owned() + "\n")
+        .collect()
+}
+
+#[test]
+fn the_view_shows_a_path_that_is_live_and_what_it_went_through() {
+    if !present(&[Peer::OpenSsh, Peer::Script]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    assert!(scene.sshd.kill_sessions() > 0, "no session to kill\n{}", scene.sshd.log());
+    let cause = wait_until("it is back", LIMIT, || {
+        let status = scene.laptop(&["remote", "status", "vps", "--json"]).json();
+        let outage = &status[0]["lastOutage"];
+        outage["restoredMs"].is_number().then(|| outage["cause"].as_str().expect("why").to_owned())
+    });
+    let mut terminal = view(&scene.laptop);
+    let local = format!("local     ws://127.0.0.1:{}", scene.local_port);
+    let wanted = [
+        "── vps (default) ──",
+        "phase     ● live for ",
+        ", reconnected once",
+        "proof     gateway ",
+        "route     here → ",
+        &local,
+        "trips     ",
+        "streams   0 open, 0 held",
+        "── outages ──",
+        &cause,
+    ];
+    let is_whole = |screen: &str| wanted.iter().all(|part| screen.contains(part));
+    let begun = std::time::Instant::now();
+    let screen = wait_until("all of it", LIMIT * 2, || {
+        let screen = standing(&terminal.written());
+        (is_whole(&screen) || begun.elapsed() > LIMIT).then_some(screen)
+    });
+    let order: Vec<_> = wanted.iter().map(|part| screen.find(part)).collect();
+    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{order:?} on:\n{screen}");
+    terminal.types("q");
+    let (code, written) = terminal.end();
+    assert_eq!(code, 0, "{written}");
+}
+
 #[test]
 fn the_view_stops_with_all_that_its_shell_waits_for() {
     if !present(&[Peer::Script]) {

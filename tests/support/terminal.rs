@@ -55,6 +55,11 @@ impl Terminal {
         assert!(self.log.waits_for(text, PATIENCE), "no `{text}` on:\n{}", self.log.text());
     }
 
+    /// All that was written on it so far, with what moves the cursor.
+    pub(crate) fn written(&self) -> String {
+        self.log.text()
+    }
+
     /// Types a line.
     pub(crate) fn types(&mut self, line: &str) {
         writeln!(self.keyboard, "{line}").expect("typing on the terminal");
