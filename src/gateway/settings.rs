@@ -224,12 +224,25 @@ fn guard(
     let password = password.or_else(|| {
         variable("OPENCLAW_GATEWAY_PASSWORD").map(|t| SecretInput::Known(Secret::new(t)))
     });
-    let told = flags.auth.or(auth.mode);
-    let mode = told.unwrap_or(match (&flags.token, &flags.password, &token, &password) {
-        (None, Some(_), _, _) | (None, None, None, Some(_)) => AuthMode::Password,
-        _ => AuthMode::Token,
-    });
     let at = |path, problem| vec![Refusal { path, problem }];
+    let told = flags.auth.or(auth.mode);
+    let mode = match (told, &flags.token, &flags.password) {
+        (Some(mode), ..) => mode,
+        (None, Some(_), None) => AuthMode::Token,
+        (None, None, Some(_)) => AuthMode::Password,
+        (None, Some(_), Some(_)) => {
+            let message = "--token and --password are both given, and nothing says which one counts";
+            let problem = Problem::new(Class::Usage, message).fix("--auth token, or --auth password");
+            return Err(at("", problem));
+        }
+        // Whichever of them were taken, somebody may count on the other.
+        (None, None, None) if auth.token.is_some() && auth.password.is_some() => {
+            return Err(at("gateway.auth.mode", undecided()));
+        }
+        // Of two in different places the password counts, as at OpenClaw.
+        (None, None, None) if password.is_some() => AuthMode::Password,
+        (None, None, None) => AuthMode::Token,
+    };
     match (mode, token, password) {
         (AuthMode::None, _, _) => Ok(Guard::Open),
         (AuthMode::Token, Some(token), _) => usable(&token, "token")
@@ -248,6 +261,16 @@ fn guard(
             proxy::rules(config, token.is_some(), password)
         }
     }
+}
+
+/// Two secrets in the file, and nothing that says which one opens the gateway.
+fn undecided() -> Problem {
+    Problem::new(
+        Class::Config,
+        "gateway.auth.token and gateway.auth.password are both set, and gateway.auth.mode does not \
+         say which one counts",
+    )
+    .fix("openclaw config set gateway.auth.mode token, or password")
 }
 
 /// Whose word counts.
@@ -450,6 +473,50 @@ mod tests {
         let settings = decide(&Flags::default(), &[], &config).unwrap();
         assert!(matches!(settings.guard, Guard::OwnToken));
         assert_eq!(settings.listen, Listen::Loopback);
+    }
+
+    #[test]
+    fn of_a_token_and_a_password_somebody_says_which_one_counts() {
+        let refused = |flags: &Flags, config: &OpenClaw| {
+            let machine = Machine::default();
+            let judged = Settings::judge(flags, |_| None, config, paths(Path::new("/s")), &machine);
+            let found = judged.map(|_| ()).unwrap_err();
+            assert_eq!(found.len(), 1, "{found:#?}");
+            let Refusal { path, problem } = found.into_iter().next().unwrap();
+            (path, problem.message, problem.fix.unwrap())
+        };
+        let mut config = OpenClaw::default();
+        // What is there for calling others is no second one.
+        config.gateway.remote.token = known("for calling others");
+        config.gateway.auth.password = known("p");
+        let mode = |flags: &Flags, environment: &[(&str, &str)], config: &OpenClaw| {
+            decide(flags, environment, config).unwrap().guard.mode()
+        };
+        assert_eq!(mode(&Flags::default(), &[], &config), "password");
+        let elsewhere = [("OPENCLAW_GATEWAY_TOKEN", "t")];
+        assert_eq!(mode(&Flags::default(), &elsewhere, &config), "password");
+
+        config.gateway.auth.token =
+            Some(SecretInput::Unresolved { path: String::new(), reason: String::new() });
+        for flags in [Flags::default(), lan()] {
+            let (path, message, fix) = refused(&flags, &config);
+            assert_eq!(path, "gateway.auth.mode");
+            assert!(message.contains("gateway.auth.token and gateway.auth.password"), "{message}");
+            assert!(fix.contains("config set gateway.auth.mode"), "{fix}");
+        }
+        config.gateway.auth.token = known("t");
+        for (told, expected) in [(AuthMode::Token, "token"), (AuthMode::Password, "password")] {
+            let flag = Flags { auth: Some(told), ..Flags::default() };
+            assert_eq!(mode(&flag, &[], &config), expected);
+            let mut config = config.clone();
+            config.gateway.auth.mode = Some(told);
+            assert_eq!(mode(&Flags::default(), &[], &config), expected);
+        }
+        let token = Flags { token: Some(Secret::new("typed")), ..Flags::default() };
+        assert_eq!(mode(&token, &[], &config), "token");
+        let both = Flags { password: Some(Secret::new("typed")), ..token };
+        let (path, _, fix) = refused(&both, &OpenClaw::default());
+        assert!(path.is_empty() && fix.contains("--auth"), "{path} {fix}");
     }
 
     #[test]

@@ -311,6 +311,12 @@ fn all_that_keeps_a_gateway_from_starting_is_said_at_once_by_every_command() {
     let set = config(&home, &["set", "gateway.bind", "lan"]).exits(0);
     assert!(set.stderr.contains("does not start with this"), "{set}");
     assert!(config(&home, &["validate"]).exits(2).stderr.contains("gateway.bind"));
+    // Two secrets, and nothing that says which one counts.
+    home.write(PLACE, "{gateway: {auth: {token: 't', password: 'p'}}}");
+    let told = config(&home, &["validate", "--json"]).exits(2).json();
+    assert_eq!(told["issues"][0]["path"], "gateway.auth.mode", "{told:#}");
+    let run = openclaw(&home).args(["gateway", "run"]).run().exits(2);
+    assert!(run.stderr.contains("config set gateway.auth.mode token"), "{run}");
     // One that is to call another gateway starts none.
     home.write(PLACE, "{gateway: {mode: 'remote', bind: 'lan', remote: {url: 'http://x'}}}");
     let told = config(&home, &["validate", "--json"]).exits(0).json();
@@ -337,6 +343,7 @@ fn clients_write_nothing_that_the_next_start_would_refuse() {
             "gateway.tls.certPath",
         ),
         ("config.patch", "{gateway: {auth: {mode: 'password'}}}", "gateway.auth.password"),
+        ("config.set", "{gateway: {auth: {token: 't', password: 'p'}}}", "gateway.auth.mode"),
     ] {
         let refused = call(method, &json!({"raw": raw, "baseHash": revision()}), 1);
         assert_eq!(refused["error"]["code"], "INVALID_REQUEST", "{refused:#}");
