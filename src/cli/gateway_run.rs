@@ -149,6 +149,11 @@ fn warn(context: &Context, arguments: &Arguments, config: &OpenClaw) {
             ));
         }
     }
+    if config.gateway.has_roles {
+        context.output.note(
+            "warning: gateway.roles is not followed here: nobody who comes in is bound by a role",
+        );
+    }
     if config.gateway.auth.trusted_proxy.as_ref().is_some_and(|rules| rules.auto_approve) {
         context.output.note(
             "warning: gateway.auth.trustedProxy.deviceAutoApprove is set, and devices ask all the \

@@ -236,6 +236,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Whether such a proxy may name its client in X-Real-IP.",
     ),
     key(
+        "gateway.roles",
+        Any,
+        Restart,
+        "Bounds of named users. Not followed: where a proxy or Tailscale names users, a gateway with it does not start.",
+    ),
+    key(
         "gateway.reload.mode",
         Choice(&["hybrid", "off", "hot", "restart"]),
         Hot,

@@ -91,6 +91,8 @@ pub(crate) struct Gateway {
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// `gateway.allowRealIpFallback`: whether a trusted proxy may name its client in `X-Real-IP`.
     pub(crate) allow_real_ip: bool,
+    /// Whether `gateway.roles` bounds what named users may do, which nothing here follows.
+    pub(crate) has_roles: bool,
 }
 
 impl Gateway {

@@ -40,6 +40,13 @@ pub(crate) struct Ways {
     pub(super) allow_tailscale: bool,
 }
 
+impl Ways {
+    /// Whether somebody else's word about a user lets that user in.
+    pub(super) fn names_users(&self) -> bool {
+        self.rules.is_some() || self.allow_tailscale
+    }
+}
+
 /// `gateway.auth.trustedProxy`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ProxyRules {

@@ -163,8 +163,12 @@ impl Settings {
         if let Some(guard) = &guard {
             refuse_publishing(tailscale, guard, listen, &mut refusals);
         }
-        let (Some(port), Some(listen), Some(guard), true) =
-            (port, listen, guard, refusals.0.is_empty())
+        let ways = guard.as_ref().map(|guard| ways(config, guard, tailscale));
+        if gateway.has_roles && ways.as_ref().is_some_and(Ways::names_users) {
+            refusals.push("gateway.roles", unbounded());
+        }
+        let (Some(port), Some(listen), Some(guard), Some(ways), true) =
+            (port, listen, guard, ways, refusals.0.is_empty())
         else {
             return Err(refusals.0);
         };
@@ -174,7 +178,7 @@ impl Settings {
             port,
             listen,
             tls: tls.flatten(),
-            ways: ways(config, &guard, tailscale),
+            ways,
             guard,
             allowed_origins: gateway.control_ui.allowed_origins.clone(),
             node_rules: Rules::of(&gateway.nodes),
@@ -231,8 +235,10 @@ fn guard(
         (None, Some(_), None) => AuthMode::Token,
         (None, None, Some(_)) => AuthMode::Password,
         (None, Some(_), Some(_)) => {
-            let message = "--token and --password are both given, and nothing says which one counts";
-            let problem = Problem::new(Class::Usage, message).fix("--auth token, or --auth password");
+            let message =
+                "--token and --password are both given, and nothing says which one counts";
+            let problem =
+                Problem::new(Class::Usage, message).fix("--auth token, or --auth password");
             return Err(at("", problem));
         }
         // Whichever of them were taken, somebody may count on the other.
@@ -289,6 +295,19 @@ fn ways(config: &OpenClaw, guard: &Guard, tailscale: TailscaleMode) -> Ways {
         rules,
         allow_tailscale: is_allowed && tailscale == TailscaleMode::Serve,
     }
+}
+
+/// Users are named, and nothing here holds them to the bounds that the file sets.
+fn unbounded() -> Problem {
+    Problem::new(
+        Class::Config,
+        "gateway.roles bounds what users may do whom a proxy or Tailscale names, and this gateway \
+         follows no roles: each of them might do more than the file says",
+    )
+    .fix(
+        "openclaw config unset gateway.roles, if they may; or have nobody named: \
+         openclaw config set gateway.auth.allowTailscale false, and gateway.auth.mode token",
+    )
 }
 
 /// What is not published by Tailscale, by the name of the key that is in the way.
@@ -628,6 +647,29 @@ mod tests {
         let flags = Flags { tailscale: Some(TailscaleMode::Off), ..Flags::default() };
         let config = read("{gateway: {tailscale: {mode: 'funnel'}}}");
         assert!(decide(&flags, &[], &config).is_ok(), "the flag comes first");
+    }
+
+    #[test]
+    fn bounds_of_named_users_that_nobody_would_keep_are_refused_where_users_are_named() {
+        let refused = |text: &str| {
+            let config = read(&format!("{{gateway: {{roles: {{default: 'guest'}}, {text}}}}}"));
+            let state = paths(Path::new("/state"));
+            let machine = Machine::default();
+            let judged = Settings::judge(&Flags::default(), |_| None, &config, state, &machine);
+            judged.err().map(|found| found.iter().map(|it| it.path).collect::<Vec<_>>())
+        };
+        let proxy = "trustedProxies: ['10.0.0.1'], auth: {mode: 'trusted-proxy', trustedProxy: \
+                     {userHeader: 'x-user'}}";
+        for named in [proxy, "tailscale: {mode: 'serve'}, auth: {token: 't'}"] {
+            assert_eq!(refused(named), Some(vec!["gateway.roles"]), "{named}");
+        }
+        for unnamed in [
+            "auth: {token: 't'}",
+            "tailscale: {mode: 'serve'}, auth: {token: 't', allowTailscale: false}",
+            "tailscale: {mode: 'serve'}, auth: {password: 'p'}",
+        ] {
+            assert_eq!(refused(unnamed), None, "{unnamed}");
+        }
     }
 
     #[test]

@@ -80,6 +80,14 @@ pub(super) fn ways_in(gateway: &Gateway) -> Vec<Finding> {
             "openclaw config set gateway.tailscale.mode serve",
         );
     }
+    if gateway.has_roles {
+        warn(
+            "roles",
+            "gateway.roles is not followed here: nobody who comes in is bound by a role",
+            "OpenClaw's gateway, which reads the same file, gives named users no more than their role",
+            "openclaw config unset gateway.roles",
+        );
+    }
     if gateway.control_ui.allowed_origins.iter().any(|origin| origin.trim() == "*") {
         warn(
             "origin",
@@ -240,6 +248,10 @@ mod tests {
     fn a_gateway_that_asks_nobody_is_an_error_and_every_page_as_an_origin_a_warning() {
         let mut gateway = Gateway::default();
         assert_eq!(ways_in(&gateway), Vec::new());
+        gateway.has_roles = true;
+        let roles = ways_in(&gateway);
+        assert_eq!((roles[0].check, roles[0].severity), ("roles", Severity::Warning));
+        gateway.has_roles = false;
         gateway.auth.mode = Some(AuthMode::None);
         gateway.control_ui.allowed_origins = vec!["https://a.example".to_owned(), "*".to_owned()];
         let found = ways_in(&gateway);

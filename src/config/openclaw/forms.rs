@@ -29,6 +29,10 @@ pub(super) fn doubts(gateway: &Gateway) -> Vec<Issue> {
             doubts.push(Issue::new(format!("gateway.controlUi.allowedOrigins[{i}]"), message));
         }
     }
+    if gateway.has_roles {
+        let message = "is not followed here: nobody who comes in is bound by a role";
+        doubts.push(Issue::new("gateway.roles", message));
+    }
     let remote = &gateway.remote;
     if let Some(text) = remote.url.as_deref().filter(|text| !text.is_empty()) {
         let is_right = Url::parse(text)
@@ -78,7 +82,11 @@ mod tests {
             "gateway.remote.tlsFingerprint",
         ];
         assert_eq!(paths, expected);
-        let fine = "{gateway: {remote: {url: 'wss://a.example:1/x'}, controlUi: \
+        let bounded = review("{gateway: {roles: {default: 'guest', definitions: {guest: {}}}}}");
+        assert_eq!((bounded.issues.len(), bounded.unknown.len()), (0, 0));
+        assert_eq!(bounded.warnings[0].path, "gateway.roles");
+        assert_eq!(review("{gateway: {roles: 'guest'}}").issues[0].path, "gateway.roles");
+        let fine = "{gateway: {roles: null, remote: {url: 'wss://a.example:1/x'}, controlUi: \
                     {allowedOrigins: ['http://localhost:5173', 'tauri://localhost', '*']}}}";
         assert_eq!(review(fine).warnings, []);
     }

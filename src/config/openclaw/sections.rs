@@ -40,6 +40,7 @@ pub(super) fn gateway(walk: &mut Walk<'_>, section: &mut Section) -> Gateway {
         tailscale: walk.within(section, "tailscale", ingress::tailscale),
         trusted_proxies: walk.networks(section, "trustedProxies"),
         allow_real_ip: walk.flag(section, "allowRealIpFallback").unwrap_or(false),
+        has_roles: walk.section(section, "roles").is_some(),
     }
 }
 
