@@ -221,7 +221,12 @@ pub(crate) const KEYS: &[Key] = &[
         "The certificate; a renewed file is taken up by itself.",
     ),
     key("gateway.tls.keyPath", Text, Restart, "Its key; a renewed file is taken up by itself."),
-    key("gateway.tls.caPath", Text, Restart, "Who signs the certificates of clients."),
+    key(
+        "gateway.tls.caPath",
+        Text,
+        Restart,
+        "More certificates of the chain that it shows; no client is asked for one.",
+    ),
     key(
         "gateway.tailscale.mode",
         Choice(&["off", "serve", "funnel"]),
