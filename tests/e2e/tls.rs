@@ -19,6 +19,9 @@ use crate::support::{
     present,
 };
 
+/// How long a gateway may take for its next word.
+const LIMIT: Duration = Duration::from_secs(20);
+
 /// A laptop, and a machine whose gateway speaks TLS.
 struct Far {
     laptop: Home,
@@ -97,7 +100,7 @@ fn our_gateway_with_tls_is_reached_by_its_certificate_and_by_nothing_else() {
         return;
     }
     let home = Home::new();
-    let gateway = OurGateway::start_with_tls(&home);
+    let mut gateway = OurGateway::start_with_tls(&home);
     let far = Far {
         laptop: Home::new(),
         sshd: Sshd::start(&[]),
@@ -105,6 +108,8 @@ fn our_gateway_with_tls_is_reached_by_its_certificate_and_by_nothing_else() {
         token: gateway.token_file().to_owned(),
     };
     let pin = far.shown();
+    let told = format!("TLS certificate {pin}");
+    assert!(gateway.program_mut().prints(&told, LIMIT), "{}", gateway.program().log());
     // The command that is named prints the same on the other side.
     let port = gateway.port().to_string();
     let told = openclaw(&home).args(["gateway", "status", "--port", &port]).run().exits(0);
@@ -170,6 +175,41 @@ fn the_reference_gateway_with_tls_is_reached_alike_and_its_own_cli_uses_the_tunn
     let cli = ReferenceCli::of(&far.laptop);
     let health = cli.run(&["health", "--json"]);
     assert!(String::from_utf8_lossy(&health.stdout).contains("\"ok\": true"), "{health:?}");
+}
+
+#[test]
+fn the_reference_cli_knows_our_gateway_by_its_certificate_directly_and_through_the_tunnel() {
+    if !present(&[Peer::OpenSsh, Peer::OpenClaw]) {
+        return;
+    }
+    let home = Home::new();
+    let gateway = OurGateway::start_with_tls(&home);
+    let far = Far {
+        laptop: Home::new(),
+        sshd: Sshd::start(&[]),
+        port: gateway.port(),
+        token: gateway.token_file().to_owned(),
+    };
+    let pin = far.shown();
+    let told = |pin: &str| {
+        let url = format!("wss://127.0.0.1:{}", gateway.port());
+        let remote = json!({"url": url, "token": gateway.token(), "tlsFingerprint": pin});
+        let config = json!({"gateway": {"mode": "remote", "remote": remote}});
+        far.laptop.write("home/.openclaw/openclaw.json", &config.to_string());
+        ReferenceCli::of(&far.laptop)
+    };
+    let health = told(&pin).theirs(&["health"]);
+    assert_eq!(health["ok"], true, "{health:#}");
+    let other = format!("sha256:{}", "0".repeat(64));
+    let refused = told(&other).attempt(&["health", "--json"]);
+    assert!(refused.code != 0 && !refused.stdout.contains("\"ok\": true"), "{refused}");
+
+    far.connect(&["--tls-fingerprint", &pin, "--write-config"]).run().exits(0);
+    let config = fs::read_to_string(far.laptop.state().join("openclaw.json")).expect("written");
+    let direct = format!(":{}", gateway.port());
+    assert!(config.contains(&pin) && !config.contains(&direct), "{config}");
+    let health = ReferenceCli::of(&far.laptop).theirs(&["health"]);
+    assert_eq!(health["ok"], true, "{health:#}");
 }
 
 #[test]
