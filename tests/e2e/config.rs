@@ -8,7 +8,9 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{Home, OurGateway, Peer, Ran, ReferenceCli, Scene, openclaw, present};
+use crate::support::{
+    Home, OurGateway, Peer, Ran, ReferenceCli, Scene, Wire, connect, openclaw, present,
+};
 
 /// As a person writes one.
 const FILE: &str = r#"// mine
@@ -363,4 +365,23 @@ fn clients_write_nothing_that_the_next_start_would_refuse() {
     let mended = json!({"raw": "{gateway: {bind: 'loopback'}}", "baseHash": revision()});
     assert_eq!(call("config.patch", &mended, 0)["ok"], true);
     assert_eq!(call("config.get", &json!({}), 0)["valid"], true);
+}
+
+#[tokio::test]
+async fn whoever_may_write_and_is_no_administrator_changes_no_setting() {
+    let home = home("{}");
+    let gateway = OurGateway::start(&home);
+    let (mut wire, _) = Wire::open(gateway.port()).await.expect("a connection");
+    let mut hello = connect(&json!({ "token": gateway.token() }));
+    hello["scopes"] = json!(["operator.read", "operator.write", "operator.approvals"]);
+    assert_eq!(wire.call("connect", hello).await.expect("an answer")["ok"], true);
+    let shown = wire.call("config.get", json!({})).await.expect("an answer");
+    let hash = &shown["payload"]["hash"];
+    for method in ["config.set", "config.patch", "config.apply"] {
+        let params = json!({"raw": "{logging: {level: 'debug'}}", "baseHash": hash});
+        let refused = wire.call(method, params).await.expect("an answer");
+        assert_eq!(refused["ok"], false, "{method}: {refused}");
+        assert_eq!(refused["error"]["details"]["missingScope"], "operator.admin", "{refused}");
+        assert_eq!(text(&home), "{}", "{method}");
+    }
 }
