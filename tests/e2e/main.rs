@@ -6,6 +6,7 @@ mod support;
 
 mod adversity;
 mod bad_input;
+mod binds;
 mod check;
 mod config;
 mod connect;
