@@ -67,3 +67,100 @@ async fn a_client_of_the_version_before_is_told_which_side_to_update() {
     assert!(message.ends_with("update the client"), "{answer}");
     assert_eq!(answer["error"]["details"]["expectedProtocol"], 4, "{answer}");
 }
+
+/// A telephone: its key, and the frame that its app sends.
+struct Phone {
+    device: Device,
+    connect: Value,
+}
+
+impl Phone {
+    /// The app whose frame has this name.
+    fn new(seed: u8, name: &str) -> Self {
+        let found = frames().into_iter().find(|(path, _)| path.ends_with(&format!("/{name}.json")));
+        let (_, frame) = found.unwrap();
+        Self { device: Device::new(seed), connect: frame["params"].clone() }
+    }
+
+    /// What it is answered with these credentials; the connection is open where that is `ok`.
+    async fn knocks(&self, gateway: &OurGateway, auth: Value) -> (Wire, Value) {
+        let (mut wire, asked) = Wire::open(gateway.port()).await.unwrap();
+        let mut connect = self.connect.clone();
+        connect["auth"] = auth;
+        self.device.sign(&mut connect, &asked);
+        let answer = wire.call("connect", connect).await.unwrap();
+        (wire, answer)
+    }
+
+    /// Asks with the gateway's secret, is let in by somebody there, and gets in; the token that it
+    /// is given.
+    async fn is_paired(&self, home: &Home, gateway: &OurGateway) -> (Wire, String) {
+        let secret = || json!({ "token": gateway.token() });
+        let (wire, refused) = self.knocks(gateway, secret()).await;
+        assert_eq!(code(&refused), Some("PAIRING_REQUIRED"), "{refused}");
+        assert_eq!(wire.closed().await, 1008);
+        let request = refused["error"]["details"]["requestId"].as_str().unwrap();
+        owner(home, gateway, &["devices", "approve", request]);
+        let (wire, answer) = self.knocks(gateway, secret()).await;
+        let granted = &answer["payload"]["auth"];
+        assert_eq!(granted["role"], self.connect["role"], "{answer}");
+        assert_eq!(granted["scopes"], self.connect["scopes"], "{answer}");
+        let token = granted["deviceToken"].as_str().unwrap().to_owned();
+        (wire, token)
+    }
+}
+
+/// What the gateway's owner types on its machine; what that prints.
+fn owner(home: &Home, gateway: &OurGateway, words: &[&str]) -> Value {
+    let port = gateway.port().to_string();
+    let words = [words, &["--port", &port, "--json"]].concat();
+    support::openclaw(home).args(words).run().exits(0).json()
+}
+
+#[tokio::test]
+async fn telephones_are_paired_approved_and_come_back_with_their_own_token() {
+    let home = Home::new();
+    let gateway = OurGateway::start(&home);
+    for (seed, name) in [(41, "ios-node"), (42, "android-node")] {
+        let phone = Phone::new(seed, name);
+        let id = phone.device.id();
+        let describe = || owner(&home, &gateway, &["nodes", "describe", "--node", &id]);
+        let (wire, token) = phone.is_paired(&home, &gateway).await;
+        let node = describe();
+        assert_eq!(node["approvalState"], "pending-approval", "{name}: {node}");
+        assert_eq!((&node["connected"], &node["commands"]), (&json!(true), &json!([])), "{node}");
+        let pending = owner(&home, &gateway, &["nodes", "pending"]);
+        let display = phone.connect["client"]["displayName"].as_str().unwrap();
+        owner(&home, &gateway, &["nodes", "approve", support::request_of(&pending, display)]);
+        let node = describe();
+        assert_eq!(node["approvalState"], "approved", "{name}: {node}");
+        assert_eq!(node["caps"], phone.connect["caps"], "{name}: {node}");
+        let commands = node["commands"].as_array().unwrap();
+        assert!(commands.contains(&json!("device.info")), "{name}: {node}");
+        drop(wire);
+
+        let (_wire, back) = phone.knocks(&gateway, json!({ "deviceToken": token })).await;
+        assert_eq!(back["ok"], true, "{name}: {back}");
+        let node = describe();
+        assert_eq!(node["approvalState"], "approved", "{name}: {node}");
+        assert_eq!(node["commands"].as_array().unwrap(), commands, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn with_the_switch_off_an_app_asks_and_is_let_in_by_somebody() {
+    let home = Home::new();
+    let off = "{gateway: {nodes: {pairing: {autoApproveLocal: false}}}}";
+    home.write("home/.openclaw/openclaw.json", off);
+    let gateway = OurGateway::start(&home);
+    for (seed, name) in [(51, "ios-operator"), (52, "android-operator")] {
+        let phone = Phone::new(seed, name);
+        let (_wire, token) = phone.is_paired(&home, &gateway).await;
+        let (_wire, back) = phone.knocks(&gateway, json!({ "deviceToken": token })).await;
+        assert_eq!(back["ok"], true, "{name}: {back}");
+    }
+    let stranger = Phone::new(53, "ios-operator");
+    let (wire, refused) = stranger.knocks(&gateway, json!({ "token": gateway.token() })).await;
+    assert_eq!(code(&refused), Some("PAIRING_REQUIRED"), "{refused}");
+    assert_eq!(wire.closed().await, 1008);
+}
