@@ -181,14 +181,11 @@ pub(super) fn unlock(
 /// Whether no passphrase would help: PKCS#8 names its cipher where the library reads it. What a
 /// wrong passphrase makes of the key is an error of another kind, or one that says so.
 fn is_odd(text: &str, error: &russh::keys::Error) -> bool {
-    text.contains(PKCS8)
-        && match error {
-            russh::keys::Error::Der(_) => true,
-            russh::keys::Error::Pkcs8(pkcs8::Error::EncryptedPrivateKey(error)) => {
-                *error != pkcs8::pkcs5::Error::DecryptFailed
-            }
-            _ => false,
-        }
+    use pkcs8::{Error::EncryptedPrivateKey, pkcs5::Error::DecryptFailed};
+    use russh::keys::Error::{Der, Pkcs8};
+    let is_unread = matches!(error, Der(_))
+        || matches!(error, Pkcs8(EncryptedPrivateKey(error)) if *error != DecryptFailed);
+    is_unread && text.contains(PKCS8)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -4,7 +4,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use russh::keys::{
     PrivateKey,
-    ssh_encoding::{Decode, Reader},
+    ssh_encoding::Decode,
     ssh_key::{
         Cipher, EcdsaCurve, Kdf,
         cipher::Tag,
