@@ -24,9 +24,10 @@ const SIZE: usize = 32;
 /// The key in `text`, if it is such a one; `passphrase` opens what is locked.
 pub(super) fn read(text: &str, passphrase: Option<&str>) -> Option<PrivateKey> {
     let body = text.split_once(BEGIN)?.1.split_once(END)?.0;
-    let body: Zeroizing<String> =
-        Zeroizing::new(body.chars().filter(|char| !char.is_ascii_whitespace()).collect());
-    let bytes = Zeroizing::new(BASE64_STANDARD.decode(&*body).ok()?);
+    // One that grew would leave pieces behind.
+    let mut encoded = Zeroizing::new(String::with_capacity(body.len()));
+    encoded.extend(body.split_ascii_whitespace());
+    let bytes = Zeroizing::new(BASE64_STANDARD.decode(&*encoded).ok()?);
     let mut rest = bytes.strip_prefix(MAGIC)?;
     let rest = &mut rest;
     let cipher: Cipher = String::decode(rest).ok()?.parse().ok()?;

@@ -200,6 +200,8 @@ impl Lane {
             pin,
             outpost,
             trouble: None,
+            troubled: Arc::default(),
+            trouble_said: None,
             hold: limits.hold,
             held_most: limits.held_most,
             dialer,
@@ -258,8 +260,8 @@ enum Message {
     Back(Incoming),
     /// The gateway was not there for it.
     Unproved(Number, Failure, Incoming),
-    /// What is wrong with the place over there that a connection was to be led to.
-    Led(Option<Failure>),
+    /// What is wrong with the place over there that a connection was to be led to by this session.
+    Led(Number, Option<Failure>),
     Outside(Outside),
 }
 
@@ -286,6 +288,10 @@ struct Actor {
     outpost: Option<Outpost>,
     /// What was wrong with the place over there at the last connection, on the session that serves.
     trouble: Option<Failure>,
+    /// Whether there is any, for streams that are being opened.
+    troubled: Arc<AtomicBool>,
+    /// When trouble was news last.
+    trouble_said: Option<Instant>,
     hold: Duration,
     held_most: usize,
     dialer: Arc<dyn Dial>,
@@ -469,7 +475,7 @@ impl Actor {
                 self.step(Event::News(number, News::NotProved(failure)));
                 self.admit(incoming);
             }
-            Message::Led(trouble) => self.on_led(trouble),
+            Message::Led(number, trouble) => self.on_led(number, trouble),
             Message::Outside(news) => self.change(|lane| lane.on_outside(news)),
         }
     }
@@ -637,8 +643,10 @@ impl Actor {
             Action::Prove(number, probe) => self.prove(number, probe),
             Action::Serve(number) => {
                 self.serving = Some(number);
-                // Another session may have another policy.
-                self.trouble = None;
+                if self.left != Some(number) {
+                    // Another session may have another policy.
+                    self.set_trouble(None);
+                }
                 self.account.served(self.held.len());
                 self.serve_held();
                 self.claim(ClaimEvent::Serve(number));

@@ -51,7 +51,7 @@ impl Place {
         let mut command = std::process::Command::new("nsenter");
         let url = format!("http://{address}:{}/healthz", self.port);
         command.args(["-t", &self.gateway.pid().to_string(), "-n", "curl", "--silent", "--fail"]);
-        command.args(["--max-time", "10", &url]);
+        command.args(["--noproxy", "*", "--max-time", "10", &url]);
         run_to_end(command, LIMIT).status.success()
     }
 

@@ -92,16 +92,23 @@ pub(crate) fn absent(port: u16) -> Failure {
 }
 
 /// What a forward leads to cannot be had.
-pub(super) fn unreached(to: &Destination, why: &str) -> Failure {
-    Failure::new(Cause::GatewayAbsent, format!("{to} does not answer over there: {why}"))
-        .fix("start what listens there; the next connection tries it again")
+pub(super) fn unreached(to: &Destination, why: String) -> Failure {
+    let fix = match to {
+        Destination::Port { .. } => "start what listens there; the next connection tries it again",
+        // OpenSSH gives no reason: its policy looks the same.
+        Destination::Socket(_) => {
+            "start what listens there, or allow it: AllowStreamLocalForwarding yes in sshd_config; \
+             the next connection tries it again"
+        }
+    };
+    Failure::new(Cause::GatewayAbsent, why).fix(fix)
 }
 
 /// The SSH server's policy forbids what a forward leads to.
 pub(super) fn forbidden(to: &Destination) -> Failure {
     let allow = match to {
-        Destination::Port { host, port } => {
-            format!("AllowTcpForwarding yes or local, PermitOpen {host}:{port}")
+        Destination::Port { .. } => {
+            format!("AllowTcpForwarding yes or local, PermitOpen {to}")
         }
         Destination::Socket(_) => "AllowStreamLocalForwarding yes or local".to_owned(),
     };

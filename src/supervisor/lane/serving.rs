@@ -81,7 +81,7 @@ impl Actor {
         let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return Some(incoming) };
         let (destination, tls_fingerprint) = (self.destination.clone(), self.pin);
         let inner = self.inner.clone();
-        let (proof, is_troubled) = (self.proof, self.trouble.is_some());
+        let (proof, troubled) = (self.proof, Arc::clone(&self.troubled));
         incoming.promise();
         let (guest, trust) = (path.enter(), path.trust());
         let span = Span::current();
@@ -96,8 +96,8 @@ impl Actor {
             match opened {
                 Ok(Ok(far)) => {
                     path.answered();
-                    if is_troubled {
-                        let _ended = inner.send(Message::Led(None)).await;
+                    if troubled.load(Relaxed) {
+                        let _ended = inner.send(Message::Led(path.number, None)).await;
                     }
                     let opened = Opened {
                         host_key: path.link.facts().host_key,
@@ -118,13 +118,13 @@ impl Actor {
                 {
                     path.answered();
                     let failure = match not {
-                        NotOpened::Refused(why) => unreached(&destination, &why),
+                        NotOpened::Refused(why) => unreached(&destination, why),
                         NotOpened::Prohibited(_) | NotOpened::Silent | NotOpened::SessionLost => {
                             forbidden(&destination)
                         }
                     };
                     let problem = Problem::from(failure.clone());
-                    let _ended = inner.send(Message::Led(Some(failure))).await;
+                    let _ended = inner.send(Message::Led(path.number, Some(failure))).await;
                     incoming.refuse(problem).await;
                 }
                 // As good as a proof that failed: `live` would be a memory from here on. The
@@ -147,16 +147,26 @@ impl Actor {
     }
 
     /// Notes what is wrong with the place over there, and says so once.
-    pub(super) fn on_led(&mut self, trouble: Option<Failure>) {
-        if self.trouble == trouble {
+    pub(super) fn on_led(&mut self, number: Number, trouble: Option<Failure>) {
+        // A session that was replaced says nothing of the one that serves.
+        if self.serving.or(self.left) != Some(number) || self.trouble == trouble {
             return;
         }
-        if let Some(failure) = &trouble {
+        let now = clock();
+        if let Some(failure) = &trouble
+            && self.trouble_said.is_none_or(|said| now.duration_since(said) >= UNSERVED_INTERVAL)
+        {
+            self.trouble_said = Some(now);
             info!(cause = ?failure.cause, "what the forward leads to cannot be had");
             // Messages name hosts, users and files.
             debug!(message = failure.message, "why");
         }
-        self.change(|lane| lane.trouble = trouble);
+        self.change(|lane| lane.set_trouble(trouble));
+    }
+
+    pub(super) fn set_trouble(&mut self, trouble: Option<Failure>) {
+        self.troubled.store(trouble.is_some(), Relaxed);
+        self.trouble = trouble;
     }
 
     /// Ends a wait without having been served.
