@@ -21,9 +21,6 @@ pub(super) enum Turned {
 }
 
 /// Whether a request with these headers, on a socket bound to `local`, may go on.
-///
-/// `*` among the allowed origins is every page that says whose it is, as to OpenClaw; it names no
-/// host, so a name that somebody leads here is refused all the same.
 pub(super) fn check(
     headers: &HeaderMap,
     local: Option<IpAddr>,
@@ -31,11 +28,8 @@ pub(super) fn check(
 ) -> Result<(), Turned> {
     let host = single(headers, header::HOST.as_str()).and_then(|text| authority(&text));
     let Some(host) = host else { return Err(Turned::Host) };
-    let (mut allowed, mut is_open) = (Vec::<Url>::new(), false);
-    for origin in allowed_origins {
-        is_open |= is_every_page(origin.as_ref());
-        allowed.extend(Url::parse(origin.as_ref()));
-    }
+    let allowed: Vec<Url> =
+        allowed_origins.into_iter().filter_map(|origin| Url::parse(origin.as_ref()).ok()).collect();
     let is_ours = is_loopback(&host.0)
         || local.is_some_and(|local| is_address(&host.0, local))
         || allowed.iter().any(|origin| origin.host() == Some(host.0.as_ref_host()));
@@ -47,14 +41,8 @@ pub(super) fn check(
     }
     let origin = single(headers, header::ORIGIN.as_str()).and_then(|text| Url::parse(&text).ok());
     let Some(origin) = origin else { return Err(Turned::Origin) };
-    let is_listed = allowed.iter().any(|allowed| allowed.origin() == origin.origin());
-    let is_allowed = is_listed || (is_open && origin.has_host());
+    let is_allowed = allowed.iter().any(|allowed| allowed.origin() == origin.origin());
     if is_allowed || is_same(&origin, &host) { Ok(()) } else { Err(Turned::Origin) }
-}
-
-/// Whether this item of `gateway.controlUi.allowedOrigins` stands for every web page there is.
-fn is_every_page(origin: &str) -> bool {
-    origin.trim() == "*"
 }
 
 /// Whether something in between speaks for somebody else: it says so, or it was asked under a name
@@ -218,34 +206,6 @@ mod tests {
         ] {
             assert_eq!(verdict(&[host, ("origin", origin)]), Err(Turned::Origin), "{origin}");
         }
-    }
-
-    #[test]
-    fn every_page_may_ask_where_somebody_chose_that_and_no_other_host_comes_with_it() {
-        let verdict = |pairs: &[(&str, &str)], allowed: &[&str]| {
-            check(&headers(pairs), Some("192.0.2.7".parse().unwrap()), allowed)
-        };
-        let host = ("host", "127.0.0.1:18789");
-        let page = [host, ("origin", "https://anything.example")];
-        for allowed in [&["*"][..], &[" * "], &["https://control.example.com", "*"]] {
-            assert_eq!(verdict(&page, allowed), Ok(()), "{allowed:?}");
-        }
-        for allowed in [&["https://*"][..], &["*.example"], &["https://*.example"], &[""]] {
-            assert_eq!(verdict(&page, allowed), Err(Turned::Origin), "{allowed:?}");
-        }
-        // A page that does not say whose it is, or says it twice, is none of them.
-        for origin in ["null", "file://", "", "*"] {
-            assert_eq!(
-                verdict(&[host, ("origin", origin)], &["*"]),
-                Err(Turned::Origin),
-                "{origin}"
-            );
-        }
-        let twice = [host, ("origin", "https://a.example"), ("origin", "https://a.example")];
-        assert_eq!(verdict(&twice, &["*"]), Err(Turned::Origin));
-        // The page of a name that somebody leads to this machine is not asked under our name.
-        let rebound = [("host", "evil.example"), ("origin", "http://evil.example")];
-        assert_eq!(verdict(&rebound, &["*"]), Err(Turned::Host));
     }
 
     #[test]

@@ -206,8 +206,9 @@ pub(crate) struct Snapshot {
     pub(crate) state_version: StateVersion,
     /// Since the gateway's start, milliseconds.
     pub(crate) uptime_ms: u64,
-    /// Which agent and session are meant where none is named, where the gateway says so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Which agent and session are meant where none is named, where the gateway says so; not read of
+    /// another gateway, whose own form of it is no reason to stay away.
+    #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub(crate) session_defaults: Option<NamelessSession>,
 }
 

@@ -245,8 +245,8 @@ fn admit(
         add(&mut approved, &before.approved);
         add(&mut scopes, &before.scopes);
         let is_more = |now: &[Scope], then: &[Scope]| now.iter().any(|scope| !then.contains(scope));
-        // A token never comes to hold more than it was issued with: whoever has it besides its
-        // device gains nothing by what is approved later.
+        // A token never comes to hold more than it was issued with: whoever has it without the
+        // device's key gains nothing by what is approved later.
         if is_more(&approved, &before.approved) || is_more(&scopes, &before.scopes) {
             former::keep(db, &asked.device_id, &before)?;
             db.execute(

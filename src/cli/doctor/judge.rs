@@ -91,8 +91,8 @@ pub(super) fn ways_in(gateway: &Gateway) -> Vec<Finding> {
     if gateway.control_ui.allowed_origins.iter().any(|origin| origin.trim() == "*") {
         warn(
             "origin",
-            "gateway.controlUi.allowedOrigins names `*`: every web page there is may connect",
-            "a page that somebody here opens can reach this machine's ports, and try secrets from its browser",
+            "gateway.controlUi.allowedOrigins names `*`, which would be every web page there is",
+            "this gateway lets nobody in for it; OpenClaw's, which reads the same file, lets them all ask",
             "openclaw config set gateway.controlUi.allowedOrigins '[\"https://control.example.com\"]'",
         );
     }

@@ -22,7 +22,7 @@ pub(super) fn sections(whole: &Value) -> Vec<Issue> {
 pub(super) fn doubts(gateway: &Gateway) -> Vec<Issue> {
     let mut doubts = Vec::new();
     for (i, text) in gateway.control_ui.allowed_origins.iter().enumerate() {
-        if text.trim() != "*" && !is_origin(text) {
+        if !is_origin(text) {
             let message = format!(
                 "{text:?} is no origin (https://host or https://host:port), and lets nobody in"
             );
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(bounded.warnings[0].path, "gateway.roles");
         assert_eq!(review("{gateway: {roles: 'guest'}}").issues[0].path, "gateway.roles");
         let fine = "{gateway: {roles: null, remote: {url: 'wss://a.example:1/x'}, controlUi: \
-                    {allowedOrigins: ['http://localhost:5173', 'tauri://localhost', '*']}}}";
+                    {allowedOrigins: ['http://localhost:5173', 'tauri://localhost']}}}";
         assert_eq!(review(fine).warnings, []);
     }
 }
