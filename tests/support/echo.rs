@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::net::dial;
+use super::net::{dial, listen};
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ pub(crate) fn echo() -> u16 {
 
 /// Starts one at a port.
 pub(crate) fn echo_at(port: u16) {
-    serve(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port"));
+    serve(listen(port));
 }
 
 fn serve(listener: TcpListener) {

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     home::{Home, built},
-    net::{answers, free_port, wait_until},
+    net::{answers, free_port, listen, wait_until},
     program::{Program, guarded},
     schema::Schema,
     tap::{Behind, Tap},
@@ -49,7 +49,7 @@ impl OurGateway {
         if Schema::published().is_none() {
             return start(port);
         }
-        let listener = TcpListener::bind(("127.0.0.1", port)).expect("the gateway's port");
+        let listener = listen(port);
         let listeners = std::iter::once(listener).chain(TcpListener::bind(("::1", port)));
         let listeners = listeners.collect();
         let mut gateway = start(free_port());

@@ -26,6 +26,13 @@ pub(crate) fn free_port() -> u16 {
     panic!("no free port between {FIRST} and {}", FIRST + COUNT);
 }
 
+/// Listens on such a port. A child that another test forks holds what is open here as well, until its
+/// program begins.
+pub(crate) fn listen(port: u16) -> TcpListener {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
+    wait_until("the port is free", Duration::from_secs(20), bind)
+}
+
 /// Whether something accepts connections on a loopback port.
 pub(crate) fn listens(port: u16) -> bool {
     dial(port, Duration::from_secs(1)).is_ok()
