@@ -6,7 +6,7 @@ use super::{remote::LOCAL, ssh_options};
 use crate::{
     config::{
         self, HELD_MOST_MOST, HOLD_SECONDS_MOST, Kind, Listen, OpenClaw, Remote, Remotes,
-        check_name,
+        UNREAD_MIB, check_name,
     },
     fingerprint::Fingerprint,
     problem::{Class, Problem},
@@ -42,6 +42,10 @@ pub(super) struct Arguments {
     /// How many connections may wait at a local port [default: 256]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=i64::from(HELD_MOST_MOST)))]
     pub(super) held_most: Option<u16>,
+    /// What slow local readers of this remote may leave unread, MiB [default: 64, shared by all
+    /// remotes without this]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u16).range(i64::from(*UNREAD_MIB.start())..=i64::from(*UNREAD_MIB.end())))]
+    pub(super) unread_most: Option<u16>,
     /// What to call the remote; its host otherwise
     #[arg(long)]
     pub(super) name: Option<String>,
@@ -213,6 +217,7 @@ fn definition(
             // As the port: they are of this machine, not of the way.
             hold_seconds: before.and_then(|before| before.hold_seconds),
             held_most: before.and_then(|before| before.held_most),
+            unread_most_mib: before.and_then(|before| before.unread_most_mib),
             ..Remote::new(arguments.target.clone().unwrap_or_default())
         },
     };
@@ -223,6 +228,7 @@ fn definition(
     remote.companions |= arguments.companions;
     remote.hold_seconds = arguments.hold.or(remote.hold_seconds);
     remote.held_most = arguments.held_most.or(remote.held_most);
+    remote.unread_most_mib = arguments.unread_most.or(remote.unread_most_mib);
     let folder = current_folder()?;
     let mut problems = Vec::new();
     problems.extend(arguments.ssh.change(&mut remote.ssh, &folder).err());
@@ -429,7 +435,14 @@ mod tests {
         for words in ["", "--token-file /run/token", "--fetch-token --batch"] {
             assert!(order(words).unwrap().definition.is_none(), "{words}");
         }
-        for words in ["--hold 8", "--held-most 9", "-p 2222", "-L 8000:db:1", "--local-port 8000"] {
+        for words in [
+            "--hold 8",
+            "--held-most 9",
+            "--unread-most 20",
+            "-p 2222",
+            "-L 8000:db:1",
+            "--local-port 8000",
+        ] {
             let problem = order(words).map(|order| order.name).unwrap_err();
             assert_eq!(problem.class, Class::Usage, "{words}");
             assert!(problem.fix.is_some_and(|fix| fix.contains("--name")), "{words}");
@@ -437,16 +450,22 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_at_the_port_stays_when_the_target_is_typed_again() {
-        let before = Remote { hold_seconds: Some(8), held_most: Some(9), ..Remote::new("me@vps") };
+    fn the_bounds_at_the_port_stay_when_the_target_is_typed_again() {
+        let before = Remote {
+            hold_seconds: Some(8),
+            held_most: Some(9),
+            unread_most_mib: Some(20),
+            ..Remote::new("me@vps")
+        };
         let made = |words: &[&str]| {
             let line =
                 Line::parse_from([&["connect", "me@other", "--name", "vps"], words].concat());
             let made = definition(&line.arguments, None, Some(&before), 18789).unwrap();
-            (made.hold_seconds, made.held_most)
+            (made.hold_seconds, made.held_most, made.unread_most_mib)
         };
-        assert_eq!(made(&[]), (Some(8), Some(9)));
-        assert_eq!(made(&["--hold", "30"]), (Some(30), Some(9)));
+        assert_eq!(made(&[]), (Some(8), Some(9), Some(20)));
+        assert_eq!(made(&["--hold", "30"]), (Some(30), Some(9), Some(20)));
+        assert_eq!(made(&["--unread-most", "1024"]), (Some(8), Some(9), Some(1024)));
     }
 
     #[test]

@@ -99,7 +99,9 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match arguments.command {
-            Command::Connect(arguments) => return connect::run(context, *arguments).await,
+            Command::Connect(arguments) => {
+                return Box::pin(connect::run(context, *arguments)).await;
+            }
             Command::Expose(arguments) => return expose::run(context, *arguments).await,
             Command::Check(arguments) => return check::run(context, *arguments).await,
             Command::Install(arguments) => {
@@ -289,6 +291,9 @@ pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
         && (hold, most) != (30, 256)
     {
         add("waiting", format!("up to {hold} s for a path, {most} at a port"));
+    }
+    if let Some(most) = remote.pointer("/unreadMostMib").filter(|most| **most != json!(64)) {
+        add("unread", format!("up to {most} MiB while local readers are slow"));
     }
     let version = text(remote, "/gateway/version");
     if !version.is_empty() {

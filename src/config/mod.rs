@@ -42,7 +42,7 @@ pub(crate) use paths::Paths;
 pub(crate) use redact::{redacted, redacted_text};
 pub(crate) use remotes::{
     CONFIG_REMOTE, Family, HELD_MOST_MOST, HOLD_SECONDS_MOST, Kind, Remote, Remotes, SshOptions,
-    check_name, leads_nowhere,
+    UNREAD_MIB, UNREAD_MIB_SHARED, check_name, leads_nowhere,
 };
 pub(crate) use revise::{patched, replaced};
 pub(crate) use schema::changed;

@@ -1,6 +1,6 @@
 //! `rs/remotes.json`: our remotes and the default one.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +77,10 @@ pub(crate) struct Remote {
     /// `--held-most`: how many connections may wait at each of its ports, 1 to [`HELD_MOST_MOST`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) held_most: Option<u16>,
+    /// `--unread-most`: what its local readers may leave unread in all, MiB, [`UNREAD_MIB`]; without
+    /// it they share [`UNREAD_MIB_SHARED`] with those of the other remotes without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unread_most_mib: Option<u16>,
     /// Further `-L` forwards.
     #[serde(default)]
     pub(crate) forwards: Vec<Forward>,
@@ -92,6 +96,11 @@ pub(crate) struct Remote {
 pub(crate) const HOLD_SECONDS_MOST: u16 = 300;
 /// The most that may wait at a port; each has a descriptor, of which a process has a few thousand.
 pub(crate) const HELD_MOST_MOST: u16 = 1024;
+/// What readers may be allowed to leave unread, MiB: less than one of them may leave beside others
+/// would cut whoever pauses, and more is memory that nobody gets back while a reader is stuck.
+pub(crate) const UNREAD_MIB: RangeInclusive<u16> = 16..=1024;
+/// What the readers of all remotes without a bound of their own may leave unread together, MiB.
+pub(crate) const UNREAD_MIB_SHARED: u16 = 64;
 
 /// OpenSSH options of one remote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +157,7 @@ impl Remote {
             companions: false,
             hold_seconds: None,
             held_most: None,
+            unread_most_mib: None,
             forwards: Vec::new(),
             remote_forwards: Vec::new(),
             wanted: true,

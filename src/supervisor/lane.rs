@@ -88,7 +88,8 @@ pub(super) struct Limits {
     pub(super) hold: Duration,
     /// How many may wait.
     pub(super) held_most: usize,
-    /// What readers have left unread, over all lanes.
+    /// What readers have left unread, over all lanes of a remote that has a bound of its own, or
+    /// over those of all others.
     pub(super) unread: Arc<Unread>,
     /// How many commands watch how the remotes are.
     pub(super) watchers: Arc<AtomicUsize>,
@@ -99,9 +100,11 @@ impl Limits {
     pub(super) fn of(&self, definition: &config::Remote) -> Self {
         let hold = definition.hold_seconds.map(|it| it.clamp(1, HOLD_SECONDS_MOST).into());
         let held_most = definition.held_most.map(|it| it.clamp(1, HELD_MOST_MOST).into());
+        let unread = definition.unread_most_mib.map(|it| Arc::new(Unread::of_mib(it)));
         Self {
             hold: hold.map_or(self.hold, Duration::from_secs),
             held_most: held_most.unwrap_or(self.held_most),
+            unread: unread.unwrap_or_else(|| Arc::clone(&self.unread)),
             ..self.clone()
         }
     }

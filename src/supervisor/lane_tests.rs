@@ -19,6 +19,23 @@ use crate::{
     tunnel::Cause,
 };
 
+#[test]
+fn a_remote_with_a_bound_on_what_is_unread_has_it_for_itself_and_the_others_share_one() {
+    let all = Limits::default();
+    let of = |most| {
+        all.of(&config::Remote { unread_most_mib: most, ..config::Remote::new("me@vps") }).unread
+    };
+    assert!(Arc::ptr_eq(&of(None), &all.unread), "they share");
+    assert_eq!(all.unread.most_mib(), 64);
+    let own = of(Some(20));
+    assert_eq!(own.most_mib(), 20);
+    let shared = of(None).enter();
+    shared.push(vec![0; 1 << 20].into());
+    assert_eq!((all.unread.total(), own.total()), (1 << 20, 0), "each counts its own");
+    // A file that somebody has written.
+    assert_eq!([0, u16::MAX].map(|most| of(Some(most)).most_mib()), [16, 1024]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_waits_for_the_path_and_is_then_served() {
     let mut bench = Bench::new().await;

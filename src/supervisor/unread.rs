@@ -12,9 +12,8 @@ use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
 use super::lock::locked;
+use crate::config::{UNREAD_MIB, UNREAD_MIB_SHARED};
 
-/// What all streams of the supervisor may have unread, bytes.
-const UNREAD_MOST: usize = 64 << 20;
 /// What the SSH library may hold of a stream that is left undrained, bytes.
 const LIBRARY: usize = 2 << 20;
 /// Unread bytes from which a stream counts as slow.
@@ -36,12 +35,17 @@ pub(super) struct Unread {
 
 impl Default for Unread {
     fn default() -> Self {
-        Self::bounded(UNREAD_MOST)
+        Self::of_mib(UNREAD_MIB_SHARED)
     }
 }
 
 impl Unread {
-    /// With another bound.
+    /// With another bound, as far as it can be meant.
+    pub(super) fn of_mib(mib: u16) -> Self {
+        Self::bounded(usize::from(mib.clamp(*UNREAD_MIB.start(), *UNREAD_MIB.end())) << 20)
+    }
+
+    /// With a bound in bytes.
     pub(super) fn bounded(most: usize) -> Self {
         Self { most, total: AtomicUsize::new(0), backlogs: Mutex::default() }
     }
@@ -59,6 +63,11 @@ impl Unread {
         });
         backlogs.1.insert(id, Arc::downgrade(&backlog));
         backlog
+    }
+
+    /// The bound, MiB.
+    pub(super) fn most_mib(&self) -> usize {
+        self.most >> 20
     }
 
     /// Bytes held in all.

@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::support::{
-    Peer, Scene, dial, free_port, openclaw, peak_bytes, present, resident_bytes, wait_until,
+    Peer, Run, Scene, dial, dialling, free_port, openclaw, peak_bytes, present, resident_bytes,
+    wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -156,6 +157,51 @@ fn what_many_readers_leave_unread_stays_within_its_bound_and_nothing_is_lost_in_
     });
     assert_eq!(told.len(), reset, "{told:#?}");
     assert!(told.iter().all(|line| line.contains("the bounds of memory")), "{told:#?}");
+}
+
+#[test]
+fn a_remote_may_leave_as_little_unread_as_it_says_and_the_others_do_not_pay() {
+    const READERS: usize = 8;
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let to = service();
+    // A forward each, so that nobody is behind anybody's unread bytes.
+    let connect = |name: &str, dialling: Run, words: &[&str]| {
+        let ports: Vec<u16> = (0..READERS).map(|_| free_port()).collect();
+        let specs = ports.iter().flat_map(|port| ["-L".into(), format!("{port}:127.0.0.1:{to}")]);
+        let run = dialling.args(["--name", name]).args(specs).args(words);
+        run.arg(scene.sshd.target()).run().exits(0);
+        ports
+    };
+    let flood = |ports: Vec<u16>| ports.into_iter().map(|port| says(b's', port)).collect();
+    let shown = |name: &str| {
+        let status = scene.laptop(&["remote", "status", name, "--json"]).json();
+        status[0]["unreadMostMib"].as_u64()
+    };
+    let wide = connect("vps", scene.dialling(), &[]);
+    assert_eq!(shown("vps"), Some(64));
+    let wide: Vec<TcpStream> = flood(wide);
+    let narrow = dialling(&scene.sshd, scene.gateway.port(), scene.gateway.token_file());
+    let narrow = connect("small", openclaw(&scene.laptop).args(narrow), &["--unread-most", "16"]);
+    assert_eq!(shown("small"), Some(16));
+    let told = scene.laptop(&["remote", "status", "small"]).stdout;
+    assert!(told.contains("up to 16 MiB while local readers are slow"), "{told}");
+    let narrow: Vec<TcpStream> = flood(narrow);
+    wait_until("the bound is reached", LIMIT, || (!cuts(&scene).is_empty()).then_some(()));
+    let outcomes = read_at_once(narrow);
+    let reset = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    assert!((1..READERS).contains(&reset), "{outcomes:?}");
+    assert_eq!(read_at_once(wide), [Ok(SURGE); READERS], "the other one has room");
+    for line in cuts(&scene) {
+        assert!(line.contains("\"small\"") && line.contains("the bounds of memory"), "{line}");
+    }
+    for most in ["15", "1025"] {
+        let refused = ["remote", "connect", "small", "--unread-most", most];
+        let refused = openclaw(&scene.laptop).args(refused).run().exits(2);
+        assert!(refused.stderr.contains("16..=1024"), "{refused}");
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ impl Remote {
         let state = self.state();
         let definition = self.definition();
         let (hold, held_most) = waits(&definition);
+        let unread_most = Limits::default().of(&definition).unread.most_mib();
         let port = definition.local_port;
         let sum = |count: fn(&Lane) -> u64| self.lanes().map(count).sum::<u64>();
         let proof = state.proof.map(|proof| {
@@ -62,7 +63,7 @@ impl Remote {
             "localUrl": format!("{}://127.0.0.1:{port}", definition.scheme()), "localPort": port,
             "tlsFingerprint": definition.tls_fingerprint,
             "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power,
-            "holdSeconds": hold, "heldMost": held_most,
+            "holdSeconds": hold, "heldMost": held_most, "unreadMostMib": unread_most,
             "proof": proof, "roundTripMs": self.round_trip(&state).map(tenths),
             "gateway": *locked(&self.said),
             "attempts": state.attempts, "reconnects": state.reconnects, "held": state.held,
@@ -131,6 +132,7 @@ pub(in crate::supervisor) fn resting(
     let (phase, problem) = (unstarted.phase(name), unstarted.problem(name));
     let port = definition.local_port;
     let (hold, held_most) = waits(definition);
+    let unread_most = Limits::default().of(definition).unread.most_mib();
     let via: Vec<&String> = definition.ssh.jumps.iter().filter(|jump| *jump != "none").collect();
     json!({
         "name": name, "target": definition.target, "via": via,
@@ -140,7 +142,7 @@ pub(in crate::supervisor) fn resting(
         "localUrl": format!("{}://127.0.0.1:{port}", definition.scheme()), "localPort": port,
         "tlsFingerprint": definition.tls_fingerprint,
         "route": "ssh", "relay": false, "lowPower": definition.ssh.low_power,
-        "holdSeconds": hold, "heldMost": held_most,
+        "holdSeconds": hold, "heldMost": held_most, "unreadMostMib": unread_most,
         "proof": null, "roundTripMs": null, "gateway": null,
         "attempts": 0, "reconnects": 0, "held": 0, "streams": 0, "bytesIn": 0, "bytesOut": 0,
         "lastOutage": null, "failure": problem, "forwards": [],
