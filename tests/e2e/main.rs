@@ -21,6 +21,7 @@ mod healing;
 mod hops;
 mod manners;
 mod readers;
+mod restraint;
 mod service;
 mod service_manager;
 mod slow_gateway;
