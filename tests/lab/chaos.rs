@@ -1,6 +1,8 @@
 //! One fault after the other, chosen by dice, while callers count every request.
 
 use std::{
+    io::{self, BufRead, BufReader, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -8,9 +10,10 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
+    callers::Callers,
     dice::Dice,
-    ground::{Ground, Loss},
-    support::{Peer, present, signal},
+    ground::{FAR_V4, FAR_V6, Ground, Loss},
+    support::{Peer, answers, free_port, present, signal, user, wait_until},
     tier,
 };
 
@@ -129,6 +132,74 @@ fn whatever_happens_every_request_is_served() {
     let wrong = account.wrong_but_in_flight_at(&breaks);
     assert!(wrong.is_empty(), "{account}; {dice}; wrong: {wrong:#?}");
     eprintln!("{account}; at the latest {worst:?} after a fault");
+}
+
+/// A service that answers every question, wherever it is started.
+fn answering() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // Whoever was cut off may be silent for long.
+            thread::spawn(move || answer(stream));
+        }
+    });
+    port
+}
+
+fn answer(stream: TcpStream) -> io::Result<()> {
+    let mut question = BufReader::new(stream);
+    let mut line = String::new();
+    while question.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    question.get_mut().write_all(answer)
+}
+
+/// The server keeps the listener of a session that it does not know to be dead, for four seconds
+/// here, so who begins over there is served again after each fault, and not through all of it.
+#[test]
+fn whatever_happens_forwards_come_back_and_the_ones_from_here_serve_every_request() {
+    if !present(&[Peer::OpenSsh, Peer::Namespaces]) {
+        return;
+    }
+    let mut dice = Dice::cast("chaos of forwards");
+    let [v4, v6] = [FAR_V4, FAR_V6].map(|address| format!("ListenAddress {address}"));
+    let mut ground = Ground::with(&["ClientAliveInterval 2", "ClientAliveCountMax 2", &v4, &v6]);
+    let (near, there) = (free_port(), free_port());
+    let services = [ground.far.inside(answering), ground.laptop.inside(answering)];
+    let [out, back] = [(near, services[0]), (there, services[1])]
+        .map(|(port, to)| format!("{port}:127.0.0.1:{to}"));
+    let run = ground.scene.dialling().args(["--name", "vps", "-L", &out, "-R", &back]);
+    ground.run(run.arg(format!("{}@{FAR_V4}", user()))).exits(0);
+    let callers = Callers::start(&ground.laptop, near);
+    callers.succeed_after(Instant::now(), LIMIT);
+    let mut breaks = Vec::new();
+    for cycle in 0..tier::of(6, 100) {
+        let fault = Fault::thrown(&mut dice);
+        let lasts = Duration::from_millis(dice.below(LONGEST_MS));
+        let before = Instant::now();
+        fault.begin(&mut ground);
+        breaks.push((before, Instant::now()));
+        thread::sleep(lasts);
+        fault.end(&mut ground);
+        let mended = Instant::now();
+        let story = format!("after {fault:?} of {lasts:?} in cycle {cycle}; {dice}");
+        let served = callers.succeeded_after(mended, LIMIT);
+        let served = served.unwrap_or_else(|| panic!("no -L {story}\n{:#}", ground.status()));
+        wait_until(&format!("a -R {story}"), LIMIT * 2, || {
+            ground.far.inside(|| answers(there, "/healthz")).then_some(())
+        });
+        eprintln!(
+            "{cycle}: {fault:?} for {lasts:?}, -L {served:?}, -R {:?} after",
+            mended.elapsed()
+        );
+    }
+    let account = callers.end();
+    let wrong = account.wrong_but_in_flight_at(&breaks);
+    assert!(wrong.is_empty(), "{account}; {dice}; wrong: {wrong:#?}");
+    eprintln!("{account}");
 }
 
 /// What the kernel had received before the stop is read after it.
