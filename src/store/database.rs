@@ -116,7 +116,7 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
 
 fn check(connection: &Connection, file: &Path) -> Result<(), Problem> {
     let verdict = connection
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0))
         .map_err(|error| unusable(file, &error))?;
     if verdict == "ok" { Ok(()) } else { Err(damaged(file, &verdict)) }
 }
@@ -284,6 +284,25 @@ mod tests {
         bytes[4_096..length].fill(0xA5);
         fs::write(&file, &bytes).unwrap();
         assert!(open(home.path()).unwrap_err().message.contains("damaged"));
+    }
+
+    #[test]
+    fn an_index_that_misses_a_row_is_found_at_the_start() {
+        let home = tempfile::tempdir().unwrap();
+        drop(open(home.path()).unwrap());
+        // The index is out of sight while a row is written.
+        for step in [
+            "CREATE TABLE kept AS SELECT * FROM sqlite_schema WHERE name = 'answer_by_age'; \
+             DELETE FROM sqlite_schema WHERE name = 'answer_by_age'",
+            "INSERT INTO answer VALUES (x'01', x'02', 'boot', 1, 0, 'text'); \
+             INSERT INTO sqlite_schema SELECT * FROM kept; DROP TABLE kept",
+        ] {
+            let other = Connection::open(home.path().join(FILE)).unwrap();
+            other.pragma_update(None, "writable_schema", true).unwrap();
+            other.execute_batch(step).unwrap();
+        }
+        let message = open(home.path()).unwrap_err().message;
+        assert!(message.contains("damaged") && message.contains("answer_by_age"), "{message}");
     }
 
     #[test]
