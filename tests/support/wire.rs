@@ -12,12 +12,16 @@ use ring::{
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
-    WebSocketStream, client_async,
-    tungstenite::{Message, client::IntoClientRequest, http::HeaderName},
+    WebSocketStream, client_async_with_config,
+    tungstenite::{
+        Message, client::IntoClientRequest, http::HeaderName, protocol::WebSocketConfig,
+    },
 };
 
 use super::schema::Schema;
 
+/// What a connection reads at once.
+const BUFFER: usize = 16 * 1024;
 /// How long a gateway may take for one frame.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -56,7 +60,11 @@ impl Wire {
             let name: HeaderName = name.parse().map_err(io::Error::other)?;
             request.headers_mut().insert(name, value.parse().map_err(io::Error::other)?);
         }
-        let opened = timeout(PATIENCE, client_async(request, stream)).await?;
+        // The library clears its whole buffer before each read; with its 128 KiB a generator of load
+        // would wait for itself.
+        let config = WebSocketConfig::default().read_buffer_size(BUFFER);
+        let opening = client_async_with_config(request, stream, Some(config));
+        let opened = timeout(PATIENCE, opening).await?;
         let (socket, _) = opened.map_err(io::Error::other)?;
         let mut wire = Self::of(socket);
         let challenge = wire.frame().await?;
