@@ -122,6 +122,8 @@ pub(super) struct SignedDevice {
 pub(super) enum Proof {
     /// That it knows the gateway's secret.
     Secret,
+    /// Nothing: this gateway asks for no secret.
+    Nothing,
     /// That it holds the device's own token.
     Token,
     /// That it holds the one at this place of those that gave way to the device's token.
@@ -206,9 +208,14 @@ pub(super) fn judge(
     peer: &PeerInfo,
     pair_local: Option<bool>,
 ) -> Result<Verdict, Refusal> {
-    let is_here = peer.is_direct_loopback() && proof == Proof::Secret;
+    let is_here = peer.is_direct_loopback() && matches!(proof, Proof::Secret | Proof::Nothing);
     let wanted = claim.wanted();
-    if claim.role == Role::Operator && is_here && (claim.device.is_none() || claim.is_probe) {
+    // Where nothing is asked a key has to answer for what somebody does, as at the reference gateway.
+    let needs_no_pairing = match claim.device {
+        None => proof == Proof::Secret,
+        Some(_) => claim.is_probe,
+    };
+    if claim.role == Role::Operator && is_here && needs_no_pairing {
         // A page that knows the secret may not do for its reader what no key of his answers for.
         let is_page = claim.device.is_none() && peer.origin.is_some();
         return Ok(Verdict::Enter(if is_page { Vec::new() } else { wanted.to_vec() }));
@@ -235,7 +242,9 @@ pub(super) fn judge(
         // A token never comes to hold more. To ask for more the device shows the gateway's secret, or
         // asks on its connection (`device.scopes.requestUpgrade`), and is given another.
         (Some(_), Proof::Token | Proof::FormerToken(_)) => return Err(wrong_scopes()),
-        (Some(grant), Proof::Secret | Proof::User) if is_within(&grant.approved) => {
+        (Some(grant), Proof::Secret | Proof::Nothing | Proof::User)
+            if is_within(&grant.approved) =>
+        {
             return Ok(Verdict::Enter(wanted.to_vec()));
         }
         (Some(_), _) => Reason::ScopeUpgrade,
@@ -310,7 +319,9 @@ fn check_version(connect: &Connect, may_be_older: bool) -> Result<(), Refusal> {
 /// What the client proves by itself or by the word of whoever is in between.
 pub(super) fn check(connect: &Connect, guard: &Guard, peer: &PeerInfo) -> Result<Proof, Refusal> {
     let Guard::Proxy(rules) = guard else {
-        return check_secret(connect, guard).map(|()| Proof::Secret);
+        let is_open = matches!(guard, Guard::Open);
+        let proof = if is_open { Proof::Nothing } else { Proof::Secret };
+        return check_secret(connect, guard).map(|()| proof);
     };
     match (&peer.word, &rules.password) {
         (Word::User(_), _) => Ok(Proof::User),

@@ -133,11 +133,6 @@ impl NoUser {
             | Self::UserNotAllowed => true,
         }
     }
-
-    /// Whether a header of the proxy is missing, and not the right to come in.
-    pub(super) fn is_missing_header(&self) -> bool {
-        matches!(self, Self::MissingHeader(_) | Self::UserMissing)
-    }
 }
 
 /// The peer of a connection, as one request on it shows it. `is_own` tells whether an address is
@@ -423,7 +418,6 @@ mod tests {
         assert_eq!(user("eve@example.com"), NoUser::UserNotAllowed);
         let twice = [&GOOD[..], &[("x-forwarded-user", "nick@example.com")]].concat();
         assert_eq!(refused(&ways, "10.0.0.1", &twice), NoUser::UserMissing);
-        assert!(missing.is_missing_header() && !NoUser::UserNotAllowed.is_missing_header());
     }
 
     #[test]

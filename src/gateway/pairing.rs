@@ -301,7 +301,12 @@ async fn shown_token(shared: &Shared, paired: &Device, role: Role, proof: Proof)
             grant.former.get(place).map(|former| &former.digest)
         }
         // The secret says nothing about which tokens its device has.
-        Proof::Token | Proof::FormerToken(_) | Proof::Secret | Proof::User | Proof::Code => None,
+        Proof::Token
+        | Proof::FormerToken(_)
+        | Proof::Secret
+        | Proof::Nothing
+        | Proof::User
+        | Proof::Code => None,
     };
     let Some(digest) = shown else { return };
     let ended = shared.store.devices().shown(&paired.id, role, digest.clone()).await;

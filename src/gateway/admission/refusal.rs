@@ -59,7 +59,7 @@ pub(super) fn untrusted(flaw: Flaw) -> Refusal {
 
 /// The proxy's word does not count, or is missing.
 pub(super) fn unproxied(why: &NoUser) -> Refusal {
-    let code = if why.is_missing_header() {
+    let code = if matches!(why, NoUser::MissingHeader(_)) {
         detail::IDENTITY_HEADER_REQUIRED
     } else {
         detail::UNAUTHORIZED

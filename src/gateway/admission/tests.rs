@@ -21,8 +21,8 @@ fn connect(changes: &Value) -> Connect {
 fn decide(changes: &Value, guard: &Guard, peer: &PeerInfo) -> Result<Verdict, Refusal> {
     let connect = connect(changes);
     let claim = examine(&connect, peer, "nonce", 1)?;
-    check_secret(&connect, guard)?;
-    judge(&claim, Proof::Secret, None, peer, None)
+    let proof = check(&connect, guard, peer)?;
+    judge(&claim, proof, None, peer, None)
 }
 
 fn token() -> Guard {
@@ -53,7 +53,9 @@ fn takes_the_secret_from_either_field_and_the_modes_own_first() {
         (json!({"password": "no", "token": "secret"}), &password, false),
         (json!({"deviceToken": "secret"}), &token(), false),
         (json!({"token": ""}), &Guard::OwnToken, false),
-        (json!({}), &Guard::Open, true),
+        // Asks for none, and for a key of the client's own.
+        (json!({"token": "secret"}), &Guard::Open, false),
+        (json!({}), &Guard::Open, false),
     ] {
         assert_eq!(decide(&json!({"auth": auth}), guard, &peer).is_ok(), is_in, "{auth}");
     }
