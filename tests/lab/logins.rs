@@ -1,28 +1,42 @@
 //! Connections that are cut, torn, stalled or slow where only a proxy can do it.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
+    net::{Ipv4Addr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
 use crate::{
     support::{
-        Freezer, Moment, Peer, Scene, answers, dial, openclaw, present, status_of, wait_until,
-        way_in,
+        Freezer, Meter, Moment, Peer, Scene, answers, dial, free_port, openclaw, present,
+        status_of, wait_until, way_in,
     },
     tier,
 };
 
 /// Far above what the benches hold the program to: busy machines are no fault.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How soon a silence is noticed while an answer is awaited; judged in the long tier.
+const AWAITED: Duration = Duration::from_secs(3);
 
 /// A remote that is live through a proxy.
 fn connected(scene: &Scene, freezer: &Freezer) {
-    scene.sshd.know(&scene.sshd.known_hosts_line(freezer.port()));
+    connected_with(scene, freezer.port(), &[]);
+}
+
+/// The same with more options.
+fn connected_with(scene: &Scene, port: u16, words: &[&str]) {
+    scene.sshd.know(&scene.sshd.known_hosts_line(port));
     scene
-        .dialling_by(way_in(freezer.port(), &scene.sshd.key(), &scene.sshd.known_hosts()))
+        .dialling_by(way_in(port, &scene.sshd.key(), &scene.sshd.known_hosts()))
         .args(["--batch", "-oConnectTimeout=3", "--token-file"])
         .arg(scene.gateway.token_file())
+        .args(words)
         .arg(scene.sshd.target())
         .run()
         .exits(0);
@@ -119,4 +133,91 @@ fn a_round_trip_of_two_hundred_milliseconds_is_no_fault() {
     let status = scene.laptop(&["remote", "status", "--json"]).json();
     assert_eq!(status[0]["lastOutage"], serde_json::Value::Null, "{status:#}");
     assert_eq!(freezer.accepted(), 1, "one session is enough");
+}
+
+/// A service that reads all that it is told; how much that is so far.
+fn sink() -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let heard = Arc::new(AtomicU64::new(0));
+    let hears = Arc::clone(&heard);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut part = vec![0; 64 * 1024];
+            while let Ok(count @ 1..) = stream.read(&mut part) {
+                hears.fetch_add(count as u64, Ordering::Relaxed);
+            }
+        }
+    });
+    (port, heard)
+}
+
+/// Nothing else tells of it: a path on which nobody waits is asked every five minutes here.
+#[test]
+fn an_upload_that_stands_still_is_noticed_by_that() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let freezer = Freezer::before(scene.sshd.port());
+    let (near, (to, heard)) = (free_port(), sink());
+    let spec = format!("{near}:127.0.0.1:{to}");
+    connected_with(&scene, freezer.port(), &["-oServerAliveInterval=300", "-L", &spec]);
+    let forward = || {
+        let status = scene.laptop(&["remote", "status", "--json"]).json();
+        status[0]["forwards"][0].clone()
+    };
+    let mut upload = dial(near, LIMIT).expect("the forward");
+    thread::spawn(move || -> io::Result<()> {
+        loop {
+            upload.write_all(&[7; 64 * 1024])?;
+        }
+    });
+    let goes_on = |what: &str| {
+        let before = heard.load(Ordering::Relaxed);
+        wait_until(what, LIMIT, || {
+            (heard.load(Ordering::Relaxed) > before + (16 << 20)).then_some(())
+        });
+    };
+    for _ in 0..tier::of(1, 10) {
+        goes_on("the upload is under way");
+        assert_eq!(forward()["phase"], "live");
+        freezer.freeze();
+        let frozen = Instant::now();
+        wait_until("the silence is noticed", LIMIT, || {
+            (forward()["phase"] != "live").then_some(())
+        });
+        let noticed = frozen.elapsed();
+        eprintln!("noticed after {noticed:?}");
+        assert!(!tier::is_long() || noticed <= AWAITED, "{noticed:?}");
+        freezer.thaw();
+        goes_on("it goes on where it stood");
+        wait_until("live again", LIMIT, || (forward()["phase"] == "live").then_some(()));
+    }
+}
+
+/// Long only: it takes minutes to see what seldom happens.
+#[test]
+fn a_path_that_is_spared_is_asked_every_half_minute() {
+    if !tier::is_long() || !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let meter = Meter::before(scene.sshd.port());
+    connected_with(&scene, meter.port(), &["--low-power"]);
+    // What the login and the first proofs still have to say.
+    thread::sleep(Duration::from_secs(60));
+    let (mut before, mut speaks, mut talks, mut bytes) = (meter.passed(), false, 0, 0);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(600) {
+        thread::sleep(Duration::from_millis(500));
+        let passed = meter.passed();
+        talks += u32::from(passed != before && !speaks);
+        speaks = passed != before;
+        bytes += passed - before;
+        before = passed;
+    }
+    eprintln!("asked {talks} times in ten minutes, {bytes} bytes");
+    // Every half minute, and a proof by the gateway every three.
+    assert!((18..=25).contains(&talks), "asked {talks} times");
 }
