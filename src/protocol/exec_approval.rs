@@ -66,6 +66,22 @@ pub(crate) enum Decision {
     Deny,
 }
 
+impl Decision {
+    /// Its name on the wire.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::AllowOnce => "allow-once",
+            Self::AllowAlways => "allow-always",
+            Self::Deny => "deny",
+        }
+    }
+
+    /// The decision of this name.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        [Self::AllowOnce, Self::AllowAlways, Self::Deny].into_iter().find(|it| it.name() == name)
+    }
+}
+
 /// What exactly a node runs, made by the node itself (`systemRunPlan`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

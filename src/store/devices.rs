@@ -14,7 +14,7 @@ pub(crate) use record::{
 };
 use rows::{add, device, grant, names, paired, request, requests, written};
 
-use super::{Error, Store, nodes};
+use super::{Error, Store, approvals, nodes};
 use crate::protocol::{Role, Scope};
 
 /// How long a request to be paired waits for somebody, milliseconds.
@@ -118,6 +118,7 @@ impl<'a> Devices<'a> {
                 db.execute("DELETE FROM setup_code WHERE device_id = ?1", [&id])?;
                 // What it was allowed as a node must not wait here for its return.
                 nodes::forget(db, &id)?;
+                approvals::forget(db, &id)?;
                 let is_gone = db.execute("DELETE FROM device WHERE id = ?1", [&id])? > 0;
                 if is_gone {
                     db.execute(
@@ -189,8 +190,9 @@ impl<'a> Devices<'a> {
                 )?;
                 former::end(db, &id, role)?;
                 db.execute("DELETE FROM setup_code WHERE device_id = ?1", [&id])?;
-                if role == Role::Node {
-                    nodes::forget(db, &id)?;
+                match role {
+                    Role::Node => nodes::forget(db, &id)?,
+                    Role::Operator => approvals::forget(db, &id)?,
                 }
                 grant(db, &id, role)
             })

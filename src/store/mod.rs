@@ -4,6 +4,7 @@
 //! the database, in this process or another.
 
 mod answers;
+mod approvals;
 mod database;
 mod devices;
 mod host_rules;
@@ -15,6 +16,7 @@ mod steps;
 mod wake_words;
 
 pub(crate) use answers::{KeptAnswer, LONGEST_ANSWER, Repeatable, Repeated};
+pub(crate) use approvals::KeptApproval;
 #[cfg(test)]
 pub(crate) use devices::FormerToken;
 pub(crate) use devices::{

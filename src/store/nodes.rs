@@ -64,9 +64,10 @@ impl<'a> Nodes<'a> {
     }
 }
 
-/// Forgets what was known of a device as a node, and what was left for it.
+/// Forgets what was known of a device as a node, what was left for it, and what was to run on it.
 pub(super) fn forget(db: &Connection, id: &str) -> rusqlite::Result<()> {
     db.execute("DELETE FROM node_work WHERE device_id = ?1", [id])?;
+    db.execute("DELETE FROM approval WHERE node_id = ?1", [id])?;
     db.execute("DELETE FROM node WHERE device_id = ?1", [id]).map(drop)
 }
 

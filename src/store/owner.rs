@@ -20,8 +20,8 @@ use rusqlite::{Connection, ErrorCode, TransactionState};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Devices, answers::Answers, database, host_rules::HostRules, news::News, node_work::NodeWork,
-    nodes::Nodes, wake_words::WakeWords,
+    Devices, answers::Answers, approvals::Approvals, database, host_rules::HostRules, news::News,
+    node_work::NodeWork, nodes::Nodes, wake_words::WakeWords,
 };
 use crate::problem::{Class, Problem};
 
@@ -183,6 +183,11 @@ impl Store {
     /// What requests were answered that may come again.
     pub(crate) fn answers(&self) -> Answers<'_> {
         Answers::new(self)
+    }
+
+    /// Requests for approval of a program, and what was decided.
+    pub(crate) fn approvals(&self) -> Approvals<'_> {
+        Approvals::new(self)
     }
 
     /// The words that wake devices.

@@ -12,4 +12,5 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("steps/6-join-offers.sql"),
     include_str!("steps/7-setup-delivery.sql"),
     include_str!("steps/8-former-tokens.sql"),
+    include_str!("steps/9-approvals.sql"),
 ];

@@ -105,6 +105,7 @@ async fn remove(call: Call, params: DeviceId) -> Outcome<DeviceId> {
     tracing::info!(device = device.id, "device removed");
     shared.upgrades.forget(&device.id, now_ms());
     cut(&call, &device.id, None, "the device was removed");
+    shared.nodes.forget_asker(&device.id).await;
     shared.nodes.forget(&shared.hub, &device.id).await?;
     Ok(DeviceId { device_id: device.id })
 }
@@ -181,8 +182,9 @@ async fn revoke(call: Call, params: DeviceTokenRevokeParams) -> Outcome<RevokedT
     let revoked = revoked.map_err(|error| unstored(&error))?.ok_or_else(|| denied(DENIED))?;
     tracing::info!(device = device.id, role = %grant.role, "device token revoked");
     cut(&call, &device.id, Some(grant.role), "the device's token was taken back");
-    if grant.role == Role::Node {
-        shared.nodes.forget(&shared.hub, &device.id).await?;
+    match grant.role {
+        Role::Node => drop(shared.nodes.forget(&shared.hub, &device.id).await?),
+        Role::Operator => shared.nodes.forget_asker(&device.id).await,
     }
     Ok(RevokedToken {
         device_id: device.id,

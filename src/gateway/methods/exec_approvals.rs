@@ -20,6 +20,7 @@ use crate::{
         ExecApprovalsNodeGet, ExecApprovalsNodeSet, ExecApprovalsNodeSetParams, GrantOutcome,
         NoParams, NodeId, RunPlan, event,
     },
+    store::Error,
 };
 
 /// How long a node may take to tell its rules, milliseconds.
@@ -47,9 +48,10 @@ async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAsk
     let is_two_phase = params.two_phase == Some(true);
     let ask = checked(&call, params)?;
     let nodes = &call.shared.nodes;
-    let standing = nodes.ask(ask).map_err(|refusal| match refusal {
+    let standing = nodes.ask(ask).await.map_err(|refusal| match refusal {
         NotAsked::Taken => ErrorShape::invalid("approval id already pending"),
         NotAsked::Full => ErrorShape::unavailable("too many approvals wait", FULL_RETRY_MS),
+        NotAsked::Unkept(error) => unkept(&error),
     })?;
     let id = standing.id.clone();
     call.shared.hub.tell(event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
@@ -98,8 +100,8 @@ async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalEn
 }
 
 async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
-    let decision: Decision = serde_json::from_value(params.decision.into())
-        .map_err(|_| ErrorShape::invalid("invalid decision"))?;
+    let decision =
+        Decision::of(&params.decision).ok_or_else(|| ErrorShape::invalid("invalid decision"))?;
     if let Some(asked) = call.shared.nodes.asked(&params.id)
         && !decisions(&asked.request).contains(&decision)
     {
@@ -107,11 +109,12 @@ async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
             .details(json!({"reason": "APPROVAL_ALLOW_ALWAYS_UNAVAILABLE"}))
             .into());
     }
-    let standing = match call.shared.nodes.decide(&params.id, decision) {
+    let standing = match call.shared.nodes.decide(&params.id, decision).await {
         Ok(standing) => standing,
         // Nobody hears of it a second time.
         Err(NotDecided::Repeated) => return Ok(Done { ok: true }),
         Err(NotDecided::Unknown) => return Err(not_found().into()),
+        Err(NotDecided::Unkept(error)) => return Err(unkept(&error).into()),
         Err(NotDecided::Decided) => {
             return Err(ErrorShape::invalid("approval already resolved")
                 .details(json!({"reason": "APPROVAL_ALREADY_RESOLVED"}))
@@ -234,7 +237,7 @@ fn checked(call: &Call, params: ExecApprovalAsk) -> Outcome<Ask> {
         return Err(ErrorShape::invalid(message).into());
     }
     let asker = asker(&call.caller);
-    Ok(Ask { id, request, node, plan, env, asker, wait_ms: timeout_ms, bytes })
+    Ok(Ask { id, request, node, env, asker, wait_ms: timeout_ms })
 }
 
 /// A plan shows the very words that run.
@@ -284,9 +287,14 @@ fn tell_expired(call: &Call, standing: &Standing) {
     }
 }
 
+fn unkept(error: &Error) -> ErrorShape {
+    tracing::warn!(%error, "an approval was not stored");
+    ErrorShape::unavailable(error.to_string(), FULL_RETRY_MS)
+}
+
 fn not_found() -> ErrorShape {
     ErrorShape::invalid("unknown or expired approval id").details(json!({
         "reason": "APPROVAL_NOT_FOUND",
-        "remediation": "Re-request the action; pending approvals end with their time or a restart.",
+        "remediation": "Re-request the action; pending approvals end with their time.",
     }))
 }

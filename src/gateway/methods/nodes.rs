@@ -95,6 +95,7 @@ async fn remove(call: Call, params: NodeId) -> Outcome<NodeRemoved> {
         if device.grants.iter().all(|grant| grant.role == Role::Node) {
             devices.remove(&node_id).await.map_err(|error| unavailable(&error))?;
             shared.upgrades.forget(&node_id, now_ms());
+            shared.nodes.forget_asker(&node_id).await;
         } else {
             devices
                 .revoke(&node_id, Role::Node, now_ms())

@@ -1,13 +1,18 @@
 //! Approvals of commands: who asked for what, who decided, and the one run that it is good for.
 //!
-//! A client's word about an approval is worth nothing: what counts is the record here. Pure: the
-//! clock is an argument, `W` is whoever waits for a decision.
+//! A client's word about an approval is worth nothing: what counts is the record here, and each
+//! change of it is stored before anybody hears of it. Pure: the clock is an argument, `W` is whoever
+//! waits for a decision.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::protocol::{Decision, ErrorShape, RunPlan};
+use crate::{
+    gateway::repeats::digest,
+    protocol::{Decision, ErrorShape, RunPlan},
+    store::{Error, KeptApproval},
+};
 
 /// How long a request waits for a decision if it does not say, milliseconds.
 const DEFAULT_WAIT_MS: u64 = 1_800_000;
@@ -47,18 +52,14 @@ pub(in crate::gateway) struct Asker {
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::gateway) struct Ask {
     pub(in crate::gateway) id: String,
-    /// As it is shown to those who decide.
+    /// As it is shown to those who decide; its `systemRunPlan` is what exactly may run.
     pub(in crate::gateway) request: Value,
     /// The node that may run it; `None` for what no node runs.
     pub(in crate::gateway) node: Option<String>,
-    /// What exactly may run.
-    pub(in crate::gateway) plan: Option<RunPlan>,
     /// The environment that it may run with.
     pub(in crate::gateway) env: BTreeMap<String, String>,
     pub(in crate::gateway) asker: Asker,
     pub(in crate::gateway) wait_ms: Option<u64>,
-    /// What all of it comes to, about.
-    pub(in crate::gateway) bytes: usize,
 }
 
 /// A request as it stands.
@@ -74,16 +75,18 @@ pub(in crate::gateway) struct Standing {
 }
 
 /// Why a request was not taken up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::gateway) enum NotAsked {
     /// The id is in use.
     Taken,
     /// Too many requests.
     Full,
+    /// It could not be stored.
+    Unkept(Error),
 }
 
 /// Why a decision changed nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::gateway) enum NotDecided {
     /// No such request, or too late.
     Unknown,
@@ -91,6 +94,17 @@ pub(in crate::gateway) enum NotDecided {
     Decided,
     /// Somebody decided the same before.
     Repeated,
+    /// It could not be stored.
+    Unkept(Error),
+}
+
+/// What may go to a node.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Admitted {
+    /// The parameters.
+    pub(super) params: Value,
+    /// The request that they use up, which is to be stored before they go.
+    pub(super) used: Option<String>,
 }
 
 /// What became of who wants to wait for a decision.
@@ -110,16 +124,19 @@ pub(super) enum Waited<W> {
 #[derive(Debug)]
 pub(super) struct Approvals<W> {
     records: BTreeMap<String, Record<W>>,
+    /// Those that are forgotten here and not yet in the store.
+    gone: Vec<String>,
 }
 
 #[derive(Debug)]
 struct Record<W> {
-    ask: Ask,
-    created_at_ms: u64,
-    expires_at_ms: u64,
-    decided: Option<(Decision, u64)>,
-    /// The one run has begun.
-    is_used: bool,
+    kept: KeptApproval,
+    /// What exactly may run.
+    plan: Option<RunPlan>,
+    /// What it comes to, about.
+    bytes: usize,
+    /// From when on what was decided can be asked about, milliseconds since 1970.
+    told_ms: u64,
     /// Somebody was told that it is too late.
     is_told: bool,
     waiters: Vec<W>,
@@ -127,33 +144,76 @@ struct Record<W> {
 
 impl<W> Default for Approvals<W> {
     fn default() -> Self {
-        Self { records: BTreeMap::new() }
+        Self { records: BTreeMap::new(), gone: Vec::new() }
     }
 }
 
 impl<W> Approvals<W> {
-    /// Takes up a request.
-    pub(super) fn ask(&mut self, ask: Ask, now_ms: u64) -> Result<Standing, NotAsked> {
+    /// What was kept, by a process that has ended. Those who wait for a decision ask again.
+    pub(super) fn open(kept: Vec<KeptApproval>, now_ms: u64) -> Self {
+        let mut approvals = Self::default();
+        for it in kept {
+            approvals.keep(it, now_ms);
+        }
+        approvals.expire(now_ms);
+        approvals
+    }
+
+    /// A request as it is to be stored, if it can be taken up.
+    pub(super) fn draft(&self, ask: Ask, now_ms: u64) -> Result<KeptApproval, NotAsked> {
         if self.records.contains_key(&ask.id) {
             return Err(NotAsked::Taken);
         }
-        let bytes: usize = self.records.values().map(|record| record.ask.bytes).sum();
-        if self.records.len() >= MAX_RECORDS || bytes + ask.bytes > MAX_BYTES {
-            return Err(NotAsked::Full);
-        }
         let wait = ask.wait_ms.unwrap_or(DEFAULT_WAIT_MS).min(MAX_WAIT_MS);
-        let record = Record {
+        let it = KeptApproval {
+            id: ask.id,
+            node: ask.node,
+            device: ask.asker.device,
+            connection: ask.asker.connection,
+            request: ask.request,
+            environment: environment(&ask.env),
             created_at_ms: now_ms,
             expires_at_ms: now_ms.saturating_add(wait),
             decided: None,
-            is_used: false,
+            used_at_ms: None,
+        };
+        let bytes: usize = self.records.values().map(|record| record.bytes).sum();
+        if self.records.len() >= MAX_RECORDS || bytes + bytes_of(&it) > MAX_BYTES {
+            return Err(NotAsked::Full);
+        }
+        Ok(it)
+    }
+
+    /// Takes up a request that is stored.
+    pub(super) fn keep(&mut self, kept: KeptApproval, now_ms: u64) -> Standing {
+        let plan = kept.request.get("systemRunPlan").cloned();
+        let record = Record {
+            plan: plan.and_then(|plan| serde_json::from_value(plan).ok()),
+            bytes: bytes_of(&kept),
+            told_ms: now_ms,
             is_told: false,
             waiters: Vec::new(),
-            ask,
+            kept,
         };
         let standing = record.standing(now_ms);
         self.records.insert(standing.id.clone(), record);
-        Ok(standing)
+        standing
+    }
+
+    /// Those that are forgotten here and may still be in the store.
+    pub(super) fn gone(&self) -> Vec<String> {
+        self.gone.clone()
+    }
+
+    /// The store has forgotten these as well.
+    pub(super) fn cleared(&mut self, gone: &[String]) {
+        self.gone.retain(|id| !gone.contains(id));
+    }
+
+    /// Forgets what is for a node, or a device asked for, that is no more.
+    pub(super) fn forget(&mut self, is_gone: impl Fn(&KeptApproval) -> bool) {
+        let gone = self.records.extract_if(.., |_, record| is_gone(&record.kept));
+        self.gone.extend(gone.map(|(id, _)| id));
     }
 
     /// Those that wait for a decision, the oldest first.
@@ -198,6 +258,22 @@ impl<W> Approvals<W> {
         self.records.get_mut(id).is_some_and(|record| !std::mem::replace(&mut record.is_told, true))
     }
 
+    /// Whether this can be decided.
+    pub(super) fn check(
+        &self,
+        id: &str,
+        decision: Decision,
+        now_ms: u64,
+    ) -> Result<(), NotDecided> {
+        let record = self.records.get(id).ok_or(NotDecided::Unknown)?;
+        match record.kept.decided {
+            Some((before, _)) if before == decision => Err(NotDecided::Repeated),
+            Some(_) => Err(NotDecided::Decided),
+            None if !record.is_waiting(now_ms) => Err(NotDecided::Unknown),
+            None => Ok(()),
+        }
+    }
+
     /// Decides, and gives back those who waited.
     pub(super) fn decide(
         &mut self,
@@ -205,14 +281,10 @@ impl<W> Approvals<W> {
         decision: Decision,
         now_ms: u64,
     ) -> Result<(Standing, Vec<W>), NotDecided> {
+        self.check(id, decision, now_ms)?;
         let record = self.records.get_mut(id).ok_or(NotDecided::Unknown)?;
-        match record.decided {
-            Some((before, _)) if before == decision => return Err(NotDecided::Repeated),
-            Some(_) => return Err(NotDecided::Decided),
-            None if !record.is_waiting(now_ms) => return Err(NotDecided::Unknown),
-            None => {}
-        }
-        record.decided = Some((decision, now_ms));
+        record.kept.decided = Some((decision, now_ms));
+        record.told_ms = now_ms;
         let waiters = std::mem::take(&mut record.waiters);
         Ok((record.standing(now_ms), waiters))
     }
@@ -221,15 +293,14 @@ impl<W> Approvals<W> {
     pub(super) fn expire(&mut self, now_ms: u64) -> Vec<(Standing, Vec<W>)> {
         let mut ended = Vec::new();
         for record in self.records.values_mut() {
-            if record.decided.is_none() && !record.is_waiting(now_ms) && !record.waiters.is_empty()
-            {
+            let is_over = record.kept.decided.is_none() && !record.is_waiting(now_ms);
+            if is_over && !record.waiters.is_empty() {
                 let waiters = std::mem::take(&mut record.waiters);
                 ended.push((record.standing(now_ms), waiters));
             }
         }
-        self.records.retain(|_, record| {
-            now_ms < record.expires_at_ms.saturating_add(KEPT_MS) && !record.is_forgotten(now_ms)
-        });
+        let old = |record: &Record<W>| record.is_forgotten(now_ms);
+        self.gone.extend(self.records.extract_if(.., |_, record| old(record)).map(|(id, _)| id));
         ended
     }
 
@@ -241,7 +312,7 @@ impl<W> Approvals<W> {
         params: &Value,
         asker: &Asker,
         now_ms: u64,
-    ) -> Result<Value, Box<ErrorShape>> {
+    ) -> Result<Admitted, Box<ErrorShape>> {
         let Value::Object(params) = params else {
             return Err(refused("system.run wants an object", "INVALID_PARAMS", Value::Null));
         };
@@ -257,7 +328,7 @@ impl<W> Approvals<W> {
         let wants_approval = params.get("approved").is_some_and(|approved| *approved == true)
             || params.get("approvalDecision").and_then(Value::as_str).is_some();
         if !wants_approval {
-            return Ok(Value::Object(next));
+            return Ok(Admitted { params: Value::Object(next), used: None });
         }
         let Some(id) = params.get("runId").and_then(Value::as_str).filter(|id| !id.is_empty())
         else {
@@ -268,40 +339,52 @@ impl<W> Approvals<W> {
             refused("unknown or expired approval id", "UNKNOWN_APPROVAL_ID", id.into())
         })?;
         let plan = record.check(id, node, &next, asker, now_ms)?.clone();
-        let Some((decision @ (Decision::AllowOnce | Decision::AllowAlways), _)) = record.decided
+        let Some((decision @ (Decision::AllowOnce | Decision::AllowAlways), _)) =
+            record.kept.decided
         else {
-            return Err(refused("approval required", "APPROVAL_REQUIRED", id.into()));
+            return Err(not_approved(id));
         };
-        if std::mem::replace(&mut record.is_used, true) {
-            return Err(refused("approval required", "APPROVAL_REQUIRED", id.into()));
+        if record.kept.used_at_ms.is_some() {
+            return Err(not_approved(id));
         }
+        record.kept.used_at_ms = Some(now_ms);
         plan.write_to(&mut next);
         next.insert("approved".to_owned(), true.into());
         next.insert("approvalDecision".to_owned(), json!(decision));
-        Ok(Value::Object(next))
+        Ok(Admitted { params: Value::Object(next), used: Some(id.to_owned()) })
+    }
+
+    /// Gives back what was to be used up and was not, since that could not be stored.
+    pub(super) fn give_back(&mut self, id: &str) {
+        if let Some(record) = self.records.get_mut(id) {
+            record.kept.used_at_ms = None;
+        }
     }
 }
 
 impl<W> Record<W> {
     fn is_waiting(&self, now_ms: u64) -> bool {
-        self.decided.is_none() && now_ms < self.expires_at_ms
+        self.kept.decided.is_none() && now_ms < self.kept.expires_at_ms
     }
 
     /// A refusal needs no memory; what is allowed is kept until it is used or expires.
     fn is_forgotten(&self, now_ms: u64) -> bool {
-        self.decided.is_some_and(|(decision, at)| {
-            (self.is_used || decision == Decision::Deny) && now_ms >= at.saturating_add(KEPT_MS)
-        })
+        let is_done = self.kept.decided.is_some_and(|(decision, _)| {
+            self.kept.used_at_ms.is_some() || decision == Decision::Deny
+        });
+        now_ms >= self.kept.expires_at_ms.saturating_add(KEPT_MS)
+            || (is_done && now_ms >= self.told_ms.saturating_add(KEPT_MS))
     }
 
     fn standing(&self, now_ms: u64) -> Standing {
+        let KeptApproval { id, request, created_at_ms, expires_at_ms, decided, .. } = &self.kept;
         Standing {
-            id: self.ask.id.clone(),
-            request: self.ask.request.clone(),
-            created_at_ms: self.created_at_ms,
-            expires_at_ms: self.expires_at_ms,
-            decision: self.decided.map(|(decision, _)| decision),
-            has_expired: self.decided.is_none() && now_ms >= self.expires_at_ms,
+            id: id.clone(),
+            request: request.clone(),
+            created_at_ms: *created_at_ms,
+            expires_at_ms: *expires_at_ms,
+            decision: decided.map(|(decision, _)| decision),
+            has_expired: decided.is_none() && now_ms >= *expires_at_ms,
         }
     }
 
@@ -315,10 +398,10 @@ impl<W> Record<W> {
         now_ms: u64,
     ) -> Result<&RunPlan, Box<ErrorShape>> {
         let refuse = |message: &str, code: &str| Err(refused(message, code, id.into()));
-        if now_ms >= self.expires_at_ms {
+        if now_ms >= self.kept.expires_at_ms {
             return refuse("approval expired", "APPROVAL_EXPIRED");
         }
-        match &self.ask.node {
+        match &self.kept.node {
             None => {
                 return refuse("approval id missing node binding", "APPROVAL_NODE_BINDING_MISSING");
             }
@@ -327,28 +410,41 @@ impl<W> Record<W> {
             }
             Some(_) => {}
         }
-        match (&self.ask.asker.device, &asker.device) {
+        match (&self.kept.device, &asker.device) {
             (Some(bound), device) if device.as_ref() != Some(bound) => {
                 return refuse("approval id not valid for this device", "APPROVAL_DEVICE_MISMATCH");
             }
             (Some(_), _) => {}
-            (None, _) if self.ask.asker.connection != asker.connection => {
+            (None, _) if self.kept.connection != asker.connection => {
                 return refuse("approval id not valid for this client", "APPROVAL_CLIENT_MISMATCH");
             }
             (None, _) => {}
         }
-        let Some(plan) = &self.ask.plan else {
+        let Some(plan) = &self.plan else {
             return refuse("approval id does not match request", "APPROVAL_REQUEST_MISMATCH");
         };
         if !plan.agrees_with(params) {
             return refuse("approval id does not match request", "APPROVAL_REQUEST_MISMATCH");
         }
         let env = params.get("env").cloned().unwrap_or_else(|| json!({}));
-        if env != json!(self.ask.env) {
+        let env: Option<BTreeMap<String, String>> = serde_json::from_value(env).ok();
+        if env.map(|env| environment(&env)) != Some(self.kept.environment) {
             return refuse("approval id does not match the environment", "APPROVAL_ENV_MISMATCH");
         }
         Ok(plan)
     }
+}
+
+/// Tells environments apart; what is in one may be a secret, and is kept nowhere.
+fn environment(env: &BTreeMap<String, String>) -> [u8; 32] {
+    let texts: Vec<&str> =
+        env.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect();
+    digest(&texts)
+}
+
+/// What a request comes to, about.
+fn bytes_of(it: &KeptApproval) -> usize {
+    it.id.len() + it.connection.len() + it.request.to_string().len()
 }
 
 /// One argument vector: a text beside it must say the same, and so must a plan.
@@ -403,6 +499,10 @@ fn script_of<'a>(argv: &[&'a str]) -> Option<&'a str> {
     matches!(name, "sh" | "bash" | "dash" | "zsh" | "ksh" | "ash").then(|| script.trim())
 }
 
+fn not_approved(id: &str) -> Box<ErrorShape> {
+    refused("approval required", "APPROVAL_REQUIRED", id.into())
+}
+
 fn refused(message: &str, code: &str, run_id: Value) -> Box<ErrorShape> {
     let mut details = json!({ "code": code });
     if let (Some(details), false) = (details.as_object_mut(), run_id.is_null()) {
@@ -433,14 +533,18 @@ mod tests {
     fn ask(id: &str) -> Ask {
         Ask {
             id: id.to_owned(),
-            request: json!({"command": "echo"}),
+            request: json!({"command": "echo", "systemRunPlan": plan()}),
             node: Some("box".to_owned()),
-            plan: Some(plan()),
             env: BTreeMap::new(),
             asker: asker(),
             wait_ms: Some(60_000),
-            bytes: 1,
         }
+    }
+
+    /// Takes up a request that is stored at once.
+    fn take<W>(approvals: &mut Approvals<W>, ask: Ask) -> Result<Standing, NotAsked> {
+        let it = approvals.draft(ask, NOW)?;
+        Ok(approvals.keep(it, NOW))
     }
 
     fn run(changes: &Value) -> Value {
@@ -457,25 +561,29 @@ mod tests {
 
     fn allowed() -> Approvals<char> {
         let mut approvals = Approvals::default();
-        approvals.ask(ask("a"), NOW).unwrap();
+        take(&mut approvals, ask("a")).unwrap();
         approvals.decide("a", Decision::AllowOnce, NOW).unwrap();
         approvals
     }
 
-    fn code(outcome: Result<Value, Box<ErrorShape>>) -> String {
+    fn code(outcome: Result<Admitted, Box<ErrorShape>>) -> String {
         outcome.unwrap_err().details.unwrap()["code"].as_str().unwrap().to_owned()
     }
 
     #[test]
     fn what_was_approved_runs_once_and_exactly_so() {
         let mut approvals = allowed();
-        let forwarded = approvals.admit("box", &run(&json!({})), &asker(), NOW).unwrap();
+        let admitted = approvals.admit("box", &run(&json!({})), &asker(), NOW).unwrap();
+        assert_eq!(admitted.used.as_deref(), Some("a"));
+        let forwarded = admitted.params;
         assert_eq!(forwarded["command"], json!(["/usr/bin/echo", "hi there"]));
         assert_eq!(forwarded["systemRunPlan"], json!(plan()));
         assert_eq!(forwarded["approved"], true);
         assert_eq!(forwarded["approvalDecision"], "allow-once");
         let again = approvals.admit("box", &run(&json!({})), &asker(), NOW);
         assert_eq!(code(again), "APPROVAL_REQUIRED");
+        approvals.give_back("a");
+        assert!(approvals.admit("box", &run(&json!({})), &asker(), NOW).is_ok());
     }
 
     // CVE-2026-28466: a client says that its own command is approved.
@@ -490,13 +598,13 @@ mod tests {
         assert_eq!(code(approvals.admit("box", &source, &asker(), NOW)), "INVALID_APPROVAL_SOURCE");
         let sneaky = json!({"command": ["id"], "approved": false, "askFallback": "full", "x": 1});
         let forwarded = approvals.admit("box", &sneaky, &asker(), NOW).unwrap();
-        assert_eq!(forwarded, json!({"command": ["id"]}));
+        assert_eq!(forwarded, Admitted { params: json!({"command": ["id"]}), used: None });
     }
 
     #[test]
     fn nothing_runs_before_it_is_decided_or_once_it_is_denied() {
         let mut approvals = Approvals::<char>::default();
-        approvals.ask(ask("a"), NOW).unwrap();
+        take(&mut approvals, ask("a")).unwrap();
         let early = approvals.admit("box", &run(&json!({})), &asker(), NOW);
         assert_eq!(code(early), "APPROVAL_REQUIRED");
         approvals.decide("a", Decision::Deny, NOW).unwrap();
@@ -565,7 +673,7 @@ mod tests {
     fn without_a_device_an_approval_is_bound_to_the_connection() {
         let mut approvals = Approvals::<char>::default();
         let nobody = Asker { device: None, connection: "c1".to_owned() };
-        approvals.ask(Ask { asker: nobody.clone(), ..ask("a") }, NOW).unwrap();
+        take(&mut approvals, Ask { asker: nobody.clone(), ..ask("a") }).unwrap();
         approvals.decide("a", Decision::AllowOnce, NOW).unwrap();
         let other = Asker { connection: "c2".to_owned(), ..nobody.clone() };
         let params = run(&json!({}));
@@ -576,8 +684,8 @@ mod tests {
     #[test]
     fn the_first_decision_counts_and_wakes_those_who_wait() {
         let mut approvals = Approvals::default();
-        approvals.ask(ask("a"), NOW).unwrap();
-        assert_eq!(approvals.ask(ask("a"), NOW), Err(NotAsked::Taken));
+        take(&mut approvals, ask("a")).unwrap();
+        assert_eq!(take(&mut approvals, ask("a")), Err(NotAsked::Taken));
         assert_eq!(approvals.wait("a", 'x', NOW), Waited::Kept);
         assert_eq!(approvals.waiting(NOW).len(), 1);
         let (standing, waiters) = approvals.decide("a", Decision::Deny, NOW).unwrap();
@@ -593,7 +701,7 @@ mod tests {
     #[test]
     fn a_request_that_nobody_decides_ends_and_is_forgotten() {
         let mut approvals = Approvals::default();
-        approvals.ask(ask("a"), NOW).unwrap();
+        take(&mut approvals, ask("a")).unwrap();
         assert_eq!(approvals.wait("a", 'x', NOW), Waited::Kept);
         assert!(approvals.expire(NOW + 59_999).is_empty());
         let ended = approvals.expire(NOW + 60_000);
@@ -609,9 +717,9 @@ mod tests {
     fn requests_are_bounded() {
         let mut approvals = Approvals::<char>::default();
         for number in 0..MAX_RECORDS {
-            approvals.ask(ask(&number.to_string()), NOW).unwrap();
+            take(&mut approvals, ask(&number.to_string())).unwrap();
         }
-        assert_eq!(approvals.ask(ask("more"), NOW), Err(NotAsked::Full));
+        assert_eq!(take(&mut approvals, ask("more")), Err(NotAsked::Full));
         for _ in 0..MAX_WAITERS {
             assert_eq!(approvals.wait("1", 'x', NOW), Waited::Kept);
         }
@@ -619,9 +727,81 @@ mod tests {
         approvals.forget_waiters("1", |waiter| *waiter == 'x');
         assert_eq!(approvals.wait("1", 'y', NOW), Waited::Kept, "those who left make room");
         let mut approvals = Approvals::<char>::default();
-        let large = |id: &str| Ask { bytes: MAX_BYTES / 2, ..ask(id) };
-        approvals.ask(large("1"), NOW).unwrap();
-        approvals.ask(large("2"), NOW).unwrap();
-        assert_eq!(approvals.ask(ask("small"), NOW), Err(NotAsked::Full), "their bytes");
+        let large = |id: &str| Ask { request: "x".repeat(MAX_BYTES / 2 - 10).into(), ..ask(id) };
+        take(&mut approvals, large("1")).unwrap();
+        take(&mut approvals, large("2")).unwrap();
+        assert_eq!(take(&mut approvals, ask("small")), Err(NotAsked::Full), "their bytes");
+    }
+
+    /// What a process leaves that ends now.
+    fn left<W>(approvals: &Approvals<W>) -> Vec<KeptApproval> {
+        approvals.records.values().map(|record| record.kept.clone()).collect()
+    }
+
+    #[test]
+    fn the_next_process_knows_what_was_asked_decided_and_used() {
+        let mut before = allowed();
+        for id in ["used", "denied", "waits"] {
+            take(&mut before, ask(id)).unwrap();
+        }
+        before.decide("used", Decision::AllowAlways, NOW).unwrap();
+        before.admit("box", &run(&json!({"runId": "used"})), &asker(), NOW).unwrap();
+        before.decide("denied", Decision::Deny, NOW).unwrap();
+        let kept = left(&before);
+        // However long the start took, whoever waited has a while to ask again.
+        let later = NOW + 59_000;
+        let mut after = Approvals::open(kept, later);
+        let waits = after.waiting(later);
+        assert_eq!(waits.len(), 1);
+        assert_eq!((waits[0].id.as_str(), waits[0].expires_at_ms), ("waits", NOW + 60_000));
+        assert_eq!(after.wait("waits", 'x', later), Waited::Kept);
+        let Waited::Over('y', denied) = after.wait("denied", 'y', later) else { panic!() };
+        assert_eq!(denied.decision, Some(Decision::Deny));
+        assert_eq!(after.decide("denied", Decision::AllowOnce, later), Err(NotDecided::Decided));
+        let mut runs = |id: &str, changes: Value, at| {
+            let mut params = run(&changes);
+            params["runId"] = json!(id);
+            after.admit("box", &params, &asker(), at).map(|admitted| admitted.used)
+        };
+        for (id, changes, at, is_code) in [
+            ("used", json!({}), later, "APPROVAL_REQUIRED"),
+            ("denied", json!({}), later, "APPROVAL_REQUIRED"),
+            ("waits", json!({}), later, "APPROVAL_REQUIRED"),
+            ("a", json!({"cwd": "/tmp"}), later, "APPROVAL_REQUEST_MISMATCH"),
+            ("a", json!({"env": {"A": "b"}}), later, "APPROVAL_ENV_MISMATCH"),
+            ("a", json!({}), NOW + 60_000, "APPROVAL_EXPIRED"),
+        ] {
+            let details = runs(id, changes, at).unwrap_err().details.unwrap();
+            assert_eq!(details["code"], is_code, "{id}");
+        }
+        assert_eq!(runs("a", json!({}), later).unwrap().as_deref(), Some("a"));
+        assert!(runs("a", json!({}), later).is_err(), "once");
+    }
+
+    #[test]
+    fn what_is_forgotten_here_is_known_until_the_store_has_forgotten_it() {
+        let mut approvals = allowed();
+        take(&mut approvals, ask("b")).unwrap();
+        approvals.decide("b", Decision::Deny, NOW).unwrap();
+        approvals.expire(NOW + KEPT_MS - 1);
+        assert!(approvals.gone().is_empty());
+        approvals.expire(NOW + KEPT_MS);
+        assert_eq!(approvals.gone(), ["b"]);
+        assert_eq!(approvals.gone(), ["b"], "until then");
+        approvals.cleared(&["b".to_owned()]);
+        assert!(approvals.gone().is_empty());
+        let old: Approvals<char> = Approvals::open(left(&approvals), NOW + 60_000 + KEPT_MS);
+        assert_eq!((old.find("a", NOW), old.gone()), (None, vec!["a".to_owned()]));
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_device_or_a_node_that_is_no_more() {
+        let mut approvals = allowed();
+        approvals.forget(|it| it.node.as_deref() == Some("other"));
+        assert!(approvals.find("a", NOW).is_some());
+        approvals.forget(|it| it.node.as_deref() == Some("box"));
+        assert_eq!(approvals.gone(), ["a"], "the store is told as well");
+        let gone = approvals.admit("box", &run(&json!({})), &asker(), NOW);
+        assert_eq!(code(gone), "UNKNOWN_APPROVAL_ID");
     }
 }

@@ -117,9 +117,11 @@ impl Nodes {
     /// Nothing waits any more for a node that is none.
     pub(super) async fn forget_waiting(&self, node: &str) {
         // Who leaves something just now has done so, or finds in the store that there is no such node.
-        let _turn = self.handing.lock().await;
+        let turn = self.handing.lock().await;
         locked(&self.work).forget(node);
         locked(&self.foreground).forget(node);
+        drop(turn);
+        self.forget_approvals(|it| it.node.as_deref() == Some(node)).await;
     }
 }
 

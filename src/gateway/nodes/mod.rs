@@ -4,6 +4,7 @@ mod activity;
 mod approvals;
 mod book;
 mod catalog;
+mod deciding;
 mod foreground;
 mod handing;
 mod invocations;

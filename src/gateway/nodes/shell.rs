@@ -10,7 +10,7 @@ use tokio::{sync::oneshot, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    approvals::{Approvals, Ask, Asker, NotAsked, NotDecided, Standing, Waited},
+    approvals::{Admitted, Approvals, Asker, Standing},
     book::{Book, Facts, Record, Surface},
     foreground::Foreground,
     invocations::{Begun, Invocations, Key, Order, Outcome, Over, Told},
@@ -20,9 +20,13 @@ use super::{
     work::LeftWork,
 };
 use crate::{
-    gateway::{clock::now_ms, hub::Hub, outbox::Outbox},
+    gateway::{
+        clock::{SteadyClock, now_ms},
+        hub::Hub,
+        outbox::Outbox,
+    },
     problem::{Class, Problem},
-    protocol::{Connect, Decision, ErrorShape, NodeInvokeCancel, NodeInvokeRequest, code, event},
+    protocol::{Connect, ErrorShape, NodeInvokeCancel, NodeInvokeRequest, code, event},
     store::{Error, Store},
 };
 
@@ -38,7 +42,7 @@ const READINESS_PAUSES: [Duration; 4] = [
     Duration::from_secs(1),
 ];
 /// How long a caller should wait when too much is under way, milliseconds.
-const BUSY_RETRY_MS: u64 = 500;
+pub(super) const BUSY_RETRY_MS: u64 = 500;
 
 /// The nodes of one gateway.
 pub(in crate::gateway) struct Nodes {
@@ -53,7 +57,11 @@ pub(in crate::gateway) struct Nodes {
     pub(super) handing: tokio::sync::Mutex<()>,
     pub(super) work: Mutex<LeftWork>,
     pub(super) foreground: Mutex<Foreground>,
-    approvals: Mutex<Approvals<oneshot::Sender<Standing>>>,
+    /// Held by who changes approvals, in the store and here.
+    pub(super) deciding: tokio::sync::Mutex<()>,
+    pub(super) approvals: Mutex<Approvals<oneshot::Sender<Standing>>>,
+    /// The clock of approvals.
+    clock: Mutex<SteadyClock>,
 }
 
 /// A node that has been let in and not been told so yet.
@@ -126,7 +134,9 @@ impl Nodes {
             handing: tokio::sync::Mutex::default(),
             work: Mutex::default(),
             foreground: Mutex::default(),
+            deciding: tokio::sync::Mutex::default(),
             approvals: Mutex::default(),
+            clock: Mutex::default(),
         }
     }
 
@@ -138,6 +148,9 @@ impl Nodes {
         };
         let records: Vec<Record> = self.store.nodes().all().await.map_err(unread)?;
         let left = self.store.node_work().all(now_ms()).await.map_err(unread)?;
+        let now = self.time();
+        let kept = self.store.approvals().all(now).await.map_err(unread)?;
+        *locked(&self.approvals) = Approvals::open(kept, now);
         *self.book.lock().await = Book::open(records);
         *locked(&self.work) = LeftWork::open(left);
         Ok(())
@@ -152,6 +165,11 @@ impl Nodes {
             live.is_none_or(|live| self.check(&live, &order.command).is_ok())
         };
         self.finish(invocations.forbid(is_allowed, now()));
+    }
+
+    /// The time by which approvals end, milliseconds since 1970.
+    pub(super) fn time(&self) -> u64 {
+        locked(&self.clock).read(now(), now_ms())
     }
 
     pub(super) fn rules(&self) -> RwLockReadGuard<'_, Rules> {
@@ -231,7 +249,7 @@ impl Nodes {
         loop {
             let _leaving = Leaving(self);
             let (waiter, receiver) = Waiter::new(task.gone.clone());
-            let params = match self.start(&live, task, admitted, deadline, waiter)? {
+            let params = match self.start(&live, task, admitted, deadline, waiter).await? {
                 Started::Sent(params) => Some(params),
                 Started::Joined => None,
                 Started::Known(outcome) => return Ok(outcome),
@@ -299,8 +317,9 @@ impl Nodes {
         }
     }
 
-    /// Sends a command out, with the parameters `admitted` where it was let through before.
-    pub(super) fn start(
+    /// Sends a command out, with the parameters `admitted` where it was let through before. What uses
+    /// up an approval goes once that is on the disk.
+    pub(super) async fn start(
         &self,
         live: &Live,
         task: &Task<'_>,
@@ -318,32 +337,42 @@ impl Nodes {
             deadline,
             key: task.repeated(),
         };
-        let mut invocations = locked(&self.invocations);
-        // Some of those who asked have gone, and nobody else watches the time of what they wanted.
-        self.finish(invocations.due(now()));
-        match invocations.begin(order.clone(), waiter, now()) {
-            Begun::Started => {}
-            Begun::Joined => return Ok(Started::Joined),
-            Begun::Known(_, outcome) => return Ok(Started::Known(outcome)),
-            Begun::Taken(_) => {
-                return Err(key_taken().into());
+        let program = {
+            let mut invocations = locked(&self.invocations);
+            // Some of those who asked have gone, and nobody else watches the time of what they wanted.
+            self.finish(invocations.due(now()));
+            match invocations.begin(order.clone(), waiter, now()) {
+                Begun::Started => {}
+                Begun::Joined => return Ok(Started::Joined),
+                Begun::Known(_, outcome) => return Ok(Started::Known(outcome)),
+                Begun::Taken(_) => {
+                    return Err(key_taken().into());
+                }
+                Begun::Full(_) => {
+                    let message = "too many commands are under way";
+                    return Err(ErrorShape::unavailable(message, BUSY_RETRY_MS).into());
+                }
             }
-            Begun::Full(_) => {
-                let message = "too many commands are under way";
-                return Err(ErrorShape::unavailable(message, BUSY_RETRY_MS).into());
-            }
-        }
-        // A node that left a moment ago has had its orders ended before there was this one.
-        let is_here =
-            locked(&self.present).find(task.node).is_some_and(|now| now.member == live.member);
-        let program =
-            if is_here { self.admitted(task, program) } else { Err(not_connected().into()) };
-        let program = program.inspect_err(|_| invocations.abandon(&id))?;
+            // A node that left a moment ago has had its orders ended before there was this one.
+            let is_here =
+                locked(&self.present).find(task.node).is_some_and(|now| now.member == live.member);
+            let program =
+                if is_here { self.admitted(task, program) } else { Err(not_connected().into()) };
+            program.inspect_err(|_| invocations.abandon(&id))?
+        };
         // Parameters may be long: nobody waits while they are read or written.
-        drop(invocations);
+        let (program, used) = program.map(|it| (it.params, it.used)).unzip();
         let Params(params_json) = admitted.unwrap_or_else(|| {
             Params(program.map(|params| params.to_string()).or_else(|| task.params.clone()))
         });
+        if let Some(approval) = used.flatten() {
+            let noted = self.use_up(&approval).await;
+            noted.inspect_err(|_| locked(&self.invocations).abandon(&id))?;
+            if !locked(&self.invocations).is_running(&id) || deadline <= now() {
+                // Whoever waits has heard why, or hears that its time is over.
+                return Ok(Started::Sent(Params(params_json)));
+            }
+        }
         let left = deadline.saturating_duration_since(now());
         let request = NodeInvokeRequest {
             id,
@@ -394,10 +423,10 @@ impl Nodes {
         &self,
         task: &Task<'_>,
         program: Option<Value>,
-    ) -> Result<Option<Value>, Box<ErrorShape>> {
+    ) -> Result<Option<Admitted>, Box<ErrorShape>> {
         let Some(params) = program else { return Ok(None) };
-        let admitted = locked(&self.approvals).admit(task.node, &params, &task.asker, now_ms())?;
-        Ok(Some(admitted))
+        let now = self.time();
+        locked(&self.approvals).admit(task.node, &params, &task.asker, now).map(Some)
     }
 
     /// A node says how a command ended; false if it is late.
@@ -426,73 +455,6 @@ impl Nodes {
     /// The gateway stops: nobody waits any longer.
     pub(in crate::gateway) fn stop(&self) {
         self.finish(locked(&self.invocations).stop(now()));
-    }
-
-    /// Takes up a request for approval.
-    pub(in crate::gateway) fn ask(&self, ask: Ask) -> Result<Standing, NotAsked> {
-        let now = now_ms();
-        let mut approvals = locked(&self.approvals);
-        wake(approvals.expire(now));
-        approvals.ask(ask, now)
-    }
-
-    /// Waits until a request is decided or expires; `None` if it is not known, an error where too
-    /// many wait already.
-    pub(in crate::gateway) async fn decision(
-        &self,
-        id: &str,
-    ) -> Result<Option<Standing>, Box<ErrorShape>> {
-        let now = now_ms();
-        let (sender, receiver) = oneshot::channel();
-        let left = {
-            let mut approvals = locked(&self.approvals);
-            approvals.forget_waiters(id, oneshot::Sender::is_closed);
-            match approvals.wait(id, sender, now) {
-                Waited::Kept => {}
-                Waited::Over(_, standing) => return Ok(Some(standing)),
-                Waited::Unknown(_) => return Ok(None),
-                Waited::Full(_) => {
-                    let message = "too many wait for this decision";
-                    return Err(ErrorShape::unavailable(message, BUSY_RETRY_MS).into());
-                }
-            }
-            let until = approvals.find(id, now).map_or(now, |standing| standing.expires_at_ms);
-            Duration::from_millis(until.saturating_sub(now))
-        };
-        if let Ok(Ok(standing)) = tokio::time::timeout(left, receiver).await {
-            return Ok(Some(standing));
-        }
-        let mut approvals = locked(&self.approvals);
-        let standing = approvals.find(id, now_ms());
-        wake(approvals.expire(now_ms()));
-        Ok(standing)
-    }
-
-    /// Whether it is news that this request has expired; once.
-    pub(in crate::gateway) fn is_news(&self, id: &str) -> bool {
-        locked(&self.approvals).is_news(id)
-    }
-
-    /// Those that wait for a decision.
-    pub(in crate::gateway) fn undecided(&self) -> Vec<Standing> {
-        locked(&self.approvals).waiting(now_ms())
-    }
-
-    /// One that waits for a decision.
-    pub(in crate::gateway) fn asked(&self, id: &str) -> Option<Standing> {
-        let standing = locked(&self.approvals).find(id, now_ms())?;
-        (standing.decision.is_none() && !standing.has_expired).then_some(standing)
-    }
-
-    /// Decides.
-    pub(in crate::gateway) fn decide(
-        &self,
-        id: &str,
-        decision: Decision,
-    ) -> Result<Standing, NotDecided> {
-        let (standing, waiters) = locked(&self.approvals).decide(id, decision, now_ms())?;
-        wake(vec![(standing.clone(), waiters)]);
-        Ok(standing)
     }
 
     /// Whether a node wants its foreground for what `outcome` refused.
@@ -583,14 +545,6 @@ fn not_connected() -> ErrorShape {
 fn tell(told: Told<Waiter>) {
     for (waiter, outcome) in told {
         drop(waiter.sender.send(outcome));
-    }
-}
-
-fn wake(ended: Vec<(Standing, Vec<oneshot::Sender<Standing>>)>) {
-    for (standing, waiters) in ended {
-        for waiter in waiters {
-            drop(waiter.send(standing.clone()));
-        }
     }
 }
 

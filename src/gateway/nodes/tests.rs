@@ -12,14 +12,14 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Arriving, Ask, Asker, Nodes, Paired, Ran, Rules, Seat, Task,
+    Arriving, Ask, Asker, Nodes, NotAsked, NotDecided, Paired, Ran, Rules, Seat, Task,
     shell::{Waiter, locked},
 };
 use crate::{
     gateway::{caller::Caller, hub::Hub, outbox::Outbox, tally::Tally},
     protocol::{
         Connect, Decision, ErrorShape, NodeEntry, NodeRunnerInventory, NodeSkill, NodeTool,
-        PresenceEntry, Role, RunPlan, Scope,
+        PresenceEntry, Role, Scope,
     },
     store::{About, Store},
 };
@@ -45,6 +45,13 @@ impl Place {
         let hub = Arc::new(Hub::new(PresenceEntry::default()));
         let nodes = Arc::new(Nodes::new(store.clone(), Arc::clone(&hub)));
         Self { nodes, hub, store }
+    }
+
+    /// What the next process has of it.
+    async fn next_process(&self) -> Self {
+        let nodes = Arc::new(Nodes::new(self.store.clone(), Arc::clone(&self.hub)));
+        nodes.load().await.unwrap();
+        Self { nodes, hub: Arc::clone(&self.hub), store: self.store.clone() }
     }
 
     async fn connect(&self, member: u64) -> Node {
@@ -302,7 +309,7 @@ async fn a_command_for_a_node_that_has_just_left_is_answered_at_once_and_may_com
     let task = Task { node: NODE, command, params: None, timeout_ms: None, asker, key, gone };
     let now = tokio::time::Instant::now().into_std();
     let (waiter, mut answer) = Waiter::new(CancellationToken::new());
-    let error = place.nodes.start(&left, &task, None, now, waiter).unwrap_err();
+    let error = place.nodes.start(&left, &task, None, now, waiter).await.unwrap_err();
     assert_eq!(error.details.unwrap()["code"], "NOT_CONNECTED");
     assert!(answer.try_recv().is_err_and(|error| error == TryRecvError::Closed));
     drop(again);
@@ -324,7 +331,8 @@ async fn nobody_waits_while_the_parameters_of_a_program_are_read() {
         let (command, gone) = ("system.run", CancellationToken::new());
         let task = Task { node: NODE, command, params, timeout_ms: None, asker, key: None, gone };
         let (waiter, _answer) = Waiter::new(CancellationToken::new());
-        let begun = nodes.start(&live, &task, None, now, waiter);
+        let alone = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let begun = alone.block_on(nodes.start(&live, &task, None, now, waiter));
         told.send(begun.unwrap_err().message).unwrap();
     });
     let read = read.recv_timeout(Duration::from_secs(10));
@@ -332,32 +340,38 @@ async fn nobody_waits_while_the_parameters_of_a_program_are_read() {
     assert!(read.expect("it waits for others").contains("invalid node.invoke params"));
 }
 
+/// A request to run `id` on the node.
+fn ask() -> Ask {
+    let plan = json!({
+        "argv": ["/bin/id"], "cwd": null, "commandText": "/bin/id", "agentId": null,
+        "sessionKey": "s",
+    });
+    Ask {
+        id: "a".to_owned(),
+        request: json!({ "systemRunPlan": plan }),
+        node: Some(NODE.to_owned()),
+        env: std::collections::BTreeMap::new(),
+        asker: asker(),
+        wait_ms: Some(60_000),
+    }
+}
+
+/// Runs it, as somebody approved.
+fn run_id() -> Value {
+    json!({"command": ["/bin/id"], "runId": "a", "approved": true, "sessionKey": "s"})
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_decision_lets_one_command_through_once() {
     let place = Place::new();
     let mut node = place.connect(1).await;
     place.approve().await;
-    let plan: RunPlan = serde_json::from_value(json!({
-        "argv": ["/bin/id"], "cwd": null, "commandText": "/bin/id", "agentId": null,
-        "sessionKey": "s",
-    }))
-    .unwrap();
-    let ask = Ask {
-        id: "a".to_owned(),
-        request: json!({}),
-        node: Some(NODE.to_owned()),
-        plan: Some(plan),
-        env: std::collections::BTreeMap::new(),
-        asker: asker(),
-        wait_ms: Some(60_000),
-        bytes: 1,
-    };
-    place.nodes.ask(ask).unwrap();
-    let params = json!({"command": ["/bin/id"], "runId": "a", "approved": true, "sessionKey": "s"});
+    place.nodes.ask(ask()).await.unwrap();
+    let params = run_id();
     let early = place.run("system.run", params.clone(), "1").await.unwrap_err();
     assert_eq!(early.details.unwrap()["code"], "APPROVAL_REQUIRED");
     let (standing, ()) = tokio::join!(place.nodes.decision("a"), async {
-        place.nodes.decide("a", Decision::AllowOnce).unwrap();
+        place.nodes.decide("a", Decision::AllowOnce).await.unwrap();
     });
     assert_eq!(standing.unwrap().unwrap().decision, Some(Decision::AllowOnce));
     let (ran, ()) = tokio::join!(place.run("system.run", params.clone(), "1"), async {
@@ -370,6 +384,83 @@ async fn a_decision_lets_one_command_through_once() {
     assert_eq!(ran.unwrap(), done("{}"));
     let again = place.run("system.run", params, "2").await.unwrap_err();
     assert_eq!(again.details.unwrap()["code"], "APPROVAL_REQUIRED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_process_knows_every_request_decision_and_use() {
+    let place = Place::new();
+    place.connect(1).await;
+    place.approve().await;
+    place.nodes.ask(ask()).await.unwrap();
+    let second = place.next_process().await;
+    let waits = second.nodes.undecided();
+    assert_eq!(waits.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(second.nodes.ask(ask()).await, Err(NotAsked::Taken));
+    let (standing, ()) = tokio::join!(second.nodes.decision("a"), async {
+        second.nodes.decide("a", Decision::AllowOnce).await.unwrap();
+    });
+    assert_eq!(standing.unwrap().unwrap().decision, Some(Decision::AllowOnce));
+    let third = place.next_process().await;
+    let again = third.nodes.decision("a").await.unwrap().unwrap();
+    assert_eq!(again.decision, Some(Decision::AllowOnce), "whoever waited asks again");
+    let mut node = third.connect(3).await;
+    // The process ends with the command on its way, and nobody knows whether it ran.
+    let sent = tokio::select! {
+        ran = third.run("system.run", run_id(), "1") => panic!("{ran:?}"),
+        command = node.command() => command,
+    };
+    assert_eq!(sent["command"], "system.run");
+    let fourth = place.next_process().await;
+    let _node = fourth.connect(4).await;
+    let refused = fourth.run("system.run", run_id(), "2").await.unwrap_err();
+    assert_eq!(refused.details.unwrap()["code"], "APPROVAL_REQUIRED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_an_approval_counts_that_could_not_be_stored() {
+    let place = Place::new();
+    let mut node = place.connect(1).await;
+    place.approve().await;
+    place.store.refuse_writes(true).await;
+    assert!(matches!(place.nodes.ask(ask()).await, Err(NotAsked::Unkept(_))));
+    place.store.refuse_writes(false).await;
+    place.nodes.ask(ask()).await.unwrap();
+    place.store.refuse_writes(true).await;
+    let decided = place.nodes.decide("a", Decision::AllowOnce).await;
+    assert!(matches!(decided, Err(NotDecided::Unkept(_))));
+    assert!(place.nodes.asked("a").is_some(), "it waits");
+    place.store.refuse_writes(false).await;
+    place.nodes.decide("a", Decision::AllowOnce).await.unwrap();
+    place.store.refuse_writes(true).await;
+    let refused = place.run("system.run", run_id(), "1").await.unwrap_err();
+    assert_eq!(refused.code, "UNAVAILABLE");
+    assert!(node.frames.try_recv().is_err(), "the node hears nothing of it");
+    place.store.refuse_writes(false).await;
+    let (ran, ()) = tokio::join!(place.run("system.run", run_id(), "1"), async {
+        let command = node.command().await;
+        assert!(place.nodes.ended(command["id"].as_str().unwrap(), NODE, 1, &done("{}")));
+    });
+    assert_eq!(ran.unwrap(), done("{}"), "the same again, under the same key");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_approved_for_a_node_or_a_device_that_is_no_more() {
+    let place = Place::new();
+    for is_node in [true, false] {
+        let asker = Asker { device: Some("laptop".to_owned()), connection: "c".to_owned() };
+        place.nodes.ask(Ask { asker, ..ask() }).await.unwrap();
+        place.nodes.decide("a", Decision::AllowAlways).await.unwrap();
+        if is_node {
+            place.nodes.forget(&place.hub, NODE).await.unwrap();
+        } else {
+            place.nodes.forget_asker("phone").await;
+            assert!(place.nodes.decision("a").await.unwrap().is_some(), "it asked for nothing");
+            place.nodes.forget_asker("laptop").await;
+        }
+        for place in [&place, &place.next_process().await] {
+            assert_eq!(place.nodes.decision("a").await, Ok(None));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
