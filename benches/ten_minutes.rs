@@ -1,12 +1,15 @@
 //! What an idle tunnel costs in ten minutes, and what is dialled in ten minutes where nothing can
 //! come of it: all at the same time.
 
+#[path = "../tests/lab/preload.rs"]
+mod preload;
 #[path = "side_by_side/mod.rs"]
 mod side_by_side;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::{
+    fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     process::ExitCode,
     thread,
@@ -14,15 +17,11 @@ use std::{
 };
 
 use nix::sys::socket::{Backlog, listen};
-use serde_json::Value;
-use side_by_side::{
-    Goal, Samples, Table, first_line,
-    noticing::{status, wait_until_live},
-    rounds, say,
-};
+use preload::library;
+use side_by_side::{Goal, Samples, Table, first_line, noticing::wait_until_live, rounds, say};
 use support::{
-    Home, Meter, OurGateway, Peer, Program, ReferenceGateway, Sshd, answers, free_port, openclaw,
-    present, reference_version, ssh_forward_by, switches, wait_until, way_in,
+    Home, Meter, OurGateway, Peer, Program, ReferenceGateway, Run, Sshd, answers, free_port,
+    openclaw, present, reference_version, ssh_forward_by, switches, wait_until, way_in,
 };
 
 /// How long everything is left alone before anything is counted: the gateway has said by then what
@@ -116,7 +115,8 @@ impl Idle {
         let (sshd, laptop) = (Sshd::start(&[]), Home::new());
         let way = Meter::before(sshd.port());
         let token = laptop.write("token", ReferenceGateway::TOKEN);
-        connect(&laptop, "idle", &sshd, &way, gateway.port(), &token);
+        connecting(&laptop, "idle", &sshd, &way, gateway.port(), &token).run().exits(0);
+        wait_until_live(&laptop, "idle");
         Self { laptop, way, _sshd: sshd, gateway, untouched }
     }
 
@@ -168,6 +168,10 @@ struct Lost {
     _sshd: Sshd,
     refusing: Sshd,
     ways: Ways,
+    /// The ports of the closed way and of the black hole, and how often the kernel was asked for
+    /// each before they were lost: nothing there could count who calls.
+    lost_ports: [u16; 2],
+    asked_before: [usize; 2],
     _autossh: [Program; 2],
     hole: Option<BlackHole>,
 }
@@ -209,10 +213,20 @@ impl Lost {
             before: [0; 4],
         };
         let (port, token) = (gateway.port(), gateway.token_file());
-        connect(&laptop, "refused", &refusing, &ways.refused, port, token);
-        connect(&laptop, "reset", &sshd, &ways.reset, port, token);
-        for (name, way) in [("closed", &ways.closed), ("hole", &ways.hole)] {
-            connect(&laptop, name, &sshd, way.as_ref().expect("not lost yet"), port, token);
+        let library = library(&laptop, "dials.c");
+        let [closed, hole] =
+            [&ways.closed, &ways.hole].map(|way| way.as_ref().expect("not lost yet"));
+        let lost_ports = [closed.port(), hole.port()];
+        for (name, sshd, way) in [
+            ("refused", &refusing, &ways.refused),
+            ("reset", &sshd, &ways.reset),
+            ("closed", &sshd, closed),
+            ("hole", &sshd, hole),
+        ] {
+            let run = connecting(&laptop, name, sshd, way, port, token);
+            let run = run.env("LD_PRELOAD", &library).env("LAB_DIALS", laptop.path("dials"));
+            run.run().exits(0);
+            wait_until_live(&laptop, name);
         }
         let autossh = [(&refusing, &ways.refused_theirs), (&sshd, &ways.reset_theirs)];
         let autossh = autossh.map(|(sshd, way)| start_autossh(sshd, way, port));
@@ -223,6 +237,8 @@ impl Lost {
             _sshd: sshd,
             refusing,
             ways,
+            lost_ports,
+            asked_before: [0; 2],
             _autossh: autossh,
             hole: None,
         }
@@ -240,6 +256,8 @@ impl Lost {
             way.turn_away();
             way.cut();
         }
+        self.asked_before = self.asked();
+        assert!(self.asked_before.iter().all(|count| *count > 0), "what is dialled is noted");
         drop(self.ways.closed.take());
         let port = self.ways.hole.as_ref().map(Meter::port).expect("not lost yet");
         drop(self.ways.hole.take());
@@ -251,19 +269,17 @@ impl Lost {
         let mut calls = self.ways.callers();
         calls.iter_mut().zip(self.ways.before).for_each(|(calls, before)| *calls -= before);
         let [refused, refused_theirs, reset, reset_theirs] = calls.map(|calls| calls as f64);
-        let attempts = |name| {
-            let status = status(&self.laptop, name);
-            let attempts = status.get("attempts").and_then(Value::as_u64);
-            attempts.expect("a number of attempts") as f64
-        };
-        Dialled {
-            refused,
-            refused_theirs,
-            reset,
-            reset_theirs,
-            closed: attempts("closed"),
-            hole: attempts("hole"),
-        }
+        let mut asked = self.asked();
+        asked.iter_mut().zip(self.asked_before).for_each(|(asked, before)| *asked -= before);
+        let [closed, hole] = asked.map(|asked| asked as f64);
+        Dialled { refused, refused_theirs, reset, reset_theirs, closed, hole }
+    }
+
+    /// How often the kernel was asked for a connection to the closed port and to the black hole.
+    fn asked(&self) -> [usize; 2] {
+        let noted = fs::read_to_string(self.laptop.path("dials")).expect("noted dials");
+        self.lost_ports
+            .map(|port| noted.lines().filter(|line| line.ends_with(&format!(" {port}"))).count())
     }
 }
 
@@ -292,15 +308,15 @@ impl BlackHole {
     }
 }
 
-/// Brings up a remote over `way`.
-fn connect(
+/// `remote connect` over `way`, complete.
+fn connecting(
     laptop: &Home,
     name: &str,
     sshd: &Sshd,
     way: &Meter,
     gateway: u16,
     token: &std::path::Path,
-) {
+) -> Run {
     sshd.know(&sshd.known_hosts_line(way.port()));
     openclaw(laptop)
         .args(["remote", "connect", "--batch", "--name", name])
@@ -310,9 +326,6 @@ fn connect(
         .arg("--token-file")
         .arg(token)
         .arg(sshd.target())
-        .run()
-        .exits(0);
-    wait_until_live(laptop, name);
 }
 
 fn start_autossh(sshd: &Sshd, way: &Meter, gateway: u16) -> Program {

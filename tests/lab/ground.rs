@@ -112,7 +112,8 @@ impl Ground {
     /// How often the kernel was asked for a connection to the far machine so far.
     pub(crate) fn dials(&self) -> usize {
         let noted = fs::read_to_string(self.scene.laptop.path("dials")).expect("noted dials");
-        noted.lines().filter(|address| [FAR_V4, FAR_V6].contains(address)).count()
+        let addresses = noted.lines().filter_map(|line| Some(line.split_once(' ')?.0));
+        addresses.filter(|address| [FAR_V4, FAR_V6].contains(address)).count()
     }
 
     /// `remote connect` to an address of the far machine.
