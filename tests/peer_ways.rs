@@ -78,8 +78,7 @@ fn both(name: &str, keys: &str, story: impl AsyncFn(u16) -> Told) -> (Told, Told
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let home = Home::new();
     home.write("home/.openclaw/openclaw.json", &format!("{{gateway: {{{keys}}}}}"));
-    // The sockets of clients, not those of a listener in between.
-    let ours = OurGateway::start_bare(&home);
+    let ours = OurGateway::start(&home);
     let ours = runtime.block_on(story(ours.port()));
     let theirs = ReferenceGateway::start_with(name, keys);
     (ours, runtime.block_on(story(theirs.port())))

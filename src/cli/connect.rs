@@ -427,7 +427,12 @@ async fn finish(
     for line in describe(context, &status) {
         context.output.line(line);
     }
-    let next = context.output.paint(Tone::Quiet, "next: openclaw health");
-    context.output.line(next);
+    let next = match status.get("name").and_then(Value::as_str) {
+        Some(name) if status.get("default") == Some(&Value::Bool(false)) => {
+            format!("next: openclaw --remote {name} health")
+        }
+        Some(_) | None => "next: openclaw health".to_owned(),
+    };
+    context.output.line(context.output.paint(Tone::Quiet, &next));
     Ok(())
 }

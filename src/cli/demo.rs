@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::{
     net::TcpStream,
     process::{Child, Command},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     time::{sleep, timeout},
 };
@@ -30,6 +31,11 @@ const CALL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long any one step may take.
 const STEP_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long a supervisor may take from its start until it listens.
+const LAUNCHED: Duration = Duration::from_secs(2);
+/// What a shell says of a program that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {}
@@ -38,14 +44,31 @@ pub(super) struct Arguments {}
 pub(super) fn run(context: &Context, _: Arguments) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let outcome = runtime.block_on(async {
-        tokio::select! {
-            outcome = story(context) => outcome,
-            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-        }
-    });
+    let outcome = runtime.block_on(story(context));
     runtime.shutdown_timeout(Duration::from_secs(1));
-    outcome.map(|()| ExitCode::SUCCESS)
+    outcome
+}
+
+/// Who may end the demo before its end.
+struct Interruption {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Interruption {
+    fn new() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// What `work` comes to; `None` if somebody ends it.
+    async fn until<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            outcome = work => Some(outcome),
+            _ = self.terminate.recv() => None,
+            _ = self.interrupt.recv() => None,
+        }
+    }
 }
 
 /// Prints what happens with the time at which it did.
@@ -72,26 +95,40 @@ struct Stage {
     server: Embedded,
 }
 
-async fn story(context: &Context) -> anyhow::Result<()> {
+async fn story(context: &Context) -> anyhow::Result<ExitCode> {
     let clock = Clock { context, begun: Instant::now() };
     let home = tempfile::Builder::new().prefix("openclaw-demo-").tempdir()?;
     context.output.line(format!(
         "everything happens in {}; nothing of yours is touched\n",
         home.path().display()
     ));
-    let stage = set_up(&clock, home).await?;
+    let mut interruption = Interruption::new()?;
+    let interrupted = Ok(ExitCode::from(INTERRUPTED));
+    // What is set up so far goes with it.
+    let Some(stage) = interruption.until(set_up(&clock, home)).await else { return interrupted };
+    let stage = stage?;
     let near = stage.home.path().join("near");
-    let outcome = play(&clock, &stage).await;
+    let outcome = interruption.until(play(&clock, &stage)).await;
     let endpoint = Endpoint { socket: near.join("rs/supervisor.sock"), other: None, profile: None };
+    if outcome.is_none() {
+        // It may just have been started, and not listen yet.
+        let listens = async {
+            while !endpoint.socket.exists() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _not_begun = timeout(LAUNCHED, listens).await;
+    }
     stop_supervisor(&endpoint).await?;
-    let summary = outcome?;
+    let summary = outcome.transpose()?;
     end_gateway(stage.gateway).await?;
     drop((stage.server, stage.home));
     clock.say("done", Tone::Quiet, "everything is ended and removed");
+    let Some(summary) = summary else { return interrupted };
     if context.output.is_json() {
         context.output.value(&summary)?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn set_up(clock: &Clock<'_>, home: tempfile::TempDir) -> anyhow::Result<Stage> {

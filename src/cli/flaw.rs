@@ -23,6 +23,8 @@ const KNOWN: [&str; 12] = [
 /// Why a secret is weak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flaw {
+    /// Nothing is there.
+    Empty,
     /// It has only so many characters.
     Short(usize),
     /// Everybody tries it first.
@@ -37,6 +39,9 @@ pub(super) fn flaw(secret: &str) -> Option<Flaw> {
     if KNOWN.iter().any(|known| lower == *known || lower == format!("my-{known}")) {
         return Some(Flaw::Known);
     }
+    if lower.is_empty() {
+        return Some(Flaw::Empty);
+    }
     if lower.len() < SHORTEST {
         return Some(Flaw::Short(lower.len()));
     }
@@ -49,6 +54,7 @@ pub(super) fn flaw(secret: &str) -> Option<Flaw> {
 impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Empty => f.write_str("is empty"),
             Self::Short(length) => write!(f, "has only {length} characters"),
             Self::Known => f.write_str("is one that everybody tries first"),
             Self::Monotone => f.write_str("is made of a few characters only"),
@@ -65,6 +71,7 @@ mod tests {
         assert_eq!(flaw("changeme"), Some(Flaw::Known));
         assert_eq!(flaw("Password\n"), Some(Flaw::Known));
         assert_eq!(flaw("short"), Some(Flaw::Short(5)));
+        assert_eq!(flaw("\n"), Some(Flaw::Empty));
         assert_eq!(flaw("aaaaaaaaaaaaaaaaaaaaaaaa"), Some(Flaw::Monotone));
         assert_eq!(flaw("KqHk0JX5rn1F4pO9mQ2c"), None);
     }

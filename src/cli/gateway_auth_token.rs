@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::Context;
 use crate::{
     client::{Asked, Credential, Plan},
-    config::{Credentials, Remotes},
+    config::{AuthMode, Credentials, OpenClaw, Remotes},
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -42,12 +42,19 @@ fn of_this_machine(context: &Context) -> Result<Secret, Problem> {
     let asked = Asked { local_gateway: true, ..Asked::default() };
     let credential = Plan::make(&context.paths, &asked, Credential::default())?.credential(None)?;
     credential.token.ok_or_else(|| {
-        let problem = if credential.password.is_some() {
-            Problem::new(Class::Config, "the gateway on this machine has a password, no token")
-        } else {
-            Problem::new(Class::Config, "the gateway on this machine has no token yet")
-        };
-        problem.fix("openclaw gateway run")
+        let problem =
+            |what| Problem::new(Class::Config, format!("the gateway on this machine {what}"));
+        let mode = OpenClaw::load(&context.paths).ok().and_then(|config| config.gateway.auth.mode);
+        match mode {
+            Some(AuthMode::None) => problem("asks for no secret (gateway.auth.mode is `none`)"),
+            Some(AuthMode::TrustedProxy) => {
+                problem("takes its users from a proxy, and has no token")
+            }
+            _ if credential.password.is_some() => problem("has a password, no token"),
+            Some(AuthMode::Token | AuthMode::Password) | None => {
+                problem("has no token yet").fix("openclaw gateway run")
+            }
+        }
     })
 }
 

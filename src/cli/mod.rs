@@ -135,7 +135,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return usage(&arguments, &error),
     };
     let Arguments { globals, command } = parsed;
-    let output = Output::new(globals.json, globals.no_color);
+    // What follows a command that we lack is not parsed.
+    let is_json = globals.json
+        || matches!(&command, Command::Other(words) if words.iter().any(|word| word == "--json"));
+    let output = Output::new(is_json, globals.no_color);
     // The supervisor and the gateway write logs of their own.
     let is_server = matches!(&command, Command::Supervisor { .. })
         || matches!(&command, Command::Gateway(arguments) if arguments.is_run());
@@ -146,7 +149,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|paths| dispatch(&Context { globals, paths, output: output.clone() }, command));
     match outcome {
-        Ok(code) => code,
+        Ok(code) => output.finish(code),
         Err(error) => output.failure(&error),
     }
 }

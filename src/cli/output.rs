@@ -4,6 +4,7 @@ use std::{
     io::{IsTerminal, Write},
     os::fd::AsFd,
     process::ExitCode,
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -33,6 +34,9 @@ pub(super) enum Tone {
     /// Beside the point.
     Quiet,
 }
+
+/// Why some of the output of this run could not be written.
+static UNPRINTED: OnceLock<String> = OnceLock::new();
 
 impl Output {
     /// Prints for scripts if `json`; colours only on a terminal, without `--no-color`/`NO_COLOR`.
@@ -90,7 +94,24 @@ impl Output {
 
     /// Prints text as it is. A reader that went away is no error (`openclaw … | head`).
     pub(super) fn page(&self, text: &str) {
-        let _gone = write(std::io::stdout().lock(), text);
+        if let Err(error) = write(std::io::stdout().lock(), text)
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            // The first one tells most.
+            let _known = UNPRINTED.set(error.to_string());
+        }
+    }
+
+    /// The exit code after everything is printed: what could not be written, on a full disk for
+    /// instance, is a failure of a command that succeeded otherwise.
+    pub(super) fn finish(&self, code: ExitCode) -> ExitCode {
+        match UNPRINTED.get() {
+            Some(error) if code == ExitCode::SUCCESS => {
+                self.note(format!("openclaw: writing the output failed: {error}"));
+                ExitCode::from(Class::Internal.exit_code())
+            }
+            Some(_) | None => code,
+        }
     }
 
     /// Prints one line of a report without an end; false once nobody reads any more.

@@ -11,7 +11,7 @@ use super::{
     remote_install, watch,
 };
 use crate::{
-    config::{Kind, Paths, Remotes, check_name, leads_nowhere},
+    config::{Kind, OpenClaw, Paths, Remotes, check_name, leads_nowhere},
     control::{self, Connection, Request, Start},
     logfile::Writer,
     problem::{Class, Problem},
@@ -130,9 +130,10 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
                 report(context, &name, "disconnected")?;
             }
             Command::Remove { name } => {
-                Remotes::load(&context.paths)?.named(&name)?;
+                let port = Remotes::load(&context.paths)?.named(&name)?.local_port;
                 change(context, Request::Remove { name: name.clone() }).await?;
                 report(context, &name, "removed")?;
+                warn_of_config(context, &name, port);
             }
             Command::Logs(arguments) => logs::run(context, &arguments).await?,
         }
@@ -170,6 +171,27 @@ async fn disconnect(context: &Context, name: &str) -> Result<(), Problem> {
         }
         Ok(())
     })
+}
+
+/// Says so where `openclaw.json` goes on leading to the port of a remote that is gone
+/// (`remote connect --write-config`); that file belongs to its owner.
+fn warn_of_config(context: &Context, name: &str, port: u16) {
+    let Ok(config) = OpenClaw::load(&context.paths) else { return };
+    let remote = &config.gateway.remote;
+    let led = remote.url.as_deref().is_some_and(|url| {
+        ["ws", "wss"].iter().any(|scheme| url == format!("{scheme}://127.0.0.1:{port}"))
+    });
+    if led {
+        let secret = match remote.token.is_some() || remote.password.is_some() {
+            true => ", and holds its secret",
+            false => "",
+        };
+        context.output.note(format!(
+            "note: {} still leads to `{name}`{secret}\n  try: openclaw config unset gateway.remote, \
+             and openclaw config set gateway.mode local where a gateway is to run here",
+            context.paths.config.display()
+        ));
+    }
 }
 
 fn report(context: &Context, name: &str, done: &str) -> anyhow::Result<()> {

@@ -13,6 +13,8 @@ pub(super) fn of_login(error: &ErrorShape, source: Source) -> Problem {
     let offered = source != Source::None;
     let code = said(error, "code").unwrap_or(&error.code);
     let message = match code {
+        // A proxy's word is asked for there, and no secret.
+        _ if is_by_proxy(error) => format!("the gateway refused the login: {}", error.message),
         "AUTH_TOKEN_MISMATCH" | "AUTH_PASSWORD_MISMATCH" | "AUTH_UNAUTHORIZED" => {
             format!("the gateway refused the secret ({source}): it is not this gateway's")
         }
@@ -39,9 +41,17 @@ pub(super) fn of_login(error: &ErrorShape, source: Source) -> Problem {
     };
     let problem = Problem::new(Class::GatewayRefused, message).code(code);
     match advice(code, error, offered) {
-        Some(fix) => problem.fix(fix),
-        None => problem,
+        Some(fix) if !is_by_proxy(error) => problem.fix(fix),
+        Some(_) if is_by_proxy(error) => {
+            problem.fix("come in by the proxy, with --url wss://PROXY")
+        }
+        Some(_) | None => problem,
     }
+}
+
+/// Whether a gateway that takes its users from a proxy was reached without the proxy's word.
+fn is_by_proxy(error: &ErrorShape) -> bool {
+    said(error, "authReason").is_some_and(|reason| reason.starts_with("trusted_proxy_"))
 }
 
 /// Whether a shared secret may help who was refused without one; approval, time or another version is

@@ -262,9 +262,19 @@ async fn greeted_by(
     }
     let greeting = timeout(GREETING_LIMIT, read(&mut stream))
         .await
-        .map_err(|_| Problem::new(Class::Internal, "the supervisor does not answer"))?
+        .map_err(|_| silent(stream.peer_cred().ok().and_then(|peer| peer.pid())))?
         .map_err(|_| Unmet::Ended)?;
     Ok((stream, greeting))
+}
+
+/// A supervisor that takes connections and says nothing: stopped, or a machine that is too busy.
+fn silent(pid: Option<i32>) -> Problem {
+    let problem = |who: &str| Problem::new(Class::Internal, format!("{who} does not answer"));
+    match pid {
+        Some(pid) => problem(&format!("the supervisor (pid {pid})"))
+            .fix(format!("kill -CONT {pid}, if somebody stopped it; kill {pid} ends it")),
+        None => problem("the supervisor"),
+    }
 }
 
 /// Has a supervisor of this program take the place of the one that runs, which may stay if there

@@ -169,10 +169,20 @@ fn is_alive(holder: &Holder) -> bool {
 
 /// When a process started, in clock ticks since boot; Linux only.
 fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold blanks; field 22 is the 20th after it.
+    started(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The same of the text of its `stat`. One that has ended, and that nobody has waited for yet (in a
+/// container perhaps for ever), has none.
+fn started(stat: &str) -> Option<u64> {
+    // The name in parentheses may hold blanks; the state follows it, and field 22 is the 20th.
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = fields.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 fn process_name(pid: u32) -> Option<String> {
@@ -200,6 +210,24 @@ mod tests {
         drop(first);
         assert_eq!(running(&paths), None);
         Claim::take(&paths).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_has_ended_counts_for_nothing_before_somebody_waits_for_it() {
+        let stat = |state: &str| {
+            format!("7 (a ) b) {state} 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4321 0 0")
+        };
+        assert_eq!(started(&stat("S")), Some(4321));
+        assert_eq!((started(&stat("Z")), started(&stat("X"))), (None, None));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while start_time(pid).is_some() {
+            assert!(std::time::Instant::now() < deadline, "it never ends");
+            std::thread::yield_now();
+        }
+        assert!(Path::new(&format!("/proc/{pid}")).exists(), "nobody has waited for it");
+        child.wait().unwrap();
     }
 
     #[test]

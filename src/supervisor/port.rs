@@ -338,11 +338,11 @@ fn not_bound(number: u16, error: &io::Error) -> Problem {
             format!("{} (pid {})", process.name, process.pid)
         });
         return Problem::new(Class::PortInUse, format!("local port {number} is taken by {holder}"))
-            .fix("stop that program, or choose another port with --local-port PORT");
+            .fix("stop that program, or choose another port: --local-port PORT for the gateway, -L PORT:… for a forward");
     }
     if error.kind() == io::ErrorKind::PermissionDenied {
         return Problem::new(Class::PortInUse, format!("local port {number} is reserved: {error}"))
-            .fix("choose a port above 1023 with --local-port PORT");
+            .fix("choose a port above 1023: --local-port PORT for the gateway, -L PORT:… for a forward");
     }
     Problem::new(Class::Internal, format!("listening on port {number}: {error}"))
 }

@@ -69,7 +69,7 @@ fn a_gateway_behind_nat_is_reached_through_the_jump_host() {
     // Without a gateway there is nothing to publish, and nothing is left.
     let error = stage.exposing(&["--json", "--name", "home", &target]).run().exits(7).json();
     let fix = error["error"]["fix"].as_str().unwrap_or_default().to_owned();
-    assert_eq!(fix, "openclaw gateway run", "{error:#}");
+    assert_eq!(fix, format!("openclaw gateway run --port {}", stage.gateway), "{error:#}");
     let listed = openclaw(&stage.owner).args(["--json", "remote", "list"]).run().exits(0).json();
     assert_eq!(listed, json!([]));
 

@@ -133,3 +133,24 @@ fn a_broken_configuration_is_told_before_anything_starts() {
     assert!(ran.stderr.contains("openclaw.json"), "{ran}");
     assert!(home.supervisor().is_none());
 }
+
+#[test]
+fn what_cannot_be_printed_is_a_failure() {
+    let home = Home::new();
+    let mut command = Command::new(built());
+    home.furnish(&mut command);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+    command.args(["config", "file"]).stdin(Stdio::null()).stdout(full).stderr(Stdio::piped());
+    let child = command.spawn().expect("starting it");
+    let output = end_of(child, std::time::Duration::from_secs(20), "openclaw config file");
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{notes}");
+    assert!(notes.contains("No space left on device"), "{notes}");
+}
+
+#[test]
+fn a_command_that_we_lack_is_refused_as_json_too() {
+    let home = Home::new();
+    let ran = openclaw(&home).args(["agent", "-m", "x", "--json"]).run().exits(2);
+    assert_eq!(ran.json()["error"]["class"], "usage", "{ran}");
+}

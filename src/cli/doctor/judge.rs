@@ -144,6 +144,14 @@ pub(super) struct Strength {
 /// A weak secret; worse where other machines may try it.
 pub(super) fn strength(strength: &Strength, is_exposed: bool) -> Option<Finding> {
     let how = strength.flaw?;
+    if how == Flaw::Empty {
+        let finding = Finding::new("secret", Severity::Error, format!("{} {how}", strength.place));
+        let finding = finding.why("a gateway does not start with it");
+        return Some(match &strength.own_file {
+            Some(file) => finding.fix(format!("rm {} (the next start makes one)", file.display())),
+            None => finding,
+        });
+    }
     let severity = if is_exposed { Severity::Error } else { Severity::Warning };
     let finding = Finding::new("secret", severity, format!("{} {how}", strength.place))
         .why("whoever reaches the port and guesses it is the operator of the gateway");
@@ -272,6 +280,18 @@ mod tests {
         assert_eq!(found.severity, Severity::Error);
         assert!(!format!("{found:?}").contains("\"short\""), "the secret is not shown");
         assert_eq!(strength(&Strength { flaw: None, ..weak }, true), None);
+    }
+
+    #[test]
+    fn an_empty_secret_is_an_error_everywhere() {
+        let empty = Strength {
+            place: "the token".to_owned(),
+            own_file: Some("/s/gateway-token".into()),
+            flaw: flaw("\n"),
+        };
+        let found = strength(&empty, false).unwrap();
+        assert_eq!(found.severity, Severity::Error);
+        assert!(format!("{found:?}").contains("rm /s/gateway-token"), "{found:?}");
     }
 
     #[test]

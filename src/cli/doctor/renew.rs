@@ -58,7 +58,12 @@ pub(super) async fn prepare(
     }
     let runner = gateway::running(&context.paths);
     let old = file::read_private(&path).ok().flatten().map(|text| Secret::new(text.trim()));
-    let Some(old) = old.filter(|old| !old.expose().is_empty()) else {
+    if old.as_ref().is_some_and(|old| old.expose().is_empty()) {
+        let fix = format!("rm {} (the next start of the gateway makes one)", path.display());
+        findings.push(refuse(format!("{} is empty", path.display()), &fix));
+        return None;
+    }
+    let Some(old) = old else {
         let what = format!("there is no {}", path.display());
         findings.push(refuse(
             what,

@@ -68,6 +68,15 @@ impl Files {
     pub(super) fn make_missing(&self) -> Result<(), Problem> {
         match (self.certificate.exists(), self.key.exists()) {
             (true, true) => Ok(()),
+            // One file may hold both, and is then made elsewhere.
+            (false, false) if self.certificate == self.key => Err(Problem::new(
+                Class::Config,
+                format!(
+                    "gateway.tls.certPath and keyPath both name {}, which is not there",
+                    self.key.display()
+                ),
+            )
+            .fix("openclaw config set gateway.tls.keyPath FILE, with another file")),
             (false, false) if self.make => self.make(),
             (false, false) => Err(Problem::new(
                 Class::Config,

@@ -257,7 +257,7 @@ async fn a_published_gateway_is_live_when_it_answers_through_the_port_over_there
     let state = until(&mut lane, "no gateway is here", down).await;
     let failure = state.failure.unwrap();
     assert_eq!(failure.cause, Cause::GatewayAbsent);
-    assert_eq!(failure.fix.as_deref(), Some("openclaw gateway run"));
+    assert_eq!(failure.fix, Some(format!("openclaw gateway run --port {port}")));
     let gateway = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = gateway.accept().await {

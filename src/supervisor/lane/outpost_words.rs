@@ -9,7 +9,7 @@ use crate::{
 /// No gateway is here to be published.
 pub(super) fn absent_here(port: u16) -> Failure {
     Failure::new(Cause::GatewayAbsent, format!("no gateway listens on port {port} of this machine"))
-        .fix("openclaw gateway run")
+        .fix(format!("openclaw gateway run --port {port}"))
 }
 
 /// The gateway here does not answer as one.
