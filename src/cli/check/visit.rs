@@ -271,7 +271,10 @@ impl Visit<'_> {
                 steps.push(Step::ok(Kind::Gateway, took, "answers"));
                 let is_missing = offer.credential.is_empty() && wants_secret(&problem);
                 let (text, problem) = if is_missing {
-                    ("there is none, and the gateway wants one".to_owned(), self.missing(problem))
+                    (
+                        "there is none, and the gateway wants one or a paired device".to_owned(),
+                        self.missing(problem),
+                    )
                 } else if offer.credential.is_empty() {
                     ("there is none".to_owned(), problem)
                 } else {

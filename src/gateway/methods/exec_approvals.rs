@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::nodes::{answered, asker};
 use crate::{
@@ -37,7 +38,7 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<ExecApprovalGet, _>(get);
     dispatcher.on::<ExecApprovalList, _>(list);
     dispatcher.on::<ExecApprovalWait, _>(wait);
-    dispatcher.on::<ExecApprovalResolve, _>(resolve);
+    dispatcher.on_change::<ExecApprovalResolve, _>(resolve);
     dispatcher.on::<ExecApprovalGrantsList, _>(grants);
     dispatcher.on::<ExecApprovalGrantsRevoke, _>(revoke);
     dispatcher.on::<ExecApprovalsNodeGet, _>(node_get);
@@ -47,14 +48,22 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
 async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAsked> {
     let is_two_phase = params.two_phase == Some(true);
     let ask = checked(&call, params)?;
-    let nodes = &call.shared.nodes;
-    let standing = nodes.ask(ask).await.map_err(|refusal| match refusal {
-        NotAsked::Taken => ErrorShape::invalid("approval id already pending"),
-        NotAsked::Full => ErrorShape::unavailable("too many approvals wait", FULL_RETRY_MS),
-        NotAsked::Unkept(error) => unkept(&error),
-    })?;
+    let shared = call.shared.clone();
+    // What is on the disk is known here and shown, even if its client goes meanwhile.
+    let taken_up = async move {
+        let standing = shared.nodes.ask(ask).await?;
+        shared.hub.tell(event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
+        Ok(standing)
+    };
+    let taken_up = call.shared.finishing.spawn(taken_up.in_current_span()).await;
+    let standing = taken_up
+        .map_err(|_| ErrorShape::unavailable("the gateway is stopping", FULL_RETRY_MS))?
+        .map_err(|refusal| match refusal {
+            NotAsked::Taken => ErrorShape::invalid("approval id already pending"),
+            NotAsked::Full => ErrorShape::unavailable("too many approvals wait", FULL_RETRY_MS),
+            NotAsked::Unkept(error) => unkept(&error),
+        })?;
     let id = standing.id.clone();
-    call.shared.hub.tell(event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
     if is_two_phase {
         let Standing { id, created_at_ms, expires_at_ms, .. } = standing;
         let is_shown = call.shared.hub.has_approver_beside(call.caller.member);
@@ -67,7 +76,7 @@ async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAsk
             expires_at_ms,
         }));
     }
-    let decided = nodes.decision(&id).await?.unwrap_or(standing);
+    let decided = call.shared.nodes.decision(&id).await?.unwrap_or(standing);
     tell_expired(&call, &decided);
     Ok(ExecApprovalAsked::Answered(answer(decided)))
 }

@@ -95,7 +95,6 @@ async fn remove(call: Call, params: NodeId) -> Outcome<NodeRemoved> {
         if device.grants.iter().all(|grant| grant.role == Role::Node) {
             devices.remove(&node_id).await.map_err(|error| unavailable(&error))?;
             shared.upgrades.forget(&node_id, now_ms());
-            shared.nodes.forget_asker(&node_id).await;
         } else {
             devices
                 .revoke(&node_id, Role::Node, now_ms())
@@ -103,8 +102,11 @@ async fn remove(call: Call, params: NodeId) -> Outcome<NodeRemoved> {
                 .map_err(|error| unavailable(&error))?;
         }
     }
-    if device.is_some() {
+    if let Some(device) = &device {
         cut(&call, &node_id, Some(Role::Node), "the node was removed");
+        if device.grants.iter().all(|grant| grant.role == Role::Node) {
+            shared.nodes.forget_asker(&node_id).await;
+        }
     }
     let was_known = shared.nodes.forget(&shared.hub, &node_id).await?;
     if device.is_none() && !was_known {

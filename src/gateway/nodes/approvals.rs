@@ -153,7 +153,11 @@ impl<W> Approvals<W> {
     pub(super) fn open(kept: Vec<KeptApproval>, now_ms: u64) -> Self {
         let mut approvals = Self::default();
         for it in kept {
-            approvals.keep(it, now_ms);
+            if approvals.has_room(bytes_of(&it)) {
+                approvals.keep(it, now_ms);
+            } else {
+                approvals.gone.push(it.id);
+            }
         }
         approvals.expire(now_ms);
         approvals
@@ -177,11 +181,12 @@ impl<W> Approvals<W> {
             decided: None,
             used_at_ms: None,
         };
-        let bytes: usize = self.records.values().map(|record| record.bytes).sum();
-        if self.records.len() >= MAX_RECORDS || bytes + bytes_of(&it) > MAX_BYTES {
-            return Err(NotAsked::Full);
-        }
-        Ok(it)
+        if self.has_room(bytes_of(&it)) { Ok(it) } else { Err(NotAsked::Full) }
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        let taken: usize = self.records.values().map(|record| record.bytes).sum();
+        self.records.len() < MAX_RECORDS && taken + bytes <= MAX_BYTES
     }
 
     /// Takes up a request that is stored.
@@ -711,6 +716,16 @@ mod tests {
         assert_eq!(late, Err(NotDecided::Unknown));
         approvals.expire(NOW + 60_000 + KEPT_MS);
         assert_eq!(approvals.find("a", NOW), None);
+    }
+
+    #[test]
+    fn what_was_kept_is_taken_up_within_the_same_bounds() {
+        let draft = Approvals::<char>::default().draft(ask("a"), NOW).unwrap();
+        let kept = (0..=MAX_RECORDS)
+            .map(|number| KeptApproval { id: number.to_string(), ..draft.clone() });
+        let approvals = Approvals::<char>::open(kept.collect(), NOW);
+        assert_eq!(approvals.waiting(NOW).len(), MAX_RECORDS);
+        assert_eq!(approvals.gone(), [MAX_RECORDS.to_string()]);
     }
 
     #[test]

@@ -94,7 +94,9 @@ impl Nodes {
         locked(&self.approvals).check(id, decision, now)?;
         let stored = self.store.approvals().decide(id, decision, now).await;
         if !stored.map_err(NotDecided::Unkept)? {
-            // It went with its device or its node.
+            // It went with its device or its node. What does not wait there for a decision does not
+            // wait here either.
+            locked(&self.approvals).forget(|it| it.id == id);
             return Err(NotDecided::Unknown);
         }
         let (standing, waiters) = locked(&self.approvals).decide(id, decision, now)?;
