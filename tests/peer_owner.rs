@@ -116,7 +116,9 @@ impl Owner {
         assert!(bins["sh"].is_string() && bins.len() == 1, "{found}");
         let echo = json!({"nodeId": device, "command": "system.run", "idempotencyKey": name,
             "params": {"command": ["/bin/echo", name]}});
-        let ran = self.says(&["gateway", "call", "node.invoke", "--params", &echo.to_string()]);
+        // Two of theirs start beside it.
+        let call = ["gateway", "call", "node.invoke", "--timeout", "60000", "--params"];
+        let ran = self.says(&[&call[..], &[&echo.to_string()]].concat());
         assert_eq!(ran["payload"]["stdout"], format!("{name}\n"), "{ran}");
 
         let run = [&which[..5], &["system.run", "--params", r#"{"command": ["id"]}"#]].concat();

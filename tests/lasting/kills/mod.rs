@@ -1,6 +1,7 @@
 //! Kills at any moment, while clients change everything that a gateway confirms: each of them knows
 //! what was confirmed and what was only asked, and looks at all of it after the next start.
 
+mod approvals;
 mod door;
 mod kept;
 mod news;
@@ -21,6 +22,7 @@ use crate::{
     support::{Home, OurGateway, signal, wait_until},
     tier,
 };
+use approvals::Approvals;
 use door::Door;
 use kept::Kept;
 use news::News;
@@ -50,6 +52,7 @@ struct Everything {
     setup_codes: SetupCodes,
     node: Node,
     news: News,
+    approvals: Approvals,
 }
 
 impl Everything {
@@ -62,11 +65,12 @@ impl Everything {
         self.setup_codes.hold(door).await;
         self.node.hold(door).await;
         self.news.hold(door).await;
+        self.approvals.hold(door).await;
     }
 
     /// Changes everything at the same time until the gateway is gone; how much was confirmed.
-    async fn live(&mut self, door: &Door, dice: &mut Dice) -> [u64; 7] {
-        let [mut a, mut b, mut c, mut d, mut e, mut f, mut g] =
+    async fn live(&mut self, door: &Door, dice: &mut Dice) -> [u64; 8] {
+        let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] =
             std::array::from_fn(|_| dice.another());
         let confirmed = tokio::join!(
             door.while_it_lives(async |count| self.settings.change(door, &mut a, count).await),
@@ -76,6 +80,7 @@ impl Everything {
             door.while_it_lives(async |count| self.setup_codes.change(door, &mut e, count).await),
             door.while_it_lives(async |count| self.node.change(door, &mut f, count).await),
             door.while_it_lives(async |count| self.news.change(door, &mut g, count).await),
+            door.while_it_lives(async |count| self.approvals.change(door, &mut h, count).await),
         );
         confirmed.into()
     }
@@ -105,7 +110,7 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     let home = Home::new();
     let mut dice = Dice::cast("kills of a gateway");
     let mut everything = Everything::default();
-    let mut confirmed = [0; 7];
+    let mut confirmed = [0; 8];
     let mut burials = JoinSet::new();
     for _ in 0..tier::of(25, 500) {
         let mut gateway = OurGateway::start(&home);
@@ -138,10 +143,10 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     everything.hold(&door).await;
     everything.setup_codes.redeem_all(&door).await;
     burials.join_all().await;
-    let [settings, pairings, tokens, upgrades, codes, node, news] = confirmed;
+    let [settings, pairings, tokens, upgrades, codes, node, news, approvals] = confirmed;
     eprintln!(
         "confirmed: {settings} settings, {pairings} pairings, {tokens} of a token, {upgrades} of an \
-         upgrade, {codes} of setup codes, {node} of a node, {news} news"
+         upgrade, {codes} of setup codes, {node} of a node, {news} news, {approvals} of approvals"
     );
     assert!(confirmed.iter().all(|count| *count >= 2), "too little was confirmed: {dice}");
 }
