@@ -21,6 +21,12 @@ const UNPROVED_FIRST: Duration = Duration::from_millis(300);
 /// The longest.
 const UNPROVED_MOST: Duration = Duration::from_secs(5);
 
+/// The longest wait while a session of ours that is gone holds the place: the server may let go of it
+/// in any moment, and somebody over there waits for that.
+const STALE_MOST: Duration = Duration::from_secs(4);
+/// For how long. A server that has not noticed by then may take hours.
+const STALE_FOR: Duration = Duration::from_secs(120);
+
 /// How often in a row it takes until a refusal counts as the server's policy.
 const PROHIBITED: u32 = 2;
 
@@ -112,8 +118,8 @@ pub(crate) struct Claim {
     /// The session whose server never answered, and may listen all the same, now or later.
     doubtful: Option<Number>,
     released: bool,
-    /// Whether another session of ours held it last, and nothing was granted since.
-    is_stale: bool,
+    /// Since when another session of ours held it last, and nothing was granted.
+    stale: Option<Instant>,
     /// How often in a row it was refused though nobody has the place.
     prohibited: u32,
     backoff: Backoff,
@@ -134,7 +140,7 @@ impl Claim {
             holder: None,
             doubtful: None,
             released: false,
-            is_stale: false,
+            stale: None,
             prohibited: 0,
             backoff: Backoff::new(seed),
             unproved_wait: UNPROVED_FIRST,
@@ -185,7 +191,7 @@ impl Claim {
 
     /// Whether a session before this one had the place: the server may not know that it is gone.
     pub(crate) fn is_stale(&self) -> bool {
-        self.is_stale
+        self.stale.is_some()
     }
 
     /// The last evidence, where a gateway must answer.
@@ -216,7 +222,7 @@ impl Claim {
             ClaimEvent::Wanted => self.on_wanted(now),
             ClaimEvent::Serve(number) => self.serving = Some(number),
             ClaimEvent::Hold => self.serving = None,
-            ClaimEvent::Gone(number) => self.on_gone(number),
+            ClaimEvent::Gone(number) => self.on_gone(number, now),
             ClaimEvent::Granted(number) => return self.on_granted(number),
             ClaimEvent::Refused(number, refusal) => self.on_refused(number, refusal, now),
             ClaimEvent::Proved(number, kind, rtt) if self.is_proving(number) => {
@@ -246,7 +252,9 @@ impl Claim {
                 return None;
             }
             let before = self.holder.take().filter(|holder| *holder != number);
-            self.is_stale |= before.is_some();
+            if before.is_some() {
+                self.stale.get_or_insert(now);
+            }
             // The server takes wishes in their order: what it grants there is given back at once.
             let unsure = self.unanswered.or(self.doubtful.take());
             let before = before.or(unsure.filter(|unsure| *unsure != number));
@@ -286,13 +294,13 @@ impl Claim {
         }
     }
 
-    fn on_gone(&mut self, number: Number) {
+    fn on_gone(&mut self, number: Number, now: Instant) {
         if self.serving == Some(number) {
             self.serving = None;
         }
         if self.holder == Some(number) {
             self.holder = None;
-            self.is_stale = true;
+            self.stale = Some(now);
         }
         self.doubtful = self.doubtful.filter(|doubtful| *doubtful != number);
         if self.asked == Some(number) {
@@ -307,7 +315,7 @@ impl Claim {
             return Some(ClaimAction::GiveBack(number));
         }
         self.holder = Some(number);
-        self.is_stale = false;
+        self.stale = None;
         self.prohibited = 0;
         self.backoff.reset();
         self.stage = if self.proves { Stage::Proving } else { Stage::Held };
@@ -323,7 +331,9 @@ impl Claim {
         }
         self.holder = self.holder.filter(|holder| *holder != number);
         self.prohibited = if refusal == Refusal::Prohibited { self.prohibited + 1 } else { 0 };
-        let wait = self.backoff.next_wait();
+        let is_fresh = self.stale.is_some_and(|since| now.duration_since(since) < STALE_FOR);
+        let most = if is_fresh { STALE_MOST } else { Duration::MAX };
+        let wait = self.backoff.next_wait().min(most);
         // Once could be a place that was left in the moment between.
         let is_final = self.prohibited >= PROHIBITED;
         self.stage = Stage::Refused(refusal, (!is_final).then(|| now + wait));

@@ -82,10 +82,17 @@ fn what_a_dead_session_still_holds_is_waited_out_for_ever() {
     assert_eq!(sim.step(ClaimEvent::Gone(ONE)), None);
     assert!(sim.claim.is_stale());
     assert_eq!(sim.step(ClaimEvent::Serve(TWO)), ASK(TWO, None));
+    // Every few seconds as long as the server may well notice, and then as seldom as a host that is away.
+    let begun = sim.now;
+    while sim.now - begun < STALE_FOR {
+        assert_eq!(sim.refused(TWO, Refusal::Taken, STALE_MOST), ASK(TWO, None));
+    }
     for _ in 0..40 {
         let most = Duration::from_secs(30);
+        let before = sim.now;
         assert_eq!(sim.refused(TWO, Refusal::Taken, most), ASK(TWO, None));
         assert_eq!(sim.phase(), Phase::Waiting);
+        assert!(sim.now - before > STALE_MOST, "{:?}", sim.now - before);
     }
     // Left in the moment between the refusal and the look: no prohibition.
     let most = Duration::from_secs(30);
