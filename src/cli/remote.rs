@@ -333,6 +333,7 @@ pub(super) fn describe(context: &Context, remote: &Value) -> Vec<String> {
     }
     for forward in remote.pointer("/forwards").and_then(Value::as_array).into_iter().flatten() {
         add("forward", forward_line(forward));
+        add("try", text(forward, "/failure/fix"));
     }
     if let Some(outage) = remote.pointer("/lastOutage").filter(|outage| !outage.is_null()) {
         let back = match outage.pointer("/restoredMs").and_then(Value::as_u64) {

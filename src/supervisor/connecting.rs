@@ -19,7 +19,7 @@ use super::{
     changes::{CONFIGURED, configured},
     lane::State,
     lock::locked,
-    remote::Remote,
+    remote::{Optional, Remote, Which},
     server::Supervisor,
     trial::{Verdict, judge},
 };
@@ -143,6 +143,8 @@ impl Supervisor {
         if let Some(remote) = &running
             && remote.is_same(&definition, &way)
         {
+            // Somebody looks: what waits for a port is tried now.
+            remote.bind_again(&self.pool, Which::All).await;
             return Ok(Trial { remote: Arc::clone(remote), is_new: false, _counted });
         }
         let mut waiting = locked(&self.trials).get(&ask.name).map(|(remote, _)| remote.clone());
@@ -158,9 +160,10 @@ impl Supervisor {
         if waiting.is_none() {
             let remote = self.make(&ask.name, definition, way);
             remote.scribe.on_trial();
-            remote
-                .bind(running.as_deref(), &self.pool, |port| self.is_reserved(port, &ask.name))
-                .await?;
+            let saved = Remotes::load(&self.paths).unwrap_or_default();
+            let optional = Optional::Known(saved.remotes.get(&ask.name));
+            let is_reserved = |port| self.is_reserved(port, &ask.name);
+            remote.bind(running.as_deref(), &self.pool, is_reserved, optional).await?;
             waiting = Some(remote);
         }
         let Some(remote) = waiting else {

@@ -42,6 +42,7 @@ mod succession;
 mod surroundings;
 mod token;
 mod trial;
+mod unbound;
 mod unread;
 mod unstarted;
 mod wake;

@@ -212,24 +212,19 @@ impl Port {
     }
 }
 
-/// Whether the ports that `definition` names are free now; class `port_in_use` if one is not.
+/// Whether the local port of the gateway that `definition` leads to is free now; class
+/// `port_in_use` if it is not.
 pub(super) fn check(definition: &config::Remote) -> Result<(), Problem> {
     if definition.kind == Kind::Exposed {
         return Ok(());
     }
-    let gateway = Listen::loopback(definition.local_port);
-    let further = definition.forwards.iter().map(|forward| &forward.listen);
-    let companion = definition.companion().map(|forward| forward.listen);
-    for listen in std::iter::once(&gateway).chain(&companion).chain(further) {
-        // A socket in the way is found when it is bound.
-        let Listen::Port { bind, port } = listen else { continue };
-        for address in addresses(bind.as_deref())? {
-            match std::net::TcpListener::bind(SocketAddr::new(address, *port)) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    return Err(not_bound(*port, &error));
-                }
-                Ok(_) | Err(_) => {}
+    let port = definition.local_port;
+    for address in addresses(None)? {
+        match std::net::TcpListener::bind(SocketAddr::new(address, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(not_bound(port, &error));
             }
+            Ok(_) | Err(_) => {}
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use super::{
     connecting::Ask,
     lane::{hopeless, serves},
     lock::locked,
-    remote::Remote,
+    remote::{Optional, Remote},
     server::Supervisor,
 };
 use crate::{
@@ -95,7 +95,8 @@ impl Supervisor {
             self.check_no_trial(name)?;
             let remote = self.make(name, definition.clone(), way);
             remote.scribe.on_trial();
-            remote.bind(Some(old), &self.pool, |port| self.is_reserved(port, name)).await?;
+            let is_reserved = |port| self.is_reserved(port, name);
+            remote.bind(Some(old), &self.pool, is_reserved, Optional::All).await?;
             locked(&self.trials).insert(name.to_owned(), (Arc::clone(&remote), 1));
             (remote, self.counted(name))
         };

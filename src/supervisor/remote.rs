@@ -22,6 +22,7 @@ use super::{
     path::clock,
     port::Port,
     surroundings::{Listener, Surroundings},
+    unbound::Unbound,
 };
 use crate::{
     config::{self, Destination, Forward, Kind, Listen},
@@ -34,6 +35,7 @@ use crate::{
 mod ports;
 mod status;
 
+pub(super) use ports::{Optional, Which};
 pub(super) use status::resting;
 
 /// How long the streams of a remote that was replaced may live on.
@@ -60,8 +62,8 @@ pub(super) struct Remote {
     reverses: Vec<(Forward, Lane)>,
     /// What the ssh configuration said of forwards when the remote was made.
     configured: ssh::Forwards,
-    /// Ports of the ssh configuration's forwards that could not be bound.
-    unbound: Mutex<Vec<(Listen, Problem)>>,
+    /// Its forwards that wait for a place on this machine.
+    unbound: Mutex<Unbound>,
     ports: Mutex<Vec<(Listen, Port)>>,
     /// Where questions go.
     pub(super) desk: Arc<Desk>,
@@ -166,7 +168,7 @@ impl Remote {
             forwards,
             reverses,
             configured,
-            unbound: Mutex::new(Vec::new()),
+            unbound: Mutex::default(),
             ports: Mutex::new(Vec::new()),
             desk,
             keyring,

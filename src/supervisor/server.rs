@@ -200,8 +200,9 @@ impl Supervisor {
         // Remotes were taken up before.
         self.surroundings.send_modify(|it| it.begin(watch.is_up()));
         let mut starting = JoinSet::new();
+        let mut roster = self.roster.subscribe();
         loop {
-            let next = locked(&self.unstarted).next().filter(|_| starting.is_empty());
+            let next = self.next_try().filter(|_| starting.is_empty());
             tokio::select! {
                 accepted = doors.accept(), if commands.len() < COMMANDS_MOST => match accepted {
                     Ok(stream) => {
@@ -215,9 +216,11 @@ impl Supervisor {
                 },
                 Some(_) = commands.join_next() => idle = Instant::now(),
                 () = sleep_until(next.unwrap_or_else(Instant::now).into()), if next.is_some() => {
-                    starting.spawn(Arc::clone(self).start_again());
+                    starting.spawn(Arc::clone(self).try_again());
                 }
                 Some(_) = starting.join_next() => {}
+                // A remote that waits for something may have come.
+                Ok(()) = roster.changed() => {}
                 () = self.ending.cancelled() => break,
                 Some(pulse) = asked.recv() => {
                     let _gone = pulse.send(());

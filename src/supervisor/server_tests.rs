@@ -9,7 +9,7 @@ use crate::{
     problem::Class,
     supervisor::{
         answers::REQUEST_LIMIT, changes::still_configured, connecting::Ask, incoming::Incoming,
-        lane::State, port::is_at,
+        lane::State, port::is_at, remote::Optional,
     },
     tunnel::{Cause, Wish},
 };
@@ -65,7 +65,7 @@ async fn of_two_forwards_at_one_port_number_each_keeps_its_own_connections() {
         supervisor.make("vps", definition, way)
     };
     let old = make().await;
-    old.bind(None, &supervisor.pool, |_| false).await.unwrap();
+    old.bind(None, &supervisor.pool, |_| false, Optional::All).await.unwrap();
     old.wish(Wish::Up).await;
     let mut clients = Vec::new();
     for address in ["127.0.0.1", "127.0.0.2"] {
@@ -85,7 +85,7 @@ async fn of_two_forwards_at_one_port_number_each_keeps_its_own_connections() {
         old.admit(&address, incoming).await;
     }
     let new = make().await;
-    new.bind(Some(&*old), &supervisor.pool, |_| false).await.unwrap();
+    new.bind(Some(&*old), &supervisor.pool, |_| false, Optional::All).await.unwrap();
     new.wish(Wish::Up).await;
     new.succeed(&old).await;
     let held = new.surrender().await;

@@ -12,7 +12,7 @@ use super::{
     lock::locked,
     port,
     process::Scope,
-    remote::Remote,
+    remote::{Optional, Remote, Which},
     server::Supervisor,
 };
 use crate::{
@@ -102,6 +102,34 @@ impl Supervisor {
         }
     }
 
+    /// When something is to be tried again that waits for a port or for its start.
+    pub(super) fn next_try(&self) -> Option<Instant> {
+        let start = locked(&self.unstarted).next();
+        self.at_work().iter().filter_map(|remote| remote.next_bind()).chain(start).min()
+    }
+
+    /// Tries again what waits, as far as it is its time.
+    pub(super) async fn try_again(self: Arc<Self>) {
+        self.bind_again().await;
+        self.start_again().await;
+    }
+
+    /// Tries the forwards again whose place on this machine was taken, if it is their time.
+    async fn bind_again(&self) {
+        let now = Instant::now();
+        let is_due = |remote: &Arc<Remote>| remote.next_bind().is_some_and(|next| next <= now);
+        if !self.at_work().iter().any(is_due) {
+            return;
+        }
+        // What is handed over or ended meanwhile opens no port any more.
+        let Ok(_changing) = self.change().await else { return };
+        for remote in self.at_work() {
+            if remote.bind_again(&self.pool, Which::Due).await {
+                self.tell_roster();
+            }
+        }
+    }
+
     /// The definition of a remote that is wanted and could not be started; `None` if it is at work
     /// or not wanted by now. An error while a trial of it is under way.
     pub(super) fn unstarted_one(&self, name: &str) -> Result<Option<config::Remote>, Problem> {
@@ -122,7 +150,8 @@ impl Supervisor {
         let definition_moved = definition.kind == Kind::Gateway && definition.local_port == 0;
         let way = self.find_way(&definition).await?;
         let remote = self.make(name, definition, way);
-        remote.bind(None, &self.pool, |port| self.is_reserved(port, name)).await?;
+        let is_reserved = |port| self.is_reserved(port, name);
+        remote.bind(None, &self.pool, is_reserved, Optional::All).await?;
         if definition_moved {
             let port = remote.definition().local_port;
             self.save(|remotes| {

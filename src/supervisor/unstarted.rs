@@ -24,11 +24,12 @@ pub(super) struct Unstarted {
     starting: HashSet<String>,
 }
 
+/// What keeps something from its place, and when it is tried again.
 #[derive(Debug)]
-struct Entry {
-    problem: Problem,
+pub(super) struct Entry {
+    pub(super) problem: Problem,
     wait: Duration,
-    next: Instant,
+    pub(super) next: Instant,
 }
 
 impl Unstarted {
@@ -56,9 +57,8 @@ impl Unstarted {
     pub(super) fn note(&mut self, name: &str, problem: Problem, now: Instant) -> bool {
         self.starting.remove(name);
         let before = self.failed.remove(name);
-        let is_news = before.as_ref().is_none_or(|before| before.problem != problem);
-        let wait = before.map_or(FIRST, |before| (before.wait * 2).min(LONGEST));
-        self.failed.insert(name.to_owned(), Entry { problem, wait, next: now + wait });
+        let (entry, is_news) = Entry::after(before, problem, now);
+        self.failed.insert(name.to_owned(), entry);
         is_news
     }
 
@@ -123,6 +123,13 @@ impl Unstarted {
 }
 
 impl Entry {
+    /// The one that follows `before`, after a wait twice as long; with whether its problem is news.
+    pub(super) fn after(before: Option<Self>, problem: Problem, now: Instant) -> (Self, bool) {
+        let is_news = before.as_ref().is_none_or(|before| before.problem != problem);
+        let wait = before.map_or(FIRST, |before| (before.wait * 2).min(LONGEST));
+        (Self { problem, wait, next: now + wait }, is_news)
+    }
+
     /// Whether time may help: a port becomes free, and a name server comes back, without anybody
     /// saying so.
     fn may_pass(&self) -> bool {

@@ -107,13 +107,72 @@ fn local_forwards_take_sockets_at_both_ends() {
     assert!(echoes_at(&to_socket) && echoes_at(&to_port) && echoes(port));
     scene.laptop(&["remote", "disconnect", "vps"]);
     assert!(!to_socket.exists() && !to_port.exists());
-    // What somebody else listens on is left alone.
+    // What somebody else listens on is left alone, and had once it is free.
     let held = UnixListener::bind(&to_port).expect("a socket");
     let ran = openclaw(&scene.laptop).args(["--json", "remote", "connect", "--batch", "vps"]);
-    let error = ran.run().exits(6).json();
-    let message = error["error"]["message"].as_str().unwrap_or_default().to_owned();
-    assert!(message.contains("b.sock"), "{error:#}");
+    let forward = &ran.run().exits(0).json()["forwards"][1];
+    let message = forward["failure"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("b.sock"), "{forward:#}");
+    assert!(echoes_at(&to_socket));
     drop(held);
+    wait_until("the socket is ours", LIMIT, || {
+        forwards(&scene)[1]["failure"].is_null().then_some(())
+    });
+    assert!(echoes_at(&to_port));
+}
+
+#[test]
+fn a_local_port_that_is_taken_is_refused_when_new_and_later_its_forwards_own_failure() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let (service, first, second) = (echo(), free_port(), free_port());
+    let thieve = |port| TcpListener::bind(("127.0.0.1", port)).expect("stealing");
+    let spec = |port: u16| format!("{port}:127.0.0.1:{service}");
+    let (one, other) = (spec(first), spec(second));
+    let typed = |words: &[&str]| {
+        let run = scene.dialling().args(["--json", "--name", "vps"]).args(words);
+        run.arg(scene.sshd.target()).run()
+    };
+    let thief = thieve(first);
+    // Whoever types it chooses another, and nothing is left behind.
+    let error = typed(&["-L", &one]).exits(6).json();
+    assert!(error["error"]["message"].to_string().contains(&first.to_string()), "{error:#}");
+    assert_eq!(scene.laptop(&["remote", "list", "--json"]).json(), serde_json::json!([]));
+    drop(thief);
+    connect(&scene, &["-L", &one, "-L", &other]);
+    assert!(echoes(first) && echoes(second));
+    scene.laptop.stop_supervisor();
+    let thief = thieve(first);
+    // At a restart the gateway and the other forwards have what is theirs.
+    scene.laptop(&["health"]);
+    assert!(answers(scene.local_port, "/healthz") && echoes(second));
+    let [refused, fine] = [0, 1].map(|which| forwards(&scene)[which].clone());
+    assert_eq!((&refused["phase"], &fine["failure"]), (&"waiting".into(), &Value::Null));
+    let failure = &refused["failure"];
+    assert_eq!(failure["class"], "port_in_use", "{failure:#}");
+    let me = format!("(pid {})", std::process::id());
+    assert!(failure["message"].to_string().contains(&me), "{failure:#}");
+    let fix = failure["fix"].as_str().expect("what to do").to_owned();
+    let shown = scene.laptop(&["remote", "status", "vps"]).stdout;
+    assert!(shown.contains(&me) && shown.contains(&fix), "{shown}");
+    let status = scene.laptop(&["remote", "status", "vps", "--json"]).json();
+    assert_eq!((&status[0]["phase"], &status[0]["failure"]), (&"live".into(), &Value::Null));
+    // It keeps nobody from changing the remote, unless all shall fail with one.
+    let third = free_port();
+    let further = spec(third);
+    let all = ["-L", &one, "-L", &other, "-L", &further];
+    typed(&[&all[..], &["-o", "ExitOnForwardFailure=yes"]].concat()).exits(6);
+    typed(&all).exits(0);
+    assert!(echoes(third) && forwards(&scene)[0]["failure"].is_object());
+    let supervisor = scene.laptop.supervisor();
+    drop(thief);
+    // Nobody says that it is free, and nobody types anything.
+    wait_until("the port is ours", LIMIT, || echoes(first).then_some(()));
+    let forward = &forwards(&scene)[0];
+    assert_eq!((&forward["phase"], &forward["failure"]), (&"live".into(), &Value::Null));
+    assert_eq!(scene.laptop.supervisor(), supervisor);
 }
 
 /// Whether an echo answers at an address of this machine.

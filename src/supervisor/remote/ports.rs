@@ -1,12 +1,12 @@
 //! The places of a remote on this machine: bound once, handed to its successor, and what waits there.
 
-use std::{io, os::fd::OwnedFd};
+use std::{io, os::fd::OwnedFd, time::Instant};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{FIRST_PORT, Remote};
 use crate::{
-    config::{Kind, Listen},
+    config::{self, Kind, Listen},
     problem::Problem,
     supervisor::{
         handover::Pool,
@@ -17,14 +17,35 @@ use crate::{
     },
 };
 
+/// Which forwards are no failure of the remote while their place on this machine is taken.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::supervisor) enum Optional<'a> {
+    /// Every one: the user may not be there to choose another place.
+    All,
+    /// Those that the remote had as it was saved, and those of the ssh configuration; none where
+    /// `ExitOnForwardFailure` is set.
+    Known(Option<&'a config::Remote>),
+}
+
+/// Which places are tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::supervisor) enum Which {
+    /// Those whose time has come.
+    Due,
+    /// All that wait.
+    All,
+}
+
 impl Remote {
     /// Binds the ports that `old` does not hold already; chooses the gateway's port if none is
-    /// named, one that `is_reserved` does not claim.
+    /// named, one that `is_reserved` does not claim. A forward that is `optional` waits for its
+    /// place ([`Self::bind_again`]).
     pub(in crate::supervisor) async fn bind(
         &self,
         old: Option<&Self>,
         pool: &Pool,
         is_reserved: impl Fn(u16) -> bool,
+        optional: Optional<'_>,
     ) -> Result<(), Problem> {
         if self.definition().local_port == 0
             && let Some(old) = old
@@ -49,10 +70,9 @@ impl Remote {
             };
             let port = match port {
                 Ok(port) => port,
-                // As with ssh: a forward of the configuration is no reason not to connect.
-                Err(problem) if self.is_optional(&listen) => {
-                    warn!(at = %listen, "a LocalForward of the ssh configuration is not made");
-                    locked(&self.unbound).push((listen, problem));
+                // As with ssh: what the gateway does not need is no reason not to connect.
+                Err(problem) if self.is_optional(&listen, optional) => {
+                    self.note_unbound(&listen, problem);
                     continue;
                 }
                 Err(problem) => return Err(problem),
@@ -67,10 +87,61 @@ impl Remote {
         Ok(())
     }
 
-    /// Whether a place that cannot be bound is no failure.
-    fn is_optional(&self, listen: &Listen) -> bool {
-        let mut configured = self.configured.local.iter();
-        !self.configured.all_or_nothing && configured.any(|forward| forward.listen == *listen)
+    /// Whether a place that cannot be bound is its forward's own failure.
+    fn is_optional(&self, listen: &Listen, optional: Optional<'_>) -> bool {
+        if !self.forwards.iter().any(|(forward, _)| forward.listen == *listen) {
+            return false;
+        }
+        match optional {
+            Optional::All => true,
+            Optional::Known(_) if self.configured.all_or_nothing => false,
+            Optional::Known(saved) => {
+                let companion = saved.and_then(config::Remote::companion);
+                let saved = saved.into_iter().flat_map(|saved| &saved.forwards);
+                let mut known = saved.chain(&companion).chain(&self.configured.local);
+                known.any(|forward| forward.listen == *listen)
+            }
+        }
+    }
+
+    /// Tries places again that were taken; whether anything is otherwise than before.
+    pub(in crate::supervisor) async fn bind_again(&self, pool: &Pool, which: Which) -> bool {
+        let waiting = match which {
+            Which::Due => locked(&self.unbound).due(Instant::now()),
+            Which::All => locked(&self.unbound).all(),
+        };
+        let mut is_news = false;
+        for listen in waiting {
+            let Some(lane) = self.lane_at(&listen) else {
+                locked(&self.unbound).forget(&listen);
+                continue;
+            };
+            let outlet = lane.accepted.clone();
+            match Port::open(&listen, self.configured.sockets, outlet, pool).await {
+                Ok(port) => {
+                    info!(at = %listen, "the place of a forward is free, and had");
+                    locked(&self.ports).push((listen.clone(), port));
+                    locked(&self.unbound).forget(&listen);
+                    is_news = true;
+                }
+                Err(problem) => is_news |= self.note_unbound(&listen, problem),
+            }
+        }
+        is_news
+    }
+
+    /// When one of them is to be tried again; `None` if each has its place.
+    pub(in crate::supervisor) fn next_bind(&self) -> Option<Instant> {
+        locked(&self.unbound).next()
+    }
+
+    fn note_unbound(&self, at: &Listen, problem: Problem) -> bool {
+        let class = problem.class;
+        let is_news = locked(&self.unbound).note(at, problem, Instant::now());
+        if is_news {
+            warn!(%at, ?class, "a forward waits for its place on this machine");
+        }
+        is_news
     }
 
     /// Takes over the ports that both have, the connections that wait for a path, and the listeners
@@ -85,6 +156,7 @@ impl Remote {
             if let Some(place) = ports.iter().position(|(held, _)| *held == listen) {
                 let (listen, port) = ports.swap_remove(place);
                 port.outlet().turn(outlet);
+                locked(&self.unbound).forget(&listen);
                 locked(&self.ports).push((listen, port));
             }
         }

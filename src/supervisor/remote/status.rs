@@ -20,7 +20,7 @@ use crate::{
         path::clock,
         unstarted::Unstarted,
     },
-    tunnel::Failure,
+    tunnel::{Failure, Phase},
 };
 
 impl Remote {
@@ -49,8 +49,7 @@ impl Remote {
         });
         let local = self.forwards.iter().map(|(forward, lane)| {
             let unbound = locked(&self.unbound);
-            let unbound = unbound.iter().find(|(other, _)| *other == forward.listen);
-            forward_status("local", forward, lane, unbound.map(|(_, problem)| problem))
+            forward_status("local", forward, lane, unbound.problem(&forward.listen))
         });
         let remote = self.reverses.iter();
         let remote = remote.map(|(forward, lane)| forward_status("remote", forward, lane, None));
@@ -181,10 +180,12 @@ fn forward_status(kind: &str, forward: &Forward, lane: &Lane, unbound: Option<&P
         Destination::Socket(path) => (None, None, Some(path)),
     };
     let chosen = state.port.filter(|_| port == Some(0));
+    // Its lane waits to be used, and nobody can.
+    let phase = if unbound.is_some() { Phase::Waiting } else { state.phase };
     json!({
         "kind": kind, "bind": bind, "port": port, "socket": socket,
         "host": host, "hostPort": host_port, "hostSocket": host_socket,
-        "allocatedPort": chosen, "reach": state.reach, "phase": word(state.phase),
+        "allocatedPort": chosen, "reach": state.reach, "phase": word(phase),
         "streams": lane.totals.streams.load(Relaxed),
         "bytesIn": lane.totals.bytes_in.load(Relaxed),
         "bytesOut": lane.totals.bytes_out.load(Relaxed),
