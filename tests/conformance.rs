@@ -77,6 +77,10 @@ const UNDESCRIBED: [&str; 38] = [
     "exec.approval.resolve",
 ];
 
+/// Those of them that no gateway answers here, since nobody logs in as a person: what is held against
+/// the reference gateway's is the refusal.
+const REFUSED: [&str; 1] = ["users.self"];
+
 fn schema() -> Option<&'static Schema> {
     let schema = Schema::published();
     if schema.is_none() {
@@ -117,6 +121,27 @@ fn what_the_schema_does_not_describe_is_written_down() {
     let known = BTreeSet::from(UNDESCRIBED);
     let unknown: Vec<_> = silent.difference(&known).collect();
     assert!(unknown.is_empty(), "no definition found for {unknown:?}");
+}
+
+/// What was taken down of the reference gateway, which `peer_replies` holds ours against.
+#[test]
+fn what_the_schema_does_not_describe_was_taken_down_of_the_reference_gateway() {
+    let Some(schema) = schema() else { return };
+    let taken = read(&fixtures().join("replies/openclaw-2026.9.6.json"));
+    let replies = taken["replies"].as_object().unwrap();
+    let methods: BTreeSet<_> = replies.keys().map(String::as_str).collect();
+    assert_eq!(methods, BTreeSet::from(UNDESCRIBED));
+    let refused = replies.iter().filter(|(_, reply)| reply.get("refused").is_some());
+    let refused: Vec<_> = refused.map(|(name, _)| name.as_str()).collect();
+    assert_eq!(refused, REFUSED);
+    // Where an event says how something ended, each end stands by itself.
+    let events = taken["events"].as_object().unwrap().keys();
+    let events: BTreeSet<_> = events.filter_map(|name| name.split(' ').next()).collect();
+    let hello = read(&fixtures().join("frames/hello-ok.json"));
+    let announced = hello.pointer("/payload/features/events").and_then(Value::as_array).unwrap();
+    let announced = announced.iter().filter_map(Value::as_str);
+    let silent: BTreeSet<_> = announced.filter(|it| !schema.knows_the_payload_of(it)).collect();
+    assert_eq!(events, silent);
 }
 
 #[test]

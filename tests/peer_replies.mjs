@@ -1,6 +1,7 @@
 // Calls, by the reference client and against any gateway, the methods whose replies the published
-// schema does not describe, and says what each was answered: one object, a method each. The gateway
-// has `gateway.nodes.pairing.autoApproveLocal: false`, so that every device asks.
+// schema does not describe, and hears the events that it does not describe. Says what each held: one
+// object with the replies, a method each, and the events, a name each. The gateway has
+// `gateway.nodes.pairing.autoApproveLocal: false`, so that every device asks.
 import { createHash, createPublicKey, generateKeyPairSync, randomUUID, sign } from "node:crypto";
 import { pathToFileURL } from "node:url";
 
@@ -52,23 +53,48 @@ async function ask({ gateway }, method, params, name = method) {
   return reply ?? {};
 }
 
-const heard = new Map();
-const next = (event) => new Promise((resolve) => heard.set(event, resolve));
-const admin = await login({
+/** The client keeps the first word of a connection to itself. */
+function challenge() {
+  return new Promise((resolve, reject) => {
+    const socket = new WebSocket(url);
+    socket.onerror = () => reject(new Error("no challenge"));
+    socket.onmessage = ({ data }) => {
+      resolve(JSON.parse(data).payload);
+      socket.close();
+    };
+  });
+}
+
+const events = { "connect.challenge": await challenge() };
+const waiting = new Map();
+/** Keeps the first payload of each event; where one says how something ended, of each end. */
+function hear({ event, payload }) {
+  const end = payload?.decision ?? "";
+  events[end ? `${event} ${end}` : event] ??= payload;
+  waiting.get(event)?.(payload);
+}
+const next = (event) => new Promise((resolve) => waiting.set(event, resolve));
+const owner = {
   clientName: "cli",
   mode: "cli",
   caps: ["exec-approvals"],
   scopes: ["operator.admin", "operator.approvals", "operator.pairing"],
-  onEvent: (event) => heard.get(event.event)?.(event.payload),
-});
+};
+const admin = await login({ ...owner, onEvent: hear });
 
-for (const method of ["status", "gateway.identity.get", "last-heartbeat", "voicewake.get", "voicewake.routing.get"]) {
+for (const method of ["status", "gateway.identity.get", "last-heartbeat", "voicewake.get", "voicewake.routing.get", "users.self"]) {
   await ask(admin, method, {});
 }
 await ask(admin, "voicewake.set", { triggers: ["claw"] });
 await ask(admin, "system-event", { text: "a word" });
 const config = await ask(admin, "config.get", {});
 await ask(admin, "config.patch", { raw: "{}", baseHash: config.hash });
+const written = next("config.changed");
+const remote = { ...config.parsed.gateway, remote: { sshTarget: "box" } };
+const whole = JSON.stringify({ ...config.parsed, gateway: remote });
+const { hash } = await ask(admin, "config.set", { raw: whole, baseHash: config.hash });
+await written;
+await ask(admin, "config.apply", { raw: whole, baseHash: hash, note: "why" });
 
 // A device asks, is turned down, asks again, and is forgotten in the end.
 const asker = {
@@ -104,13 +130,21 @@ const host = {
   deviceFamily: "Linux",
   caps: ["system"],
   commands: ["system.run", "system.which"],
-  onEvent: ({ event, payload }) => event === "node.invoke.request" && answers(payload),
+  permissions: { accessibility: true },
+  onEvent(event) {
+    hear(event);
+    if (event.event === "node.invoke.request") answers(event.payload);
+  },
 };
 const nodeId = host.deviceIdentity.deviceId;
 const offered = next("node.pair.requested");
 await admin.gateway.request("device.pair.approve", await requests(host));
-const node = await login(host);
-const offer = await offered;
+let node = await login(host);
+await ask(admin, "node.pair.reject", { requestId: (await offered).requestId });
+node.gateway.stop();
+const again = next("node.pair.requested");
+node = await login(host);
+const offer = await again;
 await ask(admin, "node.pair.list", {});
 await ask(admin, "node.pair.approve", { requestId: offer.requestId });
 await ask(admin, "node.rename", { nodeId, displayName: "Box" });
@@ -120,6 +154,17 @@ await ask(node, "node.pending.pull", {});
 await ask(node, "node.pending.ack", { ids: ["none"] });
 await ask(node, "node.pluginTools.update", { tools: [] });
 await ask(node, "node.skills.update", { skills: [] });
+const capacity = { total: 2, available: 1 };
+await ask(node, "node.runnerInventory.update", {
+  protocolFeatures: ["node-worker-supervisor-v6"],
+  workerHost: { enabled: true, capacity },
+});
+for (const [event, payload] of [
+  ["node.host.stats", { cpuCount: 2, loadAverage: [1, 1, 1], memoryTotalBytes: 2, memoryFreeBytes: 1 }],
+  ["node.presence.activity", { idleSeconds: 1 }],
+]) {
+  await node.gateway.request("node.event", { event, payloadJSON: JSON.stringify(payload) });
+}
 const answered = new Promise((resolve) => {
   answers = async ({ id }) => {
     await ask(node, "node.invoke.progress", { invokeId: id, nodeId, seq: 0, chunk: "half" });
@@ -129,10 +174,18 @@ const answered = new Promise((resolve) => {
 const which = { nodeId, command: "system.which", params: { bins: ["sh"] }, idempotencyKey: randomUUID() };
 await ask(admin, "node.invoke", which);
 await answered;
+// Nobody answers this one, so its node is told to stop.
+answers = () => {};
+const stopped = next("node.invoke.cancel");
+const unanswered = { ...which, timeoutMs: 500, idempotencyKey: randomUUID() };
+await admin.gateway.request("node.invoke", unanswered).catch(() => {});
+await stopped;
 
 const plan = { argv: ["/bin/id"], cwd: null, commandText: "/bin/id", agentId: null, sessionKey: null };
 const id = randomUUID();
-await ask(admin, "exec.approval.request", { id, host: "node", nodeId, systemRunPlan: plan, twoPhase: true });
+// Whoever asks is not asked.
+const requester = await login(owner);
+await ask(requester, "exec.approval.request", { id, host: "node", nodeId, systemRunPlan: plan, twoPhase: true });
 await ask(admin, "exec.approval.get", { id });
 await ask(admin, "exec.approval.list", {});
 const waited = ask(admin, "exec.approval.waitDecision", { id });
@@ -141,6 +194,6 @@ await waited;
 await ask(admin, "node.pair.remove", { nodeId });
 node.gateway.stop();
 
-console.log(JSON.stringify(replies));
+console.log(JSON.stringify({ replies, events }));
 console.log("done");
 process.exit(0);

@@ -178,6 +178,7 @@ pub(crate) struct Sentinel {
 
 /// The report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct SentinelPayload {
     /// `config-apply`.
     pub(crate) kind: String,
@@ -187,6 +188,8 @@ pub(crate) struct SentinelPayload {
     pub(crate) ts: u64,
     /// What the caller said of it.
     pub(crate) message: Option<String>,
+    /// What a person may type next.
+    pub(crate) doctor_hint: String,
     /// What it came to.
     pub(crate) stats: SentinelStats,
 }

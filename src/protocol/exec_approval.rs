@@ -279,6 +279,8 @@ pub(crate) struct ExecApprovalEnded {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ExecApprovalPending {
+    /// `exec`: the reference gateway lists requests of other kinds beside these.
+    pub(crate) approval_kind: &'static str,
     /// The request.
     pub(crate) id: String,
     /// What it is about.

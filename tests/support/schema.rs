@@ -148,6 +148,11 @@ impl Schema {
             || self.pointer(&REPLIES, method, "Result").is_some()
     }
 
+    /// Whether the schema says anything of the payload of `event`.
+    pub(crate) fn knows_the_payload_of(&self, event: &str) -> bool {
+        event == "presence" || self.pointer(&PAYLOADS, event, "Event").is_some()
+    }
+
     /// Where the definition is: an exception, or the name in capitals with its ending, with `.get`
     /// left out if that is how it is called.
     fn pointer(&self, exceptions: &[(&str, &str)], name: &str, ending: &str) -> Option<String> {

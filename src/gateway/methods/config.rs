@@ -85,6 +85,7 @@ async fn apply(call: Call, params: ConfigApplyParams) -> Outcome<ConfigWritten> 
             status: "ok".to_owned(),
             ts: now_ms(),
             message: params.note,
+            doctor_hint: "openclaw doctor looks at what stands there now".to_owned(),
             stats,
         },
     });

@@ -237,7 +237,11 @@ fn checked(call: &Call, params: ExecApprovalAsk) -> Outcome<Ask> {
     let mut request = rest;
     let shown = own.into_iter().chain(of_plan.into_iter().flatten());
     request.extend(shown.map(|(name, value)| (name.to_owned(), value)));
-    let request = Value::Object(request);
+    let mut request = Value::Object(request);
+    let allowed = json!(decisions(&request));
+    if let Some(fields) = request.as_object_mut() {
+        fields.insert("allowedDecisions".to_owned(), allowed);
+    }
     let id = id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let env_bytes: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
     let bytes = id.len() + env_bytes + request.to_string().len();
@@ -275,7 +279,7 @@ fn decisions(request: &Value) -> Vec<Decision> {
 
 fn pending(standing: Standing) -> ExecApprovalPending {
     let Standing { id, request, created_at_ms, expires_at_ms, .. } = standing;
-    ExecApprovalPending { id, request, created_at_ms, expires_at_ms }
+    ExecApprovalPending { approval_kind: "exec", id, request, created_at_ms, expires_at_ms }
 }
 
 fn answer(standing: Standing) -> ExecApprovalAnswer {
