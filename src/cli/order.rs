@@ -18,6 +18,15 @@ pub(super) const GATEWAY_PORT: u16 = 18789;
 /// The name of the remote that stands in `openclaw.json`.
 const CONFIGURED: &str = "config";
 
+/// A value of `--unread-most`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UnreadMost {
+    /// What all remotes without a bound of their own share.
+    Shared,
+    /// A bound of this remote's own, MiB, within [`UNREAD_MIB`].
+    Own(u16),
+}
+
 /// Arguments of `remote connect`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -43,9 +52,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=i64::from(HELD_MOST_MOST)))]
     pub(super) held_most: Option<u16>,
     /// What slow local readers of this remote may leave unread, MiB [default: 64, shared by all
-    /// remotes without this]
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u16).range(i64::from(*UNREAD_MIB.start())..=i64::from(*UNREAD_MIB.end())))]
-    pub(super) unread_most: Option<u16>,
+    /// remotes without this]; `shared` for that again
+    #[arg(long, value_name = "MIB", value_parser = unread_most)]
+    pub(super) unread_most: Option<UnreadMost>,
     /// What to call the remote; its host otherwise
     #[arg(long)]
     pub(super) name: Option<String>,
@@ -228,7 +237,11 @@ fn definition(
     remote.companions |= arguments.companions;
     remote.hold_seconds = arguments.hold.or(remote.hold_seconds);
     remote.held_most = arguments.held_most.or(remote.held_most);
-    remote.unread_most_mib = arguments.unread_most.or(remote.unread_most_mib);
+    match arguments.unread_most {
+        Some(UnreadMost::Own(mib)) => remote.unread_most_mib = Some(mib),
+        Some(UnreadMost::Shared) => remote.unread_most_mib = None,
+        None => {}
+    }
     let folder = current_folder()?;
     let mut problems = Vec::new();
     problems.extend(arguments.ssh.change(&mut remote.ssh, &folder).err());
@@ -253,6 +266,15 @@ fn definition(
     problems.extend(check_destinations(&remote, own_gateway));
     remote.wanted = true;
     Problem::of_all(problems).map_or(Ok(remote), Err)
+}
+
+/// Reads the value of `--unread-most`.
+fn unread_most(text: &str) -> Result<UnreadMost, String> {
+    if text == "shared" {
+        return Ok(UnreadMost::Shared);
+    }
+    let mib = text.parse().ok().filter(|mib| UNREAD_MIB.contains(mib));
+    mib.map(UnreadMost::Own).ok_or_else(|| format!("neither `shared` nor in {UNREAD_MIB:?}"))
 }
 
 /// What was read, without what has problems.
@@ -466,6 +488,11 @@ mod tests {
         assert_eq!(made(&[]), (Some(8), Some(9), Some(20)));
         assert_eq!(made(&["--hold", "30"]), (Some(30), Some(9), Some(20)));
         assert_eq!(made(&["--unread-most", "1024"]), (Some(8), Some(9), Some(1024)));
+        assert_eq!(made(&["--unread-most", "shared"]), (Some(8), Some(9), None));
+        for wrong in ["15", "1025", "all", "-1", ""] {
+            let value = format!("--unread-most={wrong}");
+            assert!(Line::try_parse_from(["connect", "me@vps", &value]).is_err(), "{wrong}");
+        }
     }
 
     #[test]
