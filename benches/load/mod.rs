@@ -1,7 +1,6 @@
 //! A load generator for gateways: many clients, many requests in flight, in one thread.
 
 use std::{
-    collections::HashMap,
     io,
     time::{Duration, Instant},
 };
@@ -69,21 +68,24 @@ pub(crate) async fn health(
 async fn keep_asking(wire: Wire, in_flight: usize, span: Duration) -> io::Result<Vec<f64>> {
     let (mut sink, stream) = wire.socket.split();
     let mut stream = stream.ready_chunks(BATCH);
-    let (mut asked, mut latencies) = (HashMap::new(), Vec::new());
-    let (start, mut next) = (Instant::now(), 0_u64);
+    // By number, until it is answered, when each was asked.
+    let (mut asked, mut latencies) = (Vec::new(), Vec::new());
+    let (start, mut unanswered) = (Instant::now(), 0);
     let mut due = in_flight;
     loop {
-        if start.elapsed() < span {
+        let now = Instant::now();
+        if now - start < span {
             for _ in 0..due {
-                next += 1;
+                let id = asked.len();
                 let text =
-                    format!(r#"{{"type":"req","id":"{next}","method":"health","params":{{}}}}"#);
-                asked.insert(next, Instant::now());
+                    format!(r#"{{"type":"req","id":"{id}","method":"health","params":{{}}}}"#);
+                asked.push(Some(now));
+                unanswered += 1;
                 sink.feed(Message::text(text)).await.map_err(io::Error::other)?;
             }
             sink.flush().await.map_err(io::Error::other)?;
         }
-        if asked.is_empty() {
+        if unanswered == 0 {
             return Ok(latencies);
         }
         let batch = stream.next().await.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -93,7 +95,8 @@ async fn keep_asking(wire: Wire, in_flight: usize, span: Duration) -> io::Result
             let message = message.map_err(io::Error::other)?;
             let Message::Text(text) = message else { continue };
             let Some((id, is_good)) = answered(&text) else { continue };
-            let Some(since) = asked.remove(&id) else { continue };
+            let Some(since) = asked.get_mut(id).and_then(Option::take) else { continue };
+            unanswered -= 1;
             if is_good {
                 latencies.push((now - since).as_secs_f64() * 1000.0);
                 due += 1;
@@ -104,7 +107,7 @@ async fn keep_asking(wire: Wire, in_flight: usize, span: Duration) -> io::Result
 
 /// The id of an answer and whether it is a good one, which otherwise says that the gateway is busy;
 /// the generator must not be slower than what it measures, so it does not read the rest.
-fn answered(text: &str) -> Option<(u64, bool)> {
+fn answered(text: &str) -> Option<(usize, bool)> {
     if !text.starts_with(r#"{"type":"res""#) {
         return None;
     }

@@ -30,6 +30,12 @@ use crate::{
 
 /// What systemd's units take as "do not start this again".
 const SERVICE_CONFIG_ERROR: u8 = 78;
+/// Threads that serve clients. Of two on two processors one is preempted now and then, with what it
+/// holds, by the programs that share the host; nothing that a client asks takes one thread long.
+const THREADS: usize = 1;
+/// Clients that are served between two looks at who else has something to say: with many, whoever
+/// asked early waits as long as whoever asked last.
+const TURNS: u32 = 4;
 /// How long the runtime waits for what still blocks once the gateway has stopped.
 const RUNTIME_END: Duration = Duration::from_millis(500);
 
@@ -121,7 +127,8 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
         let settings = Settings { log, ..settings };
         crate::descriptors::raise_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(THREADS)
+            .event_interval(TURNS)
             .enable_all()
             .build()
             .context("starting the runtime")?;

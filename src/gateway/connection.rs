@@ -4,13 +4,14 @@
 //! ever raced against the other's half-done work.
 
 use std::{
+    pin::pin,
     sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
 use futures_util::{
     FutureExt, StreamExt,
-    future::BoxFuture,
+    future::{BoxFuture, Either},
     stream::{FuturesUnordered, SplitSink, SplitStream},
 };
 use serde_json::json;
@@ -53,6 +54,8 @@ use crate::protocol::{
 const MAX_IN_FLIGHT: usize = 128;
 /// How long a client that is not answered should wait, milliseconds.
 const BUSY_RETRY_MS: u64 = 250;
+/// Messages of one client that are taken up in a row where they are there.
+const BURST: usize = 32;
 /// How long after its ping a pong may come.
 const PONG_WINDOW: Duration = Duration::from_secs(25);
 /// How long requests under way may take once the gateway stops.
@@ -91,10 +94,11 @@ pub(super) async fn serve<S>(
         let id = uuid::Uuid::new_v4().to_string();
         let conversation =
             Conversation { id, shared, outbox: Arc::clone(&outbox), stream: &mut stream, stop };
-        let mut writer = std::pin::pin!(outbox.write_to(&mut sink));
-        let mut reader = std::pin::pin!(conversation.run(entrance));
+        let mut writer = pin!(outbox.write_to(&mut sink));
+        let mut reader = pin!(conversation.run(entrance));
+        // What is heard is answered in the same turn.
         tokio::select! {
-            () = &mut writer => Instant::now(),
+            biased;
             ending = &mut reader => {
                 outbox.end(ending);
                 let since = Instant::now();
@@ -102,6 +106,7 @@ pub(super) async fn serve<S>(
                 tracing::trace!(sent, "the last word");
                 since
             }
+            () = &mut writer => Instant::now(),
         }
     };
     if outbox.ending().is_some_and(|ending| ending.code.is_some()) {
@@ -440,36 +445,56 @@ where
         }
         let every = Duration::from_millis(self.shared.policy.tick_interval_ms);
         let mut answers: FuturesUnordered<BoxFuture<'static, String>> = FuturesUnordered::new();
-        let mut tick = Instant::now() + every;
+        let stop = self.stop.clone();
+        let mut stop = pin!(stop.cancelled());
+        let mut tick = pin!(sleep(every));
         let mut pong: Option<Instant> = None;
         loop {
             let news = tokio::select! {
                 message = self.stream.next() => News::Message(message),
                 Some(answer) = answers.next() => News::Answer(answer),
-                () = sleep_until(tick) => News::Tick,
-                () = sleep_until(pong.unwrap_or(tick)), if pong.is_some() => News::PongDue,
-                () = self.stop.cancelled() => News::Stop,
+                () = &mut tick => News::Tick,
+                () = sleep_until(pong.unwrap_or_else(Instant::now)), if pong.is_some() => News::PongDue,
+                () = &mut stop => News::Stop,
             };
             // Who was sent away is heard no more, however slowly it takes what was queued before.
             if let Some(ending) = self.outbox.ending() {
                 return ending;
             }
             match news {
-                News::Message(Some(Ok(message))) => {
-                    if let Message::Pong(said) = &message {
-                        pong = None;
-                        self.arrived(said, &welcome);
+                News::Message(mut message) => {
+                    let mut heard = 1;
+                    loop {
+                        let said = match message {
+                            Some(Ok(said)) => said,
+                            Some(Err(error)) => return self.broken(&error),
+                            None => return Ending::silent(),
+                        };
+                        if let Message::Pong(said) = &said {
+                            pong = None;
+                            self.arrived(said, &welcome);
+                        }
+                        if let Some(ending) = self.received(said, &welcome.call, &mut answers) {
+                            return ending;
+                        }
+                        if let Some(ending) = self.outbox.ending() {
+                            return ending;
+                        }
+                        tokio::task::coop::consume_budget().await;
+                        if heard == BURST {
+                            break;
+                        }
+                        heard += 1;
+                        match self.stream.next().now_or_never() {
+                            Some(next) => message = next,
+                            None => break,
+                        }
                     }
-                    if let Some(ending) = self.received(message, &welcome.call, &mut answers) {
-                        return ending;
-                    }
-                    tokio::task::coop::consume_budget().await;
                 }
-                News::Message(Some(Err(error))) => return self.broken(&error),
-                News::Message(None) => return Ending::silent(),
                 News::Answer(answer) => self.answered(answer, &welcome.call),
                 News::Tick => {
-                    tick += every;
+                    let next = tick.deadline() + every;
+                    tick.as_mut().reset(next);
                     let tick = json!(event::Tick { ts: now_ms() }).to_string();
                     self.outbox.event(event::TICK, &tick, None);
                     if pong.is_none() {
@@ -526,10 +551,9 @@ where
             return None;
         }
         // Most methods answer at once and never take a place among those under way.
-        let mut answer = self.shared.dispatcher.answer(call.clone(), asked);
-        match (&mut answer).now_or_never() {
-            Some(text) => self.answered(text, call),
-            None => answers.push(answer),
+        match self.shared.dispatcher.answer(call, asked) {
+            Either::Left(there) => self.answered(there.into_inner(), call),
+            Either::Right(under_way) => answers.push(under_way),
         }
         None
     }

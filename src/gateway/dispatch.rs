@@ -2,15 +2,24 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    future::{Ready, ready},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Either},
+};
 use serde_json::{Value, value::RawValue};
 use tracing::Instrument;
 
-use super::{Shared, caller::Caller, methods, tally::UNKNOWN};
+use super::{
+    Shared,
+    caller::Caller,
+    methods,
+    tally::{Answers, Tally, UNKNOWN},
+};
 use crate::protocol::{
     Access, Asked, ErrorShape, Frame, Method, Object, Response, Row, success_text,
 };
@@ -42,13 +51,24 @@ impl Written {
     }
 }
 
-type Answer = BoxFuture<'static, Outcome<Written>>;
+type Reply = BoxFuture<'static, Outcome<Written>>;
 /// Takes the parameters as they came.
-type Handler = Box<dyn Fn(Call, &str) -> Answer + Send + Sync>;
+type Handler = Box<dyn Fn(Call, &str) -> Reply + Send + Sync>;
+
+/// The text of an answer: there at once, as of most methods, or under way.
+pub(super) type Answer = Either<Ready<String>, BoxFuture<'static, String>>;
 
 /// The methods with their handlers.
 pub(super) struct Dispatcher {
-    handlers: HashMap<&'static str, (Row, Handler)>,
+    handlers: HashMap<&'static str, Entry>,
+}
+
+/// One method.
+struct Entry {
+    row: Row,
+    handler: Handler,
+    /// What is counted of its replies, from the first one on.
+    replies: OnceLock<Answers>,
 }
 
 impl Dispatcher {
@@ -102,19 +122,21 @@ impl Dispatcher {
 
     fn take_up<M: Method + 'static>(
         &mut self,
-        handler: Box<dyn Fn(Call, M::Params) -> Answer + Send + Sync>,
+        handler: Box<dyn Fn(Call, M::Params) -> Reply + Send + Sync>,
     ) {
-        let wrapped = move |call: Call, params: &str| -> Answer {
+        let wrapped = move |call: Call, params: &str| -> Reply {
             match serde_json::from_str::<Object<M::Params>>(params) {
                 Ok(Object(params)) => handler(call, params),
                 Err(error) => {
                     let why = flaw::<M::Params>(params).unwrap_or_else(|| error.to_string());
                     let message = format!("invalid {} params: {why}", M::ROW.name);
-                    Box::pin(std::future::ready(Err(ErrorShape::invalid(message).into())))
+                    Box::pin(ready(Err(ErrorShape::invalid(message).into())))
                 }
             }
         };
-        self.handlers.insert(M::ROW.name, (M::ROW, Box::new(wrapped)));
+        let handler = Box::new(wrapped);
+        let entry = Entry { row: M::ROW, handler, replies: OnceLock::new() };
+        self.handlers.insert(M::ROW.name, entry);
     }
 
     /// The name of `method` as the table has it, for whoever counts.
@@ -122,14 +144,14 @@ impl Dispatcher {
         self.handlers.get_key_value(method).map_or(UNKNOWN, |(name, _)| name)
     }
 
-    /// The text of the answer to one request.
-    pub(super) fn answer(&self, call: Call, asked: Asked<'_>) -> BoxFuture<'static, String> {
+    /// Answers one request.
+    pub(super) fn answer(&self, call: &Call, asked: Asked<'_>) -> Answer {
         let Asked { id, method, params, expected_profile, .. } = asked;
         let id = id.into_owned();
-        let tally = Arc::clone(&call.shared.tally);
-        let refuse = |id: String, error: ErrorShape| -> BoxFuture<'static, String> {
+        let tally = &call.shared.tally;
+        let refuse = |id: String, error: ErrorShape| {
             tally.answered(self.known(&method), Some(&error), Duration::ZERO);
-            Box::pin(std::future::ready(failure_text(id, error)))
+            Either::Left(ready(failure_text(id, error)))
         };
         if expected_profile.is_some() {
             return refuse(id, ErrorShape::other_profile());
@@ -138,7 +160,7 @@ impl Dispatcher {
             let error = ErrorShape::invalid("connect is only valid as the first request");
             return refuse(id, error);
         }
-        let Some((row, handler)) = self.handlers.get(&*method) else {
+        let Some(Entry { row, handler, replies }) = self.handlers.get(&*method) else {
             return refuse(id, ErrorShape::invalid(format!("unknown method: {method}")));
         };
         let role = call.caller.role;
@@ -152,25 +174,43 @@ impl Dispatcher {
         }
         let span = tracing::debug_span!("request", method = row.name, id);
         let params = params.map_or("{}", RawValue::get);
-        let (reply, since, name) = (handler(call, params), Instant::now(), row.name);
+        let (mut reply, since) = (handler(call.clone(), params), Instant::now());
+        let method = row.name;
+        if let Some(outcome) = span.in_scope(|| (&mut reply).now_or_never()) {
+            let replies = replies.get_or_init(|| tally.answers(method));
+            let text =
+                span.in_scope(|| text(&id, outcome, since.elapsed(), (method, tally), replies));
+            return Either::Left(ready(text));
+        }
+        let tally = Arc::clone(tally);
         let answer = async move {
             let outcome = reply.await;
-            let took = since.elapsed();
-            let micros = took.as_micros();
-            match outcome {
-                Ok(payload) => {
-                    tally.answered(name, None, took);
-                    tracing::debug!(micros, "answered");
-                    success_text(&id, payload.text())
-                }
-                Err(error) => {
-                    tally.answered(name, Some(&error), took);
-                    tracing::debug!(micros, code = error.code, "answered with an error");
-                    failure_text(id, error)
-                }
-            }
+            text(&id, outcome, since.elapsed(), (method, &tally), &tally.answers(method))
         };
-        Box::pin(answer.instrument(span))
+        Either::Right(Box::pin(answer.instrument(span)))
+    }
+}
+
+/// Counts an answer and writes it.
+fn text(
+    id: &str,
+    outcome: Outcome<Written>,
+    took: Duration,
+    (method, tally): (&'static str, &Tally),
+    replies: &Answers,
+) -> String {
+    let micros = took.as_micros();
+    match outcome {
+        Ok(payload) => {
+            replies.count(took);
+            tracing::debug!(micros, "answered");
+            success_text(id, payload.text())
+        }
+        Err(error) => {
+            tally.answered(method, Some(&error), took);
+            tracing::debug!(micros, code = error.code, "answered with an error");
+            failure_text(id, error)
+        }
     }
 }
 

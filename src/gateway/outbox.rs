@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Sink, SinkExt};
+use futures_util::{FutureExt, Sink, SinkExt};
 use serde_json::Value;
 use tokio::{
     sync::Notify,
@@ -257,8 +257,13 @@ impl Outbox {
 }
 
 /// Whether a write went through in time.
-async fn written(write: impl Future<Output = Result<(), Error>>) -> bool {
-    matches!(timeout(STALL, write).await, Ok(Ok(())))
+async fn written(write: impl Future<Output = Result<(), Error>> + Unpin) -> bool {
+    let mut write = write;
+    // Mostly there is room; a limit is set where there is none.
+    match (&mut write).now_or_never() {
+        Some(outcome) => outcome.is_ok(),
+        None => matches!(timeout(STALL, write).await, Ok(Ok(()))),
+    }
 }
 
 async fn say_goodbye<S>(mut sink: Pin<&mut S>, ending: Ending)

@@ -356,7 +356,9 @@ impl Clients {
             return;
         };
         let span = tracing::debug_span!("client", id = shared.next_client());
-        let (shared, stop, abort) = (Arc::clone(shared), stop.clone(), self.abort.clone());
+        // Of its own: whoever waits for a token that all share stands in line with all.
+        let (stop, abort) = (stop.child_token(), self.abort.child_token());
+        let shared = Arc::clone(shared);
         let serve = async move {
             let placed = tokio::select! {
                 placed = slot.placed(spoken(&stream)) => placed,

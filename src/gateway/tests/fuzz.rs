@@ -111,7 +111,7 @@ async fn answers(lab: &Lab, caller: &Arc<Caller>, text: &str) {
     };
     let (id, method) = (asked.id.to_string(), asked.method.to_string());
     let call = Call { shared: Arc::clone(&lab.shared), caller: Arc::clone(caller) };
-    let answer = timeout(Duration::from_secs(3_600), lab.shared.dispatcher.answer(call, asked));
+    let answer = timeout(Duration::from_secs(3_600), lab.shared.dispatcher.answer(&call, asked));
     let answer = answer.await.unwrap_or_else(|_| panic!("{method} takes an hour"));
     assert!(answer.len() <= 8 * text.len() + 1024 * 1024, "{} bytes", answer.len());
     let frame: Value = serde_json::from_str(&answer).unwrap();
