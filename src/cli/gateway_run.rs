@@ -31,10 +31,10 @@ use crate::{
 /// What systemd's units take as "do not start this again".
 const SERVICE_CONFIG_ERROR: u8 = 78;
 /// Threads that serve clients. Of two on two processors one is preempted now and then, with what it
-/// holds, by the programs that share the host; nothing that a client asks takes one thread long.
+/// holds, by the programs that share the host.
 const THREADS: usize = 1;
-/// Clients that are served between two looks at who else has something to say: with many, whoever
-/// asked early waits as long as whoever asked last.
+/// Clients that are served between two looks at who else has something to say, or has just come: with
+/// many, whoever asked early waits as long as whoever asked last.
 const TURNS: u32 = 4;
 /// How long the runtime waits for what still blocks once the gateway has stopped.
 const RUNTIME_END: Duration = Duration::from_millis(500);
@@ -129,6 +129,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .event_interval(TURNS)
+            .global_queue_interval(TURNS)
             .enable_all()
             .build()
             .context("starting the runtime")?;
@@ -155,6 +156,16 @@ fn warn(context: &Context, arguments: &Arguments, config: &OpenClaw) {
                 "warning: other users of this machine can read {flag}; {flag}-file FILE hides it"
             ));
         }
+    }
+    let is_open = match arguments.auth {
+        Some(word) => matches!(word, AuthWord::None),
+        None => config.gateway.auth.mode == Some(AuthMode::None),
+    };
+    if is_open && config.gateway.nodes.pair_local == Some(false) {
+        context.output.note(
+            "warning: with no secret only paired devices come in, and gateway.nodes.pairing\
+             .autoApproveLocal is false: a new one finds nobody who may approve it",
+        );
     }
     if config.gateway.has_roles {
         context.output.note(

@@ -17,6 +17,12 @@ use futures_util::{
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    runtime::{Handle, RuntimeFlavor},
+    task::{
+        block_in_place,
+        coop::{consume_budget, unconstrained},
+        yield_now,
+    },
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_tungstenite::{
@@ -56,6 +62,8 @@ const MAX_IN_FLIGHT: usize = 128;
 const BUSY_RETRY_MS: u64 = 250;
 /// Messages of one client that are taken up in a row where they are there.
 const BURST: usize = 32;
+/// Bytes of a message from which on it takes longer than a turn.
+const LARGE: usize = 256 * 1024;
 /// How long after its ping a pong may come.
 const PONG_WINDOW: Duration = Duration::from_secs(25);
 /// How long requests under way may take once the gateway stops.
@@ -94,7 +102,8 @@ pub(super) async fn serve<S>(
         let id = uuid::Uuid::new_v4().to_string();
         let conversation =
             Conversation { id, shared, outbox: Arc::clone(&outbox), stream: &mut stream, stop };
-        let mut writer = pin!(outbox.write_to(&mut sink));
+        // The reader may use the turn's budget up, and whoever asks without end is answered all the same.
+        let mut writer = pin!(unconstrained(outbox.write_to(&mut sink)));
         let mut reader = pin!(conversation.run(entrance));
         // What is heard is answered in the same turn.
         tokio::select! {
@@ -480,8 +489,9 @@ where
                         if let Some(ending) = self.outbox.ending() {
                             return ending;
                         }
-                        tokio::task::coop::consume_budget().await;
+                        consume_budget().await;
                         if heard == BURST {
+                            yield_now().await;
                             break;
                         }
                         heard += 1;
@@ -535,7 +545,7 @@ where
             }
             Message::Close(_) => return Some(Ending::silent()),
         };
-        let asked = match asked(&text) {
+        let asked = match aside(text.len(), || asked(&text)) {
             Ok(asked) => asked,
             Err(answer) => {
                 self.shared.tally.malformed(Malformed::Frame);
@@ -551,7 +561,7 @@ where
             return None;
         }
         // Most methods answer at once and never take a place among those under way.
-        match self.shared.dispatcher.answer(call, asked) {
+        match aside(text.len(), || self.shared.dispatcher.answer(call, asked)) {
             Either::Left(there) => self.answered(there.into_inner(), call),
             Either::Right(under_way) => answers.push(under_way),
         }
@@ -599,6 +609,12 @@ where
         }
         Ending::close(close::RESTART, "service restart")
     }
+}
+
+/// Does what takes a while with a message of so many bytes; meanwhile others are served elsewhere.
+fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let is_served_elsewhere = || Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+    if bytes > LARGE && is_served_elsewhere() { block_in_place(work) } else { work() }
 }
 
 /// What a client holds once it is in.

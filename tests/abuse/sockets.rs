@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -71,6 +71,22 @@ async fn five_thousand_silent_sockets_take_no_place_and_hold_nobody_up() {
         siege.login().await;
     }
     siege.goes_unnoticed().await;
+    // Who speaks is heard first, so some may still have to be told to go. On a busy machine the first
+    // ones' 15 s are over before the last ones come.
+    let told = async {
+        loop {
+            let mut turned = 0;
+            for reason in ["no_place", "too_late"] {
+                turned += siege.metric(&turned_away(reason)).await;
+            }
+            if turned >= COUNT - LOBBY {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, told).await.expect("whoever has no place is told to go");
+    siege.login().await;
     let mut hung_up = 0;
     for stream in &mut silent {
         let mut byte = [0];
@@ -82,12 +98,6 @@ async fn five_thousand_silent_sockets_take_no_place_and_hold_nobody_up() {
     assert!(hung_up >= COUNT - LOBBY, "{hung_up} were hung up on");
     assert!(siege.grown() < MEMORY, "grown by {} bytes", siege.grown());
     drop(silent);
-    // On a busy machine the first ones' 15 s are over before the last ones come.
-    let mut turned = 0;
-    for reason in ["no_place", "too_late"] {
-        turned += siege.metric(&turned_away(reason)).await;
-    }
-    assert!(turned >= COUNT - LOBBY, "{turned}");
     siege.end().await;
 }
 

@@ -97,6 +97,14 @@ pub(super) fn ways_in(gateway: &Gateway) -> Vec<Finding> {
         );
     }
     if gateway.auth.mode == Some(AuthMode::None) {
+        if gateway.nodes.pair_local == Some(false) {
+            warn(
+                "pairing",
+                "gateway.nodes.pairing.autoApproveLocal is false while gateway.auth.mode is `none`",
+                "without a secret only paired devices come in, and a new one finds nobody to approve it",
+                "openclaw config set gateway.auth.mode token",
+            );
+        }
         let what = "gateway.auth.mode is `none`: whoever reaches the port is the operator";
         findings.push(
             Finding::new("bind", Severity::Error, what)
@@ -265,6 +273,9 @@ mod tests {
         let found = ways_in(&gateway);
         let told: Vec<_> = found.iter().map(|it| (it.check, it.severity)).collect();
         assert_eq!(told, [("origin", Severity::Warning), ("bind", Severity::Error)]);
+        gateway.control_ui.allowed_origins.clear();
+        gateway.nodes.pair_local = Some(false);
+        assert_eq!(ways_in(&gateway)[0].check, "pairing");
         assert!(found.iter().all(|it| !it.why.is_empty() && !it.fix.is_empty()), "{found:#?}");
     }
 

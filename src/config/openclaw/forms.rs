@@ -3,7 +3,7 @@
 use serde_json::Value;
 use url::Url;
 
-use super::Gateway;
+use super::{AuthMode, Gateway};
 use crate::{config::issue::Issue, fingerprint::Fingerprint};
 
 /// Sections that must be objects, of those that we only pass on or read parts of.
@@ -32,6 +32,11 @@ pub(super) fn doubts(gateway: &Gateway) -> Vec<Issue> {
     if gateway.has_roles {
         let message = "is not followed here: nobody who comes in is bound by a role";
         doubts.push(Issue::new("gateway.roles", message));
+    }
+    if gateway.auth.mode == Some(AuthMode::None) && gateway.nodes.pair_local == Some(false) {
+        let message = "is false while gateway.auth.mode is `none`: a device that is not paired yet \
+                       finds nobody who may approve it";
+        doubts.push(Issue::new("gateway.nodes.pairing.autoApproveLocal", message));
     }
     let remote = &gateway.remote;
     if let Some(text) = remote.url.as_deref().filter(|text| !text.is_empty()) {
@@ -86,6 +91,8 @@ mod tests {
         assert_eq!((bounded.issues.len(), bounded.unknown.len()), (0, 0));
         assert_eq!(bounded.warnings[0].path, "gateway.roles");
         assert_eq!(review("{gateway: {roles: 'guest'}}").issues[0].path, "gateway.roles");
+        let shut = "{gateway: {auth: {mode: 'none'}, nodes: {pairing: {autoApproveLocal: false}}}}";
+        assert_eq!(review(shut).warnings[0].path, "gateway.nodes.pairing.autoApproveLocal");
         let fine = "{gateway: {roles: null, remote: {url: 'wss://a.example:1/x'}, controlUi: \
                     {allowedOrigins: ['http://localhost:5173', 'tauri://localhost']}}}";
         assert_eq!(review(fine).warnings, []);

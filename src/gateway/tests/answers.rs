@@ -1,5 +1,7 @@
 //! What methods answer, and to whom.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use super::{
     devices::{answer_to, asks},
     *,
@@ -244,4 +246,30 @@ async fn what_events_leave_behind_is_bounded_in_every_part_and_in_all() {
     assert!(bytes <= 64 * 20 * (512 + 3 * 4_096), "{bytes}");
     let shown = lab.shared.hub.presence(crate::gateway::clock::now_ms());
     assert!(shown.iter().all(|line| line.text.as_ref().is_none_or(|text| text.len() <= 3 * 4_096)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_without_a_pause_is_answered_meanwhile() {
+    const COUNT: usize = 20_000;
+    let lab = Lab::new();
+    let (mut sink, mut stream) = lab.admitted().await.socket.split();
+    let asked = AtomicUsize::new(0);
+    let asking = async {
+        for id in 0..COUNT {
+            let request = json!({"type": "req", "id": id.to_string(), "method": "health"});
+            sink.feed(Message::text(request.to_string())).await.unwrap();
+            asked.fetch_add(1, SeqCst);
+        }
+        sink.flush().await.unwrap();
+    };
+    let reading = async {
+        for id in 0..COUNT {
+            let answer = stream.next().await.unwrap().unwrap();
+            assert!(answer.to_text().unwrap().contains(&format!(r#""id":"{id}""#)), "{answer}");
+            if id == 0 {
+                assert!(asked.load(SeqCst) < COUNT, "the first answer came after the last request");
+            }
+        }
+    };
+    tokio::join!(asking, reading);
 }
