@@ -96,7 +96,9 @@ impl Supervisor {
             let remote = self.make(name, definition.clone(), way);
             remote.scribe.on_trial();
             let is_reserved = |port| self.is_reserved(port, name);
-            remote.bind(Some(old), &self.pool, is_reserved, Optional::All).await?;
+            // What works is not given up for a place that is taken.
+            let known = old.definition();
+            remote.bind(Some(old), &self.pool, is_reserved, Optional::Known(Some(&known))).await?;
             locked(&self.trials).insert(name.to_owned(), (Arc::clone(&remote), 1));
             (remote, self.counted(name))
         };

@@ -301,8 +301,9 @@ impl Remote {
     pub(super) fn forward_failure(&self) -> Option<Problem> {
         let mut states = self.reverses.iter().map(|(_, lane)| lane.state.borrow().clone());
         let failure = states.find_map(|state| state.failure.filter(|_| state.phase != Phase::Live));
-        failure.filter(|_| self.configured.all_or_nothing).map(|failure| {
-            let mut problem = Problem::from(failure);
+        let unbound = || locked(&self.unbound).first().cloned();
+        let problem = failure.map(Problem::from).or_else(unbound);
+        problem.filter(|_| self.configured.all_or_nothing).map(|mut problem| {
             problem.message.push_str(", and ExitOnForwardFailure is set");
             problem
         })

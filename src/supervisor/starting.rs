@@ -1,6 +1,6 @@
 //! Takes saved remotes up: at the start, after a predecessor, and again where time may help.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
@@ -105,7 +105,16 @@ impl Supervisor {
     /// When something is to be tried again that waits for a port or for its start.
     pub(super) fn next_try(&self) -> Option<Instant> {
         let start = locked(&self.unstarted).next();
-        self.at_work().iter().filter_map(|remote| remote.next_bind()).chain(start).min()
+        self.bindable().iter().filter_map(|remote| remote.next_bind()).chain(start).min()
+    }
+
+    /// Those at work that may take places on this machine: one that a trial may follow takes none that
+    /// the trial counts on.
+    fn bindable(&self) -> Vec<Arc<Remote>> {
+        let on_trial: HashSet<String> = locked(&self.trials).keys().cloned().collect();
+        let remotes = locked(&self.remotes);
+        let bindable = remotes.iter().filter(|(name, _)| !on_trial.contains(*name));
+        bindable.map(|(_, remote)| Arc::clone(remote)).collect()
     }
 
     /// Tries again what waits, as far as it is its time.
@@ -118,12 +127,12 @@ impl Supervisor {
     async fn bind_again(&self) {
         let now = Instant::now();
         let is_due = |remote: &Arc<Remote>| remote.next_bind().is_some_and(|next| next <= now);
-        if !self.at_work().iter().any(is_due) {
+        if !self.bindable().iter().any(is_due) {
             return;
         }
         // What is handed over or ended meanwhile opens no port any more.
         let Ok(_changing) = self.change().await else { return };
-        for remote in self.at_work() {
+        for remote in self.bindable() {
             if remote.bind_again(&self.pool, Which::Due).await {
                 self.tell_roster();
             }

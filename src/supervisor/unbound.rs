@@ -27,6 +27,11 @@ impl Unbound {
         self.0.iter().find(|(other, _)| other == at).map(|(_, entry)| &entry.problem)
     }
 
+    /// Why one of them has no place.
+    pub(super) fn first(&self) -> Option<&Problem> {
+        self.0.first().map(|(_, entry)| &entry.problem)
+    }
+
     /// All of them.
     pub(super) fn all(&self) -> Vec<Listen> {
         self.0.iter().map(|(at, _)| at.clone()).collect()

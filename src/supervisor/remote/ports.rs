@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::{FIRST_PORT, Remote};
 use crate::{
     config::{self, Kind, Listen},
-    problem::Problem,
+    problem::{Class, Problem},
     supervisor::{
         handover::Pool,
         incoming::Incoming,
@@ -71,7 +71,10 @@ impl Remote {
             let port = match port {
                 Ok(port) => port,
                 // As with ssh: what the gateway does not need is no reason not to connect.
-                Err(problem) if self.is_optional(&listen, optional) => {
+                // Time does not help where no place is named.
+                Err(problem)
+                    if problem.class != Class::Usage && self.is_optional(&listen, optional) =>
+                {
                     self.note_unbound(&listen, problem);
                     continue;
                 }
