@@ -54,7 +54,9 @@ fn open_with(folder: &Path, steps: &[&str]) -> Result<Connection, Problem> {
     let file = folder.join(FILE);
     make_private(folder, &file)?;
     let mut connection = connect(&file).map_err(|error| unusable(&file, &error))?;
-    check(&connection, &file)?;
+    if let Err(problem) = check(&connection, &file) {
+        mend_indexes(&connection, &file).ok_or(problem)?;
+    }
     let found = version(&connection).map_err(|error| unusable(&file, &error))?;
     let known = steps.len();
     if found > known {
@@ -119,6 +121,26 @@ fn check(connection: &Connection, file: &Path) -> Result<(), Problem> {
         .query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0))
         .map_err(|error| unusable(file, &error))?;
     if verdict == "ok" { Ok(()) } else { Err(damaged(file, &verdict)) }
+}
+
+/// Makes the indexes anew where nothing else is at fault; `None` where something is, or stays so.
+/// The rows are whole then, and the indexes are made of them.
+fn mend_indexes(connection: &Connection, file: &Path) -> Option<()> {
+    let mut statement = connection.prepare("PRAGMA integrity_check").ok()?;
+    let flaws = statement.query_map([], |row| row.get::<_, String>(0)).ok()?;
+    let flaws = flaws.collect::<Result<Vec<_>, _>>().ok()?;
+    let is_of_index = |flaw: &String| {
+        let is_missing = flaw.starts_with("row ") && flaw.contains(" missing from index ");
+        is_missing || flaw.starts_with("wrong # of entries in index ")
+    };
+    if !flaws.iter().all(is_of_index) {
+        return None;
+    }
+    drop(statement);
+    connection.execute_batch("REINDEX").ok()?;
+    check(connection, file).ok()?;
+    tracing::warn!(file = %file.display(), was = flaws.first(), "indexes were made anew");
+    Some(())
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<usize> {
@@ -287,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_that_misses_a_row_is_found_at_the_start() {
+    fn an_index_that_misses_a_row_is_found_at_the_start_and_made_anew() {
         let home = tempfile::tempdir().unwrap();
         drop(open(home.path()).unwrap());
         // The index is out of sight while a row is written.
@@ -301,8 +323,14 @@ mod tests {
             other.pragma_update(None, "writable_schema", true).unwrap();
             other.execute_batch(step).unwrap();
         }
-        let message = open(home.path()).unwrap_err().message;
+        let message = look_at(home.path()).unwrap_err().message;
         assert!(message.contains("damaged") && message.contains("answer_by_age"), "{message}");
+        let connection = open(home.path()).unwrap();
+        let rows = "SELECT count(*) FROM answer INDEXED BY answer_by_age WHERE at > 0";
+        let count = connection.query_row(rows, [], |row| row.get::<_, u32>(0));
+        assert_eq!(count.unwrap(), 1);
+        drop(connection);
+        look_at(home.path()).unwrap();
     }
 
     #[test]
