@@ -153,6 +153,8 @@ impl Nodes {
         *locked(&self.approvals) = Approvals::open(kept, now);
         *self.book.lock().await = Book::open(records);
         *locked(&self.work) = LeftWork::open(left);
+        // What ended while no gateway ran.
+        self.forget_approvals(|_| false).await;
         Ok(())
     }
 

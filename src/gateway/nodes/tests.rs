@@ -16,12 +16,12 @@ use super::{
     shell::{Waiter, locked},
 };
 use crate::{
-    gateway::{caller::Caller, hub::Hub, outbox::Outbox, tally::Tally},
+    gateway::{caller::Caller, clock::now_ms, hub::Hub, outbox::Outbox, tally::Tally},
     protocol::{
         Connect, Decision, ErrorShape, NodeEntry, NodeRunnerInventory, NodeSkill, NodeTool,
         PresenceEntry, Role, Scope,
     },
-    store::{About, Store},
+    store::{About, KeptApproval, Store},
 };
 
 const NODE: &str = "the device of the node";
@@ -461,6 +461,19 @@ async fn nothing_is_approved_for_a_node_or_a_device_that_is_no_more() {
             assert_eq!(place.nodes.decision("a").await, Ok(None));
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_ended_while_no_gateway_ran_is_kept_no_longer() {
+    let place = Place::new();
+    place.nodes.ask(ask()).await.unwrap();
+    let approvals = place.store.approvals();
+    let kept = approvals.all(now_ms()).await.unwrap().remove(0);
+    let old = KeptApproval { id: "old".to_owned(), created_at_ms: 1, expires_at_ms: 2, ..kept };
+    approvals.keep(old, Vec::new()).await.unwrap();
+    place.next_process().await;
+    let left = approvals.all(now_ms()).await.unwrap();
+    assert_eq!(left.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["a"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! `exec.approval*` through the dispatcher: who may ask, see and decide, and what is refused.
 
 use super::{
-    devices::{administrator, answer_to, asks},
+    devices::{Machine, administrator, answer_to, asks, with},
     nodes::node_that,
     *,
 };
@@ -119,6 +119,26 @@ async fn who_waits_in_vain_learns_that_the_time_is_over() {
     let over = client.answer("exec.approval.waitDecision", json!({"id": "a"})).await;
     let told = &over["payload"];
     assert_eq!((&told["decision"], &told["terminalReason"]), (&json!(null), &json!("timeout")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_device_asked_for_ends_with_its_right_to_ask() {
+    for (method, params) in
+        [("device.token.revoke", json!({"role": "operator"})), ("device.pair.remove", json!({}))]
+    {
+        let lab = Lab::new();
+        let (machine, mut admin) = (Machine::new(1), approver(&lab).await);
+        let (mut asker, _) = machine.enters(&lab, &with(&json!({"token": TOKEN}), &SCOPES)).await;
+        asker.answer("exec.approval.request", request(&json!({}))).await;
+        admin.answer("exec.approval.request", request(&json!({"id": "b"}))).await;
+        let mut params = params;
+        params["deviceId"] = json!(machine.id());
+        let answer = admin.answer(method, params).await;
+        assert_eq!(answer["ok"], true, "{answer}");
+        let left = admin.answer("exec.approval.list", json!({})).await;
+        let left: Vec<_> = left["payload"].as_array().unwrap().iter().map(|it| &it["id"]).collect();
+        assert_eq!(left, ["b"], "{method}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
