@@ -467,10 +467,14 @@ async fn resolve(address: &Address) -> io::Result<Vec<IpAddr>> {
         Host::Addresses(addresses) => return Ok(addresses.clone()),
         Host::Name(name) => name.as_str(),
     };
-    let found: Vec<_> =
-        tokio::net::lookup_host((name, address.port)).await?.map(|found| found.ip()).collect();
-    let usable = |found: &IpAddr| address.is_tls || may_go_to(*found);
-    let usable: Vec<_> = found.iter().copied().filter(usable).collect();
+    let found = tokio::net::lookup_host((name, address.port)).await?;
+    usable(address, name, &found.map(|found| found.ip()).collect::<Vec<_>>())
+}
+
+/// Those of the addresses that `name` leads to that may be dialled.
+fn usable(address: &Address, name: &str, found: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
+    let may = |found: &IpAddr| address.is_tls || may_go_to(*found);
+    let usable: Vec<_> = found.iter().copied().filter(may).collect();
     match found.first() {
         Some(public) if usable.is_empty() => Err(io::Error::new(
             io::ErrorKind::PermissionDenied,

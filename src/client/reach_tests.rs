@@ -369,3 +369,16 @@ async fn a_token_that_cannot_be_written_does_not_fail_the_login() {
     let reached = Reached { known: None, ..reached };
     reached.verify(PATIENCE).await.unwrap();
 }
+
+#[test]
+fn a_private_name_that_leads_elsewhere_is_not_spoken_to_in_plain_text() {
+    let found: Vec<IpAddr> = ["192.168.1.7", "8.8.8.8"].map(|it| it.parse().unwrap()).into();
+    let (near, far) = found.split_at(1);
+    let plain = Address::parse("ws://box.local:18789").unwrap();
+    assert_eq!(usable(&plain, "box.local", &found).unwrap(), near);
+    let error = usable(&plain, "box.local", far).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    assert!(error.to_string().contains("8.8.8.8"), "{error}");
+    let tls = Address::parse("wss://box.local:18789").unwrap();
+    assert_eq!(usable(&tls, "box.local", &found).unwrap(), found);
+}

@@ -70,7 +70,9 @@ async fn pages_of_others_and_names_of_others_are_turned_away_at_every_door() {
     ];
     while !siege.was_noticed_by_nobody() {
         for (head, reason) in &cases {
-            for (path, more) in [("/", upgrade), ("/healthz", ""), ("/metrics", "")] {
+            let plain = ["/healthz", "/readyz", "/startupz", "/metrics", "/j/code"];
+            let doors = plain.into_iter().map(|path| (path, "")).chain([("/", upgrade)]);
+            for (path, more) in doors {
                 // A page is told why in the answer to its `connect`.
                 if *reason == "origin" && path == "/" {
                     continue;

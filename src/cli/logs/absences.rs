@@ -70,8 +70,8 @@ impl Course {
                 let from = at.checked_sub(length).unwrap_or(at);
                 self.reason = reason(format!("slept {}", span_ms(*ms)), from);
             }
-            Happening::Continued => self.reason = reason("was stopped for a moment".to_owned(), at),
-            Happening::Woke => self.reason = reason("slept for a moment".to_owned(), at),
+            Happening::Continued => self.reason = reason("was stopped".to_owned(), at),
+            Happening::Woke => self.reason = reason("slept".to_owned(), at),
             Happening::Network { up: true } => {
                 // A wake tells more than the change of network that it brings.
                 if self.explanation(at).is_none() {
