@@ -28,16 +28,23 @@ pub(super) fn open(folder: &Path) -> Result<Connection, Problem> {
 }
 
 /// Whether the database in `folder` is in order, as a start would find it; one that is not there is.
-/// Changes nothing but what a start of any program does that opens it.
-pub(super) fn look_at(folder: &Path) -> Result<(), Problem> {
+/// `Some` says what is damaged and will be mended by a start. Changes nothing but what a start of any
+/// program does that opens it.
+pub(super) fn look_at(folder: &Path) -> Result<Option<String>, Problem> {
     let file = folder.join(FILE);
     if !file.exists() {
-        return Ok(());
+        return Ok(None);
     }
     let connection = connect(&file).map_err(|error| unusable(&file, &error))?;
-    check(&connection, &file)?;
-    let found = version(&connection).map_err(|error| unusable(&file, &error))?;
-    if found > STEPS.len() { Err(too_new(&file, found, STEPS.len())) } else { Ok(()) }
+    known_version(&connection, &file, STEPS.len())?;
+    match health(&connection, &file)? {
+        Health::Sound => Ok(None),
+        Health::Indexes(flaw) => Ok(Some(format!(
+            "an index of {} is damaged: {flaw}; its tables are whole",
+            file.display()
+        ))),
+        Health::Damaged(flaw) => Err(damaged(&file, &flaw)),
+    }
 }
 
 /// The same for tests, without a file.
@@ -54,13 +61,12 @@ fn open_with(folder: &Path, steps: &[&str]) -> Result<Connection, Problem> {
     let file = folder.join(FILE);
     make_private(folder, &file)?;
     let mut connection = connect(&file).map_err(|error| unusable(&file, &error))?;
-    if let Err(problem) = check(&connection, &file) {
-        mend_indexes(&connection, &file).ok_or(problem)?;
-    }
-    let found = version(&connection).map_err(|error| unusable(&file, &error))?;
     let known = steps.len();
-    if found > known {
-        return Err(too_new(&file, found, known));
+    let found = known_version(&connection, &file, known)?;
+    match health(&connection, &file)? {
+        Health::Sound => {}
+        Health::Indexes(flaw) => mend_indexes(&mut connection, &file, &flaw)?,
+        Health::Damaged(flaw) => return Err(damaged(&file, &flaw)),
     }
     if found < known {
         if found > 0 {
@@ -116,31 +122,50 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn check(connection: &Connection, file: &Path) -> Result<(), Problem> {
-    let verdict = connection
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0))
-        .map_err(|error| unusable(file, &error))?;
-    if verdict == "ok" { Ok(()) } else { Err(damaged(file, &verdict)) }
+/// What SQLite finds when it reads everything, with the first flaw in its words.
+enum Health {
+    Sound,
+    /// Indexes do not say what the tables do, which are whole.
+    Indexes(String),
+    Damaged(String),
 }
 
-/// Makes the indexes anew where nothing else is at fault; `None` where something is, or stays so.
-/// The rows are whole then, and the indexes are made of them.
-fn mend_indexes(connection: &Connection, file: &Path) -> Option<()> {
-    let mut statement = connection.prepare("PRAGMA integrity_check").ok()?;
-    let flaws = statement.query_map([], |row| row.get::<_, String>(0)).ok()?;
-    let flaws = flaws.collect::<Result<Vec<_>, _>>().ok()?;
+fn health(connection: &Connection, file: &Path) -> Result<Health, Problem> {
+    let look = || {
+        let mut statement = connection.prepare("PRAGMA integrity_check")?;
+        let flaws = statement.query_map([], |row| row.get::<_, String>(0))?;
+        flaws.collect::<rusqlite::Result<Vec<_>>>()
+    };
+    let flaws = look().map_err(|error| unusable(file, &error))?;
     let is_of_index = |flaw: &String| {
         let is_missing = flaw.starts_with("row ") && flaw.contains(" missing from index ");
         is_missing || flaw.starts_with("wrong # of entries in index ")
     };
-    if !flaws.iter().all(is_of_index) {
-        return None;
+    let are_of_indexes = flaws.iter().all(is_of_index);
+    Ok(match flaws.into_iter().next() {
+        Some(word) if word == "ok" => Health::Sound,
+        Some(flaw) if are_of_indexes => Health::Indexes(flaw),
+        Some(flaw) => Health::Damaged(flaw),
+        None => Health::Damaged("SQLite does not say how it is".to_owned()),
+    })
+}
+
+/// Makes the indexes anew from the rows; the file stays as it is where that does not make it sound.
+fn mend_indexes(connection: &mut Connection, file: &Path, flaw: &str) -> Result<(), Problem> {
+    let transaction = connection.transaction().map_err(|error| unusable(file, &error))?;
+    transaction.execute_batch("REINDEX").map_err(|error| unusable(file, &error))?;
+    match health(&transaction, file)? {
+        Health::Sound => transaction.commit().map_err(|error| unusable(file, &error))?,
+        Health::Indexes(flaw) | Health::Damaged(flaw) => return Err(damaged(file, &flaw)),
     }
-    drop(statement);
-    connection.execute_batch("REINDEX").ok()?;
-    check(connection, file).ok()?;
-    tracing::warn!(file = %file.display(), was = flaws.first(), "indexes were made anew");
-    Some(())
+    tracing::warn!(file = %file.display(), was = flaw, "indexes were made anew");
+    Ok(())
+}
+
+/// The version of its tables, which is none that only a newer program knows.
+fn known_version(connection: &Connection, file: &Path, known: usize) -> Result<usize, Problem> {
+    let found = version(connection).map_err(|error| unusable(file, &error))?;
+    if found > known { Err(too_new(file, found, known)) } else { Ok(found) }
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<usize> {
@@ -202,9 +227,12 @@ fn copies(folder: &Path) -> Vec<PathBuf> {
 
 fn unusable(file: &Path, error: &rusqlite::Error) -> Problem {
     match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
-            damaged(file, &error.to_string())
-        }
+        // Before anybody writes, rows that break a rule are damage too.
+        Some(
+            rusqlite::ErrorCode::NotADatabase
+            | rusqlite::ErrorCode::DatabaseCorrupt
+            | rusqlite::ErrorCode::ConstraintViolation,
+        ) => damaged(file, &error.to_string()),
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
             Problem::new(Class::Config, format!("{} is in use by another program", file.display()))
                 .fix(format!("fuser -v {}", file.display()))
@@ -308,10 +336,9 @@ mod tests {
         assert!(open(home.path()).unwrap_err().message.contains("damaged"));
     }
 
-    #[test]
-    fn an_index_that_misses_a_row_is_found_at_the_start_and_made_anew() {
-        let home = tempfile::tempdir().unwrap();
-        drop(open(home.path()).unwrap());
+    /// A database whose index lacks a row.
+    fn with_a_row_out_of_an_index(folder: &Path) {
+        drop(open(folder).unwrap());
         // The index is out of sight while a row is written.
         for step in [
             "CREATE TABLE kept AS SELECT * FROM sqlite_schema WHERE name = 'answer_by_age'; \
@@ -319,18 +346,55 @@ mod tests {
             "INSERT INTO answer VALUES (x'01', x'02', 'boot', 1, 0, 'text'); \
              INSERT INTO sqlite_schema SELECT * FROM kept; DROP TABLE kept",
         ] {
-            let other = Connection::open(home.path().join(FILE)).unwrap();
+            let other = Connection::open(folder.join(FILE)).unwrap();
             other.pragma_update(None, "writable_schema", true).unwrap();
             other.execute_batch(step).unwrap();
         }
-        let message = look_at(home.path()).unwrap_err().message;
-        assert!(message.contains("damaged") && message.contains("answer_by_age"), "{message}");
+    }
+
+    #[test]
+    fn an_index_that_misses_a_row_is_named_and_a_start_makes_it_anew() {
+        let home = tempfile::tempdir().unwrap();
+        with_a_row_out_of_an_index(home.path());
+        let flaw = look_at(home.path()).unwrap().unwrap();
+        assert!(flaw.contains("answer_by_age") && flaw.contains("are whole"), "{flaw}");
         let connection = open(home.path()).unwrap();
         let rows = "SELECT count(*) FROM answer INDEXED BY answer_by_age WHERE at > 0";
         let count = connection.query_row(rows, [], |row| row.get::<_, u32>(0));
         assert_eq!(count.unwrap(), 1);
         drop(connection);
-        look_at(home.path()).unwrap();
+        assert_eq!(look_at(home.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_of_a_newer_program_keeps_even_a_damaged_index() {
+        let home = tempfile::tempdir().unwrap();
+        with_a_row_out_of_an_index(home.path());
+        let before = fs::read(home.path().join(FILE)).unwrap();
+        let problem = open_with(home.path(), &STEPS[1..]).unwrap_err();
+        assert!(problem.message.contains("newer"), "{problem}");
+        assert_eq!(fs::read(home.path().join(FILE)).unwrap(), before);
+    }
+
+    #[test]
+    fn indexes_that_cannot_be_made_anew_leave_the_file_as_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        drop(open_with(home.path(), &["CREATE TABLE a (b)"]).unwrap());
+        let file = home.path().join(FILE);
+        let other = Connection::open(&file).unwrap();
+        // The rows of one key are two, which no index of single keys can hold.
+        for step in [
+            "INSERT INTO a VALUES (1), (1)",
+            "PRAGMA writable_schema = 1; CREATE UNIQUE INDEX c ON a (b) WHERE b > 1; \
+             UPDATE sqlite_schema SET sql = 'CREATE UNIQUE INDEX c ON a (b)' WHERE name = 'c'",
+        ] {
+            other.execute_batch(step).unwrap();
+        }
+        drop(other);
+        let before = fs::read(&file).unwrap();
+        let problem = open_with(home.path(), &["CREATE TABLE a (b)"]).unwrap_err();
+        assert!(problem.message.contains("it has not been touched"), "{problem}");
+        assert_eq!(fs::read(&file).unwrap(), before);
     }
 
     #[test]

@@ -107,9 +107,9 @@ impl Store {
         Ok(Self { way: Arc::new(Way::Thread(owner)), condition })
     }
 
-    /// Whether the database in `folder` is in order; class `config` if not. Blocks, and finds it in
-    /// use where a gateway runs.
-    pub(crate) fn look_at(folder: &Path) -> Result<(), Problem> {
+    /// Whether the database in `folder` is in order; class `config` if not, and `Some` says what a
+    /// start will mend. Blocks, and finds it in use where a gateway runs.
+    pub(crate) fn look_at(folder: &Path) -> Result<Option<String>, Problem> {
         database::look_at(folder)
     }
 

@@ -131,12 +131,14 @@ pub(super) fn store(context: &Context) -> Option<Finding> {
     if gateway::running(&context.paths).is_some() {
         return None;
     }
-    let problem = Store::look_at(&context.paths.own()).err()?;
-    Some(
-        Finding::new("store", Severity::Error, problem.message)
+    Some(match Store::look_at(&context.paths.own()) {
+        Ok(flaw) => Finding::new("store", Severity::Warning, flaw?)
+            .why("the next start of the gateway makes it anew, and nothing is lost")
+            .fix("openclaw gateway start"),
+        Err(problem) => Finding::new("store", Severity::Error, problem.message)
             .why("the gateway does not start: who is paired is in there")
             .fix(problem.fix.unwrap_or_default()),
-    )
+    })
 }
 
 /// The secrets that may open this machine's gateway.
