@@ -129,7 +129,7 @@ impl Port {
                 Ok(listener) => listeners.push(Listener::Tcp(Arc::new(listener))),
                 // A machine without IPv6 has no ::1 to bind.
                 Err(error) if !listeners.is_empty() && is_without_family(&error) => {}
-                Err(error) => return Err(not_bound(number, &error)),
+                Err(error) => return Err(not_bound(number, &error).await),
             }
         }
         Ok(Self::start(number, listeners, None, to))
@@ -214,7 +214,7 @@ impl Port {
 
 /// Whether the local port of the gateway that `definition` leads to is free now; class
 /// `port_in_use` if it is not.
-pub(super) fn check(definition: &config::Remote) -> Result<(), Problem> {
+pub(super) async fn check(definition: &config::Remote) -> Result<(), Problem> {
     if definition.kind == Kind::Exposed {
         return Ok(());
     }
@@ -222,7 +222,7 @@ pub(super) fn check(definition: &config::Remote) -> Result<(), Problem> {
     for address in addresses(None)? {
         match std::net::TcpListener::bind(SocketAddr::new(address, port)) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                return Err(not_bound(port, &error));
+                return Err(not_bound(port, &error).await);
             }
             Ok(_) | Err(_) => {}
         }
@@ -326,9 +326,11 @@ async fn accept(listener: Listener, outlet: Outlet, pausing: CancellationToken) 
 }
 
 /// Says who holds the port.
-fn not_bound(number: u16, error: &io::Error) -> Problem {
+async fn not_bound(number: u16, error: &io::Error) -> Problem {
     if error.kind() == io::ErrorKind::AddrInUse {
-        let holder = listeners::get_process_by_port(number, listeners::Protocol::TCP);
+        // It looks at what every process of the machine has open.
+        let look = move || listeners::get_process_by_port(number, listeners::Protocol::TCP).ok();
+        let holder = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         let holder = holder.map_or("another program".to_owned(), |process| {
             format!("{} (pid {})", process.name, process.pid)
         });

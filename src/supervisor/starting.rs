@@ -91,7 +91,7 @@ impl Supervisor {
                 }
             };
             // The port first: reading the configuration may run commands of the user's.
-            let outcome = match port::check(&definition) {
+            let outcome = match port::check(&definition).await {
                 Ok(()) => self.start(&name, definition).await.map(drop),
                 Err(problem) => Err(problem),
             };

@@ -175,6 +175,28 @@ fn a_local_port_that_is_taken_is_refused_when_new_and_later_its_forwards_own_fai
     assert_eq!(scene.laptop.supervisor(), supervisor);
 }
 
+#[test]
+fn a_remote_that_is_up_without_a_local_port_is_told_to_whoever_wants_all_or_nothing() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let (service, port) = (echo(), free_port());
+    let spec = format!("{port}:127.0.0.1:{service}");
+    connect(&scene, &["-L", &spec, "-o", "ExitOnForwardFailure=yes"]);
+    scene.laptop.stop_supervisor();
+    let thief = TcpListener::bind(("127.0.0.1", port)).expect("stealing");
+    scene.laptop(&["health"]);
+    let again = || openclaw(&scene.laptop).args(["remote", "connect", "vps", "--json"]).run();
+    let error = again().exits(6).json();
+    let message = error["error"]["message"].to_string();
+    assert!(message.contains("ExitOnForwardFailure") && message.contains("pid"), "{error:#}");
+    assert!(answers(scene.local_port, "/healthz"));
+    drop(thief);
+    again().exits(0);
+    assert!(echoes(port));
+}
+
 /// Whether an echo answers at an address of this machine.
 fn echoes_from(host: &str, port: u16) -> bool {
     echoes_over(SocketAddr::new(host.parse().expect("an address"), port))

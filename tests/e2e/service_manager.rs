@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     os::unix::net::UnixDatagram,
     process::Command,
     time::{Duration, Instant},
@@ -135,13 +135,28 @@ fn a_reload_takes_edits_up_and_drops_no_stream() {
     // An edit that cannot work leaves what works.
     let vps = remotes.pointer_mut("/remotes/vps/ssh").expect("its options");
     let stranger = scene.sshd.stranger_key();
+    let own = vps["identities"].clone();
     vps.as_object_mut().expect("an object").insert("identities".into(), [stranger.to_str()].into());
     fs::write(&path, remotes.to_string()).expect("editing the file");
     assert!(signal(service.pid(), Signal::SIGHUP));
     manager.hears("RELOADING=1");
     manager.hears("READY=1");
     assert!(answers(scene.local_port, "/healthz") && answers(port, "/healthz"));
-    assert!(scene.laptop.logs().contains("an edit was not taken up"));
+    let refused = || scene.laptop.logs().matches("an edit was not taken up").count();
+    assert_eq!(refused(), 1);
+
+    // Neither does one whose place is taken.
+    let thief = TcpListener::bind(("127.0.0.1", 0)).expect("a port of another program");
+    let taken = thief.local_addr().expect("its port").port();
+    let vps = remotes.pointer_mut("/remotes/vps").expect("the remote");
+    vps["ssh"]["identities"] = own;
+    vps["forwards"][0]["port"] = taken.into();
+    fs::write(&path, remotes.to_string()).expect("editing the file");
+    assert!(signal(service.pid(), Signal::SIGHUP));
+    manager.hears("RELOADING=1");
+    manager.hears("READY=1");
+    assert!(answers(scene.local_port, "/healthz") && answers(port, "/healthz"));
+    assert_eq!(refused(), 2);
 
     stream.write_all(b"Connection: close\r\n\r\n").expect("the other half");
     let mut answer = String::new();
