@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     Context,
     flaw::{Flaw, flaw},
-    gateway_log,
+    gateway_log::{self, Begun},
     gateway_origin::Origin,
     output::Output,
 };
@@ -118,13 +118,21 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
     let outcome = origin.load().and_then(|config| {
         warn(context, origin.arguments(), &config);
         let settings = origin.settings(&config)?;
+        if settings.shuts_newcomers_out() {
+            context.output.note(
+                "warning: with no secret only paired devices come in, and \
+                 gateway.nodes.pairing.autoApproveLocal is false: a new one finds nobody who may \
+                 approve it",
+            );
+        }
         Ok((settings, origin.levels(&config)?, origin))
     });
     let outcome = outcome.map_err(anyhow::Error::from).and_then(|(settings, levels, origin)| {
-        // Ends last: what it still holds is written before the process goes.
-        let (log, _writer, dials) = gateway_log::begin(context, &levels);
-        let source = Arc::new(origin.logged(log.clone(), dials));
-        let settings = Settings { log, ..settings };
+        // Who writes ends last: what they still hold is written before the process goes.
+        let Begun { handle, dials, output, writers: _writers } =
+            gateway_log::begin(context, &levels).context("starting the log")?;
+        let source = Arc::new(origin.logged(handle.clone(), dials));
+        let settings = Settings { log: handle, ..settings };
         crate::descriptors::raise_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
@@ -133,7 +141,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
             .enable_all()
             .build()
             .context("starting the runtime")?;
-        let outcome = runtime.block_on(serve(&context.output, settings, source));
+        let outcome = runtime.block_on(serve(&output, settings, source));
         runtime.shutdown_timeout(RUNTIME_END);
         outcome
     });
@@ -156,16 +164,6 @@ fn warn(context: &Context, arguments: &Arguments, config: &OpenClaw) {
                 "warning: other users of this machine can read {flag}; {flag}-file FILE hides it"
             ));
         }
-    }
-    let is_open = match arguments.auth {
-        Some(word) => matches!(word, AuthWord::None),
-        None => config.gateway.auth.mode == Some(AuthMode::None),
-    };
-    if is_open && config.gateway.nodes.pair_local == Some(false) {
-        context.output.note(
-            "warning: with no secret only paired devices come in, and gateway.nodes.pairing\
-             .autoApproveLocal is false: a new one finds nobody who may approve it",
-        );
     }
     if config.gateway.has_roles {
         context.output.note(

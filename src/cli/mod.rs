@@ -121,6 +121,7 @@ enum Command {
 }
 
 /// What every command gets.
+#[derive(Debug, Clone)]
 struct Context {
     globals: Globals,
     paths: Paths,

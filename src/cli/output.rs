@@ -13,13 +13,18 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::{io::Interest, net::unix::pipe};
 
-use crate::problem::{Class, Problem};
+use crate::{
+    logfile::PlainLines,
+    problem::{Class, Problem},
+};
 
 /// Where and how to print.
 #[derive(Debug, Clone)]
 pub(super) struct Output {
     json: bool,
     color: bool,
+    /// Where notes go in the place of standard error itself.
+    console: Option<PlainLines>,
 }
 
 /// A colour that means something.
@@ -42,7 +47,12 @@ impl Output {
     /// Prints for scripts if `json`; colours only on a terminal, without `--no-color`/`NO_COLOR`.
     pub(super) fn new(json: bool, no_color: bool) -> Self {
         let wanted = !no_color && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        Self { json, color: wanted && std::io::stdout().is_terminal() }
+        Self { json, color: wanted && std::io::stdout().is_terminal(), console: None }
+    }
+
+    /// The same with notes among the lines of a server's log, where nobody waits for them.
+    pub(super) fn noting_in(&self, console: PlainLines) -> Self {
+        Self { console: Some(console), ..self.clone() }
     }
 
     /// Whether colours are wanted and shown.
@@ -129,8 +139,13 @@ impl Output {
 
     /// Prints a line for a person to standard error, whether or not somebody reads it.
     pub(super) fn note(&self, text: impl AsRef<str>) {
-        let _gone =
-            write(std::io::stderr().lock(), &format!("{}\n", plain(text.as_ref(), self.color)));
+        let text = plain(text.as_ref(), self.color);
+        match &self.console {
+            Some(console) => console.push(&text),
+            None => {
+                let _gone = write(std::io::stderr().lock(), &format!("{text}\n"));
+            }
+        }
     }
 
     /// `text` in the colour of `tone`, where colours are wanted.

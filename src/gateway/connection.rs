@@ -471,34 +471,11 @@ where
                 return ending;
             }
             match news {
-                News::Message(mut message) => {
-                    let mut heard = 1;
-                    loop {
-                        let said = match message {
-                            Some(Ok(said)) => said,
-                            Some(Err(error)) => return self.broken(&error),
-                            None => return Ending::silent(),
-                        };
-                        if let Message::Pong(said) = &said {
-                            pong = None;
-                            self.arrived(said, &welcome);
-                        }
-                        if let Some(ending) = self.received(said, &welcome.call, &mut answers) {
-                            return ending;
-                        }
-                        if let Some(ending) = self.outbox.ending() {
-                            return ending;
-                        }
-                        consume_budget().await;
-                        if heard == BURST {
-                            yield_now().await;
-                            break;
-                        }
-                        heard += 1;
-                        match self.stream.next().now_or_never() {
-                            Some(next) => message = next,
-                            None => break,
-                        }
+                News::Message(message) => {
+                    if let Some(ending) =
+                        self.hear(message, &welcome, &mut answers, &mut pong).await
+                    {
+                        return ending;
                     }
                 }
                 News::Answer(answer) => self.answered(answer, &welcome.call),
@@ -529,6 +506,39 @@ where
         }
     }
 
+    /// A message, and those that came with it, up to a whole burst; then it is others' turn.
+    async fn hear(
+        &mut self,
+        mut message: Option<Result<Message, Error>>,
+        welcome: &Welcome,
+        answers: &mut FuturesUnordered<BoxFuture<'static, String>>,
+        pong: &mut Option<Instant>,
+    ) -> Option<Ending> {
+        let mut heard = 0;
+        loop {
+            let said = match message {
+                Some(Ok(said)) => said,
+                Some(Err(error)) => return Some(self.broken(&error)),
+                None => return Some(Ending::silent()),
+            };
+            if let Message::Pong(said) = &said {
+                *pong = None;
+                self.arrived(said, welcome);
+            }
+            let ending = self.received(said, &welcome.call, answers);
+            if let Some(ending) = ending.or_else(|| self.outbox.ending()) {
+                return Some(ending);
+            }
+            consume_budget().await;
+            heard += 1;
+            if heard == BURST {
+                yield_now().await;
+                return None;
+            }
+            message = self.stream.next().now_or_never()?;
+        }
+    }
+
     /// One message of a client that has been let in.
     fn received(
         &self,
@@ -556,7 +566,7 @@ where
         if answers.len() >= MAX_IN_FLIGHT {
             let error = ErrorShape::unavailable("too many requests under way", BUSY_RETRY_MS);
             let method = self.shared.dispatcher.known(&asked.method);
-            self.shared.tally.answered(method, Some(&error), Duration::ZERO);
+            self.shared.tally.failed(method, &error, Duration::ZERO);
             self.outbox.response(Response::failure(asked.id, error));
             return None;
         }
@@ -707,4 +717,27 @@ fn presence(connect: &Connect, admission: &Admission, now_ms: u64) -> Option<Pre
         ip: None,
         last_input_seconds: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn others_are_served_while_a_large_message_is_looked_at() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
+        let runtime = runtime.unwrap();
+        let others_are_served = |bytes| {
+            let (served, is_served) = channel();
+            let look = async move {
+                tokio::spawn(async move { served.send(()) });
+                aside(bytes, || is_served.recv_timeout(Duration::from_millis(500)).is_ok())
+            };
+            runtime.block_on(runtime.spawn(look)).unwrap()
+        };
+        assert!(!others_are_served(LARGE), "the one thread looks at it itself");
+        assert!(others_are_served(LARGE + 1));
+    }
 }

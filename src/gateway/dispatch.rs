@@ -150,7 +150,7 @@ impl Dispatcher {
         let id = id.into_owned();
         let tally = &call.shared.tally;
         let refuse = |id: String, error: ErrorShape| {
-            tally.answered(self.known(&method), Some(&error), Duration::ZERO);
+            tally.failed(self.known(&method), &error, Duration::ZERO);
             Either::Left(ready(failure_text(id, error)))
         };
         if expected_profile.is_some() {
@@ -207,7 +207,7 @@ fn text(
             success_text(id, payload.text())
         }
         Err(error) => {
-            tally.answered(method, Some(&error), took);
+            tally.failed(method, &error, took);
             tracing::debug!(micros, code = error.code, "answered with an error");
             failure_text(id, error)
         }

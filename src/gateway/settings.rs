@@ -191,6 +191,12 @@ impl Settings {
         })
     }
 
+    /// Whether who is not paired yet finds nobody who may let them in: there is no secret to come by,
+    /// and nobody is paired without asking.
+    pub(crate) fn shuts_newcomers_out(&self) -> bool {
+        matches!(self.guard, Guard::Open) && self.pair_local == Some(false)
+    }
+
     /// What a start would find wrong with the files that these settings name. Blocks; makes none.
     pub(crate) fn missing(&self) -> Option<Refusal> {
         let problem = self.tls.as_ref()?.refused()?;

@@ -353,3 +353,20 @@ fn limits_are_those_of_the_file() {
         RateLimit::default()
     );
 }
+
+#[test]
+fn newcomers_are_shut_out_where_neither_a_secret_nor_this_machine_lets_them_in() {
+    let mut config = OpenClaw::default();
+    let open = Flags { auth: Some(AuthMode::None), ..Flags::default() };
+    let shuts = |flags: &Flags, config: &OpenClaw| {
+        decide(flags, &[], config).unwrap().shuts_newcomers_out()
+    };
+    assert!(!shuts(&open, &config));
+    config.gateway.nodes.pair_local = Some(false);
+    assert!(shuts(&open, &config));
+    assert!(!shuts(&Flags::default(), &config));
+    config.gateway.auth.mode = Some(AuthMode::None);
+    assert!(shuts(&Flags::default(), &config));
+    let token = Flags { auth: Some(AuthMode::Token), ..Flags::default() };
+    assert!(!shuts(&token, &config), "the flag goes before the file");
+}

@@ -145,15 +145,10 @@ impl Tally {
         Self { registry, ..tally }
     }
 
-    /// Counts an answer to a request: its method (one of the table, or [`UNKNOWN`]), the error if
-    /// it is one, and how long it took.
-    pub(super) fn answered(
-        &self,
-        method: &'static str,
-        error: Option<&ErrorShape>,
-        took: Duration,
-    ) {
-        let outcome = error.map_or(OK, |error| known_code(&error.code));
+    /// Counts an error that answered a request: its method (one of the table, or [`UNKNOWN`]), and
+    /// how long it took.
+    pub(super) fn failed(&self, method: &'static str, error: &ErrorShape, took: Duration) {
+        let outcome = known_code(&error.code);
         self.requests.get_or_create(&[("method", method), ("outcome", outcome)]).inc();
         self.latencies.get_or_create(&[("method", method)]).observe(took.as_secs_f64());
     }
@@ -311,10 +306,11 @@ mod tests {
     #[test]
     fn counts_stand_in_the_text_by_method_outcome_and_reason() {
         let tally = Tally::new();
-        tally.answered("health", None, Duration::from_micros(300));
-        tally.answered("health", None, Duration::from_micros(300));
+        let answers = tally.answers("health");
+        answers.count(Duration::from_micros(300));
+        answers.count(Duration::from_micros(300));
         let invalid = ErrorShape::invalid("unknown method: x");
-        tally.answered(UNKNOWN, Some(&invalid), Duration::ZERO);
+        tally.failed(UNKNOWN, &invalid, Duration::ZERO);
         tally.refused(&invalid.clone().details(json!({"code": "AUTH_TOKEN_MISMATCH"})));
         tally.refused(&invalid);
         tally.malformed(Malformed::Frame);

@@ -14,4 +14,4 @@ pub(crate) const GATEWAY: &str = "gateway-";
 pub(crate) use day::{DayFile, newest};
 pub(crate) use level::Level;
 pub(crate) use line::JsonLines;
-pub(crate) use queue::{Handle, PlainLines, Writer, open, open_plain};
+pub(crate) use queue::{Handle, PlainLines, Writer, open, open_console, open_plain};

@@ -1,7 +1,7 @@
-//! The queue before the log file: whoever logs never waits for the disk.
+//! The queue before a log file or standard error: whoever logs never waits for a disk or a terminal.
 
 use std::{
-    io,
+    io::{self, Write as _},
     sync::{
         Arc, PoisonError, RwLock, TryLockError,
         atomic::{AtomicU64, Ordering},
@@ -16,11 +16,11 @@ use jiff::Timestamp;
 use super::{DayFile, form::Form, panic::LastWords, redact};
 use crate::secret::Secret;
 
-/// Lines that may wait for the disk.
+/// Lines that may wait for the disk, or for whoever reads standard error.
 const WAITING: usize = 4_096;
 /// The longest line, bytes; the rest is cut off.
 const LONGEST: usize = 16 * 1024;
-/// How long the end waits for the disk.
+/// How long the end waits for what is queued to be written.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long the end waits before it looks for room in a full queue again.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -67,7 +67,7 @@ pub(super) enum Message {
 }
 
 /// Where lines are handed in.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Lines {
     sender: SyncSender<Message>,
     pub(super) handle: Handle,
@@ -138,34 +138,57 @@ impl Writer {
 /// Begins a log in lines of JSON: where they are handed in, what the program knows of it, and who
 /// writes.
 pub(crate) fn open(file: DayFile) -> io::Result<(super::JsonLines, Handle, Writer)> {
-    let (lines, writer) = start(file, Form::Json)?;
+    let (lines, writer) = start(into(file), Form::Json, Handle::default())?;
     let handle = lines.handle.clone();
     Ok((super::JsonLines::new(lines), handle, writer))
 }
 
 /// Begins a log in plain lines: where they are handed in, and who writes.
 pub(crate) fn open_plain(file: DayFile) -> io::Result<(PlainLines, Writer)> {
-    let (lines, writer) = start(file, Form::Plain)?;
+    let (lines, writer) = start(into(file), Form::Plain, Handle::default())?;
     Ok((PlainLines(lines), writer))
 }
 
-fn start(file: DayFile, form: Form) -> io::Result<(Lines, Writer)> {
+/// Begins plain lines on standard error, without the secrets that `log` knows: a terminal that was
+/// stopped, or a parent that reads no more, costs lines there and holds up nobody.
+pub(crate) fn open_console(log: &Handle) -> io::Result<(PlainLines, Writer)> {
+    let handle = Handle { lost: Arc::default(), known: Arc::clone(&log.known) };
+    let (lines, writer) = start(|text, _| io::stderr().write_all(text), Form::Plain, handle)?;
+    Ok((PlainLines(lines), writer))
+}
+
+fn into(mut file: DayFile) -> impl FnMut(&[u8], Timestamp) -> io::Result<()> {
+    move |text, now| file.append(text, now)
+}
+
+fn start(
+    append: impl FnMut(&[u8], Timestamp) -> io::Result<()> + Send + 'static,
+    form: Form,
+    handle: Handle,
+) -> io::Result<(Lines, Writer)> {
     let (sender, receiver) = sync_channel(WAITING);
-    let lines = Lines { sender, handle: Handle::default() };
+    let lines = Lines { sender, handle };
     let lost = Arc::clone(&lines.handle.lost);
-    let work = move || write(file, &receiver, &lost, form);
+    let work = move || write(append, &receiver, &lost, form);
     let thread = thread::Builder::new().name("log".to_owned()).spawn(work)?;
     Ok((lines.clone(), Writer { lines, form, thread: thread.thread().id() }))
 }
 
 /// Where the lines of a formatter are handed in; one write is one event.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct PlainLines(Lines);
+
+impl PlainLines {
+    /// Hands in a line without its end.
+    pub(crate) fn push(&self, line: &str) {
+        self.0.push(self.0.handle.masked(line));
+    }
+}
 
 impl io::Write for PlainLines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        self.0.push(String::from_utf8_lossy(line).into_owned());
+        self.push(&String::from_utf8_lossy(line));
         Ok(bytes.len())
     }
 
@@ -180,7 +203,12 @@ impl Drop for Writer {
     }
 }
 
-fn write(mut file: DayFile, lines: &Receiver<Message>, lost: &AtomicU64, form: Form) {
+fn write(
+    mut append: impl FnMut(&[u8], Timestamp) -> io::Result<()>,
+    lines: &Receiver<Message>,
+    lost: &AtomicU64,
+    form: Form,
+) {
     let mut told = 0;
     while let Ok(message) = lines.recv() {
         let line = match message {
@@ -192,12 +220,12 @@ fn write(mut file: DayFile, lines: &Receiver<Message>, lost: &AtomicU64, form: F
             }
         };
         let now = Timestamp::now();
-        if file.append(format!("{line}\n").as_bytes(), now).is_err() {
+        if append(format!("{line}\n").as_bytes(), now).is_err() {
             lost.fetch_add(1, Ordering::Relaxed);
             continue;
         }
         let all = lost.load(Ordering::Relaxed);
-        if all > told && file.append(form.loss(all - told, now).as_bytes(), now).is_ok() {
+        if all > told && append(form.loss(all - told, now).as_bytes(), now).is_ok() {
             told = all;
         }
     }
@@ -205,7 +233,7 @@ fn write(mut file: DayFile, lines: &Receiver<Message>, lost: &AtomicU64, form: F
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::sync::mpsc::channel;
 
     use super::*;
 
@@ -255,6 +283,29 @@ mod tests {
         let found: Vec<&str> = text.lines().collect();
         assert_eq!(found.len(), 2, "{text}");
         assert!(found[0] == "kept" && found[1].ends_with("was full lost=1"), "{text}");
+    }
+
+    #[test]
+    fn who_takes_no_lines_holds_nobody_up_and_what_was_lost_is_said() {
+        let (begun, begins) = channel();
+        let (taken, takes) = sync_channel(0);
+        let append = move |text: &[u8], _| {
+            begun.send(()).map_err(io::Error::other)?;
+            taken.send(String::from_utf8_lossy(text).into_owned()).map_err(io::Error::other)
+        };
+        let (lines, _writer) = start(append, Form::Plain, Handle::default()).unwrap();
+        let mut console = PlainLines(lines.clone());
+        let mut say = || console.write_all(b"a line with token=abcdef\n").unwrap();
+        say();
+        begins.recv().unwrap();
+        for _ in 0..WAITING + 9 {
+            say();
+        }
+        assert_eq!(lines.handle.lost(), 9);
+        assert_eq!(takes.recv().unwrap(), "a line with token=***\n");
+        assert!(takes.recv().unwrap().ends_with("was full lost=9\n"));
+        // From now on nobody takes anything, and the writer still comes to its end.
+        drop(takes);
     }
 
     #[test]

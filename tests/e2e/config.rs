@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -25,6 +26,7 @@ const FILE: &str = r#"// mine
   skills: { entries: { c: { apiKey: 'nor-this' } } },
 }
 "#;
+const LIMIT: Duration = Duration::from_secs(20);
 const PLACE: &str = "home/.openclaw/openclaw.json";
 
 fn home(text: &str) -> Home {
@@ -323,6 +325,19 @@ fn all_that_keeps_a_gateway_from_starting_is_said_at_once_by_every_command() {
     home.write(PLACE, "{gateway: {mode: 'remote', bind: 'lan', remote: {url: 'http://x'}}}");
     let told = config(&home, &["validate", "--json"]).exits(0).json();
     assert_eq!(told["warnings"][0]["path"], "gateway.remote.url", "{told:#}");
+}
+
+#[test]
+fn a_gateway_that_nobody_new_can_enter_says_so() {
+    let nodes = "nodes: {pairing: {autoApproveLocal: false}}";
+    for (auth, is_shut) in [("none", true), ("token", false)] {
+        let home = home(&format!("{{gateway: {{auth: {{mode: '{auth}'}}, {nodes}}}}}"));
+        let mut gateway = OurGateway::start(&home);
+        let said = gateway.program_mut();
+        assert!(said.prints("gateway ready", LIMIT), "{}", said.log());
+        let warns = said.log().contains("a new one finds nobody who may approve it");
+        assert_eq!(warns, is_shut, "{auth}: {}", said.log());
+    }
 }
 
 #[test]

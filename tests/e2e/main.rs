@@ -30,4 +30,5 @@ mod stage;
 mod supervisor;
 mod tailscale;
 mod tls;
+mod unheard;
 mod watching;
