@@ -31,6 +31,16 @@ struct Far {
 }
 
 impl Far {
+    /// The way to one of ours.
+    fn of(gateway: &OurGateway) -> Self {
+        Self {
+            laptop: Home::new(),
+            sshd: Sshd::start(&[]),
+            port: gateway.port(),
+            token: gateway.token_file().to_owned(),
+        }
+    }
+
     /// `remote connect --name vps` with more words.
     fn connect(&self, more: &[&str]) -> crate::support::Run {
         let words = dialling(&self.sshd, self.port, &self.token);
@@ -101,12 +111,7 @@ fn our_gateway_with_tls_is_reached_by_its_certificate_and_by_nothing_else() {
     }
     let home = Home::new();
     let mut gateway = OurGateway::start_with_tls(&home);
-    let far = Far {
-        laptop: Home::new(),
-        sshd: Sshd::start(&[]),
-        port: gateway.port(),
-        token: gateway.token_file().to_owned(),
-    };
+    let far = Far::of(&gateway);
     let pin = far.shown();
     let told = format!("TLS certificate {pin}");
     assert!(gateway.program_mut().prints(&told, LIMIT), "{}", gateway.program().log());
@@ -138,12 +143,7 @@ fn a_pinned_remote_never_speaks_plain_to_a_gateway_that_lost_its_tls() {
     }
     let home = Home::new();
     let gateway = OurGateway::start(&home);
-    let far = Far {
-        laptop: Home::new(),
-        sshd: Sshd::start(&[]),
-        port: gateway.port(),
-        token: gateway.token_file().to_owned(),
-    };
+    let far = Far::of(&gateway);
     let pin = format!("sha256:{}", "0".repeat(64));
     let refused = far.connect(&["--tls-fingerprint", &pin]).run().exits(7).json();
     let error = &refused["error"];
@@ -184,12 +184,7 @@ fn the_reference_cli_knows_our_gateway_by_its_certificate_directly_and_through_t
     }
     let home = Home::new();
     let gateway = OurGateway::start_with_tls(&home);
-    let far = Far {
-        laptop: Home::new(),
-        sshd: Sshd::start(&[]),
-        port: gateway.port(),
-        token: gateway.token_file().to_owned(),
-    };
+    let far = Far::of(&gateway);
     let pin = far.shown();
     let told = |pin: &str| {
         let url = format!("wss://127.0.0.1:{}", gateway.port());
@@ -245,12 +240,7 @@ fn a_renewed_certificate_is_served_to_the_next_and_stops_who_pinned_the_old_one(
     }
     let home = Home::new();
     let gateway = OurGateway::start_with_tls(&home);
-    let far = Far {
-        laptop: Home::new(),
-        sshd: Sshd::start(&[]),
-        port: gateway.port(),
-        token: gateway.token_file().to_owned(),
-    };
+    let far = Far::of(&gateway);
     let old = far.shown();
     far.live_with(&old);
     // Another pair takes the files' place, as renewals do: the key first, each in one step.
