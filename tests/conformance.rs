@@ -123,7 +123,7 @@ fn what_the_schema_does_not_describe_is_written_down() {
     assert!(unknown.is_empty(), "no definition found for {unknown:?}");
 }
 
-/// What was taken down of the reference gateway, which `peer_replies` holds ours against.
+/// What was taken down of the reference gateway, which `tests/peers/replies.rs` holds ours against.
 #[test]
 fn what_the_schema_does_not_describe_was_taken_down_of_the_reference_gateway() {
     let Some(schema) = schema() else { return };

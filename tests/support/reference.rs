@@ -194,7 +194,7 @@ impl ReferenceCli {
     }
 }
 
-/// Runs a script below `tests/` by the reference programs' own Node, towards the gateway at a local
+/// Runs a script below `tests/peers` by the reference programs' own Node, towards the gateway at a local
 /// port that lets `token` in.
 pub(crate) fn run_script(name: &str, port: u16, token: &str) -> Output {
     run_to_end(script(Command::new(node()), name, port, token), Duration::from_secs(120))
@@ -224,7 +224,9 @@ fn node() -> PathBuf {
 }
 
 fn script(mut command: Command, name: &str, port: u16, token: &str) -> Command {
-    command.env_clear().arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(name));
+    command
+        .env_clear()
+        .arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name));
     command.env("PEERS", peers::folder()).env("TOKEN", token);
     command.env("URL", format!("ws://127.0.0.1:{port}"));
     command

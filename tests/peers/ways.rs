@@ -1,13 +1,8 @@
 //! Without a secret: behind a proxy that names users, and with `gateway.auth.mode` `none`. The same
 //! story is told to OpenClaw's gateway and to ours, and both answer alike.
 
-#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
-
-#[path = "support/mod.rs"]
-mod support;
-
+use crate::support::{Device, Home, OurGateway, Peer, ReferenceGateway, Wire, connect, present};
 use serde_json::{Value, json};
-use support::{Device, Home, OurGateway, Peer, ReferenceGateway, Wire, connect, present};
 use tokio::runtime::Builder;
 
 /// A proxy on this machine, as both gateways know it.

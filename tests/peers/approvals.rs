@@ -1,12 +1,9 @@
 //! Approvals and the rules for programs on a gateway's own host: what our gateway answers is what the
 //! reference gateway answers.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-#[path = "support/mod.rs"]
-mod support;
-
+use crate::support::{Home, OurGateway, Peer, ReferenceGateway, Wire, connect, present};
 use serde_json::{Value, json};
-use support::{Home, OurGateway, Peer, ReferenceGateway, Wire, connect, present};
 
 /// The rules that are given, with what a gateway tidies.
 fn rules() -> Value {

@@ -1,16 +1,12 @@
 //! `openclaw pairing` against the reference gateway, whose channel asks before it lets people in, and
 //! against ours, which has no channels.
-#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
-
-#[path = "support/mod.rs"]
-mod support;
 
 use std::time::Duration;
 
-use serde_json::Value;
-use support::{
+use crate::support::{
     Home, OurGateway, Peer, Ran, ReferenceCli, ReferenceGateway, openclaw, present, start_script,
 };
+use serde_json::Value;
 
 /// How long a script, and a message that cannot be sent, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,7 +58,7 @@ fn people_are_let_in_and_dismissed_at_the_reference_gateway() {
     assert!(laptop.waiting(&[]).is_empty());
 
     let state = ("STATE", gateway.home().join(".openclaw").display().to_string());
-    let mut asks = start_script("peer_pairing.mjs", gateway.port(), "", state);
+    let mut asks = start_script("pairing.mjs", gateway.port(), "", state);
     if !asks.prints("done\n", PATIENCE) {
         asks.fail("nobody could ask");
     }

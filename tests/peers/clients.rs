@@ -1,22 +1,19 @@
 //! The reference CLI and the reference client against our gateway.
 
-#[path = "support/mod.rs"]
-mod support;
-
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use serde_json::Value;
-use support::{
+use crate::support::{
     Home, OurGateway, Peer, ReferenceCli, Scene, present, signal, start_script, wait_until,
 };
+use nix::sys::signal::Signal;
+use serde_json::Value;
 
 /// How long the reference programs may take; they need seconds to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The methods that `fixtures/methods.txt` lists, in its order.
 fn methods() -> String {
-    let lines = include_str!("../fixtures/methods.txt").lines();
+    let lines = include_str!("../../fixtures/methods.txt").lines();
     lines.filter_map(|line| line.split_whitespace().next()).collect::<Vec<_>>().join(",")
 }
 
@@ -24,7 +21,7 @@ fn methods() -> String {
 /// goes.
 fn finds_what_it_expects(gateway: &OurGateway, port: u16) {
     let methods = ("METHODS", methods());
-    let mut client = start_script("peer_clients.mjs", port, &gateway.token(), methods);
+    let mut client = start_script("clients.mjs", port, &gateway.token(), methods);
     if !client.prints("ready\n", PATIENCE) {
         client.fail("did not get ready");
     }

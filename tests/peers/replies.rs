@@ -2,15 +2,12 @@
 //! reference gateway: the same fields, each of the same kind. A field that is null there may be
 //! absent here.
 //!
-//! `fixtures/replies` has the shape of what it told `peer_replies.mjs`, taken once.
-
-#[path = "support/mod.rs"]
-mod support;
+//! `fixtures/replies` has the shape of what it told `replies.mjs`, taken once.
 
 use std::{collections::BTreeSet, time::Duration};
 
+use crate::support::{Home, OurGateway, Peer, present, start_script};
 use serde_json::{Map, Value};
-use support::{Home, OurGateway, Peer, present, start_script};
 
 /// How long the script may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -164,7 +161,7 @@ fn what_the_schema_does_not_describe_has_the_fields_of_the_reference_gateway() {
     home.write("home/.openclaw/openclaw.json", asks);
     let gateway = OurGateway::start(&home);
     let nothing = ("LANG", "C".to_owned());
-    let mut script = start_script("peer_replies.mjs", gateway.port(), &gateway.token(), nothing);
+    let mut script = start_script("replies.mjs", gateway.port(), &gateway.token(), nothing);
     if !script.prints("done\n", PATIENCE) {
         script.fail("did not come to its end");
     }
@@ -172,7 +169,7 @@ fn what_the_schema_does_not_describe_has_the_fields_of_the_reference_gateway() {
     let said = log.lines().find(|line| line.starts_with('{')).expect("the replies");
     let ours: Value = serde_json::from_str(said).expect("the replies are JSON");
     let theirs: Value =
-        serde_json::from_str(include_str!("../fixtures/replies/openclaw-2026.9.6.json"))
+        serde_json::from_str(include_str!("../../fixtures/replies/openclaw-2026.9.6.json"))
             .expect("the fixture is JSON");
     let mut found = Differences::default();
     for part in ["replies", "events"] {

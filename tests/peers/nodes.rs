@@ -1,18 +1,14 @@
 //! The reference node host against our gateway: paired on purpose, approved, and made to run things,
 //! by our CLI and by its own, directly and through our tunnel.
-#![expect(clippy::indexing_slicing, reason = "a test may panic")]
-
-#[path = "support/mod.rs"]
-mod support;
 
 use std::{fs, thread, time::Duration};
 
-use nix::unistd::Pid;
-use serde_json::{Value, json};
-use support::{
+use crate::support::{
     Home, Peer, Program, ReferenceCli, ReferenceNode, Scene, descendants, openclaw, present,
     request_of, wait_until,
 };
+use nix::unistd::Pid;
+use serde_json::{Value, json};
 
 /// How long a node host may take for its next word; it needs seconds to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -195,7 +191,7 @@ fn a_join_code_lets_one_machine_in_once() {
         return;
     }
     let home = Home::new();
-    let gateway = support::OurGateway::start(&home);
+    let gateway = crate::support::OurGateway::start(&home);
     let port = gateway.port().to_string();
     let ours =
         |words: &[&str]| openclaw(&home).args([words, &["--port", &port]].concat()).run().exits(0);
@@ -222,7 +218,7 @@ fn the_reference_client_is_set_up_as_a_telephone_directly_and_through_the_tunnel
     let scene = Scene::new();
     scene.connect();
     for port in [scene.gateway.port(), scene.local_port] {
-        let output = support::run_script("peer_setup.mjs", port, &scene.gateway.token());
+        let output = crate::support::run_script("setup.mjs", port, &scene.gateway.token());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     }
@@ -236,7 +232,7 @@ fn the_reference_client_is_a_node_on_version_3_and_on_4_directly_and_through_the
     let scene = Scene::new();
     scene.connect();
     for port in [scene.gateway.port(), scene.local_port] {
-        let output = support::run_script("peer_nodes.mjs", port, &scene.gateway.token());
+        let output = crate::support::run_script("nodes.mjs", port, &scene.gateway.token());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     }

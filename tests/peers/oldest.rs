@@ -1,21 +1,14 @@
 //! The oldest OpenClaw that speaks our version of the protocol, in the long tier: its CLI, its node
 //! host and its client against our gateway, and ours against its gateway, directly and through our
 //! tunnel.
-#![expect(clippy::indexing_slicing, reason = "a test may panic")]
-
-#[path = "support/mod.rs"]
-mod support;
-#[path = "lab/tier.rs"]
-#[allow(dead_code, reason = "the laboratory uses the rest")]
-mod tier;
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use support::{
+use crate::support::{
     Home, OurGateway, Peer, ReferenceCli, ReferenceGateway, ReferenceNode, Scene, Sshd, dialling,
     free_port, openclaw, present, request_of, run_script_of_the_oldest, wait_until,
 };
+use serde_json::{Value, json};
 
 /// How long a node host may take for its next word; it needs seconds to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -51,10 +44,10 @@ const THROUGH: usize = 5;
 
 /// Whether the test is to be run here and now.
 fn is_due(peers: &[Peer]) -> bool {
-    if tier::is_long() {
+    if crate::tier::is_long() {
         return present(peers);
     }
-    support::skipped("the oldest OpenClaw is for the long tier (OPENCLAW_LAB=long)");
+    crate::support::skipped("the oldest OpenClaw is for the long tier (OPENCLAW_LAB=long)");
     false
 }
 
@@ -141,7 +134,7 @@ fn its_client_is_an_operator_and_a_node_of_our_gateway() {
     }
     let home = Home::new();
     let gateway = OurGateway::start(&home);
-    let output = run_script_of_the_oldest("peer_nodes.mjs", gateway.port(), &gateway.token());
+    let output = run_script_of_the_oldest("nodes.mjs", gateway.port(), &gateway.token());
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
 }

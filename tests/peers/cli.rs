@@ -1,12 +1,9 @@
 //! The reference CLI, command by command: what it says of our gateway is what it says of its own.
 
-#[path = "support/mod.rs"]
-mod support;
-
 use std::{collections::BTreeSet, thread};
 
+use crate::support::{Peer, Ran, ReferenceCli, ReferenceGateway, Scene, present};
 use serde_json::Value;
-use support::{Peer, Ran, ReferenceCli, ReferenceGateway, Scene, present};
 
 /// One command, the methods that it calls, and what matters in what it prints.
 struct Row {
@@ -252,7 +249,7 @@ fn each_command_says_of_our_gateway_what_it_says_of_its_own() {
     if !present(&[Peer::OpenClaw, Peer::OpenSsh]) {
         return;
     }
-    let table = include_str!("../fixtures/methods.txt");
+    let table = include_str!("../../fixtures/methods.txt");
     let methods: BTreeSet<_> =
         table.lines().filter_map(|line| line.split_whitespace().next()).collect();
     let due: Vec<_> = ROWS.iter().filter(|row| row.is_due(&methods)).collect();

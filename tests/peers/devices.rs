@@ -1,9 +1,5 @@
 //! Our client as a device: asked about by a gateway that takes it for a stranger, approved, and back
 //! with the token that it was given; with the reference gateway and with ours.
-#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
-
-#[path = "support/mod.rs"]
-mod support;
 
 use std::{
     fs,
@@ -14,8 +10,10 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{
+    Home, OurGateway, Peer, Ran, ReferenceCli, ReferenceGateway, openclaw, present,
+};
 use serde_json::{Value, json};
-use support::{Home, OurGateway, Peer, Ran, ReferenceCli, ReferenceGateway, openclaw, present};
 
 /// More wrong secrets than any gateway hears out.
 const MOST_GUESSES: usize = 30;

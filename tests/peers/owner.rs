@@ -1,17 +1,13 @@
 //! Our commands as those of the reference gateway's owner: machines are let in, named, made to run
 //! things and sent away, directly and through our tunnel.
-#![expect(clippy::indexing_slicing, reason = "a missing key of a JSON value reads as null")]
-
-#[path = "support/mod.rs"]
-mod support;
 
 use std::{ffi::OsString, thread, time::Duration};
 
-use serde_json::{Value, json};
-use support::{
+use crate::support::{
     Home, Peer, Program, Ran, ReferenceGateway, ReferenceNode, Sshd, dialling, free_port, openclaw,
     present, request_of,
 };
+use serde_json::{Value, json};
 
 /// How long a node host may take for its next word; it needs seconds to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
