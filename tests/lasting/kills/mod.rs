@@ -7,6 +7,7 @@ mod kept;
 mod news;
 mod nodes;
 mod pairings;
+mod runs;
 mod settings;
 mod setup_codes;
 mod tokens;
@@ -28,6 +29,7 @@ use kept::Kept;
 use news::News;
 use nodes::Node;
 use pairings::Pairings;
+use runs::Runs;
 use settings::Settings;
 use setup_codes::SetupCodes;
 use tokens::Tokens;
@@ -53,6 +55,7 @@ struct Everything {
     node: Node,
     news: News,
     approvals: Approvals,
+    runs: Runs,
 }
 
 impl Everything {
@@ -66,11 +69,12 @@ impl Everything {
         self.node.hold(door).await;
         self.news.hold(door).await;
         self.approvals.hold(door).await;
+        self.runs.hold(door).await;
     }
 
     /// Changes everything at the same time until the gateway is gone; how much was confirmed.
-    async fn live(&mut self, door: &Door, dice: &mut Dice) -> [u64; 8] {
-        let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] =
+    async fn live(&mut self, door: &Door, dice: &mut Dice) -> [u64; 9] {
+        let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h, mut i] =
             std::array::from_fn(|_| dice.another());
         let confirmed = tokio::join!(
             door.while_it_lives(async |count| self.settings.change(door, &mut a, count).await),
@@ -81,6 +85,7 @@ impl Everything {
             door.while_it_lives(async |count| self.node.change(door, &mut f, count).await),
             door.while_it_lives(async |count| self.news.change(door, &mut g, count).await),
             door.while_it_lives(async |count| self.approvals.change(door, &mut h, count).await),
+            door.while_it_lives(async |count| self.runs.change(door, &mut i, count).await),
         );
         confirmed.into()
     }
@@ -110,7 +115,7 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     let home = Home::new();
     let mut dice = Dice::cast("kills of a gateway");
     let mut everything = Everything::default();
-    let mut confirmed = [0; 8];
+    let mut confirmed = [0; 9];
     let mut burials = JoinSet::new();
     for _ in 0..tier::of(25, 500) {
         let mut gateway = OurGateway::start(&home);
@@ -143,10 +148,11 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     everything.hold(&door).await;
     everything.setup_codes.redeem_all(&door).await;
     burials.join_all().await;
-    let [settings, pairings, tokens, upgrades, codes, node, news, approvals] = confirmed;
+    let [settings, pairings, tokens, upgrades, codes, node, news, approvals, runs] = confirmed;
     eprintln!(
         "confirmed: {settings} settings, {pairings} pairings, {tokens} of a token, {upgrades} of an \
-         upgrade, {codes} of setup codes, {node} of a node, {news} news, {approvals} of approvals"
+         upgrade, {codes} of setup codes, {node} of a node, {news} news, {approvals} of approvals, \
+         {runs} of runs"
     );
     assert!(confirmed.iter().all(|count| *count >= 2), "too little was confirmed: {dice}");
 }
