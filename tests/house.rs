@@ -77,6 +77,7 @@ const GATEWAYS: &[(&str, usize, &str)] = &[
     ("e2e/manners.rs", 1, "it refuses to start"),
     ("e2e/service_manager.rs", 2, "nobody opens a WebSocket"),
     ("e2e/tailscale.rs", 1, "it chooses its port; a `Wire` holds what it reads"),
+    ("e2e/unheard.rs", 1, "it refuses to start"),
     ("gateway.rs", 2, "a `Tap` where our program asks; the others read no frames, or hold them"),
     ("lab/systemd_gateway.rs", 1, "a wiretap in the machine"),
     ("support/gateways.rs", 2, "the tap itself"),

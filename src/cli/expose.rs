@@ -47,7 +47,7 @@ pub(super) struct Arguments {
     timeout: u64,
     /// Be the supervisor, for this one, in the foreground
     #[arg(long)]
-    foreground: bool,
+    pub(super) foreground: bool,
 }
 
 /// Runs `remote expose`; a service is told when another try cannot help.

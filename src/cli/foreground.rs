@@ -1,16 +1,16 @@
 //! The supervisor as a service runs it: of one remote (`openclaw remote connect --foreground`), or of
 //! all that are wanted (`openclaw supervisor --foreground`).
 
-use std::{io, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-use tracing_subscriber::fmt::writer::MakeWriterExt;
+use tracing_subscriber::fmt::writer::{MakeWriterExt, OptionalWriter};
 
 use super::{Context, metrics, order::Order};
 use crate::{
     client::Credential,
     config::Remotes,
     control::{self, Note, Reply, Request},
-    logfile::{self, Writer},
+    logfile::Writer,
     problem::{Class, Problem},
     supervisor,
     tunnel::PLACE_TAKEN,
@@ -36,8 +36,7 @@ pub(super) async fn run(
         supervisor::Place::Ours(seat) => seat,
         supervisor::Place::Taken => return Ok(taken(context)),
     };
-    let (context, _writers) = log(context)?;
-    let context = &context;
+    let _log = log(context);
     let (ready, started) = tokio::sync::oneshot::channel();
     let supervise = supervisor::run(&context.paths, seat, supervisor::Scope::Told, move || {
         // Whoever waits for it has gone if it cannot be told.
@@ -85,7 +84,7 @@ pub(super) fn all(context: &Context) -> anyhow::Result<ExitCode> {
         Ok(supervisor::Place::Taken) => return Ok(taken(context)),
         Err(problem) => return Ok(refusal(context, &problem.into())),
     };
-    let (_, _writers) = log(context)?;
+    let _log = log(context);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let run = supervisor::run(&context.paths, seat, supervisor::Scope::Service, || {});
@@ -102,25 +101,24 @@ fn taken(context: &Context) -> ExitCode {
     context.output.failure(&problem.into())
 }
 
-/// Logs to standard error, and to the file that `remote logs` reads if it can be written. Notes go the
-/// same way from now on; who writes is dropped last.
-fn log(context: &Context) -> io::Result<(Context, Vec<Writer>)> {
+/// Logs to standard error, and to the file that `remote logs` reads if it can be written. What is
+/// returned writes the rest of that file when it goes.
+fn log(context: &Context) -> Option<Writer> {
     let verbose = context.globals.verbose;
-    let (seen, console) = logfile::open_console(&logfile::Handle::default())?;
-    let context = Context { output: context.output.noting_in(seen.clone()), ..context.clone() };
-    let seen = move || seen.clone();
-    let file = match supervisor::begin_log(&context.paths) {
-        Ok((lines, file)) => {
+    let console = context.output.console();
+    let seen = console.cloned();
+    let seen = move || OptionalWriter::from(seen.clone());
+    match supervisor::begin_log(&context.paths, console) {
+        Ok((lines, writer)) => {
             super::log_to(seen.and(move || lines.clone()), verbose);
-            Some(file)
+            Some(writer)
         }
         Err(problem) => {
             context.output.note(format!("openclaw: no log file: {}", problem.message));
             super::log_to(seen, verbose);
             None
         }
-    };
-    Ok((context, file.into_iter().chain([console]).collect()))
+    }
 }
 
 /// A service that another supervisor took over from is to be started again, from the file that is

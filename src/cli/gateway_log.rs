@@ -1,19 +1,17 @@
 //! Where the log of `gateway run` goes: standard error for people, `rs/logs/gateway-DATE.log` for programs.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::Targets,
+    fmt::writer::OptionalWriter,
     layer::SubscriberExt,
     reload::{self, Handle as Filter},
     util::SubscriberInitExt,
 };
 
-use super::{Context, output::Output};
+use super::Context;
 use crate::{
     config::Logging,
     logfile::{self, DayFile, Handle, Level, Writer},
@@ -90,42 +88,29 @@ pub(super) fn newest(folder: &Path) -> Option<PathBuf> {
     logfile::newest(folder, PREFIX)
 }
 
-/// A log that has begun.
-pub(super) struct Begun {
-    /// What the gateway knows of it.
-    pub(super) handle: Handle,
-    /// Sets how much is written.
-    pub(super) dials: Dials,
-    /// Where notes go from now on.
-    pub(super) output: Output,
-    /// Who writes; dropped last, so that all is written.
-    pub(super) writers: Vec<Writer>,
-}
-
 /// Begins the log. A folder that cannot be written is said, and is no reason not to start.
-pub(super) fn begin(context: &Context, levels: &Levels) -> io::Result<Begun> {
+pub(super) fn begin(context: &Context, levels: &Levels) -> (Handle, Option<Writer>, Dials) {
     let folder = context.paths.logs();
+    let seen = context.output.console();
     let mut file = DayFile::new(&folder, PREFIX);
-    let opened = file.check().and_then(|()| logfile::open(file));
-    let (lines, handle, mut writers) = match opened {
+    let opened = file.check().and_then(|()| logfile::open(file, seen));
+    let (lines, handle, writer) = match opened {
         Ok((lines, handle, writer)) => {
-            writer.outlive_panics();
-            (Some(lines), handle, vec![writer])
+            writer.outlive_panics(seen);
+            (Some(lines), handle, Some(writer))
         }
         Err(error) => {
             context.output.note(format!("warning: no log file in {}: {error}", folder.display()));
-            (None, Handle::default(), Vec::new())
+            (None, Handle::default(), None)
         }
     };
-    let (seen, writer) = logfile::open_console(&handle)?;
-    writers.push(writer);
-    let output = context.output.noting_in(seen.clone());
+    let seen = seen.cloned();
     let console = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_target(false)
         // What cannot be written (a full disk) is lost; saying so on a closed stream would be fatal.
         .log_internal_errors(false)
-        .with_writer(move || seen.clone());
+        .with_writer(move || OptionalWriter::from(seen.clone()));
     let (console_filter, console_dial) = reload::Layer::new(EnvFilter::new(&levels.console));
     let (file_filter, file_dial) = reload::Layer::new(own(levels.file));
     let lines = lines.map(|it| it.with_filter(file_filter).boxed());
@@ -134,8 +119,7 @@ pub(super) fn begin(context: &Context, levels: &Levels) -> io::Result<Begun> {
         .with(vec![console].into_iter().chain(lines).collect::<Vec<_>>());
     // Only a second call fails, and the first one's sinks are as good.
     drop(subscriber.try_init());
-    let dials = Dials { file: file_dial, console: console_dial };
-    Ok(Begun { handle, dials, output, writers })
+    (handle, writer, Dials { file: file_dial, console: console_dial })
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     Context,
     flaw::{Flaw, flaw},
-    gateway_log::{self, Begun},
+    gateway_log,
     gateway_origin::Origin,
     output::Output,
 };
@@ -121,18 +121,16 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
         if settings.shuts_newcomers_out() {
             context.output.note(
                 "warning: with no secret only paired devices come in, and \
-                 gateway.nodes.pairing.autoApproveLocal is false: a new one finds nobody who may \
-                 approve it",
+                 gateway.nodes.pairing.autoApproveLocal is false: nobody can let a first one in",
             );
         }
         Ok((settings, origin.levels(&config)?, origin))
     });
     let outcome = outcome.map_err(anyhow::Error::from).and_then(|(settings, levels, origin)| {
-        // Who writes ends last: what they still hold is written before the process goes.
-        let Begun { handle, dials, output, writers: _writers } =
-            gateway_log::begin(context, &levels).context("starting the log")?;
-        let source = Arc::new(origin.logged(handle.clone(), dials));
-        let settings = Settings { log: handle, ..settings };
+        // Ends last: what it still holds is written before the process goes.
+        let (log, _writer, dials) = gateway_log::begin(context, &levels);
+        let source = Arc::new(origin.logged(log.clone(), dials));
+        let settings = Settings { log, ..settings };
         crate::descriptors::raise_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
@@ -141,7 +139,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
             .enable_all()
             .build()
             .context("starting the runtime")?;
-        let outcome = runtime.block_on(serve(&output, settings, source));
+        let outcome = runtime.block_on(serve(&context.output, settings, source));
         runtime.shutdown_timeout(RUNTIME_END);
         outcome
     });

@@ -49,6 +49,7 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use self::output::Output;
 use crate::{
     config::Paths,
+    logfile,
     problem::{Class, Problem},
 };
 
@@ -121,7 +122,6 @@ enum Command {
 }
 
 /// What every command gets.
-#[derive(Debug, Clone)]
 struct Context {
     globals: Globals,
     paths: Paths,
@@ -139,11 +139,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // What follows a command that we lack is not parsed.
     let is_json = globals.json
         || matches!(&command, Command::Other(words) if words.iter().any(|word| word == "--json"));
-    let output = Output::new(is_json, globals.no_color);
-    // The supervisor and the gateway write logs of their own.
-    let is_server = matches!(&command, Command::Supervisor { .. })
-        || matches!(&command, Command::Gateway(arguments) if arguments.is_run());
-    if globals.verbose > 0 && !is_server {
+    let mut output = Output::new(is_json, globals.no_color);
+    let role = command.role();
+    // Ends last: a server's last words are written before the process goes.
+    let _console = match role {
+        Role::Server => logfile::open_console().ok().map(|(lines, writer)| {
+            output = output.clone().noting_in(lines);
+            writer
+        }),
+        Role::Hidden | Role::Client => None,
+    };
+    // Servers write logs of their own.
+    if globals.verbose > 0 && role == Role::Client {
         log_to(std::io::stderr, globals.verbose);
     }
     let outcome = Paths::find(globals.profile.as_deref())
@@ -152,6 +159,32 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match outcome {
         Ok(code) => output.finish(code),
         Err(error) => output.failure(&error),
+    }
+}
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It ends soon, or with its reader.
+    Client,
+    /// It serves until a signal, and somebody may watch it.
+    Server,
+    /// The same, started by another command.
+    Hidden,
+}
+
+impl Command {
+    fn role(&self) -> Role {
+        let is_server = matches!(self, Self::Supervisor { foreground: true })
+            || matches!(self, Self::Gateway(arguments) if arguments.is_run())
+            || matches!(self, Self::Remote(arguments) if arguments.is_foreground());
+        if is_server {
+            Role::Server
+        } else if matches!(self, Self::Supervisor { .. }) {
+            Role::Hidden
+        } else {
+            Role::Client
+        }
     }
 }
 

@@ -51,8 +51,13 @@ impl Output {
     }
 
     /// The same with notes among the lines of a server's log, where nobody waits for them.
-    pub(super) fn noting_in(&self, console: PlainLines) -> Self {
-        Self { console: Some(console), ..self.clone() }
+    pub(super) fn noting_in(self, console: PlainLines) -> Self {
+        Self { console: Some(console), ..self }
+    }
+
+    /// Those lines.
+    pub(super) fn console(&self) -> Option<&PlainLines> {
+        self.console.as_ref()
     }
 
     /// Whether colours are wanted and shown.
@@ -141,7 +146,7 @@ impl Output {
     pub(super) fn note(&self, text: impl AsRef<str>) {
         let text = plain(text.as_ref(), self.color);
         match &self.console {
-            Some(console) => console.push(&text),
+            Some(console) => console.push(text),
             None => {
                 let _gone = write(std::io::stderr().lock(), &format!("{text}\n"));
             }
@@ -190,7 +195,7 @@ impl Output {
     /// A spinner on a terminal, nothing elsewhere.
     pub(super) fn spinner(&self) -> Spinner {
         let bar = ProgressBar::new_spinner();
-        if self.json || !std::io::stderr().is_terminal() {
+        if self.json || self.console.is_some() || !std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed:>}") {

@@ -87,6 +87,14 @@ enum Command {
     Logs(logs::Arguments),
 }
 
+impl Arguments {
+    /// Whether this process is to be the supervisor.
+    pub(super) fn is_foreground(&self) -> bool {
+        matches!(&self.command, Command::Connect(arguments) if arguments.foreground)
+            || matches!(&self.command, Command::Expose(arguments) if arguments.foreground)
+    }
+}
+
 /// A remote, or the default one.
 #[derive(Debug, clap::Args)]
 struct Named {
@@ -428,7 +436,7 @@ fn prepare(context: &Context) -> Result<Option<(supervisor::Seat, Writer)>, Prob
     let supervisor::Place::Ours(seat) = supervisor::take_place(&context.paths, false)? else {
         return Ok(None);
     };
-    let (lines, writer) = supervisor::begin_log(&context.paths)?;
+    let (lines, writer) = supervisor::begin_log(&context.paths, None)?;
     super::log_to(move || lines.clone(), context.globals.verbose);
     Ok(Some((seat, writer)))
 }

@@ -148,7 +148,7 @@ mod tests {
     use crate::secret::Secret;
 
     fn logged(folder: &Path, story: impl FnOnce()) -> Vec<Value> {
-        let (layer, handle, writer) = open(DayFile::new(folder, "gateway-")).unwrap();
+        let (layer, handle, writer) = open(DayFile::new(folder, "gateway-"), None).unwrap();
         handle.conceal(&Secret::new("correct horse"));
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, story);

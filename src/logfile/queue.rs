@@ -16,8 +16,10 @@ use jiff::Timestamp;
 use super::{DayFile, form::Form, panic::LastWords, redact};
 use crate::secret::Secret;
 
-/// Lines that may wait for the disk, or for whoever reads standard error.
+/// Lines that may wait for the disk.
 const WAITING: usize = 4_096;
+/// Lines that may wait for whoever reads standard error, which may be for ever.
+const UNREAD: usize = 512;
 /// The longest line, bytes; the rest is cut off.
 const LONGEST: usize = 16 * 1024;
 /// How long the end waits for what is queued to be written.
@@ -71,6 +73,8 @@ pub(super) enum Message {
 pub(super) struct Lines {
     sender: SyncSender<Message>,
     pub(super) handle: Handle,
+    /// The thread that writes.
+    writer: ThreadId,
 }
 
 impl Lines {
@@ -79,8 +83,12 @@ impl Lines {
         self.count(self.sender.try_send(Message::Line(cut(line))).is_ok());
     }
 
-    /// Hands a last line in and waits until everything is written, for `limit` at most.
+    /// Hands a last line in and waits until everything is written, for `limit` at most. The thread that
+    /// writes waits for nobody: there is none left to write.
     pub(super) fn finish(&self, last: Option<String>, limit: Duration) {
+        if thread::current().id() == self.writer {
+            return;
+        }
         let deadline = Instant::now() + limit;
         if let Some(line) = last {
             self.count(self.send(Message::Line(cut(line)), deadline));
@@ -124,36 +132,43 @@ fn cut(mut line: String) -> String {
 pub(crate) struct Writer {
     lines: Lines,
     form: Form,
-    thread: ThreadId,
 }
 
 impl Writer {
     /// Has a panic of this process write its own line, and whatever is queued before it, first: the
-    /// program that panics drops nothing. Waits for the disk a second at most.
-    pub(crate) fn outlive_panics(&self) {
-        LastWords { lines: self.lines.clone(), form: self.form, writer: self.thread }.install();
+    /// program that panics drops nothing. The same is said in the console's lines, or else on standard
+    /// error itself. Waits for a disk or a reader a second at most.
+    pub(crate) fn outlive_panics(&self, console: Option<&PlainLines>) {
+        let console = console.map(|console| console.0.clone());
+        LastWords { log: Some((self.lines.clone(), self.form)), console }.install();
     }
 }
 
 /// Begins a log in lines of JSON: where they are handed in, what the program knows of it, and who
-/// writes.
-pub(crate) fn open(file: DayFile) -> io::Result<(super::JsonLines, Handle, Writer)> {
-    let (lines, writer) = start(into(file), Form::Json, Handle::default())?;
+/// writes. What is concealed from it is concealed from the lines of `console` as well.
+pub(crate) fn open(
+    file: DayFile,
+    console: Option<&PlainLines>,
+) -> io::Result<(super::JsonLines, Handle, Writer)> {
+    let known = console.map(|console| Arc::clone(&console.0.handle.known));
+    let handle = Handle { lost: Arc::default(), known: known.unwrap_or_default() };
+    let (lines, writer) = start(into(file), Form::Json, handle, WAITING)?;
     let handle = lines.handle.clone();
     Ok((super::JsonLines::new(lines), handle, writer))
 }
 
 /// Begins a log in plain lines: where they are handed in, and who writes.
 pub(crate) fn open_plain(file: DayFile) -> io::Result<(PlainLines, Writer)> {
-    let (lines, writer) = start(into(file), Form::Plain, Handle::default())?;
+    let (lines, writer) = start(into(file), Form::Plain, Handle::default(), WAITING)?;
     Ok((PlainLines(lines), writer))
 }
 
-/// Begins plain lines on standard error, without the secrets that `log` knows: a terminal that was
-/// stopped, or a parent that reads no more, costs lines there and holds up nobody.
-pub(crate) fn open_console(log: &Handle) -> io::Result<(PlainLines, Writer)> {
-    let handle = Handle { lost: Arc::default(), known: Arc::clone(&log.known) };
-    let (lines, writer) = start(|text, _| io::stderr().write_all(text), Form::Plain, handle)?;
+/// Begins plain lines on standard error: a terminal that was stopped, or a parent that reads no more,
+/// costs lines there and holds up nobody. A panic of this process says its words there too.
+pub(crate) fn open_console() -> io::Result<(PlainLines, Writer)> {
+    let append = |text: &[u8], _| io::stderr().write_all(text);
+    let (lines, writer) = start(append, Form::Plain, Handle::default(), UNREAD)?;
+    LastWords { log: None, console: Some(lines.clone()) }.install();
     Ok((PlainLines(lines), writer))
 }
 
@@ -165,13 +180,14 @@ fn start(
     append: impl FnMut(&[u8], Timestamp) -> io::Result<()> + Send + 'static,
     form: Form,
     handle: Handle,
+    waiting: usize,
 ) -> io::Result<(Lines, Writer)> {
-    let (sender, receiver) = sync_channel(WAITING);
-    let lines = Lines { sender, handle };
-    let lost = Arc::clone(&lines.handle.lost);
+    let (sender, receiver) = sync_channel(waiting);
+    let lost = Arc::clone(&handle.lost);
     let work = move || write(append, &receiver, &lost, form);
     let thread = thread::Builder::new().name("log".to_owned()).spawn(work)?;
-    Ok((lines.clone(), Writer { lines, form, thread: thread.thread().id() }))
+    let lines = Lines { sender, handle, writer: thread.thread().id() };
+    Ok((lines.clone(), Writer { lines, form }))
 }
 
 /// Where the lines of a formatter are handed in; one write is one event.
@@ -179,16 +195,16 @@ fn start(
 pub(crate) struct PlainLines(Lines);
 
 impl PlainLines {
-    /// Hands in a line without its end.
-    pub(crate) fn push(&self, line: &str) {
-        self.0.push(self.0.handle.masked(line));
+    /// Hands in a line without its end, as it is.
+    pub(crate) fn push(&self, line: String) {
+        self.0.push(line);
     }
 }
 
 impl io::Write for PlainLines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        self.push(&String::from_utf8_lossy(line));
+        self.push(self.0.handle.masked(&String::from_utf8_lossy(line)));
         Ok(bytes.len())
     }
 
@@ -237,6 +253,13 @@ mod tests {
 
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn lines_into(sender: SyncSender<Message>) -> Lines {
+        let writer = thread::spawn(|| ()).thread().id();
+        Lines { sender, handle: Handle::default(), writer }
+    }
+
     #[test]
     fn who_must_not_wait_gets_no_text_while_secrets_are_being_told() {
         let handle = Handle::default();
@@ -251,7 +274,7 @@ mod tests {
         let folder = home.path().join("logs");
         // A file where the folder should be refuses every line, for root as well.
         std::fs::write(&folder, "").unwrap();
-        let (lines, handle, writer) = open(DayFile::new(&folder, "gateway-")).unwrap();
+        let (lines, handle, writer) = open(DayFile::new(&folder, "gateway-"), None).unwrap();
         for _ in 0..3 {
             lines.lines.push("{}".to_owned());
         }
@@ -293,25 +316,23 @@ mod tests {
             begun.send(()).map_err(io::Error::other)?;
             taken.send(String::from_utf8_lossy(text).into_owned()).map_err(io::Error::other)
         };
-        let (lines, _writer) = start(append, Form::Plain, Handle::default()).unwrap();
+        let (lines, _writer) = start(append, Form::Plain, Handle::default(), UNREAD).unwrap();
         let mut console = PlainLines(lines.clone());
         let mut say = || console.write_all(b"a line with token=abcdef\n").unwrap();
         say();
-        begins.recv().unwrap();
-        for _ in 0..WAITING + 9 {
+        begins.recv_timeout(LIMIT).unwrap();
+        for _ in 0..UNREAD + 9 {
             say();
         }
         assert_eq!(lines.handle.lost(), 9);
-        assert_eq!(takes.recv().unwrap(), "a line with token=***\n");
-        assert!(takes.recv().unwrap().ends_with("was full lost=9\n"));
-        // From now on nobody takes anything, and the writer still comes to its end.
-        drop(takes);
+        assert_eq!(takes.recv_timeout(LIMIT).unwrap(), "a line with token=***\n");
+        assert!(takes.recv_timeout(LIMIT).unwrap().ends_with("was full lost=9\n"));
     }
 
     #[test]
     fn the_end_waits_for_room_and_for_no_disk_that_does_not_answer() {
         let (sender, stuck) = sync_channel(1);
-        let lines = Lines { sender, handle: Handle::default() };
+        let lines = lines_into(sender);
         let (ended, is_ended) = sync_channel(1);
         let ending = lines.clone();
         thread::spawn(move || {
@@ -332,12 +353,12 @@ mod tests {
     #[test]
     fn whoever_logs_into_a_full_queue_does_not_wait() {
         let (sender, _receiver) = sync_channel(1);
-        let lines = Lines { sender, handle: Handle::default() };
+        let lines = lines_into(sender);
         lines.push("one".to_owned());
         lines.push("two".to_owned());
         assert_eq!(lines.handle.lost(), 1);
         let (sender, receiver) = sync_channel(1);
-        let lines = Lines { sender, handle: Handle::default() };
+        let lines = lines_into(sender);
         lines.push("ä".repeat(LONGEST));
         let Ok(Message::Line(line)) = receiver.recv() else { panic!("no line") };
         assert!(line.len() <= LONGEST);

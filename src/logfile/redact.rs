@@ -65,7 +65,7 @@ fn without_forms(text: &str) -> String {
         let end = rest.find(|c| !is_of_a_word(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
         let gap_end = after.find(is_of_a_word).unwrap_or(after.len());
-        let (gap, next) = after.split_at(gap_end);
+        let (gap, mut next) = after.split_at(gap_end);
         if word.is_empty() {
             bare.push_str(gap);
         } else {
@@ -74,6 +74,13 @@ fn without_forms(text: &str) -> String {
             bare.push_str(if is_secret || has_form(word) { MASK } else { word });
             bare.push_str(gap);
             expected = expected_after(word, is_scheme, gap);
+            if gap == ":"
+                && word.contains("//")
+                && let Some(after) = after_login(next)
+            {
+                bare.push_str(MASK);
+                next = after;
+            }
         }
         rest = next;
     }
@@ -90,13 +97,18 @@ fn expected_after(word: &str, is_scheme: bool, gap: &str) -> Expected {
     let assigns = gap.contains(['=', ':']) && !gap.contains([',', ';', '&', '}', ')', '\n']);
     // `invalid type: string "…", expected …`: the text is the client's.
     let quotes = word == "string" && gap.trim_start().starts_with(['"', '\\']);
-    // `://name:password@` in an address.
-    let is_login = gap == ":" && word.contains("//");
-    if is_scheme || quotes || is_login || (assigns && is_name_of_a_secret(word)) {
+    if is_scheme || quotes || (assigns && is_name_of_a_secret(word)) {
         Expected::Secret
     } else {
         Expected::Nothing
     }
+}
+
+/// What comes after the rest of an address whose `name:` was just read, if a password is in it.
+fn after_login(rest: &str) -> Option<&str> {
+    let end = rest.find(|c: char| c.is_whitespace() || "\"'<>".contains(c)).unwrap_or(rest.len());
+    let (address, after) = rest.split_at(end);
+    address.contains('@').then_some(after)
 }
 
 fn is_of_a_word(c: char) -> bool {
@@ -124,6 +136,7 @@ mod tests {
             ("gateway_token=abc&x=1", "gateway_token=***&x=1"),
             ("ws://h/?token=abc", "ws://h/?token=***"),
             ("https://ann:pass@host/x", "https://ann:***"),
+            ("at https://ann:pa:s/s@host:1/x now", "at https://ann:*** now"),
             ("OPENCLAW_GATEWAY_PASSWORD=abc", "OPENCLAW_GATEWAY_PASSWORD=***"),
             ("key sk-abcdefghijklmnopqr here", "key *** here"),
             ("eyJhbGciOiJIUzI1NiJ9.e30.x", "***"),
@@ -146,6 +159,7 @@ mod tests {
             "unauthorized: gateway token mismatch",
             "maxTokens: 12, totalTokens=3",
             "listening on 127.0.0.1:18789",
+            "live: ws://127.0.0.1:18789 and http://[::1]:9464/metrics",
             "sk-short, eyJ",
             "",
             "ünïcode \u{1f980} = fine",

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 
 use super::steps::STEPS;
 use crate::problem::{Class, Problem};
@@ -35,14 +35,18 @@ pub(super) fn look_at(folder: &Path) -> Result<Option<String>, Problem> {
     if !file.exists() {
         return Ok(None);
     }
-    let connection = connect(&file).map_err(|error| unusable(&file, &error))?;
+    let mut connection = connect(&file).map_err(|error| unusable(&file, &error))?;
     known_version(&connection, &file, STEPS.len())?;
     match health(&connection, &file)? {
         Health::Sound => Ok(None),
-        Health::Indexes(flaw) => Ok(Some(format!(
-            "an index of {} is damaged: {flaw}; its tables are whole",
-            file.display()
-        ))),
+        Health::Indexes(flaw) => {
+            // Tried, and dropped.
+            with_indexes_anew(&mut connection, &file)?;
+            Ok(Some(format!(
+                "an index of {} is damaged: {flaw}; its tables are whole",
+                file.display()
+            )))
+        }
         Health::Damaged(flaw) => Err(damaged(&file, &flaw)),
     }
 }
@@ -63,6 +67,7 @@ fn open_with(folder: &Path, steps: &[&str]) -> Result<Connection, Problem> {
     let mut connection = connect(&file).map_err(|error| unusable(&file, &error))?;
     let known = steps.len();
     let found = known_version(&connection, &file, known)?;
+    keep_all(&connection).map_err(|error| unusable(&file, &error))?;
     match health(&connection, &file)? {
         Health::Sound => {}
         Health::Indexes(flaw) => mend_indexes(&mut connection, &file, &flaw)?,
@@ -110,22 +115,27 @@ fn make_private(folder: &Path, file: &Path) -> Result<(), Problem> {
     })
 }
 
+/// Opens it and changes nothing yet.
 fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(file)?;
     connection.busy_timeout(BUSY)?;
     // Before the first read: with it no shared memory is needed, and nobody else comes in.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     Ok(connection)
+}
+
+/// Sets how it is written: what is confirmed is on the disk.
+fn keep_all(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)
 }
 
 /// What SQLite finds when it reads everything, with the first flaw in its words.
 enum Health {
     Sound,
-    /// Indexes do not say what the tables do, which are whole.
+    /// Indexes do not say what the tables do, as far as the first hundred flaws tell.
     Indexes(String),
     Damaged(String),
 }
@@ -152,14 +162,23 @@ fn health(connection: &Connection, file: &Path) -> Result<Health, Problem> {
 
 /// Makes the indexes anew from the rows; the file stays as it is where that does not make it sound.
 fn mend_indexes(connection: &mut Connection, file: &Path, flaw: &str) -> Result<(), Problem> {
+    let mended = with_indexes_anew(connection, file)?;
+    mended.commit().map_err(|error| unusable(file, &error))?;
+    tracing::warn!(file = %file.display(), was = flaw, "indexes were made anew");
+    Ok(())
+}
+
+/// A transaction in which all is sound once its indexes were made anew.
+fn with_indexes_anew<'a>(
+    connection: &'a mut Connection,
+    file: &Path,
+) -> Result<Transaction<'a>, Problem> {
     let transaction = connection.transaction().map_err(|error| unusable(file, &error))?;
     transaction.execute_batch("REINDEX").map_err(|error| unusable(file, &error))?;
     match health(&transaction, file)? {
-        Health::Sound => transaction.commit().map_err(|error| unusable(file, &error))?,
-        Health::Indexes(flaw) | Health::Damaged(flaw) => return Err(damaged(file, &flaw)),
+        Health::Sound => Ok(transaction),
+        Health::Indexes(flaw) | Health::Damaged(flaw) => Err(damaged(file, &flaw)),
     }
-    tracing::warn!(file = %file.display(), was = flaw, "indexes were made anew");
-    Ok(())
 }
 
 /// The version of its tables, which is none that only a newer program knows.
@@ -367,13 +386,18 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_a_newer_program_keeps_even_a_damaged_index() {
+    fn a_file_of_a_newer_program_keeps_even_a_damaged_index_and_its_journal() {
         let home = tempfile::tempdir().unwrap();
         with_a_row_out_of_an_index(home.path());
-        let before = fs::read(home.path().join(FILE)).unwrap();
+        let file = home.path().join(FILE);
+        // As a copy that was made for keeping has it.
+        let other = Connection::open(&file).unwrap();
+        other.pragma_update(None, "journal_mode", "DELETE").unwrap();
+        drop(other);
+        let before = fs::read(&file).unwrap();
         let problem = open_with(home.path(), &STEPS[1..]).unwrap_err();
         assert!(problem.message.contains("newer"), "{problem}");
-        assert_eq!(fs::read(home.path().join(FILE)).unwrap(), before);
+        assert_eq!(fs::read(&file).unwrap(), before);
     }
 
     #[test]
@@ -394,6 +418,11 @@ mod tests {
         let before = fs::read(&file).unwrap();
         let problem = open_with(home.path(), &["CREATE TABLE a (b)"]).unwrap_err();
         assert!(problem.message.contains("it has not been touched"), "{problem}");
+        assert_eq!(
+            look_at(home.path()).unwrap_err(),
+            problem,
+            "what a look says is what a start does"
+        );
         assert_eq!(fs::read(&file).unwrap(), before);
     }
 

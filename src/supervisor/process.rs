@@ -38,8 +38,11 @@ pub(crate) fn detach() {
 }
 
 /// Begins the log of one profile, a file a day: where its lines are handed in, and who writes them,
-/// those before a panic as well.
-pub(crate) fn begin_log(paths: &Paths) -> Result<(PlainLines, Writer), Problem> {
+/// those before a panic as well, which is said in the lines of `console` too.
+pub(crate) fn begin_log(
+    paths: &Paths,
+    console: Option<&PlainLines>,
+) -> Result<(PlainLines, Writer), Problem> {
     let folder = paths.logs();
     crate::config::file::make_folder(&folder)?;
     let mut file = DayFile::new(&folder, LOG_PREFIX);
@@ -51,7 +54,7 @@ pub(crate) fn begin_log(paths: &Paths) -> Result<(PlainLines, Writer), Problem> 
         return Err(wrong(&folder, &error));
     }
     let (lines, writer) = logfile::open_plain(file).map_err(|error| no_thread(&error))?;
-    writer.outlive_panics();
+    writer.outlive_panics(console);
     Ok((lines, writer))
 }
 

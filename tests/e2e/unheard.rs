@@ -1,6 +1,6 @@
 //! Servers whose standard error nobody reads: a terminal that was stopped, a parent that hangs.
 
-use std::{process::Command, time::Duration};
+use std::{net::TcpListener, process::Command, time::Duration};
 
 use nix::{
     sys::{signal::Signal, stat::Mode},
@@ -37,6 +37,19 @@ fn a_gateway_serves_and_ends_although_nobody_reads_what_it_says() {
 }
 
 #[test]
+fn a_gateway_that_cannot_start_ends_although_nobody_reads_why() {
+    let home = Home::new();
+    let thief = TcpListener::bind(("127.0.0.1", 0)).expect("a port of another program");
+    let port = thief.local_addr().expect("its port").port().to_string();
+    let mut command = stuck(&home);
+    home.furnish(&mut command);
+    command.args(["-v", "gateway", "run", "--port", &port]);
+    let mut gateway = Program::start("our gateway", command);
+    wait_until("the gateway ends", LIMIT, || gateway.has_ended().then_some(()));
+    assert_eq!(gateway.code(), Some(6));
+}
+
+#[test]
 fn a_tunnel_goes_on_and_ends_although_nobody_reads_what_its_supervisor_says() {
     if !present(&[Peer::OpenSsh]) {
         return;
@@ -44,7 +57,7 @@ fn a_tunnel_goes_on_and_ends_although_nobody_reads_what_its_supervisor_says() {
     let scene = Scene::new();
     let mut command = stuck(&scene.laptop);
     scene.laptop.furnish(&mut command);
-    command.args(["remote", "connect", "--foreground", "--batch", "--name", "vps"]);
+    command.args(["-v", "remote", "connect", "--foreground", "--batch", "--name", "vps"]);
     command.args(scene.way_in());
     command.args(["--remote-port", &scene.gateway.port().to_string()]);
     command.args(["--local-port", &scene.local_port.to_string()]).arg(scene.sshd.target());
@@ -54,4 +67,5 @@ fn a_tunnel_goes_on_and_ends_although_nobody_reads_what_its_supervisor_says() {
     assert!(signal(service.pid(), Signal::SIGTERM));
     wait_until("the service ends", LIMIT, || service.has_ended().then_some(()));
     assert_eq!(service.code(), Some(0));
+    assert!(scene.laptop.logs().contains("asked to end"), "the log file is written all the same");
 }
