@@ -1,19 +1,15 @@
 //! From `remote connect` to live, against `ssh -N -L` from its start to its first listening port.
 
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use side_by_side::{Goal, Samples, Table, first_line, rounds};
-use support::{Peer, Scene, answers, free_port, listens, openclaw, present, ssh_forward};
+use crate::side_by_side::{Goal, Samples, Table, first_line, rounds};
+use crate::support::{Peer, Scene, answers, free_port, listens, openclaw, present, ssh_forward};
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenSsh]) {
         return ExitCode::SUCCESS;
     }

@@ -1,11 +1,6 @@
 //! A small frame's round trip beside a flood on another forward, unread and then read, and beside
 //! one on its own forward whose reader sleeps.
 
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -18,8 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use side_by_side::{Goal, Samples, Table, first_line, rounds};
-use support::{Peer, Scene, dial, free_port, listens, present, ssh_forward, wait_until};
+use crate::side_by_side::{Goal, Samples, Table, first_line, rounds};
+use crate::support::{Peer, Scene, dial, free_port, listens, present, ssh_forward, wait_until};
 
 /// The size of a flood; far more than any window or socket buffer.
 const FLOOD: u64 = 512 * 1024 * 1024;
@@ -53,7 +48,8 @@ struct Side {
 /// The ports of one side that lead to the echo, to the flood, and to the echo that floods as well.
 type Ports = [u16; 3];
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenSsh]) {
         return ExitCode::SUCCESS;
     }

@@ -1,10 +1,5 @@
 //! A link falls silent without a word: when is that noticed, idle and with an answer awaited.
 
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -13,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use side_by_side::{
+use crate::side_by_side::{
     Goal, Samples, Table, first_line,
     noticing::{noticed_after, reconnects, wait_until_live},
     rounds,
 };
-use support::{
+use crate::support::{
     Freezer, KEEPALIVE, Peer, Scene, Sshd, answers, dial, free_port, present, ssh_forward_by,
     wait_until, way_in,
 };
@@ -37,7 +32,8 @@ enum Waiting {
     OnANewOne,
 }
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenSsh]) {
         return ExitCode::SUCCESS;
     }

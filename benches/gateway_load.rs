@@ -1,20 +1,14 @@
 //! How many answers a gateway gives, how late, how fast it lets clients in, and what they cost it.
 
-#[path = "load/mod.rs"]
-mod load;
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{process::ExitCode, time::Duration};
 
-use serde_json::Value;
-use side_by_side::{Goal, Samples, Table, rounds};
-use support::{
+use crate::load;
+use crate::side_by_side::{Goal, Samples, Table, rounds};
+use crate::support::{
     Home, OurGateway, Peer, Program, ReferenceGateway, built, descendants, free_port, guarded,
     present, reference_version, resident_bytes, run_script,
 };
+use serde_json::Value;
 
 /// How long one load lasts.
 const SPAN: Duration = Duration::from_secs(2);
@@ -49,7 +43,7 @@ impl Side {
             self.many.add(many.rate);
             self.late.add(Samples::of(many.latencies).at(0.99));
         });
-        let account = run_script("../benches/load/reference.mjs", port, token);
+        let account = run_script("../../benches/load/reference.mjs", port, token);
         let account: Value = serde_json::from_slice(&account.stdout)
             .unwrap_or_else(|error| panic!("the reference client: {error}: {account:?}"));
         let logins = account.get("logins").and_then(Value::as_array);
@@ -64,7 +58,8 @@ impl Side {
     }
 }
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenClaw]) {
         return ExitCode::SUCCESS;
     }

@@ -1,15 +1,10 @@
 //! How long a gateway takes until it is ready, what it keeps in memory when idle, and how large the
 //! program is.
 
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{process::ExitCode, thread, time::Duration};
 
-use side_by_side::{Goal, Samples, Table, rounds};
-use support::{
+use crate::side_by_side::{Goal, Samples, Table, rounds};
+use crate::support::{
     Home, OurGateway, Peer, Program, ReferenceGateway, built, descendants, present,
     reference_version, resident_bytes,
 };
@@ -17,7 +12,8 @@ use support::{
 /// How long a gateway has nothing to do before its memory is read.
 const IDLE: Duration = Duration::from_secs(5);
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenClaw]) {
         return ExitCode::SUCCESS;
     }

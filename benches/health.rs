@@ -1,17 +1,12 @@
 //! `openclaw health` and `status --deep` through our tunnel, against OpenClaw's own through `ssh -L`.
 
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use side_by_side::{Goal, Samples, Table, first_line, rounds};
-use support::{
+use crate::side_by_side::{Goal, Samples, Table, first_line, rounds};
+use crate::support::{
     Peer, ReferenceCli, ReferenceGateway, Scene, answers, dialling, free_port, openclaw, present,
     reference_version, ssh_forward, wait_until,
 };
@@ -19,7 +14,8 @@ use support::{
 /// How often our side is asked for each time the other one is: it is that much quicker.
 const OURS_A_ROUND: usize = 10;
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenSsh, Peer::OpenClaw]) {
         return ExitCode::SUCCESS;
     }

@@ -1,18 +1,13 @@
 //! What one supervisor costs with 1 to 200 idle tunnels to one real SSH server.
 
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{process::ExitCode, thread, time::Duration};
 
-use nix::unistd::Pid;
-use side_by_side::{Goal, Samples, Table, first_line, rounds};
-use support::{
+use crate::side_by_side::{Goal, Samples, Table, first_line, rounds};
+use crate::support::{
     Peer, Program, Scene, cpu_time, dialling, free_port, listens, openclaw, present,
     proportional_bytes, resident_bytes, ssh_forward, switches, wait_until,
 };
+use nix::unistd::Pid;
 
 /// So many tunnels, the largest last.
 const STEPS: [usize; 5] = [1, 10, 50, 100, 200];
@@ -39,7 +34,8 @@ struct Cost {
     wakes: f64,
 }
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenSsh]) {
         return ExitCode::SUCCESS;
     }

@@ -1,21 +1,16 @@
 //! A day of broken links: what the supervisor keeps in memory after 10,000 reconnects, and after 100.
 
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{
     process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
 
-use nix::{sys::signal::Signal, unistd::Pid};
-use side_by_side::{Goal, Samples, Table, first_line, noticing::reconnects, rounds, say};
-use support::{
+use crate::side_by_side::{Goal, Samples, Table, first_line, noticing::reconnects, rounds, say};
+use crate::support::{
     Meter, Peer, Scene, free_port, openclaw, present, resident_bytes, signal, status_of, way_in,
 };
+use nix::{sys::signal::Signal, unistd::Pid};
 
 /// Tunnels that are cut at once.
 const TUNNELS: usize = 4;
@@ -27,7 +22,8 @@ const CALM: Duration = Duration::from_secs(3);
 const NOISE: f64 = 1.0;
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenSsh]) {
         return ExitCode::SUCCESS;
     }

@@ -1,10 +1,5 @@
 //! The server's process of a session is killed: when does the next request succeed, ours and autossh.
 
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{
     io::ErrorKind,
     process::ExitCode,
@@ -12,8 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use side_by_side::{Goal, Samples, Table, first_line, rounds};
-use support::{Peer, Scene, Sshd, answers, free_port, present, ssh_forward, status_of, wait_until};
+use crate::side_by_side::{Goal, Samples, Table, first_line, rounds};
+use crate::support::{
+    Peer, Scene, Sshd, answers, free_port, present, ssh_forward, status_of, wait_until,
+};
 
 /// How long everybody is left alone before each kill.
 const CALM: Duration = Duration::from_millis(1300);
@@ -33,7 +30,8 @@ struct Side {
     reset: Samples,
 }
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenSsh, Peer::Autossh]) {
         return ExitCode::SUCCESS;
     }

@@ -1,10 +1,5 @@
 //! A session dies with twelve streams in the middle of writing: when is the last of them reset.
 
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{
     collections::VecDeque,
     io::Write,
@@ -19,11 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use side_by_side::{Goal, Samples, Table, first_line, rounds};
-use support::{
+use crate::side_by_side::{Goal, Samples, Table, first_line, rounds};
+use crate::support::{
     Meter, Peer, Scene, Sshd, dial, free_port, listens, present, ssh_forward_by, wait_until, way_in,
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const STREAMS: usize = 12;
 /// Of so many rounds one freezes the link as well: a silent session is kept for 15 s.
@@ -34,7 +29,8 @@ const BOUND: Goal = Goal::EachAtMost(5.0);
 const STILL: Duration = Duration::from_millis(300);
 const LIMIT: Duration = Duration::from_secs(120);
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenSsh]) {
         return ExitCode::SUCCESS;
     }

@@ -1,13 +1,6 @@
 //! What an idle tunnel costs in ten minutes, and what is dialled in ten minutes where nothing can
 //! come of it: all at the same time.
 
-#[path = "../tests/lab/preload.rs"]
-mod preload;
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -16,13 +9,15 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{Backlog, listen};
-use preload::library;
-use side_by_side::{Goal, Samples, Table, first_line, noticing::wait_until_live, rounds, say};
-use support::{
+use crate::preload::library;
+use crate::side_by_side::{
+    Goal, Samples, Table, first_line, noticing::wait_until_live, rounds, say,
+};
+use crate::support::{
     Home, Meter, OurGateway, Peer, Program, ReferenceGateway, Run, Sshd, answers, free_port,
     openclaw, present, reference_version, ssh_forward_by, switches, wait_until, way_in,
 };
+use nix::sys::socket::{Backlog, listen};
 
 /// How long everything is left alone before anything is counted: the gateway has said by then what
 /// it says at its start, and the tunnel has been proved.
@@ -30,7 +25,8 @@ const CALM: Duration = Duration::from_secs(90);
 const MINUTE: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(120);
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenSsh, Peer::Autossh, Peer::OpenClaw]) {
         return ExitCode::SUCCESS;
     }

@@ -1,10 +1,5 @@
 //! Bulk and small round trips through our tunnel and through `ssh -L`: on loopback and over a long path.
 
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -13,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use side_by_side::{Goal, Samples, Table, first_line, rounds};
-use support::{
+use crate::side_by_side::{Goal, Samples, Table, first_line, rounds};
+use crate::support::{
     Meter, Peer, Program, Scene, dial, free_port, listens, present, ssh_forward_by, wait_until,
     way_in,
 };
@@ -54,7 +49,8 @@ struct Side {
     echo_in_a_row: Samples,
 }
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenSsh]) {
         return ExitCode::SUCCESS;
     }

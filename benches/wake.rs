@@ -1,27 +1,22 @@
 //! The program stops for a while, as it does while a laptop sleeps, and its path is gone when it
 //! goes on: when is that noticed, and when does the next request succeed.
 
-#[path = "side_by_side/mod.rs"]
-mod side_by_side;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{
     process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
 
-use nix::{sys::signal::Signal, unistd::Pid};
-use side_by_side::{
+use crate::side_by_side::{
     Goal, Samples, Table, first_line,
     noticing::{noticed_after, reconnects, wait_until_live},
     rounds,
 };
-use support::{
+use crate::support::{
     Meter, Peer, Scene, Sshd, answers, descendants, free_port, openclaw, present, signal,
     ssh_forward_by, status_of, wait_until, way_in,
 };
+use nix::{sys::signal::Signal, unistd::Pid};
 
 /// How long it sleeps.
 const ASLEEP: Duration = Duration::from_secs(5);
@@ -49,7 +44,8 @@ struct Side {
     answered: Samples,
 }
 
-fn main() -> ExitCode {
+/// Measures, and says whether every goal was held.
+pub(crate) fn run() -> ExitCode {
     if !present(&[Peer::OpenSsh, Peer::Autossh]) {
         return ExitCode::SUCCESS;
     }
