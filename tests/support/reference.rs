@@ -22,6 +22,10 @@ use super::{
 /// What has a starter run the oldest release.
 const OLDEST: (&str, &str) = ("PEER_RELEASE", "oldest");
 
+/// How long a reference gateway may take to start: a quarter of a minute on a machine that does nothing
+/// else, and several may start at once.
+const START: Duration = Duration::from_secs(240);
+
 /// The reference OpenClaw gateway.
 pub(crate) struct ReferenceGateway {
     program: Program,
@@ -55,7 +59,7 @@ impl ReferenceGateway {
     pub(crate) fn start_with(name: &str, keys: &str) -> Self {
         let start = Instant::now();
         let mut gateway = Self::begin(name, &[("PEER_GATEWAY", keys)]);
-        wait_until_ready(&mut gateway.program, gateway.port, Duration::from_secs(90));
+        wait_until_ready(&mut gateway.program, gateway.port, START);
         gateway.ready_after = start.elapsed();
         gateway
     }
@@ -63,22 +67,21 @@ impl ReferenceGateway {
     /// The same with further keys in its configuration, beside `gateway`.
     pub(crate) fn start_configured(name: &str, keys: &str) -> Self {
         let mut gateway = Self::begin(name, &[("PEER_CONFIG", keys)]);
-        wait_until_ready(&mut gateway.program, gateway.port, Duration::from_secs(90));
+        wait_until_ready(&mut gateway.program, gateway.port, START);
         gateway
     }
 
     /// The same of the oldest release.
     pub(crate) fn start_oldest() -> Self {
         let mut gateway = Self::begin("oldest", &[OLDEST]);
-        wait_until_ready(&mut gateway.program, gateway.port, Duration::from_secs(90));
+        wait_until_ready(&mut gateway.program, gateway.port, START);
         gateway
     }
 
     /// The same with TLS and a certificate that it makes for itself, as soon as it listens.
     pub(crate) fn start_with_tls() -> Self {
         let gateway = Self::begin("reference-tls", &[("PEER_TLS", "1")]);
-        let limit = Duration::from_secs(90);
-        wait_until("the reference gateway listens", limit, || listens(gateway.port).then_some(()));
+        wait_until("the reference gateway listens", START, || listens(gateway.port).then_some(()));
         gateway
     }
 
