@@ -2,13 +2,14 @@
 
 use std::{process::ExitCode, time::Duration};
 
+use serde_json::Value;
+
 use crate::load;
 use crate::side_by_side::{Goal, Samples, Table, rounds};
 use crate::support::{
     Home, OurGateway, Peer, Program, ReferenceGateway, built, descendants, free_port, guarded,
     present, reference_version, resident_bytes, run_script,
 };
-use serde_json::Value;
 
 /// How long one load lasts.
 const SPAN: Duration = Duration::from_secs(2);

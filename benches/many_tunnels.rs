@@ -2,12 +2,13 @@
 
 use std::{process::ExitCode, thread, time::Duration};
 
+use nix::unistd::Pid;
+
 use crate::side_by_side::{Goal, Samples, Table, first_line, rounds};
 use crate::support::{
     Peer, Program, Scene, cpu_time, dialling, free_port, listens, openclaw, present,
     proportional_bytes, resident_bytes, ssh_forward, switches, wait_until,
 };
-use nix::unistd::Pid;
 
 /// So many tunnels, the largest last.
 const STEPS: [usize; 5] = [1, 10, 50, 100, 200];

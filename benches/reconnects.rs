@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{sys::signal::Signal, unistd::Pid};
+
 use crate::side_by_side::{Goal, Samples, Table, first_line, noticing::reconnects, rounds, say};
 use crate::support::{
     Meter, Peer, Scene, free_port, openclaw, present, resident_bytes, signal, status_of, way_in,
 };
-use nix::{sys::signal::Signal, unistd::Pid};
 
 /// Tunnels that are cut at once.
 const TUNNELS: usize = 4;

@@ -14,11 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use crate::side_by_side::{Goal, Samples, Table, first_line, rounds};
 use crate::support::{
     Meter, Peer, Scene, Sshd, dial, free_port, listens, present, ssh_forward_by, wait_until, way_in,
 };
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const STREAMS: usize = 12;
 /// Of so many rounds one freezes the link as well: a silent session is kept for 15 s.

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{Backlog, listen};
+
 use crate::preload::library;
 use crate::side_by_side::{
     Goal, Samples, Table, first_line, noticing::wait_until_live, rounds, say,
@@ -17,7 +19,6 @@ use crate::support::{
     Home, Meter, OurGateway, Peer, Program, ReferenceGateway, Run, Sshd, answers, free_port,
     openclaw, present, reference_version, ssh_forward_by, switches, wait_until, way_in,
 };
-use nix::sys::socket::{Backlog, listen};
 
 /// How long everything is left alone before anything is counted: the gateway has said by then what
 /// it says at its start, and the tunnel has been proved.

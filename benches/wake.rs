@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{sys::signal::Signal, unistd::Pid};
+
 use crate::side_by_side::{
     Goal, Samples, Table, first_line,
     noticing::{noticed_after, reconnects, wait_until_live},
@@ -16,7 +18,6 @@ use crate::support::{
     Meter, Peer, Scene, Sshd, answers, descendants, free_port, openclaw, present, signal,
     ssh_forward_by, status_of, wait_until, way_in,
 };
-use nix::{sys::signal::Signal, unistd::Pid};
 
 /// How long it sleeps.
 const ASLEEP: Duration = Duration::from_secs(5);

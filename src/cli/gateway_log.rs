@@ -101,7 +101,7 @@ pub(super) fn begin(context: &Context, levels: &Levels) -> (Handle, Option<Write
         }
         Err(error) => {
             context.output.note(format!("warning: no log file in {}: {error}", folder.display()));
-            (None, Handle::default(), None)
+            (None, Handle::beside(seen), None)
         }
     };
     let seen = seen.cloned();

@@ -143,11 +143,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let role = command.role();
     // Ends last: a server's last words are written before the process goes.
     let _console = match role {
-        Role::Server => logfile::open_console().ok().map(|(lines, writer)| {
-            output = output.clone().noting_in(lines);
-            writer
-        }),
-        Role::Hidden | Role::Client => None,
+        Role::Server => match logfile::open_console() {
+            Ok((lines, writer)) => {
+                output = output.noting_in(lines);
+                Some(writer)
+            }
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                return output
+                    .failure(&error.context("starting the thread that writes what is said"));
+            }
+        },
+        Role::Background | Role::Client => None,
     };
     // Servers write logs of their own.
     if globals.verbose > 0 && role == Role::Client {
@@ -169,8 +176,8 @@ enum Role {
     Client,
     /// It serves until a signal, and somebody may watch it.
     Server,
-    /// The same, started by another command.
-    Hidden,
+    /// A server that another command started, and nobody watches.
+    Background,
 }
 
 impl Command {
@@ -181,7 +188,7 @@ impl Command {
         if is_server {
             Role::Server
         } else if matches!(self, Self::Supervisor { .. }) {
-            Role::Hidden
+            Role::Background
         } else {
             Role::Client
         }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use super::{form::Form, queue::Lines};
 
-/// How long a panic waits for the disk.
+/// How long a panic waits for the disk, and then for whoever reads standard error.
 const LIMIT: Duration = Duration::from_secs(1);
 /// What stands for a text that cannot be searched for secrets now.
 const UNSAID: &str = "(its text may hold a secret)";
@@ -49,7 +49,8 @@ impl LastWords {
                     let mut text = Vec::new();
                     drop(tell(&mut text, what, &place));
                     let text = String::from_utf8_lossy(&text);
-                    console.finish(Some(text.trim_end().to_owned()), LIMIT);
+                    text.lines().for_each(|line| console.push(line.to_owned()));
+                    console.finish(None, LIMIT);
                 }
                 None => drop(tell(&mut io::stderr(), what, &place)),
             }

@@ -35,6 +35,12 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
+    /// One that conceals from the lines of `console` what is concealed from it.
+    pub(crate) fn beside(console: Option<&PlainLines>) -> Self {
+        let known = console.map(|console| Arc::clone(&console.0.handle.known));
+        Self { lost: Arc::default(), known: known.unwrap_or_default() }
+    }
+
     /// How many lines were lost: the queue or the disk was full.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
@@ -137,7 +143,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Has a panic of this process write its own line, and whatever is queued before it, first: the
     /// program that panics drops nothing. The same is said in the console's lines, or else on standard
-    /// error itself. Waits for a disk or a reader a second at most.
+    /// error itself. Waits for a disk and for a reader a second each at most.
     pub(crate) fn outlive_panics(&self, console: Option<&PlainLines>) {
         let console = console.map(|console| console.0.clone());
         LastWords { log: Some((self.lines.clone(), self.form)), console }.install();
@@ -150,9 +156,7 @@ pub(crate) fn open(
     file: DayFile,
     console: Option<&PlainLines>,
 ) -> io::Result<(super::JsonLines, Handle, Writer)> {
-    let known = console.map(|console| Arc::clone(&console.0.handle.known));
-    let handle = Handle { lost: Arc::default(), known: known.unwrap_or_default() };
-    let (lines, writer) = start(into(file), Form::Json, handle, WAITING)?;
+    let (lines, writer) = start(into(file), Form::Json, Handle::beside(console), WAITING)?;
     let handle = lines.handle.clone();
     Ok((super::JsonLines::new(lines), handle, writer))
 }
@@ -306,6 +310,16 @@ mod tests {
         let found: Vec<&str> = text.lines().collect();
         assert_eq!(found.len(), 2, "{text}");
         assert!(found[0] == "kept" && found[1].ends_with("was full lost=1"), "{text}");
+    }
+
+    #[test]
+    fn what_is_concealed_from_a_log_is_concealed_from_the_lines_beside_it() {
+        let (sender, receiver) = sync_channel(1);
+        let mut console = PlainLines(lines_into(sender));
+        let log = Handle::beside(Some(&console));
+        log.conceal(&Secret::new("correct horse"));
+        console.write_all(b"he said correct horse\n").unwrap();
+        assert!(matches!(receiver.recv(), Ok(Message::Line(line)) if line == "he said ***"));
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn without_forms(text: &str) -> String {
                 && let Some(after) = after_login(next)
             {
                 bare.push_str(MASK);
-                next = after;
+                (next, expected) = (after, Expected::Nothing);
             }
         }
         rest = next;
@@ -106,7 +106,7 @@ fn expected_after(word: &str, is_scheme: bool, gap: &str) -> Expected {
 
 /// What comes after the rest of an address whose `name:` was just read, if a password is in it.
 fn after_login(rest: &str) -> Option<&str> {
-    let end = rest.find(|c: char| c.is_whitespace() || "\"'<>".contains(c)).unwrap_or(rest.len());
+    let end = rest.find(|c: char| c.is_whitespace() || "\"<>".contains(c)).unwrap_or(rest.len());
     let (address, after) = rest.split_at(end);
     address.contains('@').then_some(after)
 }
@@ -136,7 +136,8 @@ mod tests {
             ("gateway_token=abc&x=1", "gateway_token=***&x=1"),
             ("ws://h/?token=abc", "ws://h/?token=***"),
             ("https://ann:pass@host/x", "https://ann:***"),
-            ("at https://ann:pa:s/s@host:1/x now", "at https://ann:*** now"),
+            ("at https://ann:pa:s'/s@host:1/x now", "at https://ann:*** now"),
+            ("https://x-access-token:a@host/x is", "https://x-access-token:*** is"),
             ("OPENCLAW_GATEWAY_PASSWORD=abc", "OPENCLAW_GATEWAY_PASSWORD=***"),
             ("key sk-abcdefghijklmnopqr here", "key *** here"),
             ("eyJhbGciOiJIUzI1NiJ9.e30.x", "***"),

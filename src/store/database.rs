@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, Transaction, config::DbConfig};
 
 use super::steps::STEPS;
 use crate::problem::{Class, Problem};
@@ -31,12 +31,16 @@ pub(super) fn open(folder: &Path) -> Result<Connection, Problem> {
 /// `Some` says what is damaged and will be mended by a start. Changes nothing but what a start of any
 /// program does that opens it.
 pub(super) fn look_at(folder: &Path) -> Result<Option<String>, Problem> {
+    look_at_with(folder, STEPS.len())
+}
+
+fn look_at_with(folder: &Path, known: usize) -> Result<Option<String>, Problem> {
     let file = folder.join(FILE);
     if !file.exists() {
         return Ok(None);
     }
     let mut connection = connect(&file).map_err(|error| unusable(&file, &error))?;
-    known_version(&connection, &file, STEPS.len())?;
+    known_version(&connection, &file, known)?;
     match health(&connection, &file)? {
         Health::Sound => Ok(None),
         Health::Indexes(flaw) => {
@@ -67,12 +71,12 @@ fn open_with(folder: &Path, steps: &[&str]) -> Result<Connection, Problem> {
     let mut connection = connect(&file).map_err(|error| unusable(&file, &error))?;
     let known = steps.len();
     let found = known_version(&connection, &file, known)?;
-    keep_all(&connection).map_err(|error| unusable(&file, &error))?;
     match health(&connection, &file)? {
         Health::Sound => {}
         Health::Indexes(flaw) => mend_indexes(&mut connection, &file, &flaw)?,
         Health::Damaged(flaw) => return Err(damaged(&file, &flaw)),
     }
+    keep_all(&connection).map_err(|error| unusable(&file, &error))?;
     if found < known {
         if found > 0 {
             keep_copy(&connection, folder, found).map_err(|error| unmoved(&file, &error))?;
@@ -122,11 +126,14 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     // Before the first read: with it no shared memory is needed, and nobody else comes in.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "trusted_schema", false)?;
+    // What a write-ahead log holds stays there, should this go away again.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
 }
 
 /// Sets how it is written: what is confirmed is on the disk.
 fn keep_all(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)
@@ -398,6 +405,24 @@ mod tests {
         let problem = open_with(home.path(), &STEPS[1..]).unwrap_err();
         assert!(problem.message.contains("newer"), "{problem}");
         assert_eq!(fs::read(&file).unwrap(), before);
+    }
+
+    #[test]
+    fn a_file_of_a_newer_program_keeps_the_log_that_a_kill_left() {
+        let home = tempfile::tempdir().unwrap();
+        let (running, left) = (home.path().join("running"), home.path().join("left"));
+        fs::create_dir(&left).unwrap();
+        let steps = ["CREATE TABLE a (b)", "CREATE TABLE c (d)"];
+        let _lives = open_with(&running, &steps).unwrap();
+        let files = [FILE.to_owned(), format!("{FILE}-wal")];
+        for name in &files {
+            fs::copy(running.join(name), left.join(name)).unwrap();
+        }
+        assert!(open_with(&left, &steps[..1]).unwrap_err().message.contains("newer"));
+        assert!(look_at_with(&left, 1).unwrap_err().message.contains("newer"));
+        for name in &files {
+            assert_eq!(fs::read(running.join(name)).unwrap(), fs::read(left.join(name)).unwrap());
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //! reference gateway answers.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use crate::support::{Home, OurGateway, Peer, ReferenceGateway, Wire, connect, present};
 use serde_json::{Value, json};
+
+use crate::support::{Home, OurGateway, Peer, ReferenceGateway, Wire, connect, present};
 
 /// The rules that are given, with what a gateway tidies.
 fn rules() -> Value {

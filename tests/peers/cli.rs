@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, thread};
 
-use crate::support::{Peer, Ran, ReferenceCli, ReferenceGateway, Scene, present};
 use serde_json::Value;
 
 /// One command, the methods that it calls, and what matters in what it prints.
@@ -23,6 +22,8 @@ enum Matters {
 }
 
 use Matters::{Kinds, Same, Words};
+
+use crate::support::{Peer, Ran, ReferenceCli, ReferenceGateway, Scene, present};
 
 /// Rules for programs on a gateway's host.
 const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/host_rules.json5");

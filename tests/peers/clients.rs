@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
 use crate::support::{
     Home, OurGateway, Peer, ReferenceCli, Scene, present, signal, start_script, wait_until,
 };
-use nix::sys::signal::Signal;
-use serde_json::Value;
 
 /// How long the reference programs may take; they need seconds to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Value, json};
+
 use crate::support::{
     Home, OurGateway, Peer, Ran, ReferenceCli, ReferenceGateway, openclaw, present,
 };
-use serde_json::{Value, json};
 
 /// More wrong secrets than any gateway hears out.
 const MOST_GUESSES: usize = 30;

@@ -3,12 +3,13 @@
 
 use std::{fs, thread, time::Duration};
 
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
 use crate::support::{
     Home, Peer, Program, ReferenceCli, ReferenceNode, Scene, descendants, openclaw, present,
     request_of, wait_until,
 };
-use nix::unistd::Pid;
-use serde_json::{Value, json};
 
 /// How long a node host may take for its next word; it needs seconds to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::support::{
     Home, OurGateway, Peer, ReferenceCli, ReferenceGateway, ReferenceNode, Scene, Sshd, dialling,
     free_port, openclaw, present, request_of, run_script_of_the_oldest, wait_until,
 };
-use serde_json::{Value, json};
 
 /// How long a node host may take for its next word; it needs seconds to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);

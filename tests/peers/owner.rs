@@ -3,11 +3,12 @@
 
 use std::{ffi::OsString, thread, time::Duration};
 
+use serde_json::{Value, json};
+
 use crate::support::{
     Home, Peer, Program, Ran, ReferenceGateway, ReferenceNode, Sshd, dialling, free_port, openclaw,
     present, request_of,
 };
-use serde_json::{Value, json};
 
 /// How long a node host may take for its next word; it needs seconds to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);

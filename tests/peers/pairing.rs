@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::support::{
     Home, OurGateway, Peer, Ran, ReferenceCli, ReferenceGateway, openclaw, present, start_script,
 };
-use serde_json::Value;
 
 /// How long a script, and a message that cannot be sent, may take.
 const PATIENCE: Duration = Duration::from_secs(60);

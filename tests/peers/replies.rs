@@ -6,8 +6,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crate::support::{Home, OurGateway, Peer, present, start_script};
 use serde_json::{Map, Value};
+
+use crate::support::{Home, OurGateway, Peer, present, start_script};
 
 /// How long the script may take.
 const PATIENCE: Duration = Duration::from_secs(60);

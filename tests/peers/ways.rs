@@ -1,9 +1,10 @@
 //! Without a secret: behind a proxy that names users, and with `gateway.auth.mode` `none`. The same
 //! story is told to OpenClaw's gateway and to ours, and both answer alike.
 
-use crate::support::{Device, Home, OurGateway, Peer, ReferenceGateway, Wire, connect, present};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
+
+use crate::support::{Device, Home, OurGateway, Peer, ReferenceGateway, Wire, connect, present};
 
 /// A proxy on this machine, as both gateways know it.
 const PROXY: &str = "bind: 'loopback', trustedProxies: ['127.0.0.1'], auth: {mode: 'trusted-proxy', \

@@ -4,7 +4,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -87,8 +90,10 @@ impl ReferenceGateway {
 
     fn begin(name: &str, environment: &[(&str, &str)]) -> Self {
         // A shared one is never dropped, so its home is not in the system's temporary folder.
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("{name}-{}", env!("CARGO_CRATE_NAME")));
+            .join(format!("{name}-{}-{number}", env!("CARGO_CRATE_NAME")));
         drop(fs::remove_dir_all(&home));
         fs::create_dir_all(&home).expect("making the reference gateway's home");
         let port = free_port();

@@ -11,6 +11,9 @@ use super::{
 };
 use crate::support::Wire;
 
+/// How many there are, for the same reason as of runs.
+const MOST: u64 = 250;
+
 /// The last request: its id, and what was decided.
 type Request = Option<(String, Option<String>)>;
 
@@ -38,7 +41,7 @@ impl Approvals {
     ) -> io::Result<()> {
         let mut admin = door.admin().await?;
         let (method, params, next) = match self.request.known.clone() {
-            known if count > 1 => {
+            known if count > 1 || self.number == MOST => {
                 assert_eq!(look(&mut admin, &known).await?, known);
                 return Ok(());
             }
