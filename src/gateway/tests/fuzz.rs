@@ -15,7 +15,7 @@ use crate::{
     gateway::{
         admission::Refusal,
         caller::Caller,
-        connection,
+        connection::texts,
         ingress::{NoUser, ProxyRules, Word},
         pairing::{Admission, admit},
     },
@@ -97,7 +97,7 @@ fn callers() -> Vec<Arc<Caller>> {
 
 /// Whatever is said, it is answered once, under its id, in a frame as published, and not at length.
 async fn answers(lab: &Lab, caller: &Arc<Caller>, text: &str) {
-    let asked = match connection::asked(text) {
+    let asked = match texts::asked(text) {
         Ok(asked) => asked,
         Err(answer) => {
             let error = answer.error.as_ref().unwrap();
@@ -337,8 +337,8 @@ fn nobody_comes_in_without_what_opens_and_every_refusal_has_a_code_of_the_page()
     let (runtime, houses_made) = (runtime(), Fresh::new());
     let check = |bytes: &[u8]| {
         let Ok(text) = std::str::from_utf8(bytes) else { return };
-        let Some(request) = connection::first_request(text) else { return };
-        match connection::parse_connect(&request) {
+        let Some(request) = texts::first_request(text) else { return };
+        match texts::parse_connect(&request) {
             Ok(connect) => houses_made.with(&runtime, houses, async |houses| {
                 for house in houses {
                     house.decide(&connect).await;
