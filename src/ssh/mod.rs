@@ -55,6 +55,7 @@ pub(crate) use options::anchor;
 pub(crate) use preferred::Negotiated;
 pub(crate) use resolve::{Environment, Hop, Plan, resolve, settings};
 pub(crate) use session::{OpenFailure, Session};
+pub(crate) use stream::Stream;
 pub(crate) use target::Target;
 
 #[cfg(test)]

@@ -7,13 +7,15 @@
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures_util::{FutureExt, task::AtomicWaker};
@@ -66,6 +68,7 @@ impl Taps {
             half: Mutex::new(Some(half)),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
+            closed: AtomicBool::new(false),
         });
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let id = open.0;
@@ -89,6 +92,8 @@ struct Tap {
     half: Mutex<Option<ChannelReadHalf>>,
     reader: AtomicWaker,
     writer: AtomicWaker,
+    /// The channel is closed for both directions.
+    closed: AtomicBool,
 }
 
 impl Tap {
@@ -99,6 +104,37 @@ impl Tap {
     fn wake(&self) {
         self.reader.wake();
         self.writer.wake();
+    }
+
+    /// The next message of the channel; `None` when there will be no more.
+    fn poll_message(&self, cx: &mut Context<'_>) -> Poll<Option<ChannelMsg>> {
+        self.reader.register(cx.waker());
+        match self.half().as_mut() {
+            None => Poll::Ready(None),
+            // `wait` holds nothing between polls, so a fresh one each time misses nothing.
+            Some(half) => pin!(half.wait()).poll(cx),
+        }
+    }
+
+    /// Looks for the close after the end of file; an error if the session died instead.
+    fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.is_closed() {
+            match ready!(self.poll_message(cx)) {
+                Some(ChannelMsg::Close) => self.close(),
+                Some(_) => {}
+                None => return Poll::Ready(Err(died())),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.writer.wake();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 }
 
@@ -117,8 +153,6 @@ pub(crate) struct Stream {
     unread: Bytes,
     /// The channel said that nothing more will come.
     ended: bool,
-    /// The channel is closed for both directions.
-    closed: bool,
     /// The start of a write that did not get through yet.
     begun: Option<Vec<u8>>,
 }
@@ -140,19 +174,16 @@ impl Stream {
             closer: Some(writer),
             unread: Bytes::new(),
             ended: false,
-            closed: false,
             begun: None,
         }
     }
 
-    /// The next message of the channel; `None` when there will be no more.
-    fn poll_message(&self, cx: &mut Context<'_>) -> Poll<Option<ChannelMsg>> {
-        self.tap.reader.register(cx.waker());
-        match self.tap.half().as_mut() {
-            None => Poll::Ready(None),
-            // `wait` holds nothing between polls, so a fresh one each time misses nothing.
-            Some(half) => pin!(half.wait()).poll(cx),
-        }
+    /// Waits until the channel is closed for writing as well, which the library says in the same
+    /// queue as the bytes: to be polled only after the end of file was read. `ConnectionReset` when
+    /// the session died instead.
+    pub(crate) fn until_closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        let tap = Arc::clone(&self.tap);
+        poll_fn(move |cx| tap.poll_close(cx))
     }
 
     /// What the next message means for the reader; `None` to look at the one after it.
@@ -169,8 +200,7 @@ impl Stream {
             }
             Some(ChannelMsg::Close) => {
                 self.ended = true;
-                self.closed = true;
-                self.tap.writer.wake();
+                self.tap.close();
                 Some(Ok(()))
             }
             Some(_) => None,
@@ -191,17 +221,8 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        while this.unread.is_empty() && !this.closed {
-            if this.ended {
-                // Only the close is still to come; a reader who has seen the end need not wait.
-                if let Poll::Ready(message) = this.poll_message(cx) {
-                    let closed = matches!(message, Some(ChannelMsg::Close) | None);
-                    this.closed = closed;
-                    continue;
-                }
-                return Poll::Ready(Ok(()));
-            }
-            match this.poll_message(cx) {
+        while this.unread.is_empty() && !this.ended {
+            match this.tap.poll_message(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(message) => {
                     if let Some(Err(error)) = this.take(message) {
@@ -209,6 +230,10 @@ impl AsyncRead for Stream {
                     }
                 }
             }
+        }
+        if this.unread.is_empty() {
+            // Who only writes from here on is told of a close that is there already.
+            drop(this.tap.poll_close(cx));
         }
         let count = this.unread.len().min(buf.remaining());
         buf.put_slice(this.unread.get(..count).unwrap_or_default());
@@ -227,7 +252,7 @@ impl AsyncWrite for Stream {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        if this.closed {
+        if this.tap.is_closed() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         if let Some(begun) = &this.begun
@@ -262,7 +287,7 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.closed {
+        if this.tap.is_closed() {
             return Poll::Ready(Ok(()));
         }
         this.tap.writer.register(cx.waker());
@@ -280,7 +305,7 @@ impl Drop for Stream {
         // First the receiver: a session loop that waits to hand it something goes on.
         drop(self.tap.half().take());
         self.taps.remove(self.id);
-        if self.closed || self.taps.is_dead() {
+        if self.tap.is_closed() || self.taps.is_dead() {
             return;
         }
         if let (Some(closer), Ok(runtime)) =

@@ -1,6 +1,7 @@
 //! The seam filled with SSH: dials a remote's plan, and asks through its desk.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
@@ -311,6 +312,12 @@ impl Knock for ssh::Knock {
 
     fn refuse(self: Box<Self>) -> Later<'static, ()> {
         Box::pin(async move { (*self).refuse().await })
+    }
+}
+
+impl Stream for ssh::Stream {
+    fn until_closed(&self) -> Later<'static, io::Result<()>> {
+        Box::pin(self.until_closed())
     }
 }
 

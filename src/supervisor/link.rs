@@ -1,6 +1,7 @@
 //! The seam to SSH: what a lane needs of a session, so that tests can script one.
 
 use std::{
+    io,
     net::IpAddr,
     pin::Pin,
     sync::{Arc, atomic::AtomicBool},
@@ -19,9 +20,19 @@ use crate::{
 pub(super) type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Bytes both ways.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Waits until the far side takes nothing any more either, once it has been read to its end;
+    /// an error if its session died.
+    fn until_closed(&self) -> Later<'static, io::Result<()>>;
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+/// Its far side is never closed for writing alone.
+#[cfg(test)]
+impl Stream for tokio::io::DuplexStream {
+    fn until_closed(&self) -> Later<'static, io::Result<()>> {
+        Box::pin(std::future::pending())
+    }
+}
 
 /// Why a stream was not opened.
 #[derive(Debug, Clone, PartialEq, Eq)]

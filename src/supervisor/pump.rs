@@ -55,6 +55,7 @@ where
     L: AsyncRead + AsyncWrite + Unpin,
 {
     let (local_read, local_write) = tokio::io::split(local);
+    let closed = far.until_closed();
     let (far_read, far_write) = tokio::io::split(far);
     let backlog = path.unread().enter();
     let (mut local_read, mut local_write) = (local_read, local_write);
@@ -63,7 +64,7 @@ where
         let out = send(&mut local_read, far_write, path, &sent);
         let inward = Inward::new(far_read, &mut local_write, &backlog, path).run();
         tokio::select! {
-            outcome = async { tokio::try_join!(out, inward) } => outcome,
+            outcome = both(out, inward, closed) => outcome,
             () = backlog.until_cut() => Err(End::Cut(
                 "the bounds of memory are reached, and its local reader left most unread",
             )),
@@ -74,12 +75,35 @@ where
         path.clogged(false);
     }
     let end = match outcome {
-        Ok(_) => End::Done,
+        Ok(()) => End::Done,
         Err(end) => end,
     };
     let (received, undelivered) = backlog.account();
     let carried = Carried { sent: sent.into_inner(), received, undelivered };
     (local_read.unsplit(local_write), end, carried)
+}
+
+/// Both directions to their ends. Once nothing more comes in, a far side that is `closed` ends the
+/// way out as well: whatever is written then is lost, and nobody would say so.
+async fn both(
+    out: impl Future<Output = Result<(), End>>,
+    inward: impl Future<Output = Result<(), End>>,
+    closed: impl Future<Output = io::Result<()>>,
+) -> Result<(), End> {
+    let (mut out, mut inward) = (pin!(out), pin!(inward));
+    tokio::select! {
+        biased;
+        sent = &mut out => {
+            sent?;
+            return inward.await;
+        }
+        received = &mut inward => received?,
+    }
+    tokio::select! {
+        biased;
+        sent = &mut out => sent,
+        closed = closed => closed.map_err(|_| End::Cut("the session died")),
+    }
 }
 
 /// Local bytes to the far side; the local end of stream becomes a half-close over there.

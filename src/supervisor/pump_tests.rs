@@ -1,13 +1,18 @@
 //! The pump over in-memory streams: bounds, back-pressure, and what each kind of end looks like.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    pin::Pin,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
-    io::{DuplexStream, duplex},
-    sync::mpsc,
+    io::{DuplexStream, ReadBuf, duplex},
+    sync::{mpsc, oneshot},
     time::timeout,
 };
 
@@ -332,6 +337,72 @@ async fn the_stream_that_left_most_unread_pays_when_memory_is_used_up() {
     assert_eq!(read.len(), taken, "the other one loses nothing");
     assert!(matches!(other_end.await.unwrap(), End::Done));
     assert_eq!(unread.total(), 0);
+}
+
+/// A stream whose far side says when it takes nothing any more.
+struct Leaving {
+    stream: DuplexStream,
+    closed: Mutex<Option<oneshot::Receiver<io::Result<()>>>>,
+}
+
+impl AsyncRead for Leaving {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Leaving {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Stream for Leaving {
+    fn until_closed(&self) -> Later<'static, io::Result<()>> {
+        let closed = self.closed.lock().unwrap().take().unwrap();
+        Box::pin(async move { closed.await.unwrap() })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_far_side_that_is_done_and_then_gone_ends_what_is_sent_to_it() {
+    for is_polite in [true, false] {
+        let (path, _reports) = path();
+        let (local, mut client) = duplex(1024);
+        let (stream, mut far) = duplex(1024);
+        let (close, closed) = oneshot::channel();
+        let near = Leaving { stream, closed: Mutex::new(Some(closed)) };
+        let shared = Arc::clone(&path);
+        let pumping = tokio::spawn(async move { pump(local, Box::new(near), &shared).await.1 });
+        far.shutdown().await.unwrap();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        // Half of the conversation goes on.
+        client.write_all(b"more").await.unwrap();
+        timeout(LONG, far.read_exact(&mut [0; 4])).await.unwrap().unwrap();
+        assert!(!pumping.is_finished());
+        let outcome =
+            if is_polite { Ok(()) } else { Err(io::ErrorKind::ConnectionReset.into()) };
+        close.send(outcome).unwrap();
+        let end = timeout(LONG, pumping).await.unwrap().unwrap();
+        assert_eq!(matches!(end, End::Done), is_polite, "{end:?}");
+        assert_eq!(matches!(end, End::Cut(_)), !is_polite, "{end:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -434,6 +434,37 @@ fn a_reader_here_that_sleeps_keeps_nobody_over_there_out_and_loses_nothing() {
 }
 
 #[test]
+fn a_service_that_answers_early_and_goes_ends_the_upload_that_it_does_not_want() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let service = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (local, there) = (free_port(), service.local_addr().expect("an address").port());
+    connect(&scene, &["-L", &format!("{local}:127.0.0.1:{there}")]);
+    let mut client = dial(local, LIMIT).expect("the port");
+    client.write_all(b"?").expect("a byte");
+    let (mut far, _) = service.accept().expect("a caller");
+    far.read_exact(&mut [0]).expect("the byte");
+    far.write_all(b"too large").expect("an answer");
+    far.shutdown(Shutdown::Write).expect("an end");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("the answer");
+    assert_eq!(answer, "too large");
+    // The server tells the end of the answer first, and that nobody listens any more later.
+    drop(far);
+    client.set_write_timeout(Some(LIMIT)).expect("a limit");
+    let block = vec![7; 64 * 1024];
+    let told = (0..FLOOD / block.len()).try_for_each(|_| client.write_all(&block));
+    let kind = told.expect_err("nobody takes it").kind();
+    assert!(matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{kind}");
+    wait_until("its place is free", LIMIT, || {
+        let status = scene.laptop(&["remote", "status", "vps", "--json"]).json();
+        (status[0]["streams"] == 0).then_some(())
+    });
+}
+
+#[test]
 fn a_remote_forward_that_is_refused_is_its_own_failure() {
     if !present(&[Peer::OpenSsh]) {
         return;

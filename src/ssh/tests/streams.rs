@@ -1,6 +1,8 @@
 //! What a session carries: forwards, their ends, jumps, and the kill switch.
 
-use std::{io::ErrorKind, time::Instant};
+use std::{io::ErrorKind, pin::pin, time::Instant};
+
+use futures_util::FutureExt;
 
 use super::*;
 use crate::{ssh::OpenFailure, tunnel::Cause};
@@ -42,6 +44,41 @@ async fn carries_bytes_and_tells_the_end_of_a_channel_from_the_end_of_a_session(
     assert!(session.is_closed());
     let late = within(session.open("127.0.0.1", port)).await;
     assert_eq!(late.unwrap_err(), OpenFailure::SessionLost);
+}
+
+#[tokio::test]
+async fn tells_the_close_that_follows_the_end_of_file_from_the_end_of_the_session() {
+    let lab = Lab::known();
+    let session = connect(&lab.options(), &Script::default()).await.unwrap();
+    let (listener, port) = far_side().await;
+    for is_polite in [true, false] {
+        let mut stream = open(&session, port).await;
+        let (mut far, _) = within(listener.accept()).await.unwrap();
+        far.shutdown().await.unwrap();
+        assert_eq!(within(stream.read(&mut [0])).await.unwrap(), 0);
+        let mut closed = pin!(stream.until_closed());
+        assert!(closed.as_mut().now_or_never().is_none(), "it still listens");
+        if is_polite {
+            drop(far);
+            // Whoever writes to a socket that is gone is told so, at the second time at the latest.
+            let writing = async {
+                while stream.write_all(b"more").await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let outcome = tokio::select! {
+                outcome = within(&mut closed) => outcome,
+                () = writing => within(&mut closed).await,
+            };
+            outcome.unwrap();
+            let late = within(stream.write_all(b"late")).await;
+            assert_eq!(late.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        } else {
+            lab.server.drop_sessions();
+            let lost = within(closed).await;
+            assert_eq!(lost.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+    }
 }
 
 #[tokio::test]
