@@ -177,6 +177,11 @@ async fn streams_are_bounded_and_the_next_waits_for_room() {
     streams.pop_front();
     bench.far().await;
     opened(&mut waiting).await;
+    // One that nobody makes room for is told so: the path is live all the time.
+    let mut late = bench.command(Duration::from_secs(5)).await;
+    let reply = timeout(LONG, control::read::<Reply>(&mut late)).await.unwrap().unwrap();
+    let Reply::Failed(problem) = reply else { panic!("{reply:?}") };
+    assert!(problem.message.contains("are open already"), "{}", problem.message);
 }
 
 #[tokio::test(start_paused = true)]

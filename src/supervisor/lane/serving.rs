@@ -10,7 +10,7 @@ use tokio::{sync::oneshot, task::yield_now, time::timeout};
 use tracing::{Span, debug, info};
 
 use super::{
-    Actor, Message, OPEN_LIMIT, REFUSALS_MOST, Session,
+    Actor, Message, OPEN_LIMIT, REFUSALS_MOST, STREAMS_MOST, Session,
     ask::{absent, forbidden, prohibited, unreached},
 };
 use crate::{
@@ -216,7 +216,10 @@ impl Actor {
         if over.is_empty() {
             return;
         }
-        let reason = self.reason().unwrap_or_else(|| "no path was live in time".to_owned());
+        let reason = self.reason().unwrap_or_else(|| match self.serving_path() {
+            Some(_) => format!("{STREAMS_MOST} connections are open already, and none ended in time"),
+            None => "no path was live in time".to_owned(),
+        });
         for incoming in over {
             self.refuse(incoming, &reason);
         }
