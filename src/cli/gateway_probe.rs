@@ -9,7 +9,7 @@ use super::{
     Context,
     output::{Tone, milliseconds},
     status::tenths,
-    which::{Which, block_on, left},
+    which::{Which, block_on, left, located},
 };
 use crate::{
     client::{EVERYTHING, Place, Plan, Reached, Rule},
@@ -53,9 +53,12 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
         let start = Instant::now();
         let deadline = which.deadline();
         let probed = if chosen.target.place == local.target.place {
-            vec![probe(chosen, deadline).await]
+            vec![probe(context, chosen, deadline).await]
         } else {
-            let (chosen, local) = tokio::join!(probe(chosen, deadline), probe(local, deadline));
+            let (chosen, local) = tokio::join!(
+                probe(context, chosen, deadline),
+                probe(context, local, deadline)
+            );
             vec![chosen, local]
         };
         let ok = probed.iter().any(|probed| probed.outcome.is_ok());
@@ -79,7 +82,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
     })
 }
 
-async fn probe(plan: Plan, deadline: Instant) -> Probed {
+async fn probe(context: &Context, plan: Plan, deadline: Instant) -> Probed {
     let (id, label) = match (&plan.target.place, plan.target.rule) {
         (Place::Local { .. }, _) => ("localLoopback", "Local loopback".to_owned()),
         (Place::Address(_), Rule::Configured) => ("configRemote", "Remote (configured)".to_owned()),
@@ -93,6 +96,7 @@ async fn probe(plan: Plan, deadline: Instant) -> Probed {
         Ok(Found { reached, details })
     };
     let outcome = outcome.await;
+    let outcome = outcome.map_err(|problem| located(context, &plan.target.place, problem));
     Probed { id, label, plan, outcome }
 }
 

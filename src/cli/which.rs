@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::{
-    client::{Asked, Credential, Plan, Reached, Source, Target},
+    client::{Asked, Credential, Place, Plan, Reached, Source, Target},
     control,
     fingerprint::Fingerprint,
+    gateway,
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -143,9 +144,28 @@ pub(super) async fn reach(
     scopes: &[&str],
     deadline: Instant,
 ) -> Result<Reached, Problem> {
-    match reach_once(context, plan, scopes, deadline).await {
+    let outcome = match reach_once(context, plan, scopes, deadline).await {
         Err(problem) if is_gone(&problem) => reach_once(context, plan, scopes, deadline).await,
         outcome => outcome,
+    };
+    outcome.map_err(|problem| located(context, &plan.target.place, problem))
+}
+
+/// Says where this profile's gateway listens if nothing does where it was tried.
+pub(super) fn located(context: &Context, place: &Place, problem: Problem) -> Problem {
+    let Place::Local { port, .. } = place else { return problem };
+    if problem.code.as_deref() != Some("ECONNREFUSED") {
+        return problem;
+    }
+    match gateway::running(&context.paths).and_then(|runner| runner.port) {
+        Some(other) if other != *port => Problem {
+            message: format!(
+                "nothing listens on port {port}: the gateway of this profile is on port {other}"
+            ),
+            ..problem
+        }
+        .fix(format!("--port {other}, or: openclaw config set gateway.port {other}")),
+        Some(_) | None => problem,
     }
 }
 

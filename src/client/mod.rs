@@ -10,6 +10,7 @@ mod refusal;
 mod session;
 mod target;
 mod tls;
+mod tunnelled;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -21,6 +21,7 @@ use super::{
     device::{News, Offered, Way, Who},
     own_certificate, target,
     tls::{self, NoTls, Trust},
+    tunnelled::refuse_tunnel,
 };
 use crate::{
     config::{self, Credentials, DEFAULT_PORT, OpenClaw, Paths, Remotes, file},
@@ -231,6 +232,10 @@ impl Plan {
     async fn road(&self, deadline: Instant) -> Result<(Road, Credential, Option<Way>), Problem> {
         match &self.target.place {
             Place::Local { port, .. } => {
+                // A secret from the command line is for whatever is there.
+                if self.given.is_empty() {
+                    refuse_tunnel(&self.paths, *port, deadline).await?;
+                }
                 Ok((Road::Address(self.local(*port)?), self.credential(None)?, None))
             }
             Place::Address(address) => {

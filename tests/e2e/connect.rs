@@ -4,13 +4,14 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
+    os::unix::fs::PermissionsExt,
     time::Duration,
 };
 
 use serde_json::{Value, json};
 
 use crate::support::{
-    Home, Peer, ReferenceGateway, Scene, Sshd, answers, dialling, free_port, listens, openclaw,
+    Home, OurGateway, Peer, ReferenceGateway, Scene, Sshd, answers, dialling, free_port, listens, openclaw,
     present,
 };
 
@@ -109,7 +110,6 @@ fn the_same_leads_to_the_reference_gateway() {
 
 #[test]
 fn the_secret_given_once_is_kept_for_the_remote_and_shown_nowhere() {
-    use std::os::unix::fs::PermissionsExt;
     if !present(&[Peer::OpenSsh]) {
         return;
     }
@@ -129,6 +129,46 @@ fn the_secret_given_once_is_kept_for_the_remote_and_shown_nowhere() {
     let credentials = fs::metadata(own.join("credentials.json")).expect("credentials.json");
     assert_eq!(credentials.permissions().mode() & 0o777, 0o600);
     assert!(!scene.laptop.remotes().to_string().contains(&token));
+}
+
+#[test]
+fn the_secret_of_this_machines_gateway_does_not_go_through_a_tunnel() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    // A gateway ran here once, and the tunnel has its port now.
+    let own = scene.laptop.state().join("rs/gateway-token");
+    fs::write(&own, "a-secret-of-this-machine-0123456789abcdef").expect("a token");
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o600)).expect("a mode");
+    let port = scene.local_port.to_string();
+    for words in [
+        &["health", "--json", "--port", &port][..],
+        &["--local-gateway", "gateway", "call", "health", "--json", "--port", &port],
+    ] {
+        let refused = openclaw(&scene.laptop).args(words).run().exits(7).json();
+        let message = refused["error"]["message"].as_str().expect("a message");
+        assert!(message.contains("leads to the remote `vps`"), "{refused:#}");
+        let fix = refused["error"]["fix"].as_str().expect("what to type");
+        assert!(fix.contains("--remote vps"), "{refused:#}");
+    }
+    // The remote itself is fine, and a secret that is given is for whatever is there.
+    scene.laptop(&["gateway", "probe"]);
+    let token = scene.gateway.token_file().to_string_lossy().into_owned();
+    scene.laptop(&["health", "--port", &port, "--token-file", &token]);
+    let log = scene.far.logs();
+    assert!(!log.contains("refused a client"), "{log}");
+}
+
+#[test]
+fn a_gateway_of_this_profile_on_another_port_is_named() {
+    let home = Home::new();
+    let gateway = OurGateway::start(&home);
+    let other = free_port().to_string();
+    let refused = openclaw(&home).args(["health", "--json", "--port", &other]).run().exits(7).json();
+    let fix = refused["error"]["fix"].as_str().expect("what to type");
+    assert!(fix.contains(&format!("--port {}", gateway.port())), "{refused:#}");
 }
 
 #[test]
