@@ -33,6 +33,7 @@ use texts::{first_request, flaw, parse_connect};
 use super::{
     Shared, VERSION as GATEWAY_VERSION,
     admission::{self, PeerInfo, Refusal},
+    beacons::cut,
     caller::Caller,
     clock::now_ms,
     dispatch::Call,
@@ -54,6 +55,12 @@ use crate::protocol::{
 
 /// How long the farewell may take: what is queued, the close frame and its answer.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Connections of one device.
+const MOST_OF_DEVICE: usize = 128;
+/// How long a device that has them all should wait, milliseconds.
+const CROWDED_RETRY_MS: u64 = 5_000;
+/// UTF-16 code units of one word of a line of presence.
+const PRESENCE_WORD: usize = 128;
 /// How many bytes more are read of a client that was never let in, so that it hears why.
 const UNHEARD: usize = 64 * 1024;
 
@@ -184,6 +191,12 @@ where
             }
         };
         match admit(&self.shared, &connect, &entrance.peer, &nonce, now_ms()).await {
+            Ok(admission) if self.is_crowded(&admission) => {
+                tracing::warn!(device = admission.device_id, "too many connections of one device");
+                let text = format!("this device has {MOST_OF_DEVICE} connections already");
+                let error = ErrorShape::unavailable(text, CROWDED_RETRY_MS);
+                Err(self.refuse(&request.id, Refusal::new(error)))
+            }
             Ok(admission) => {
                 let arriving = self.arriving(&connect, &admission, &entrance.peer).await;
                 let arriving =
@@ -196,6 +209,12 @@ where
                 Err(self.refuse(&request.id, refusal))
             }
         }
+    }
+
+    /// Whether its device has as many connections as one may: it must not take all places.
+    fn is_crowded(&self, admission: &Admission) -> bool {
+        let device = admission.device_id.as_deref();
+        device.is_some_and(|device| self.shared.hub.connections_of(device) >= MOST_OF_DEVICE)
     }
 
     /// What a node declares is compared with what is approved before it hears that it is in.
@@ -427,22 +446,25 @@ fn presence(connect: &Connect, admission: &Admission, now_ms: u64) -> Option<Pre
     if matches!(client.mode.as_str(), "cli" | "probe" | "backend") {
         return None;
     }
-    let name = client.display_name.clone().unwrap_or_else(|| client.id.clone());
+    // Everybody is told all lines at once, however long the words are that somebody calls itself.
+    let short = |text: &String| cut(text, PRESENCE_WORD);
+    let (version, mode) = (short(&client.version), short(&client.mode));
+    let name = short(client.display_name.as_ref().unwrap_or(&client.id));
     Some(PresenceEntry {
-        text: Some(format!("{name} · {} {} · {}", client.id, client.version, client.mode)),
+        text: Some(format!("{name} · {} {version} · {mode}", short(&client.id))),
         host: Some(name),
-        version: Some(client.version.clone()),
-        platform: Some(client.platform.clone()),
-        device_family: client.device_family.clone(),
-        model_identifier: client.model_identifier.clone(),
-        time_zone: client.time_zone.clone(),
-        mode: Some(client.mode.clone()),
+        version: Some(version),
+        platform: Some(short(&client.platform)),
+        device_family: client.device_family.as_ref().map(short),
+        model_identifier: client.model_identifier.as_ref().map(short),
+        time_zone: client.time_zone.as_ref().map(short),
+        mode: Some(mode),
         reason: Some("connect".to_owned()),
         ts: now_ms,
         device_id: admission.device_id.clone(),
         roles: vec![admission.role.to_string()],
         scopes: admission.scopes.iter().map(ToString::to_string).collect(),
-        instance_id: client.instance_id.clone(),
+        instance_id: client.instance_id.as_ref().map(short),
         ip: None,
         last_input_seconds: None,
     })

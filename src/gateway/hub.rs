@@ -172,6 +172,12 @@ impl Hub {
         self.lock().members.values().filter_map(|member| member.device_id.clone()).collect()
     }
 
+    /// How many connections of `device` there are.
+    pub(super) fn connections_of(&self, device: &str) -> usize {
+        let state = self.lock();
+        state.members.values().filter(|it| it.device_id.as_deref() == Some(device)).count()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

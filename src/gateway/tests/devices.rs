@@ -129,6 +129,27 @@ async fn a_device_on_this_machine_is_paired_silently_and_comes_back_with_its_tok
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_device_takes_only_so_many_places_and_its_words_are_short_in_presence() {
+    let lab = Lab::new();
+    let machine = Machine::new(1);
+    let long = json!({"client": {"id": "openclaw-macos", "version": "1", "platform": "p".repeat(9_000),
+        "mode": "ui", "displayName": "n".repeat(9_000)}});
+    let mut here = Vec::new();
+    for _ in 0..128 {
+        here.push(machine.enters(&lab, &long).await.0);
+    }
+    let (one_more, answer) = machine.knocks(&lab, &long).await;
+    assert_eq!(answer["error"]["code"], "UNAVAILABLE", "{answer}");
+    one_more.closed().await;
+    // Others come in, and are told of it in few words.
+    let (_other, hello) = lab.connected(&json!({})).await;
+    let presence = hello["payload"]["snapshot"]["presence"].as_array().unwrap();
+    let line = presence.iter().find(|line| line["deviceId"] == machine.id()).unwrap();
+    assert_eq!(line["host"], "n".repeat(128), "{line}");
+    assert_eq!(line["platform"], "p".repeat(128), "{line}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_holds_what_was_approved_and_an_upgrade_asks_with_its_reason() {
     let lab = Lab::new();
     let machine = Machine::new(1);
