@@ -40,6 +40,13 @@ pub(crate) enum NotAnswered {
     Io(io::Error),
 }
 
+impl NotAnswered {
+    /// A server of another kind; a parser's words say nothing to a person.
+    fn not_http() -> Self {
+        Self::NotAGateway("it does not speak HTTP".to_owned())
+    }
+}
+
 impl From<Error> for NotAnswered {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the rest says how it is no WebSocket")]
     fn from(error: Error) -> Self {
@@ -54,6 +61,7 @@ impl From<Error> for NotAnswered {
                 Self::Starting
             }
             Error::Http(response) => Self::NotAGateway(format!("HTTP {}", response.status())),
+            Error::Protocol(ProtocolError::HttparseError(_)) => Self::not_http(),
             other => Self::NotAGateway(other.to_string()),
         }
     }
@@ -79,6 +87,7 @@ impl From<hyper::Error> for NotAnswered {
         match source {
             Some(source) => Self::from(io::Error::new(source.kind(), source.to_string())),
             None if error.is_incomplete_message() || error.is_canceled() => Self::Closed,
+            None if error.is_parse() => Self::not_http(),
             None => Self::NotAGateway(error.to_string()),
         }
     }
@@ -247,7 +256,8 @@ mod tests {
         let (near, far) = duplex(65536);
         let (outcome, ()) =
             tokio::join!(challenge(near, PATIENCE), answers(far, "SSH-2.0-OpenSSH_9.2\r\n\r\n"));
-        assert!(matches!(outcome, Err(NotAnswered::NotAGateway(_))), "{outcome:?}");
+        let said = outcome.unwrap_err().to_string();
+        assert_eq!(said, "what answers is not a gateway: it does not speak HTTP");
 
         let (near, far) = duplex(65536);
         let refusal = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
