@@ -55,10 +55,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
         let probed = if chosen.target.place == local.target.place {
             vec![probe(context, chosen, deadline).await]
         } else {
-            let (chosen, local) = tokio::join!(
-                probe(context, chosen, deadline),
-                probe(context, local, deadline)
-            );
+            let (chosen, local) =
+                tokio::join!(probe(context, chosen, deadline), probe(context, local, deadline));
             vec![chosen, local]
         };
         let ok = probed.iter().any(|probed| probed.outcome.is_ok());

@@ -34,7 +34,8 @@ fn holder(statuses: &[Value], port: u16) -> Option<&str> {
     };
     let listens = |status: &Value| {
         let forwards = status.get("forwards").and_then(Value::as_array).into_iter().flatten();
-        let mut local = forwards.filter(|forward| text(forward, "/kind").as_deref() == Some("local"));
+        let mut local =
+            forwards.filter(|forward| text(forward, "/kind").as_deref() == Some("local"));
         let is_gateway = text(status, "/kind").as_deref() == Some("gateway");
         is_gateway && is_held(status, "localPort") || local.any(|forward| is_held(forward, "port"))
     };
@@ -84,7 +85,7 @@ mod tests {
         };
         let vps = status("vps", json!({}));
         let held = |status: &Value, port| holder(std::slice::from_ref(status), port).is_some();
-        assert_eq!(holder(&[vps.clone()], 18_789), Some("vps"));
+        assert_eq!(holder(std::slice::from_ref(&vps), 18_789), Some("vps"));
         assert!(held(&vps, 18_790));
         assert!(!held(&vps, 18_791) && !held(&vps, 18_792) && !held(&vps, 18_793));
         assert!(!held(&status("vps", json!({"phase": "down"})), 18_789));

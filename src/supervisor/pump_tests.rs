@@ -396,8 +396,7 @@ async fn a_far_side_that_is_done_and_then_gone_ends_what_is_sent_to_it() {
         client.write_all(b"more").await.unwrap();
         timeout(LONG, far.read_exact(&mut [0; 4])).await.unwrap().unwrap();
         assert!(!pumping.is_finished());
-        let outcome =
-            if is_polite { Ok(()) } else { Err(io::ErrorKind::ConnectionReset.into()) };
+        let outcome = if is_polite { Ok(()) } else { Err(io::ErrorKind::ConnectionReset.into()) };
         close.send(outcome).unwrap();
         let end = timeout(LONG, pumping).await.unwrap().unwrap();
         assert_eq!(matches!(end, End::Done), is_polite, "{end:?}");

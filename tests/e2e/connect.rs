@@ -11,8 +11,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    Home, OurGateway, Peer, ReferenceGateway, Scene, Sshd, answers, dialling, free_port, listens, openclaw,
-    present,
+    Home, OurGateway, Peer, ReferenceGateway, Scene, Sshd, answers, dialling, free_port, listens,
+    openclaw, present,
 };
 
 /// Fails unless `status` is the object that scripts expect of a live remote.
@@ -166,7 +166,8 @@ fn a_gateway_of_this_profile_on_another_port_is_named() {
     let home = Home::new();
     let gateway = OurGateway::start(&home);
     let other = free_port().to_string();
-    let refused = openclaw(&home).args(["health", "--json", "--port", &other]).run().exits(7).json();
+    let refused =
+        openclaw(&home).args(["health", "--json", "--port", &other]).run().exits(7).json();
     let fix = refused["error"]["fix"].as_str().expect("what to type");
     assert!(fix.contains(&format!("--port {}", gateway.port())), "{refused:#}");
 }

@@ -1,6 +1,6 @@
 //! A client that is in: its requests and their answers, ticks and pings, until something ends it.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{
     FutureExt, StreamExt,

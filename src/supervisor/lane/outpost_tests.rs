@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener},
 };
 
@@ -116,7 +116,7 @@ async fn said(port: u16, text: &str) -> std::io::Result<String> {
 }
 
 /// Answers one request as a gateway that is well.
-async fn be_healthy(mut stream: impl crate::supervisor::link::Stream) {
+async fn be_healthy(mut stream: impl AsyncRead + AsyncWrite + Send + Unpin) {
     let mut request = [0; 1024];
     drop(stream.read(&mut request).await);
     let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\

@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    io::{DuplexStream, duplex},
+    io::{AsyncRead, AsyncWrite, DuplexStream, duplex},
     net::UnixStream,
     sync::{Notify, mpsc, oneshot},
     time::timeout,
@@ -172,7 +172,7 @@ impl Link for Script {
 }
 
 /// Says what a gateway says first.
-async fn be_gateway(stream: impl Stream) {
+async fn be_gateway(stream: impl AsyncRead + AsyncWrite + Send + Unpin) {
     let mut socket = accept_async(stream).await.unwrap();
     let challenge =
         r#"{"type":"event","event":"connect.challenge","payload":{"nonce":"n","ts":1}}"#;

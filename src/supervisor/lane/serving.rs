@@ -217,7 +217,9 @@ impl Actor {
             return;
         }
         let reason = self.reason().unwrap_or_else(|| match self.serving_path() {
-            Some(_) => format!("{STREAMS_MOST} connections are open already, and none ended in time"),
+            Some(_) => {
+                format!("{STREAMS_MOST} connections are open already, and none ended in time")
+            }
             None => "no path was live in time".to_owned(),
         });
         for incoming in over {
