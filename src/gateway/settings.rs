@@ -157,7 +157,7 @@ impl Settings {
         // An address that cannot be read is no loopback, as far as anybody knows.
         let is_beyond = listen.is_none_or(|listen| !listen.is_loopback()) && !is_flag;
         if let Some(guard) = guard.as_ref().filter(|_| is_beyond) {
-            refusals.note("gateway.bind", refuse_unguarded(guard, config, &paths));
+            refusals.note("gateway.bind", refuse_unguarded(guard, flags, config, &paths));
         }
         let tailscale = flags.tailscale.unwrap_or(gateway.tailscale.mode);
         if let Some(guard) = &guard {
@@ -173,7 +173,7 @@ impl Settings {
             return Err(refusals.0);
         };
         let awaits_tailnet = listen.awaits_tailnet(flags.bind.as_deref(), gateway)
-            && refuse_unguarded(&guard, config, &paths).is_ok();
+            && refuse_unguarded(&guard, flags, config, &paths).is_ok();
         Ok(Self {
             port,
             listen,
@@ -372,7 +372,12 @@ fn usable(input: &SecretInput, name: &str) -> Result<Secret, Problem> {
 
 /// Beyond loopback a gateway starts only with a secret that somebody chose for it. One that it made
 /// for itself counts once somebody says so: it opened loopback alone when it was made.
-fn refuse_unguarded(guard: &Guard, config: &OpenClaw, paths: &Paths) -> Result<(), Problem> {
+fn refuse_unguarded(
+    guard: &Guard,
+    flags: &Flags,
+    config: &OpenClaw,
+    paths: &Paths,
+) -> Result<(), Problem> {
     let why = match guard {
         Guard::Token(_) | Guard::Password(_) | Guard::Proxy(_) => return Ok(()),
         Guard::Open => "the auth mode is `none`",
@@ -384,21 +389,31 @@ fn refuse_unguarded(guard: &Guard, config: &OpenClaw, paths: &Paths) -> Result<(
     } else {
         ""
     };
-    let own = match guard {
-        Guard::OwnToken => format!(
-            "--token-file {} (the token that it makes for itself on loopback), or ",
-            paths.gateway_token().display()
-        ),
-        Guard::Open | Guard::Token(_) | Guard::Password(_) | Guard::Proxy(_) => String::new(),
-    };
-    Err(Problem::new(
-        Class::Config,
-        format!("refusing to listen beyond loopback: {why}{hint}"),
-    )
-    .fix(format!(
-        "{own}set OPENCLAW_GATEWAY_TOKEN or gateway.auth.token; or stay on loopback and reach it \
-         with: openclaw remote connect user@host"
+    let what = format!("refusing to listen beyond loopback: {why}{hint}");
+    Err(Problem::new(Class::Config, what).fix(format!(
+        "{}; or stay on loopback and reach it with: openclaw remote connect user@host",
+        how_to_guard(guard, flags, config, paths)
     )))
+}
+
+/// What to type so that it may listen beyond loopback.
+fn how_to_guard(guard: &Guard, flags: &Flags, config: &OpenClaw, paths: &Paths) -> String {
+    let profile: String = paths.profile.iter().map(|name| format!(" --profile {name}")).collect();
+    let set = format!("openclaw{profile} config set gateway.auth");
+    let choose = format!("{set}.token \"$(openssl rand -base64 32)\"");
+    let own = paths.gateway_token();
+    match guard {
+        Guard::Open if flags.auth.is_some() => "leave `--auth none` away".to_owned(),
+        Guard::Open if config.gateway.auth.token.is_some() => format!("{set}.mode token"),
+        Guard::Open => format!("{choose} && {set}.mode token"),
+        Guard::OwnToken if own.is_file() => {
+            let port = flags.port.iter().map(|port| format!(" --port {port}"));
+            let bind = flags.bind.iter().map(|bind| format!(" --bind {bind}"));
+            let given: String = port.chain(bind).collect();
+            format!("openclaw{profile} gateway run{given} --token-file {}", own.display())
+        }
+        Guard::OwnToken | Guard::Token(_) | Guard::Password(_) | Guard::Proxy(_) => choose,
+    }
 }
 
 #[cfg(test)]

@@ -332,9 +332,27 @@ fn everything_that_keeps_a_gateway_from_starting_is_said_at_once_each_at_its_key
 
 #[test]
 fn a_token_that_a_gateway_made_for_itself_counts_beyond_loopback_once_somebody_says_so() {
-    let problem = decide(&lan(), &[], &OpenClaw::default()).unwrap_err();
-    let fix = problem.fix.unwrap();
-    assert!(fix.contains("--token-file /state/rs/gateway-token"), "{fix}");
+    let (home, paths) = Paths::temporary();
+    let fix = |flags: &Flags, config: &OpenClaw| {
+        let machine = Machine::default();
+        let problem = Settings::decide(flags, |_| None, config, paths.clone(), &machine);
+        problem.unwrap_err().fix.unwrap()
+    };
+    let mut config = OpenClaw::default();
+    // Nobody is sent to a file that is not there.
+    let choose = "openclaw config set gateway.auth.token \"$(openssl rand -base64 32)\"";
+    assert!(fix(&lan(), &config).starts_with(&format!("{choose}; or")));
+    let own = paths.gateway_token();
+    std::fs::create_dir_all(paths.own()).unwrap();
+    std::fs::write(&own, "made by itself").unwrap();
+    let command = format!("openclaw gateway run --bind lan --token-file {}; or", own.display());
+    assert!(fix(&lan(), &config).starts_with(&command), "{}", fix(&lan(), &config));
+    config.gateway.auth.mode = Some(AuthMode::None);
+    let both = format!("{choose} && openclaw config set gateway.auth.mode token; or");
+    assert!(fix(&lan(), &config).starts_with(&both), "{}", fix(&lan(), &config));
+    let open = Flags { auth: Some(AuthMode::None), ..lan() };
+    assert!(fix(&open, &config).contains("--auth none"), "{}", fix(&open, &config));
+    drop(home);
     let flags = Flags { token: Some(Secret::new("what the file holds")), ..lan() };
     assert!(decide(&flags, &[], &OpenClaw::default()).is_ok());
 }
