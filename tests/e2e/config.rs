@@ -328,6 +328,23 @@ fn all_that_keeps_a_gateway_from_starting_is_said_at_once_by_every_command() {
 }
 
 #[test]
+fn a_misspelt_key_is_a_warning_wherever_the_file_is_looked_at() {
+    let home = home("{gateway: {auth: {tokn: 'x'}, prt: 1}, another: {program: 1}}");
+    let valid = config(&home, &["validate", "--json"]).exits(0).json();
+    let warnings = valid["warnings"].as_array().expect("warnings");
+    let mut paths: Vec<_> = warnings.iter().filter_map(|it| it["path"].as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(paths, ["gateway.auth.tokn", "gateway.prt"], "{valid:#}");
+    let said = config(&home, &["validate"]).exits(0);
+    assert!(said.stdout.contains("gateway.prt: means nothing to this program"), "{said}");
+    let doctor = openclaw(&home).args(["doctor"]).run();
+    assert!(doctor.stdout.contains("gateway.auth.tokn"), "{doctor}");
+    // Who only reads the file is not told each time.
+    let quiet = config(&home, &["get", "gateway.prt"]).exits(0);
+    assert!(quiet.stderr.is_empty(), "{quiet}");
+}
+
+#[test]
 fn a_gateway_that_nobody_new_can_enter_says_so() {
     let nodes = "nodes: {pairing: {autoApproveLocal: false}}";
     for (auth, is_shut) in [("none", true), ("token", false)] {

@@ -65,6 +65,8 @@ pub(super) fn validate(context: &Context) -> anyhow::Result<ExitCode> {
     if !review.issues.is_empty() {
         return refusal::invalid(context, &review, true);
     }
+    let strangers = review.strangers();
+    review.warnings.extend(strangers);
     if output.is_json() {
         output.value(&json!({"valid": true, "path": file, "warnings": review.warnings}))?;
         return Ok(ExitCode::SUCCESS);

@@ -6,7 +6,7 @@ use super::{
     super::flaw::Flaw,
     finding::{Finding, Mend, Severity},
 };
-use crate::config::{AuthMode, Gateway, TailscaleMode};
+use crate::config::{AuthMode, Gateway, Issue, TailscaleMode};
 
 /// Parts of the names of variables that hold secrets.
 const SECRET_NAMES: [&str; 4] = ["TOKEN", "PASSWORD", "SECRET", "API_KEY"];
@@ -63,6 +63,19 @@ pub(super) fn entry(entry: &Entry) -> Option<Finding> {
         })
         .fix(format!("chmod {letters} {shown}"))
         .mend(Mend::Narrow { path: entry.path.clone(), mode: entry.mode & (allowed | 0o700) }),
+    )
+}
+
+/// Keys that mean nothing here, all in one.
+pub(super) fn strangers(issues: &[Issue]) -> Option<Finding> {
+    let paths: Vec<&str> = issues.iter().map(|issue| issue.path.as_str()).collect();
+    let first = paths.first()?;
+    Some(
+        Finding::new("config", Severity::Note, format!("no meaning here: {}", paths.join(", ")))
+            .why(
+                "a key that is misspelt does nothing; one of OpenClaw's counts for its own gateway",
+            )
+            .fix(format!("openclaw config unset {first}, if that is misspelt")),
     )
 }
 
@@ -239,6 +252,16 @@ pub(super) fn clock(now: i64) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::{cli::flaw::flaw, config::ProxyAuth};
+
+    #[test]
+    fn keys_that_mean_nothing_are_one_note() {
+        assert_eq!(strangers(&[]), None);
+        let issues = ["gateway.prt", "gateway.auth.tokn"].map(|path| Issue::new(path, "nothing"));
+        let finding = strangers(&issues).unwrap();
+        assert_eq!(finding.severity, Severity::Note);
+        assert_eq!(finding.what, "no meaning here: gateway.prt, gateway.auth.tokn");
+        assert!(finding.fix.contains("unset gateway.prt"), "{finding:?}");
+    }
 
     fn file(mode: u32, kind: Kind) -> Entry {
         Entry { path: "/s/x".into(), is_folder: false, mode, is_own: true, kind }

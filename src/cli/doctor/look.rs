@@ -97,6 +97,7 @@ pub(super) fn configuration(context: &Context) -> (Vec<Finding>, Option<OpenClaw
             .why("what stands there is of no use to anybody")
             .fix(format!("openclaw config set {} VALUE", doubt.path))
     }));
+    findings.extend(judge::strangers(&review.strangers()));
     let config = match OpenClaw::of(review, paths) {
         Ok(config) => config,
         Err(problem) => {

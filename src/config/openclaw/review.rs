@@ -102,6 +102,15 @@ impl Review {
         Self::of(text, file, &world)
     }
 
+    /// What is said of keys below `gateway` that mean nothing here: misspelt ones, and those of
+    /// OpenClaw's that we do not act on.
+    pub(crate) fn strangers(&self) -> Vec<Issue> {
+        let below = self.unknown.iter().filter(|key| key.starts_with("gateway."));
+        below
+            .map(|key| Issue::new(key, "means nothing to this program; it is kept as it is"))
+            .collect()
+    }
+
     /// All issues as one problem, class `config`.
     pub(crate) fn problem(&self, file: &Path) -> Option<Problem> {
         let shown = file.display();
