@@ -98,3 +98,12 @@ impl Problem {
         Self { code: Some(code.into()), ..self }
     }
 }
+
+/// A word as a shell takes it, for what to type next.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+,".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

@@ -24,6 +24,7 @@ mod gateway_status;
 mod gateway_unit;
 mod health;
 mod installed;
+mod lacking;
 mod launchd;
 mod logs;
 mod metrics;
@@ -44,7 +45,10 @@ mod written;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{
+    CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use self::output::Output;
 use crate::{
@@ -210,7 +214,9 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(arguments) => doctor::run(context, &arguments),
         Command::Supervisor { foreground: true } => foreground::all(context),
         Command::Supervisor { foreground: false } => remote::supervise(context),
-        Command::Other(words) => Err(unknown(&words).into()),
+        Command::Other(words) => {
+            Err(lacking::command(&words, context.globals.profile.as_deref()).into())
+        }
     }
 }
 
@@ -238,25 +244,6 @@ where
     drop(subscriber);
 }
 
-/// A command that we lack; another `openclaw` on the PATH may have it.
-fn unknown(words: &[OsString]) -> Problem {
-    let word = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
-    let problem = Problem::new(Class::Usage, format!("no command `{word}` here"));
-    match other_openclaw() {
-        Some(path) => problem.fix(format!("{} {word}", path.display())),
-        None => problem.fix("openclaw --help"),
-    }
-}
-
-/// The first `openclaw` on the PATH that is not this program.
-fn other_openclaw() -> Option<std::path::PathBuf> {
-    let own = std::env::current_exe().and_then(|path| path.canonicalize()).ok()?;
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|folder| folder.join("openclaw"))
-        .filter(|path| path.is_file())
-        .find(|path| path.canonicalize().is_ok_and(|path| path != own))
-}
-
 /// Prints what clap has to say: help to standard output, errors as a problem of class `usage`.
 fn usage(arguments: &[OsString], error: &clap::Error) -> ExitCode {
     let is_given =
@@ -272,18 +259,26 @@ fn usage(arguments: &[OsString], error: &clap::Error) -> ExitCode {
         output.note(text.trim_end());
         return ExitCode::from(Class::Usage.exit_code());
     }
-    output.failure(&wrong_usage(arguments, error.kind(), &text).into())
+    output.failure(&wrong_usage(arguments, error).into())
 }
 
 /// What clap says, as a problem: the reason without clap's own advice, and the help to read.
-fn wrong_usage(arguments: &[OsString], kind: ErrorKind, text: &str) -> Problem {
+fn wrong_usage(arguments: &[OsString], error: &clap::Error) -> Problem {
+    let (kind, text) = (error.kind(), error.render().to_string());
+    let unknown = unknown_command(error);
     let mut command = &Arguments::command();
     let mut words = vec![command.get_name()];
-    for word in arguments.iter().skip(1).take_while(|word| *word != "--") {
+    let is_read = |word: &OsString| word != "--" && unknown.is_none_or(|unknown| word != unknown);
+    for word in arguments.iter().skip(1).take_while(|word| is_read(word)) {
         if let Some(next) = command.find_subcommand(word) {
             words.push(next.get_name());
             command = next;
         }
+    }
+    let typed = arguments.get(1..).unwrap_or_default();
+    let lacking = unknown.and_then(|word| lacking::below(command.get_name(), word, typed));
+    if let Some(problem) = lacking {
+        return problem;
     }
     let command_line = words.join(" ");
     let lacks_command = matches!(
@@ -295,11 +290,19 @@ fn wrong_usage(arguments: &[OsString], kind: ErrorKind, text: &str) -> Problem {
         let names: Vec<_> = shown.map(clap::Command::get_name).collect();
         format!("`{command_line}` wants a command: {}", names.join(", "))
     } else {
-        let reason = text.strip_prefix("error: ").unwrap_or(text);
+        let reason = text.strip_prefix("error: ").unwrap_or(&text);
         let end = ["\n\nUsage:", "\n\nFor more"].iter().filter_map(|end| reason.find(end)).min();
         reason.get(..end.unwrap_or(reason.len())).unwrap_or(reason).trim_end().to_owned()
     };
     Problem::new(Class::Usage, message).fix(format!("{command_line} --help"))
+}
+
+/// The word that clap took for a command below one of ours, and that is none.
+fn unknown_command(error: &clap::Error) -> Option<&str> {
+    match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) => Some(word),
+        Some(_) | None => None,
+    }
 }
 
 #[cfg(test)]
@@ -309,7 +312,37 @@ mod tests {
     fn wrong(line: &str) -> Problem {
         let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         let error = Arguments::try_parse_from(&words).unwrap_err();
-        wrong_usage(&words, error.kind(), &error.render().to_string())
+        wrong_usage(&words, &error)
+    }
+
+    #[test]
+    fn what_we_lack_is_nothing_that_we_have() {
+        let ours = Arguments::command();
+        for word in lacking::COMMANDS {
+            assert!(ours.find_subcommand(word).is_none(), "{word} is there now");
+        }
+        for (group, words) in lacking::BELOW {
+            let group = ours.find_subcommand(group).unwrap();
+            for word in *words {
+                assert!(group.find_subcommand(word).is_none(), "{word} is there now");
+            }
+        }
+    }
+
+    #[test]
+    fn a_command_of_openclaws_below_one_of_ours_is_told_from_a_misspelt_one() {
+        for (line, command) in [
+            ("openclaw gateway usage-cost --days 3", "gateway usage-cost"),
+            ("openclaw --json config patch --file status", "config patch"),
+            ("openclaw nodes camera list", "nodes camera"),
+        ] {
+            let problem = wrong(line);
+            let expected = format!("`{command}` is a command of OpenClaw that");
+            assert!(problem.message.starts_with(&expected), "{problem}");
+        }
+        let problem = wrong("openclaw gateway statos status");
+        assert!(problem.message.starts_with("unrecognized subcommand 'statos'"), "{problem}");
+        assert_eq!(problem.fix.as_deref(), Some("openclaw gateway --help"));
     }
 
     #[test]

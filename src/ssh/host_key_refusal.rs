@@ -6,7 +6,10 @@ use super::{
     host_certificate::Flaw,
     known_hosts::{Entry, Name},
 };
-use crate::tunnel::{Cause, Failure};
+use crate::{
+    problem::shell_word,
+    tunnel::{Cause, Failure},
+};
 
 /// A key that is not taken.
 #[derive(Debug)]
@@ -63,7 +66,7 @@ impl Refusal {
         .fix(format!(
             "have a new one made (ssh-keygen -s … -h -n {}); or make sure of the key itself, then \
              add --accept-host-key {fingerprint}",
-            quoted(host)
+            shell_word(host)
         ))
     }
 
@@ -141,11 +144,15 @@ impl Refusal {
     fn removal(&self, others: &[Entry]) -> String {
         match (others.iter().find(|entry| !entry.literal), others.first()) {
             (Some(entry), _) => {
-                format!("edit {} line {}", quoted(&entry.path.display().to_string()), entry.line)
+                format!(
+                    "edit {} line {}",
+                    shell_word(&entry.path.display().to_string()),
+                    entry.line
+                )
             }
             (None, Some(entry)) => {
                 let file = entry.path.display().to_string();
-                format!("ssh-keygen -R {} -f {}", quoted(&self.host), quoted(&file))
+                format!("ssh-keygen -R {} -f {}", shell_word(&self.host), shell_word(&file))
             }
             (None, None) => "remove the old key from known_hosts".to_owned(),
         }
@@ -154,15 +161,6 @@ impl Refusal {
 
 fn place(entry: &Entry) -> String {
     format!("{} line {}", entry.path.display(), entry.line)
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+,".contains(&byte);
-    if !word.is_empty() && word.bytes().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -153,4 +153,6 @@ fn a_command_that_we_lack_is_refused_as_json_too() {
     let home = Home::new();
     let ran = openclaw(&home).args(["agent", "-m", "x", "--json"]).run().exits(2);
     assert_eq!(ran.json()["error"]["class"], "usage", "{ran}");
+    let message = ran.json()["error"]["message"].as_str().expect("a message").to_owned();
+    assert!(message.starts_with("`agent` is a command of OpenClaw"), "{ran}");
 }
