@@ -265,7 +265,7 @@ fn usage(arguments: &[OsString], error: &clap::Error) -> ExitCode {
 /// What clap says, as a problem: the reason without clap's own advice, and the help to read.
 fn wrong_usage(arguments: &[OsString], error: &clap::Error) -> Problem {
     let (kind, text) = (error.kind(), error.render().to_string());
-    let unknown = unknown_command(error);
+    let unknown = named(error, ContextKind::InvalidSubcommand);
     let mut command = &Arguments::command();
     let mut words = vec![command.get_name()];
     let is_read = |word: &OsString| word != "--" && unknown.is_none_or(|unknown| word != unknown);
@@ -277,7 +277,11 @@ fn wrong_usage(arguments: &[OsString], error: &clap::Error) -> Problem {
     }
     let typed = arguments.get(1..).unwrap_or_default();
     let lacking = unknown.and_then(|word| lacking::below(command.get_name(), word, typed));
-    if let Some(problem) = lacking {
+    // The commands that take ssh's options.
+    let is_dialling = matches!(command.get_name(), "connect" | "check" | "expose");
+    let flag = named(error, ContextKind::InvalidArg).filter(|_| kind == ErrorKind::UnknownArgument);
+    let of_ssh = flag.filter(|_| is_dialling).and_then(ssh_options::not_taken);
+    if let Some(problem) = lacking.or(of_ssh) {
         return problem;
     }
     let command_line = words.join(" ");
@@ -292,14 +296,17 @@ fn wrong_usage(arguments: &[OsString], error: &clap::Error) -> Problem {
     } else {
         let reason = text.strip_prefix("error: ").unwrap_or(&text);
         let end = ["\n\nUsage:", "\n\nFor more"].iter().filter_map(|end| reason.find(end)).min();
-        reason.get(..end.unwrap_or(reason.len())).unwrap_or(reason).trim_end().to_owned()
+        let reason = reason.get(..end.unwrap_or(reason.len())).unwrap_or(reason);
+        // No flag is meant as a value.
+        let lines = reason.lines().filter(|line| !line.starts_with("  tip: to pass "));
+        lines.collect::<Vec<_>>().join("\n").trim_end().to_owned()
     };
     Problem::new(Class::Usage, message).fix(format!("{command_line} --help"))
 }
 
-/// The word that clap took for a command below one of ours, and that is none.
-fn unknown_command(error: &clap::Error) -> Option<&str> {
-    match error.get(ContextKind::InvalidSubcommand) {
+/// The word of the command line that clap calls `kind`.
+fn named(error: &clap::Error, kind: ContextKind) -> Option<&str> {
+    match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word),
         Some(_) | None => None,
     }
@@ -313,6 +320,22 @@ mod tests {
         let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         let error = Arguments::try_parse_from(&words).unwrap_err();
         wrong_usage(&words, &error)
+    }
+
+    #[test]
+    fn a_flag_of_sshs_is_answered_with_what_stands_in_for_it() {
+        for (line, fix) in [
+            ("openclaw remote connect -C user@host", "-o Compression=yes"),
+            ("openclaw remote connect -Ng user@host", "-o GatewayPorts=yes"),
+            ("openclaw remote check -X user@host", "use ssh -X"),
+            ("openclaw health -C", "openclaw health --help"),
+        ] {
+            let problem = wrong(line);
+            assert_eq!(problem.fix.as_deref(), Some(fix), "{line}");
+            assert!(!problem.message.contains("tip"), "{problem}");
+        }
+        let misspelt = wrong("openclaw remote connect --tokn x");
+        assert!(misspelt.message.contains("'--token'"), "{misspelt}");
     }
 
     #[test]

@@ -200,6 +200,34 @@ impl Arguments {
     }
 }
 
+/// What to say of a flag of ssh(1) that is not taken here; `None` if it is none.
+pub(super) fn not_taken(flag: &str) -> Option<Problem> {
+    let never = "leave it away: nothing else changes";
+    let (why, fix) = match flag {
+        "-C" => ("compression is an option here", "-o Compression=yes"),
+        "-g" => ("forwards for other machines too are an option here", "-o GatewayPorts=yes"),
+        "-b" => ("the address to dial from is an option here", "-o BindAddress=ADDRESS"),
+        "-B" => ("the interface to dial from is an option here", "-o BindInterface=NAME"),
+        "-c" => ("ciphers are an option here", "-o Ciphers=NAMES"),
+        "-m" => ("message authentication codes are an option here", "-o MACs=NAMES"),
+        "-X" | "-Y" => {
+            ("ssh shows windows of the far host with it, a tunnel forwards none", "use ssh -X")
+        }
+        "-W" => (
+            "ssh joins its own input and output to HOST:PORT with it, a tunnel listens on ports",
+            "-L PORT:HOST:PORT, or use ssh -W",
+        ),
+        "-M" | "-S" => {
+            ("ssh shares its sessions with it, and ours are never shared with it", never)
+        }
+        "-t" => ("ssh asks for a terminal with it, and no command is run over there", never),
+        "-a" => ("an agent is never forwarded anyway", never),
+        "-x" => ("windows are never forwarded anyway", never),
+        _ => return None,
+    };
+    Some(Problem::new(Class::Usage, format!("{flag} is not taken: {why}")).fix(fix))
+}
+
 /// `-L SPEC`, its socket on this machine, if it has one, found from `folder`.
 pub(super) fn local_forward(spec: &str, folder: &Path) -> Result<Forward, Problem> {
     let wrong = |why: &str| {
@@ -258,6 +286,18 @@ fn key_value(option: &str) -> Result<(String, String), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_in_for_a_flag_is_understood() {
+        for flag in ["-C", "-g", "-b", "-B", "-c", "-m"] {
+            let fix = not_taken(flag).unwrap().fix.unwrap();
+            let (key, _) = key_value(fix.strip_prefix("-o ").unwrap()).unwrap();
+            let page = include_str!("../../docs/ssh_config.md");
+            assert!(page.contains(&format!("| `{key}` |")), "{flag}: {key}");
+        }
+        assert!(not_taken("-W").unwrap().message.contains("HOST:PORT"));
+        assert_eq!(not_taken("-p"), None);
+    }
 
     #[test]
     fn splits_options_at_the_first_sign() {
