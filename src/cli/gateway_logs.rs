@@ -217,7 +217,11 @@ fn shown(output: &Output, text: &str, zone: Zone, is_pretty: bool) -> String {
         Some("debug" | "trace") => Tone::Quiet,
         Some(_) | None => Tone::Good,
     };
-    let message = if line.message.is_empty() { text } else { &line.message };
+    let message = if line.message.is_empty() {
+        text.to_owned()
+    } else {
+        format!("{}{}", line.message, line.details)
+    };
     let words = [
         (Tone::Quiet, line.time(zone, is_pretty)),
         (tone, line.level.clone()),
@@ -229,7 +233,7 @@ fn shown(output: &Output, text: &str, zone: Zone, is_pretty: bool) -> String {
     };
     let mut said: Vec<String> =
         words.into_iter().filter_map(|(tone, word)| Some(paint(tone, &word?))).collect();
-    said.push(one_line(message));
+    said.push(one_line(&message));
     said.join(" ")
 }
 
@@ -272,10 +276,13 @@ mod tests {
 
     #[test]
     fn a_message_cannot_pass_for_another_line_nor_speak_to_the_terminal() {
-        let text = json!({"level": "info", "message": "one\n2026 error two\u{1b}[2J"}).to_string();
+        let text = json!({
+            "level": "info", "message": "one\n2026 error two\u{1b}[2J", "reason": "a\nb",
+        })
+        .to_string();
         let output = Output::new(false, true);
         let line = shown(&output, &text, Zone::Utc, false);
-        assert_eq!(line, "info one\\n2026 error two\u{fffd}[2J");
+        assert_eq!(line, "info one\\n2026 error two\u{fffd}[2J: a\\nb");
         assert_eq!(one_line("/tmp/a\n\u{1b}"), "/tmp/a\\n\u{fffd}");
     }
 

@@ -50,6 +50,10 @@ fn follows_the_log_and_a_gateway_that_comes_back() {
     let wrong = ["health", "--port", &port.to_string(), "--token", "wrong", "--json"];
     openclaw(&home).args(wrong).run().exits(8);
     assert!(follow.prints("refused a client", LIMIT), "what is written from then on");
+    let said = openclaw(&home).args(["logs", "--port", &port.to_string()]).run().exits(0);
+    let refused = said.stdout.lines().find(|line| line.contains("refused a client"));
+    let refused = refused.unwrap_or_else(|| panic!("{said}"));
+    assert!(refused.contains("AUTH_TOKEN_MISMATCH, 127.0.0.1"), "why, and who: {refused}");
     drop(gateway);
     assert!(follow.prints("[logs] gateway disconnected", LIMIT), "that it went");
     let _again = OurGateway::start_at(&home, port);

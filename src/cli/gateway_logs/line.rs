@@ -22,6 +22,8 @@ pub(super) struct Line {
     pub(super) label: Option<String>,
     context: [Option<String>; 3],
     pub(super) message: String,
+    /// Why and where from, behind the message for a person; empty where the line does not say.
+    pub(super) details: String,
 }
 
 /// The keys of what wrote a line.
@@ -53,6 +55,7 @@ impl Line {
             label: context.iter().flatten().next().cloned(),
             context,
             message: of(Some(&fields), "message").unwrap_or_else(|| numbered(&fields)),
+            details: details(&fields),
         })
     }
 
@@ -97,6 +100,15 @@ impl Line {
     }
 }
 
+/// The reason of a line, and then its code and the address that it is about.
+fn details(fields: &Map<String, Value>) -> String {
+    let word = |key: &str| fields.get(key)?.as_str().filter(|text| !text.is_empty());
+    let why = ["reason", "why", "error"].into_iter().find_map(word);
+    let about: Vec<&str> = ["code", "address"].into_iter().filter_map(word).collect();
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    if about.is_empty() { why } else { format!("{why} ({})", about.join(", ")) }
+}
+
 /// The values under `0`, `1`, …, as OpenClaw's logger keeps what it was given.
 fn numbered(fields: &Map<String, Value>) -> String {
     let is_number = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit());
@@ -124,6 +136,7 @@ mod tests {
         assert_eq!(line.label.as_deref(), Some("gateway"));
         assert_eq!(line.time(Zone::Utc, false).as_deref(), Some("2026-11-27T10:00:00.123Z"));
         assert_eq!(line.time(Zone::Utc, true).as_deref(), Some("10:00:00"));
+        assert_eq!(line.details, "");
         let json = line.json(ours);
         assert_eq!((&json["type"], &json["message"]), (&json!("log"), &json!("hot")));
         assert_eq!(json["raw"], ours);
@@ -134,6 +147,13 @@ mod tests {
         assert_eq!(line.json(theirs)["module"], "net");
         assert_eq!(line.message, r#"{"subsystem":"ws"} closed {"code":1}"#);
         assert_eq!(line.time(Zone::Here, true).as_deref(), Some("no time"));
+        let refused = r#"{"message":"refused a client","reason":"no","code":"X","address":"::1"}"#;
+        let line = Line::of(refused).unwrap();
+        assert_eq!(
+            (line.message.as_str(), line.details.as_str()),
+            ("refused a client", ": no (X, ::1)")
+        );
+        assert_eq!(line.json(refused)["message"], "refused a client");
         for strange in ["plain text", "[1]", "", "7"] {
             assert_eq!(Line::of(strange), None, "{strange}");
         }
