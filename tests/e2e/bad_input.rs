@@ -252,7 +252,8 @@ fn something_else_behind_the_tunnel() {
     }
     let way = Way::new(&[]);
     let other = Sshd::start(&[]);
-    way.fails(way.dialling_to(other.port()).arg(way.sshd.target()), 7, "gateway_down");
+    let error = way.fails(way.dialling_to(other.port()).arg(way.sshd.target()), 7, "gateway_down");
+    assert!(error["message"].as_str().is_some_and(|it| it.contains("speak HTTP")), "{error:#}");
 }
 
 #[test]
