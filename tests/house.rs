@@ -74,6 +74,7 @@ const GATEWAYS: &[(&str, usize, &str)] = &[
     ("abuse/siege.rs", 1, "its sockets are the subject; a `Wire` holds what it reads"),
     ("e2e/bad_input.rs", 3, "it refuses to start"),
     ("e2e/config.rs", 2, "it refuses to start"),
+    ("e2e/doctor.rs", 1, "it refuses to start"),
     ("e2e/manners.rs", 1, "it refuses to start"),
     ("e2e/service_manager.rs", 2, "nobody opens a WebSocket"),
     ("e2e/tailscale.rs", 1, "it chooses its port; a `Wire` holds what it reads"),

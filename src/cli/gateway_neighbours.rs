@@ -10,6 +10,7 @@ use super::{
     installed::{Place, unit_in},
 };
 use crate::{
+    config::{Paths, Remotes},
     gateway::{self, Runner},
     problem::{Class, Problem},
     service::Manager,
@@ -28,17 +29,52 @@ pub(super) fn refuse_beside_another(place: &Place, port: u16, own: u32) -> Resul
     }
     match listeners::get_process_by_port(port, listeners::Protocol::TCP) {
         Ok(process) if process.pid == own => Ok(()),
-        Ok(process) => Err(Problem::new(
-            Class::PortInUse,
-            format!("port {port} is taken by {} ({})", process.name, named(process.pid)),
-        )
-        .fix(format!("openclaw gateway install --port PORT, or: {}", ending(process.pid)))),
+        Ok(process) => {
+            if let Some(remote) = tunnel_at(&place.paths, port, &process) {
+                return Err(leads_away(port, &remote, "install"));
+            }
+            let named = named(process.pid);
+            let what = format!("port {port} is taken by {} ({named})", process.name);
+            Err(Problem::new(Class::PortInUse, what)
+                .fix(format!("openclaw gateway install --port PORT, or: {}", ending(process.pid))))
+        }
         Err(_) if own == 0 && TcpListener::bind(("127.0.0.1", port)).is_err() => Err(Problem::new(
             Class::PortInUse,
             format!("port {port} is taken by another user's program"),
         )
         .fix("openclaw gateway install --port PORT")),
         Err(_) => Ok(()),
+    }
+}
+
+/// The remote whose local port this is, if the program that has it is one of ours.
+pub(super) fn tunnel_at(paths: &Paths, port: u16, holder: &listeners::Process) -> Option<String> {
+    let own = std::env::current_exe().ok()?;
+    if own.file_name()?.to_str()? != holder.name {
+        return None;
+    }
+    let remotes = Remotes::load(paths).ok()?.remotes;
+    remotes.into_iter().find(|(_, remote)| remote.claims(port)).map(|(name, _)| name)
+}
+
+/// The port is that of a tunnel, which is left alone: clients reach that gateway there.
+fn leads_away(port: u16, remote: &str, verb: &str) -> Problem {
+    let what = format!(
+        "port {port} leads to the remote `{remote}`; a gateway on this machine needs another one"
+    );
+    Problem::new(Class::PortInUse, what).fix(format!("openclaw gateway {verb} --port PORT"))
+}
+
+/// Why `gateway run` did not start on `port`, with the remote if that is its tunnel's.
+pub(super) fn beside_a_tunnel(paths: &Paths, port: u16, error: anyhow::Error) -> anyhow::Error {
+    let problem = error.downcast_ref::<Problem>();
+    if problem.is_none_or(|problem| problem.class != Class::PortInUse) {
+        return error;
+    }
+    let holder = listeners::get_process_by_port(port, listeners::Protocol::TCP).ok();
+    match holder.and_then(|holder| tunnel_at(paths, port, &holder)) {
+        Some(remote) => leads_away(port, &remote, "run").into(),
+        None => error,
     }
 }
 

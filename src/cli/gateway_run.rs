@@ -18,6 +18,7 @@ use super::{
     Context,
     flaw::{Flaw, flaw},
     gateway_log,
+    gateway_neighbours::beside_a_tunnel,
     gateway_origin::Origin,
     output::Output,
 };
@@ -131,6 +132,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
         let (log, _writer, dials) = gateway_log::begin(context, &levels);
         let source = Arc::new(origin.logged(log.clone(), dials));
         let settings = Settings { log, ..settings };
+        let port = settings.port;
         crate::descriptors::raise_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
@@ -141,7 +143,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
             .context("starting the runtime")?;
         let outcome = runtime.block_on(serve(&context.output, settings, source));
         runtime.shutdown_timeout(RUNTIME_END);
-        outcome
+        outcome.map_err(|error| beside_a_tunnel(&context.paths, port, error))
     });
     match outcome {
         Ok(()) => Ok(ExitCode::SUCCESS),

@@ -166,6 +166,13 @@ fn the_port_of_a_tunnel_is_no_stranger_at_the_gateways_port() {
     open_up(&file, 0o600);
     let found = findings(&scene.laptop, &[], 0);
     assert_eq!(of(&found, "port", "leads to the remote `vps`")["severity"], "note");
+    // A gateway does not start there, and nobody is told to stop the tunnel.
+    let run = openclaw(&scene.laptop).args(["gateway", "run"]).run().exits(6);
+    assert!(run.stderr.contains("leads to the remote `vps`"), "{run}");
+    assert!(
+        run.stderr.contains("gateway run --port PORT") && !run.stderr.contains("stop"),
+        "{run}"
+    );
     // It is one only as long as a remote of ours says that the port is its own.
     scene.laptop(&["remote", "remove", "vps"]);
     let _stranger = std::net::TcpListener::bind(("127.0.0.1", scene.local_port)).expect("the port");

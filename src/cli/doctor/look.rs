@@ -10,7 +10,7 @@ use super::{
     super::{
         Context,
         flaw::flaw,
-        gateway_neighbours::foreign_units,
+        gateway_neighbours::{foreign_units, tunnel_at},
         gateway_origin::Origin,
         installed::{Place, Whose},
     },
@@ -203,21 +203,12 @@ pub(super) fn gateway(context: &Context, config: &OpenClaw) -> Vec<Finding> {
         (runner, Some(process))
             if runner.as_ref().is_none_or(|runner| runner.pid != process.pid) =>
         {
-            findings.push(taken(port, &process, tunnel_at(context, port, &process).as_deref()));
+            let tunnel = tunnel_at(&context.paths, port, &process);
+            findings.push(taken(port, &process, tunnel.as_deref()));
         }
         (Some(_) | None, Some(_) | None) => {}
     }
     findings
-}
-
-/// The remote whose local port this is, if the program that has it is one of ours.
-fn tunnel_at(context: &Context, port: u16, holder: &listeners::Process) -> Option<String> {
-    let own = std::env::current_exe().ok()?;
-    if own.file_name()?.to_str()? != holder.name {
-        return None;
-    }
-    let remotes = Remotes::load(&context.paths).ok()?.remotes;
-    remotes.into_iter().find(|(_, remote)| remote.claims(port)).map(|(name, _)| name)
 }
 
 /// Somebody else has the gateway's port; `tunnel` names the remote that is reached through it.
