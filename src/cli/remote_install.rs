@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use nix::unistd::geteuid;
 use serde_json::json;
 
 use super::{
@@ -191,8 +192,9 @@ impl Place {
                 }
             }
             None if remotes.remotes.is_empty() => {
+                let as_whom = if self.owner == geteuid() { "" } else { "as that user: " };
                 return Err(Problem::new(Class::Usage, format!("{} has no remote yet", self.user))
-                    .fix("as that user: openclaw remote connect user@host"));
+                    .fix(format!("{as_whom}openclaw remote connect user@host")));
             }
             None => Work::Remotes,
         };

@@ -27,7 +27,7 @@ use crate::{
     config::{self, Kind, Remotes, check_name},
     control::{self, Note, Reply},
     problem::{Class, Problem},
-    tunnel::{Phase, Wish},
+    tunnel::{PUNISHED, Phase, Wish},
 };
 
 /// How long a command may take between `Live` and `Keep`: a login and an answer or two.
@@ -121,6 +121,7 @@ impl Supervisor {
         let outcome = self.accompany(&ask, &trial.remote, &mut write, &mut note).await;
         let kept = match outcome {
             Ok(keep) => self.keep(&ask, &trial, keep).await,
+            Err(Some(problem)) if trial.is_new => Err(without_next_attempt(problem)),
             Err(Some(problem)) => Err(problem),
             // The command went away.
             Err(None) => Err(Problem::new(Class::Internal, "the command went away")),
@@ -337,6 +338,11 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// The same problem where nothing is tried any more: the trial is over.
+fn without_next_attempt(problem: Problem) -> Problem {
+    Problem { message: problem.message.replace(PUNISHED, ""), ..problem }
 }
 
 /// Writes a reply while the command still matters.

@@ -50,8 +50,8 @@ const STABLE: Duration = Duration::from_secs(5);
 const WAIT_HELD: Duration = Duration::from_secs(4);
 /// The wait when the server may be punishing this address.
 const WAIT_PENALTY: Duration = Duration::from_secs(15);
-/// What is said about that wait.
-const PUNISHED: &str = "; the next attempt waits 15 s, in case it punishes this address";
+/// What is said about that wait, at the end of a failure's message.
+pub(crate) const PUNISHED: &str = "; the next attempt waits 15 s, in case it punishes this address";
 
 /// A session that no longer gets new connections.
 #[derive(Debug, Clone)]

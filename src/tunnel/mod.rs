@@ -17,4 +17,4 @@ pub(crate) use attempt::{Number, Proof, ProofKind};
 pub(crate) use claim::{Claim, ClaimAction, ClaimEvent, Refusal};
 pub(crate) use event::{Action, Event, News, Options, Phase, Probe, Wish};
 pub(crate) use failure::{Cause, Failure, PLACE_TAKEN};
-pub(crate) use machine::{SILENCE, Tunnel};
+pub(crate) use machine::{PUNISHED, SILENCE, Tunnel};

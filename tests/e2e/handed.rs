@@ -102,6 +102,7 @@ fn installing_says_what_is_missing() {
     let home = crate::support::Home::new();
     let ran = openclaw(&home).args(["--json", "remote", "install"]).run().exits(2);
     assert_eq!(ran.json()["error"]["class"], "usage", "{ran}");
+    assert_eq!(ran.json()["error"]["fix"], "openclaw remote connect user@host", "{ran}");
     home.write(
         "home/.openclaw/rs/remotes.json",
         r#"{"remotes":{"a":{"target":"127.0.0.1:9","remotePort":1,"localPort":1,"wanted":false}}}"#,

@@ -215,3 +215,17 @@ fn a_server_that_may_punish_is_left_alone_and_a_person_is_not_held_up_by_it() {
     let answered = served.join().expect("a caller").expect("an answer");
     assert_eq!(answered, 200, "whoever waited was served");
 }
+
+#[test]
+fn a_connect_that_gives_up_promises_no_further_attempt() {
+    if !present(&[Peer::OpenSsh]) {
+        return;
+    }
+    let scene = Scene::new();
+    let door = Doorman::before(scene.sshd.port());
+    door.expects(&[Fate::Nothing, Fate::Nothing]);
+    let connect = dialling(&scene, door.port).args(["--batch", "--timeout", "4"]);
+    let ran = connect.arg(scene.sshd.target()).run().exits(3);
+    assert_eq!(door.seen().len(), 2, "{ran}");
+    assert!(!ran.stderr.contains("next attempt"), "{ran}");
+}
