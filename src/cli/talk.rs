@@ -29,7 +29,8 @@ impl Talk {
 
     /// Calls a method; waits no longer than the command may take.
     pub(super) async fn call(&self, method: &str, params: Value) -> Result<Value, Problem> {
-        self.reached.call(method, Some(params), left(self.deadline)).await
+        let outcome = self.reached.call(method, Some(params), left(self.deadline)).await;
+        outcome.map_err(|problem| with_list(method, problem))
     }
 }
 
@@ -62,4 +63,45 @@ pub(super) fn typed<T: DeserializeOwned>(method: &str, answer: &Value) -> Result
         )
         .fix(format!("openclaw gateway call {method}"))
     })
+}
+
+/// The same problem with the list to look into, where the gateway does not know an id of ours.
+fn with_list(method: &str, problem: Problem) -> Problem {
+    let is_of_nodes = method.starts_with("node.");
+    let list = if problem.fix.is_some() {
+        None
+    } else if problem.message.contains("unknown requestId") {
+        Some(if is_of_nodes { "openclaw nodes pending" } else { "openclaw devices list" })
+    } else if problem.message.contains("unknown deviceId") {
+        Some("openclaw devices list")
+    } else if problem.message.contains("unknown nodeId") {
+        Some("openclaw nodes status")
+    } else {
+        None
+    };
+    match list {
+        Some(list) => problem.fix(list),
+        None => problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_the_gateway_does_not_know_is_in_a_list() {
+        for (method, message, expected) in [
+            ("device.pair.approve", "unknown requestId", Some("openclaw devices list")),
+            ("node.pair.reject", "unknown requestId", Some("openclaw nodes pending")),
+            ("device.token.revoke", "unknown deviceId", Some("openclaw devices list")),
+            ("node.rename", "unknown nodeId", Some("openclaw nodes status")),
+            ("device.pair.approve", "no", None),
+        ] {
+            let problem = with_list(method, Problem::new(Class::Rpc, message));
+            assert_eq!(problem.fix.as_deref(), expected, "{method}: {message}");
+        }
+        let known = Problem::new(Class::Rpc, "unknown deviceId").fix("mine");
+        assert_eq!(with_list("device.pair.remove", known).fix.as_deref(), Some("mine"));
+    }
 }

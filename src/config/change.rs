@@ -19,6 +19,9 @@ use crate::problem::{Class, Problem};
 /// Variables that say that somebody else manages the file.
 const MANAGED: [&str; 2] = ["OPENCLAW_CONFIG_READONLY", "OPENCLAW_NIX_MODE"];
 
+/// What stands before the reasons of a change that is refused for what the file would say.
+pub(crate) const REFUSED: &str = "refused, nothing was written: ";
+
 /// What the file holds at the moment, for whoever decides what to change.
 #[derive(Debug)]
 pub(crate) struct Current {
@@ -117,7 +120,7 @@ pub(crate) fn change_if(
         after.issues.extend(news);
     }
     if let Some(problem) = after.problem(file) {
-        let message = format!("refused, nothing was written: {}", problem.message);
+        let message = format!("{REFUSED}{}", problem.message);
         return Err(Problem { message, fix: None, ..problem });
     }
     let is_changed = syntax::parse(&changed).ok().as_ref() != Some(&current.own);

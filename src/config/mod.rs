@@ -22,7 +22,9 @@ mod revise;
 pub(crate) mod schema;
 mod syntax;
 
-pub(crate) use change::{Current, Outcome, Reading, Run, change, change_if, merge, reading};
+pub(crate) use change::{
+    Current, Outcome, REFUSED, Reading, Run, change, change_if, merge, reading,
+};
 pub(crate) use configured::plain_token;
 pub(crate) use credentials::{Bound, Credential, Credentials};
 pub(crate) use edit::Edit;

@@ -54,10 +54,12 @@ impl Paths {
         if let Some(name) = profile
             && !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
         {
+            let like = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
             return Err(Problem::new(
                 Class::Usage,
                 format!("the profile name `{name}` may hold letters, digits, - and _ only"),
-            ));
+            )
+            .fix(format!("--profile={}", name.chars().map(like).collect::<String>())));
         }
         let state = match variable("OPENCLAW_STATE_DIR") {
             Some(folder) => std::path::absolute(folder).map_err(|error| {

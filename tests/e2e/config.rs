@@ -128,6 +128,10 @@ fn what_would_break_the_file_is_refused() {
         both.stderr.contains("gateway.port: ") && both.stderr.contains("gateway.bind: "),
         "{both}"
     );
+    let port = config(&home, &["set", "gateway.port", "abc"]).exits(2);
+    assert!(port.stderr.contains("try: openclaw config set gateway.port 18789"), "{port}");
+    let profile = openclaw(&home).args(["--profile", "a/b", "config", "file"]).run().exits(2);
+    assert!(profile.stderr.contains("try: --profile=a-b"), "{profile}");
     config(&home, &["set", "gateway.port", "2", "--expect-current-json", "3"]).exits(1);
     config(&home, &["set", "gateway.port", "2", "--expect-current-absent"]).exits(1);
     config(&home, &["unset", "gateway.tls"]).exits(1);

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     config::{
-        self, Current, Edit, KeyPath, OpenClaw, Outcome, ReloadKind, ReloadMode, Run, change, merge,
+        self, Current, Edit, Form, KEYS, KeyPath, OpenClaw, Outcome, REFUSED, ReloadKind,
+        ReloadMode, Run, change, merge,
     },
     problem::{Class, Problem},
 };
@@ -108,7 +109,7 @@ pub(super) fn set(context: &Context, arguments: &Set) -> anyhow::Result<ExitCode
         }
         Ok(edits)
     });
-    report(context, &asked, outcome)
+    report(context, &asked, outcome.map_err(|problem| with_right_value(problem, &asked.paths)))
 }
 
 /// Runs `config unset`.
@@ -238,6 +239,34 @@ fn entries(value: &Value) -> Vec<String> {
     }
 }
 
+/// The same problem with what to type, where one value was refused whose form we know.
+fn with_right_value(problem: Problem, paths: &[KeyPath]) -> Problem {
+    let [path] = paths else { return problem };
+    let path = path.to_string();
+    let known = KEYS.iter().find(|key| key.path == path);
+    let is_refused = problem.fix.is_none() && problem.message.starts_with(REFUSED);
+    let Some(value) = known.filter(|_| is_refused).and_then(|key| right_value(key.form)) else {
+        return problem;
+    };
+    problem.fix(format!("openclaw config set {path} {value}"))
+}
+
+/// A value of a form, and what else may stand there.
+fn right_value(form: Form) -> Option<String> {
+    match form {
+        Form::Choice(words) => {
+            let (first, others) = words.split_first()?;
+            Some(format!("{first} (or {})", others.join(", ")))
+        }
+        Form::Flag => Some("true (or false)".to_owned()),
+        Form::Port => Some("18789 (or another port up to 65535)".to_owned()),
+        Form::Number(least, most) => Some(format!("{least} (up to {most})")),
+        Form::Text | Form::Secret => Some("'\"TEXT\"'".to_owned()),
+        Form::Texts => Some("'[\"TEXT\"]'".to_owned()),
+        Form::Any => None,
+    }
+}
+
 fn report(
     context: &Context,
     asked: &Asked,
@@ -335,4 +364,28 @@ fn taken_up(paths: &[KeyPath], config: &OpenClaw) -> ReloadKind {
     let kinds: Vec<ReloadKind> = paths.iter().map(kind).collect();
     let most = [ReloadKind::Restart, ReloadKind::Hot].into_iter().find(|kind| kinds.contains(kind));
     most.unwrap_or(ReloadKind::None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_value_is_answered_with_a_right_one() {
+        let fix = |path: &str, message: &str| {
+            let problem = Problem::new(Class::Config, message);
+            with_right_value(problem, &[KeyPath::parse(path).unwrap()]).fix
+        };
+        for (path, expected) in [
+            ("gateway.port", Some("gateway.port 18789 (or another port up to 65535)")),
+            ("gateway.mode", Some("gateway.mode local (or remote)")),
+            ("gateway.auth.token", Some("gateway.auth.token '\"TEXT\"'")),
+            ("gateway", None),
+            ("channels", None),
+        ] {
+            let expected = expected.map(|expected| format!("openclaw config set {expected}"));
+            assert_eq!(fix(path, &format!("{REFUSED}x")), expected, "{path}");
+        }
+        assert_eq!(fix("gateway.port", "cannot read it"), None);
+    }
 }
