@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::Context;
 use crate::{
     client::{Asked, Credential, Plan},
-    config::{AuthMode, Credentials, OpenClaw, Remotes},
+    config::{AuthMode, Bind, Credentials, OpenClaw, Remotes},
     problem::{Class, Problem},
     secret::Secret,
 };
@@ -44,15 +44,23 @@ fn of_this_machine(context: &Context) -> Result<Secret, Problem> {
     credential.token.ok_or_else(|| {
         let problem =
             |what| Problem::new(Class::Config, format!("the gateway on this machine {what}"));
-        let mode = OpenClaw::load(&context.paths).ok().and_then(|config| config.gateway.auth.mode);
-        match mode {
+        let gateway =
+            OpenClaw::load(&context.paths).map(|config| config.gateway).unwrap_or_default();
+        // Beyond loopback it makes itself none.
+        let is_beyond = matches!(gateway.bind, Some(Bind::Lan | Bind::Tailnet | Bind::Custom));
+        let next = if is_beyond {
+            "openclaw config set gateway.auth.token \"$(openssl rand -base64 32)\""
+        } else {
+            "openclaw gateway run"
+        };
+        match gateway.auth.mode {
             Some(AuthMode::None) => problem("asks for no secret (gateway.auth.mode is `none`)"),
             Some(AuthMode::TrustedProxy) => {
                 problem("takes its users from a proxy, and has no token")
             }
             _ if credential.password.is_some() => problem("has a password, no token"),
             Some(AuthMode::Token | AuthMode::Password) | None => {
-                problem("has no token yet").fix("openclaw gateway run")
+                problem("has no token yet").fix(next)
             }
         }
     })

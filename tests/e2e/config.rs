@@ -319,6 +319,8 @@ fn all_that_keeps_a_gateway_from_starting_is_said_at_once_by_every_command() {
     let set = config(&home, &["set", "gateway.bind", "lan"]).exits(0);
     assert!(set.stderr.contains("does not start with this"), "{set}");
     assert!(config(&home, &["validate"]).exits(2).stderr.contains("gateway.bind"));
+    let token = openclaw(&home).args(["gateway", "auth-token", "--show"]).run().exits(2);
+    assert!(token.stderr.contains("try: openclaw config set gateway.auth.token"), "{token}");
     // Two secrets, and nothing that says which one counts.
     home.write(PLACE, "{gateway: {auth: {token: 't', password: 'p'}}}");
     let told = config(&home, &["validate", "--json"]).exits(2).json();
