@@ -276,23 +276,54 @@ fn unmoved(file: &Path, error: &impl std::fmt::Display) -> Problem {
     .fix(format!("df -h {}", file.display()))
 }
 
-/// Damage: what to type brings back the youngest copy, or puts the file aside.
+/// Damage: what to type puts the file aside with its log, and brings back the youngest copy.
 fn damaged(file: &Path, what: &str) -> Problem {
     let folder = file.parent().unwrap_or_else(|| Path::new("."));
-    let aside = format!("mv {0} {0}.damaged", file.display());
-    let fix = match copies(folder).pop() {
-        Some(copy) => format!("{aside} && cp {} {}", copy.display(), file.display()),
-        None => format!("{aside} (devices must be paired again)"),
-    };
+    let copy = copies(folder).pop();
+    let loss = if copy.is_some() { "" } else { "; without it devices must be paired again" };
     Problem::new(
         Class::Config,
-        format!("{} is damaged: {what}; it has not been touched", file.display()),
+        format!("{} is damaged: {what}; it has not been touched{loss}", file.display()),
     )
-    .fix(fix)
+    .fix(put_aside(file, copy.as_deref()))
+}
+
+/// One line for a shell. It moves into a folder that is not there yet: typed twice it ends at its
+/// first word, and nothing is overwritten.
+fn put_aside(file: &Path, copy: Option<&Path>) -> String {
+    let beside = |end: &str| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let (mut aside, mut number) = (beside(".damaged"), 1);
+    while aside.exists() {
+        number += 1;
+        aside = beside(&format!(".damaged-{number}"));
+    }
+    let aside = quoted(&aside);
+    let mut words = format!("mkdir {aside}");
+    // SQLite would apply these to whatever stands in the file's place. The file goes last: where
+    // one of them cannot be moved, all that is damaged is still found at the next start.
+    let others = ["-wal", "-shm", "-journal"].map(beside);
+    for part in others.iter().map(PathBuf::as_path).filter(|part| part.exists()).chain([file]) {
+        words += &format!(" && mv {} {aside}", quoted(part));
+    }
+    if let Some(copy) = copy {
+        words += &format!(" && cp {} {}", quoted(copy), quoted(file));
+    }
+    words
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     fn mode(file: &Path) -> u32 {
@@ -339,6 +370,12 @@ mod tests {
         assert_eq!(fs::read(home.path().join(FILE)).unwrap(), before);
     }
 
+    /// Whether a shell comes to the end of this line.
+    fn type_in(line: &str) -> bool {
+        assert_eq!(line.lines().count(), 1, "{line}");
+        Command::new("sh").args(["-c", line]).stderr(Stdio::null()).status().unwrap().success()
+    }
+
     #[test]
     fn damage_is_named_with_what_to_type_and_nothing_is_overwritten() {
         let home = tempfile::tempdir().unwrap();
@@ -346,7 +383,10 @@ mod tests {
         fs::write(&file, "this is no database, and never was one").unwrap();
         let problem = open(home.path()).unwrap_err();
         assert!(problem.message.contains("damaged"), "{problem}");
-        assert!(problem.fix.unwrap().starts_with("mv "));
+        assert!(problem.message.ends_with("devices must be paired again"), "{problem}");
+        assert!(type_in(&problem.fix.unwrap()));
+        assert!(!file.exists());
+        let file = home.path().join("state.sqlite.damaged").join(FILE);
         assert_eq!(fs::read_to_string(&file).unwrap(), "this is no database, and never was one");
     }
 
@@ -360,6 +400,57 @@ mod tests {
         bytes[4_096..length].fill(0xA5);
         fs::write(&file, &bytes).unwrap();
         assert!(open(home.path()).unwrap_err().message.contains("damaged"));
+    }
+
+    /// Overwrites the second page, in which the first table is.
+    fn damage(file: &Path) {
+        let mut bytes = fs::read(file).unwrap();
+        bytes[4_096..8_192].fill(0xA5);
+        fs::write(file, &bytes).unwrap();
+    }
+
+    #[test]
+    fn the_advice_puts_the_log_aside_as_well_and_is_harmless_the_second_time() {
+        let home = tempfile::tempdir().unwrap();
+        let (running, folder) = (home.path().join("running"), home.path().join("it's \"mine\""));
+        let steps = ["CREATE TABLE a (b)", "CREATE TABLE c (d)"];
+        let old = open_with(&running, &steps[..1]).unwrap();
+        old.execute("INSERT INTO a VALUES (7)", []).unwrap();
+        drop(old);
+        let lives = open_with(&running, &steps).unwrap();
+        lives.execute("INSERT INTO c VALUES (8)", []).unwrap();
+        fs::create_dir(&folder).unwrap();
+        let wal = format!("{FILE}-wal");
+        for name in [FILE, &wal, "state.sqlite.before-2"] {
+            fs::copy(running.join(name), folder.join(name)).unwrap();
+        }
+        let file = folder.join(FILE);
+        damage(&file);
+        let read = |folder: &Path| [FILE, &wal].map(|name| fs::read(folder.join(name)).unwrap());
+        let before = read(&folder);
+        assert!(!before[1].is_empty(), "what was written last is in the log alone");
+        let fix = open_with(&folder, &steps).unwrap_err().fix.unwrap();
+        assert!(type_in(&fix), "{fix}");
+        assert!(!folder.join(&wal).exists());
+        let aside = folder.join("state.sqlite.damaged");
+        assert_eq!(read(&aside), before);
+        let restored = open_with(&folder, &steps).unwrap();
+        let count = |db: &Connection, table: &str| {
+            let count = format!("SELECT count(*) FROM {table}");
+            db.query_row(&count, [], |row| row.get::<_, u32>(0)).unwrap()
+        };
+        assert_eq!((count(&restored, "a"), count(&restored, "c")), (1, 0), "as the copy was");
+        restored.execute("INSERT INTO c VALUES (9)", []).unwrap();
+        drop(restored);
+        assert!(!type_in(&fix), "typed again");
+        let restored = open_with(&folder, &steps).unwrap();
+        assert_eq!(count(&restored, "c"), 1);
+        drop(restored);
+        damage(&file);
+        let fix = open_with(&folder, &steps).unwrap_err().fix.unwrap();
+        assert!(type_in(&fix), "{fix}");
+        assert!(folder.join("state.sqlite.damaged-2").join(FILE).exists());
+        assert_eq!(read(&aside), before);
     }
 
     /// A database whose index lacks a row.
