@@ -64,6 +64,13 @@ impl KeyPath {
         Self(steps)
     }
 
+    /// The path of a place in the list at this one.
+    pub(super) fn at(&self, place: usize) -> Self {
+        let mut steps = self.0.clone();
+        steps.push(Step { name: place.to_string(), is_quoted: false });
+        Self(steps)
+    }
+
     pub(super) fn steps(&self) -> &[Step] {
         &self.0
     }

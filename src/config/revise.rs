@@ -11,6 +11,9 @@ use super::{
     redact::{PLACEHOLDER, redacted},
 };
 
+/// The longest list of which single places are edited: each edit walks all of it.
+const MOST_PLACES: usize = 1_000;
+
 /// The edits that make `own`, the file's value, into `new`, with every placeholder in `new` read as
 /// the secret that stands in its place. A placeholder that hides nothing is left for the check of
 /// the change, which refuses it.
@@ -67,21 +70,61 @@ fn counterpart(old: &[Value], item: &Value, at: usize) -> usize {
 }
 
 fn differences(new: &Value, old: &Value, path: &KeyPath, edits: &mut Vec<Edit>) {
-    let (Value::Object(keys), Value::Object(before)) = (new, old) else {
-        if new != old {
-            edits.push(Edit::Set(path.clone(), new.clone()));
+    match (new, old) {
+        (Value::Object(keys), Value::Object(before)) => {
+            for key in before.keys().filter(|key| !keys.contains_key(*key)) {
+                edits.push(Edit::Unset(path.below(key)));
+            }
+            for (key, value) in keys {
+                match before.get(key) {
+                    Some(old) => differences(value, old, &path.below(key), edits),
+                    None => edits.push(Edit::Set(path.below(key), value.clone())),
+                }
+            }
         }
+        (Value::Array(items), Value::Array(before))
+            if items.len().max(before.len()) <= MOST_PLACES =>
+        {
+            differences_by_place(items, before, path, edits);
+        }
+        _ if new == old => {}
+        _ => edits.push(Edit::Set(path.clone(), new.clone())),
+    }
+}
+
+/// What is said beside an entry stays with it, or goes: entries that have an `id` and moved are set
+/// with the whole list.
+fn differences_by_place(new: &[Value], old: &[Value], path: &KeyPath, edits: &mut Vec<Edit>) {
+    let surplus = old.len().saturating_sub(new.len());
+    let (mut stay, mut gone) = (Vec::new(), Vec::new());
+    for (at, entry) in old.iter().enumerate() {
+        let is_next = new.get(stay.len()).is_some_and(|next| match ids(next, entry) {
+            Some((next, known)) => next == known,
+            None => next == entry,
+        });
+        if is_next || gone.len() == surplus {
+            stay.push((at, entry));
+        } else {
+            gone.push(at);
+        }
+    }
+    let mut pairs = new.iter().zip(&stay);
+    if pairs.any(|(new, (_, old))| ids(new, old).is_some_and(|(new, old)| new != old)) {
+        edits.push(Edit::Set(path.clone(), Value::Array(new.to_vec())));
         return;
-    };
-    for key in before.keys().filter(|key| !keys.contains_key(*key)) {
-        edits.push(Edit::Unset(path.below(key)));
     }
-    for (key, value) in keys {
-        match before.get(key) {
-            Some(old) => differences(value, old, &path.below(key), edits),
-            None => edits.push(Edit::Set(path.below(key), value.clone())),
-        }
+    // Every path is one of the old list: what goes, goes from the end, once the rest is done.
+    for (new, (at, old)) in new.iter().zip(&stay) {
+        differences(new, old, &path.at(*at), edits);
     }
+    edits.extend(gone.iter().rev().map(|at| Edit::Unset(path.at(*at))));
+    let more = new.iter().enumerate().skip(old.len());
+    edits.extend(more.map(|(at, item)| Edit::Set(path.at(at), item.clone())));
+}
+
+/// The `id`s of two entries that both have one.
+fn ids<'a>(one: &'a Value, other: &'a Value) -> Option<(&'a Value, &'a Value)> {
+    one.get("id").zip(other.get("id"))
 }
 
 fn merge(
@@ -207,6 +250,50 @@ mod tests {
         sent["new"] = json!({"token": PLACEHOLDER});
         let left = format!("{:?}", replaced(&own(), &sent));
         assert_eq!(left.matches(PLACEHOLDER).count(), 2, "{left}");
+    }
+
+    const LIST: &str = "{\n  list: [\n    { id: 'a', n: 1 }, // the desk\n    \
+                        { id: 'b', n: 2 /* two */ }, // the kitchen\n    { id: 'c' }, // spare\n  ],\n  \
+                        names: [\n    'x', // first\n    'y', // second\n    'z', // third\n  ],\n}\n";
+
+    /// [`LIST`] with another value at a place of it.
+    fn with(place: &str, value: Value) -> String {
+        let own = crate::config::parse_json5(LIST).unwrap();
+        let mut new = own.clone();
+        *new.pointer_mut(place).unwrap() = value;
+        let text = edit::apply(LIST, &replaced(&own, &new)).unwrap();
+        assert_eq!(crate::config::parse_json5(&text).unwrap(), new, "{text}");
+        text
+    }
+
+    #[test]
+    fn a_change_in_a_list_keeps_what_is_said_beside_its_entries() {
+        assert_eq!(with("/list/1/n", json!(3)), LIST.replace("n: 2", "n: 3"));
+        assert_eq!(with("/names/1", json!("w")), LIST.replace("'y'", "\"w\""));
+        let kitchen = "    { id: 'b', n: 2 /* two */ }, // the kitchen\n";
+        let without = with("/list", json!([{"id": "a", "n": 1}, {"id": "c"}]));
+        assert_eq!(without, LIST.replace(kitchen, ""));
+        let last = with("/list", json!([{"id": "b", "n": 3}]));
+        assert!(last.contains("n: 3 /* two */ }, // the kitchen"), "{last}");
+        assert!(!last.contains("the desk") && !last.contains("spare"), "{last}");
+        let fewer = with("/names", json!(["y"]));
+        assert!(fewer.contains("'y', // second") && !fewer.contains("first"), "{fewer}");
+        assert!(with("/names", json!([])).contains("// spare"));
+        let more = with("/list", json!([{"id": "a", "n": 1}, {"id": "b"}, {"id": "c"}, 5, 6]));
+        for comment in ["// the desk", "// the kitchen", "// spare", "// third"] {
+            assert!(more.contains(comment), "{more}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_moved_leaves_no_comment_beside_another_one() {
+        for list in [
+            json!([{"id": "b", "n": 2}, {"id": "a", "n": 1}, {"id": "c"}]),
+            json!([{"id": "new"}, {"id": "a", "n": 1}, {"id": "b", "n": 2}, {"id": "c"}]),
+        ] {
+            let moved = with("/list", list);
+            assert!(!moved.contains("the desk") && moved.contains("// second"), "{moved}");
+        }
     }
 
     #[test]
