@@ -185,7 +185,8 @@ fn refuse_what_is_included(own: &Value, edits: &[Edit], file: &Path) -> Result<(
                 format!(
                     "{PLACEHOLDER} is what `config get` shows for a secret, and no value for {path}"
                 ),
-            ));
+            )
+            .fix("put the secret itself there; in a list, change one entry at a time"));
         }
     }
     Ok(())
@@ -204,4 +205,31 @@ fn holds_placeholder(value: &Value) -> bool {
 pub(crate) fn merge(current: &Current, path: &KeyPath, new: &Value) -> Result<Vec<Edit>, Problem> {
     edit::merged(&current.own, path, new)
         .map_err(|why| Problem::new(Class::Usage, why).fix("--replace puts the new value there"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::{redacted, replaced};
+
+    #[test]
+    fn a_placeholder_whose_secret_is_not_certain_is_refused() {
+        let (_home, paths) = Paths::temporary();
+        let mapping = |name: &str, key: &str| json!({"name": name, "sessionKey": key});
+        let own = json!({"hooks": {"mappings": [mapping("a", "1"), mapping("b", "2")]}});
+        std::fs::create_dir_all(&paths.state).unwrap();
+        std::fs::write(&paths.config, own.to_string()).unwrap();
+        let sends = |mappings: Value| {
+            let new = json!({"hooks": {"mappings": mappings}});
+            change(&paths, Run::Dry, |current| Ok(replaced(&current.own, &new)))
+        };
+        let shown = redacted(&own)["hooks"]["mappings"].clone();
+        assert!(sends(json!([shown[1]])).unwrap().is_changed);
+        let problem = sends(json!([mapping("other", PLACEHOLDER)])).unwrap_err();
+        assert_eq!(problem.class, Class::Usage);
+        let place = "no value for hooks.mappings[1].sessionKey";
+        assert!(problem.message.ends_with(place), "{problem}");
+    }
 }

@@ -3,6 +3,8 @@
 //! What the client saw was redacted: a placeholder that comes back stands for the old value. Only
 //! what differs becomes an edit, so comments stay where nothing changes. Pure.
 
+use std::cmp::Ordering;
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -49,11 +51,12 @@ fn restored(own: &Value, shown: &Value, new: &Value) -> Value {
             Value::Object(keys.collect())
         }
         (Value::Array(old), Value::Array(items)) => {
-            let items = items.iter().enumerate().map(|(at, item)| {
-                let at = counterpart(old, item, at);
-                match (old.get(at), shown.get(at)) {
-                    (Some(old), Some(shown)) => restored(old, shown, item),
-                    _ => item.clone(),
+            let shown = shown.as_array().map_or(&[] as &[Value], Vec::as_slice);
+            let stood = counterparts(shown, items);
+            let items = items.iter().zip(stood).map(|(item, stood)| {
+                match stood.and_then(|at| old.get(at).zip(shown.get(at))) {
+                    Some((old, shown)) => restored(old, shown, item),
+                    None => item.clone(),
                 }
             });
             Value::Array(items.collect())
@@ -63,10 +66,35 @@ fn restored(own: &Value, shown: &Value, new: &Value) -> Value {
     }
 }
 
-/// Where `item`, which stands at `at` in a new list, stood in the old one.
-fn counterpart(old: &[Value], item: &Value, at: usize) -> usize {
-    let Some(id) = item.get("id") else { return at };
-    old.iter().position(|known| known.get("id") == Some(id)).unwrap_or(usize::MAX)
+/// Where each entry of a new list stood in the old one, as that was `shown`; `None` where more than
+/// one entry may be meant, whose secrets are not to be mixed up.
+fn counterparts(shown: &[Value], new: &[Value]) -> Vec<Option<usize>> {
+    let edited = shown.iter().zip(new).filter(|(known, item)| known != item).count();
+    let place = |(at, item): (usize, &Value)| {
+        if let Some(id) = id(item) {
+            return only(shown, |known| known.get("id") == Some(id));
+        }
+        let is_there = shown.get(at) == Some(item);
+        let stays = match new.len().cmp(&shown.len()) {
+            Ordering::Less => false,
+            Ordering::Equal => is_there || (edited == 1 && !shown.contains(item)),
+            Ordering::Greater => is_there && edited == 0,
+        };
+        if stays { Some(at) } else { only(shown, |known| known == item) }
+    };
+    new.iter().enumerate().map(place).collect()
+}
+
+/// What tells an entry from the others; of a reference to a secret it is hidden, and tells nothing.
+fn id(entry: &Value) -> Option<&Value> {
+    entry.get("id").filter(|id| id.as_str() != Some(PLACEHOLDER))
+}
+
+/// The one place of `list` that is meant; `None` without it, and where there are more.
+fn only(list: &[Value], is_meant: impl Fn(&Value) -> bool) -> Option<usize> {
+    let mut found = list.iter().enumerate().filter(|(_, known)| is_meant(known));
+    let (at, _) = found.next()?;
+    found.next().is_none().then_some(at)
 }
 
 fn differences(new: &Value, old: &Value, path: &KeyPath, edits: &mut Vec<Edit>) {
@@ -196,13 +224,13 @@ fn by_id(
 ) -> Result<Value, String> {
     let mut list = old.to_vec();
     for item in items.as_array().map_or(&[] as &[Value], Vec::as_slice) {
-        let at = counterpart(old, item, usize::MAX);
-        match list.get_mut(at) {
-            Some(known) => {
-                let shown = shown.filter(|_| whole.is_array()).and_then(|shown| shown.get(at));
-                merge(known, shown, item, &path.below(&at.to_string()), replace)?;
-            }
-            None => list.push(item.clone()),
+        let Some(at) = old.iter().position(|known| known.get("id") == item.get("id")) else {
+            list.push(item.clone());
+            continue;
+        };
+        let shown = shown.filter(|_| whole.is_array()).and_then(|shown| shown.get(at));
+        if let Some(known) = list.get_mut(at) {
+            merge(known, shown, item, &path.below(&at.to_string()), replace)?;
         }
     }
     Ok(Value::Array(list))
@@ -241,6 +269,42 @@ mod tests {
         let mut sent = redacted(&own());
         sent["list"].as_array_mut().unwrap().reverse();
         assert_eq!(read(&replaced(&own(), &sent))["list"][1], json!({"id": "a", "apiKey": "k"}));
+    }
+
+    /// The session keys of hooks where a client sends such of these names, with their keys hidden.
+    fn keys(names: &[&str]) -> Vec<Value> {
+        let mapping = |name: &str, key: &str| json!({"name": name, "sessionKey": key});
+        let old = [mapping("a", "1"), mapping("b", "2"), mapping("b", "3"), mapping("c", "4")];
+        let own = json!({"hooks": {"mappings": old}});
+        let sent: Vec<Value> = names.iter().map(|name| mapping(name, PLACEHOLDER)).collect();
+        let new = restored(&own, &redacted(&own), &json!({"hooks": {"mappings": sent}}));
+        let list = new["hooks"]["mappings"].as_array().unwrap().iter();
+        list.map(|mapping| mapping["sessionKey"].clone()).collect()
+    }
+
+    #[test]
+    fn a_secret_without_an_id_beside_it_goes_to_no_other_entry() {
+        for (names, found) in [
+            (&["a", "b", "b", "c"][..], &["1", "2", "3", "4"][..]),
+            (&["a", "b", "b", "c", "a"], &["1", "2", "3", "4", "1"]),
+            (&["a", "b", "b", "new"], &["1", "2", "3", "4"]),
+            (&["new", "b", "b", "c"], &["1", "2", "3", "4"]),
+            (&["c", "b", "b", "a"], &["4", "2", "3", "1"]),
+            (&["a", "b", "b", "a"], &["1", "2", "3", "1"]),
+            (&["c", "a"], &["4", "1"]),
+            // Which of the two went, and what became of the others, nobody can tell.
+            (&["a", "b", "c"], &["1", PLACEHOLDER, "4"]),
+            (&["new", "b", "b"], &[PLACEHOLDER; 3]),
+            (&["new", "b", "b", "newer"], &[PLACEHOLDER, "2", "3", PLACEHOLDER]),
+            (&["a", "b", "new", "b", "c"], &["1", PLACEHOLDER, PLACEHOLDER, PLACEHOLDER, "4"]),
+        ] {
+            assert_eq!(keys(names), found, "{names:?}");
+        }
+        let own = json!({"secrets": ["1", "2"]});
+        let left = |sent: Value| restored(&own, &redacted(&own), &json!({"secrets": sent}));
+        assert_eq!(left(json!([PLACEHOLDER])), json!({"secrets": [PLACEHOLDER]}));
+        let more = json!([PLACEHOLDER, PLACEHOLDER, "3"]);
+        assert_eq!(left(more), json!({"secrets": ["1", "2", "3"]}));
     }
 
     #[test]
