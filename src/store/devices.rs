@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 pub(crate) use record::{
     About, Asked, Device, Filed, FormerToken, Grant, JoinOffer, Minted, Pairing, Request, SetupCode,
 };
-use rows::{add, device, grant, names, paired, request, requests, written};
+use rows::{add, device, grant, latest_end, names, paired, request, requests, written};
 
 use super::{Error, Store, approvals, nodes};
 use crate::protocol::{Role, Scope};
@@ -21,6 +21,9 @@ use crate::protocol::{Role, Scope};
 const REQUEST_LIFE_MS: u64 = 300_000;
 /// Requests that may wait at a time; each is of another device, or of another role of it.
 const MAX_REQUESTS: u32 = 64;
+/// How far the clock may be set back under requests and setup codes, milliseconds. What is further
+/// ahead was made before it was set, who knows how long ago: it is over, also after a restart.
+const SET_BACK_MS: u64 = 60_000;
 /// How often a device's use is noted, milliseconds.
 const SEEN_EVERY_MS: u64 = 60_000;
 
@@ -285,7 +288,10 @@ fn admit(
 }
 
 fn file(db: &Connection, id: String, asked: Asked, now: u64) -> rusqlite::Result<Filed> {
-    db.execute("DELETE FROM device_request WHERE expires_at <= ?1", [now])?;
+    db.execute(
+        "DELETE FROM device_request WHERE expires_at <= ?1 OR expires_at > ?2",
+        [now, latest_end(now)],
+    )?;
     let expires_at = now + REQUEST_LIFE_MS;
     let is_repair = device(db, &asked.device_id)?.is_some();
     // Programs that are operator and node at once ask twice, and each answer is for itself.

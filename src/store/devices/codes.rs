@@ -2,7 +2,9 @@
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Asked, Device, Devices, JoinOffer, Minted, SetupCode, admit, rows::device};
+use super::{
+    Asked, Device, Devices, JoinOffer, Minted, SET_BACK_MS, SetupCode, admit, rows::device,
+};
 use crate::store::Error;
 
 /// Codes that may wait to be fetched by a join URL at a time.
@@ -27,8 +29,8 @@ impl Devices<'_> {
                 db.execute("DELETE FROM setup_code WHERE expires_at + 86400000 <= ?1", [now])?;
                 db.execute(
                     "DELETE FROM join_offer WHERE setup_id IN
-                     (SELECT id FROM setup_code WHERE expires_at <= ?1)",
-                    [now],
+                     (SELECT id FROM setup_code WHERE expires_at <= ?1 OR created_at > ?2)",
+                    [now, now + SET_BACK_MS],
                 )?;
                 let waiting: u32 =
                     db.query_row("SELECT count(*) FROM join_offer", [], |row| row.get(0))?;
@@ -70,8 +72,9 @@ impl Devices<'_> {
                     .query_row(
                         "SELECT id, access, expires_at, device_id, redeemed_at, NULL, url
                          FROM setup_code JOIN join_offer ON setup_id = id
-                         WHERE name_digest = ?1 AND expires_at > ?2 AND device_id IS NULL",
-                        params![name_digest, now],
+                         WHERE name_digest = ?1 AND expires_at > ?2 AND created_at <= ?3
+                         AND device_id IS NULL",
+                        params![name_digest, now, now + SET_BACK_MS],
                         |row| Ok((read_code(row)?, row.get(6)?)),
                     )
                     .optional()?;
@@ -96,10 +99,10 @@ impl Devices<'_> {
             .run(move |db| {
                 db.query_row(
                     &format!(
-                        "{CODE} WHERE token_digest = ?1 AND expires_at > ?2
-                         AND (device_id IS NULL OR device_id = ?3)"
+                        "{CODE} WHERE token_digest = ?1 AND expires_at > ?2 AND created_at <= ?3
+                         AND (device_id IS NULL OR device_id = ?4)"
                     ),
-                    params![digest, now, device],
+                    params![digest, now, now + SET_BACK_MS, device],
                     read_code,
                 )
                 .optional()
@@ -121,8 +124,9 @@ impl Devices<'_> {
             .run(move |db| {
                 let redeemed = db.execute(
                     "UPDATE setup_code SET device_id = ?2, redeemed_at = ?3
-                     WHERE id = ?1 AND (device_id IS NULL OR device_id = ?2) AND expires_at > ?3",
-                    params![code, device_id, now],
+                     WHERE id = ?1 AND (device_id IS NULL OR device_id = ?2) AND expires_at > ?3
+                     AND created_at <= ?4",
+                    params![code, device_id, now, now + SET_BACK_MS],
                 )?;
                 if redeemed == 0 {
                     return Ok(None);

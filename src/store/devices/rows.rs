@@ -2,20 +2,25 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{About, Asked, Device, FormerToken, Grant, Request};
+use super::{About, Asked, Device, FormerToken, Grant, REQUEST_LIFE_MS, Request, SET_BACK_MS};
 use crate::protocol::{Role, Scope};
 
 const REQUEST: &str = "SELECT id, device_id, public_key, about, role, scopes, is_repair, at,
-    expires_at FROM device_request WHERE expires_at > ?1";
+    expires_at FROM device_request WHERE expires_at > ?1 AND expires_at <= ?2";
+
+/// The latest end of a request that was filed or kept up until `now`.
+pub(super) fn latest_end(now: u64) -> u64 {
+    now + REQUEST_LIFE_MS + SET_BACK_MS
+}
 
 pub(super) fn requests(db: &Connection, now: u64) -> rusqlite::Result<Vec<Request>> {
     let mut statement = db.prepare_cached(&format!("{REQUEST} ORDER BY at DESC, id"))?;
-    statement.query_map([now], read_request)?.collect()
+    statement.query_map([now, latest_end(now)], read_request)?.collect()
 }
 
 pub(super) fn request(db: &Connection, id: &str, now: u64) -> rusqlite::Result<Option<Request>> {
-    let mut statement = db.prepare_cached(&format!("{REQUEST} AND id = ?2"))?;
-    statement.query_row(params![now, id], read_request).optional()
+    let mut statement = db.prepare_cached(&format!("{REQUEST} AND id = ?3"))?;
+    statement.query_row(params![now, latest_end(now), id], read_request).optional()
 }
 
 fn read_request(row: &Row<'_>) -> rusqlite::Result<Request> {

@@ -327,6 +327,29 @@ async fn a_setup_code_is_good_once_and_not_for_long() {
 }
 
 #[tokio::test]
+async fn what_was_made_before_the_clock_was_set_back_is_over() {
+    let store = Store::in_memory();
+    let devices = store.devices();
+    let offer = JoinOffer { name_digest: vec![1, 0], url: "ws://1".to_owned() };
+    assert!(devices.keep_code(code("1"), vec![1], Some(offer), NOW).await.unwrap());
+    ask(&store, "r", asked("a", &[]), NOW).await;
+    let little = NOW - SET_BACK_MS;
+    assert!(devices.code(vec![1], "a", little).await.unwrap().is_some());
+    assert!(devices.request("r", little).await.unwrap().is_some());
+    let back = little - 1;
+    assert_eq!(devices.code(vec![1], "a", back).await, Ok(None));
+    assert_eq!(devices.take_offer(vec![1, 0], back).await, Ok(None));
+    let node = vec![(Asked { role: Role::Node, ..asked("a", &[]) }, minted("t"))];
+    assert_eq!(devices.redeem("1", "a", node, back).await, Ok(None));
+    assert_eq!(devices.list(back).await, Ok(Pairing::default()));
+    assert_eq!(devices.approve("r", "owner", minted("t"), back).await, Ok(None));
+    let again = ask(&store, "s", asked("a", &[]), back).await;
+    assert!(matches!(again, Filed::New(_, gone) if gone.is_empty()));
+    assert!(devices.keep_code(code("2"), vec![2], None, back).await.unwrap());
+    assert_eq!(devices.take_offer(vec![1, 0], NOW).await, Ok(None), "it made room");
+}
+
+#[tokio::test]
 async fn codes_that_are_withdrawn_pair_nobody_and_are_not_fetched() {
     let store = Store::in_memory();
     let devices = store.devices();
