@@ -2,6 +2,7 @@
 //!
 //! The rule: an answer is kept for an hour, 1,024 of them, 64 KiB each; where there are more the
 //! oldest goes first. A request that is under way is not counted among them, and is never let go.
+//! Which is older is told by their order, whatever is done to the clock.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -115,9 +116,12 @@ fn begin(db: &Connection, asked: &Repeatable, now_ms: u64) -> rusqlite::Result<R
              ORDER BY at DESC LIMIT -1 OFFSET ?2)",
         params![boot, MOST - 1],
     )?;
+    // The youngest is ahead where the clock was set back, and this one is younger all the same.
+    let youngest: Option<u64> = db.query_row("SELECT max(at) FROM answer", [], |row| row.get(0))?;
+    let at = youngest.filter(|at| *at > now_ms).map_or(now_ms, |at| at + 1);
     db.execute(
         "INSERT INTO answer (id, request, boot, at) VALUES (?1, ?2, ?3, ?4)",
-        params![asked.id, asked.request, boot, now_ms],
+        params![asked.id, asked.request, boot, at],
     )?;
     Ok(Repeated::New)
 }
@@ -178,5 +182,21 @@ mod tests {
         assert_eq!(store.answers().begin(asked(10, 1, "a"), 9_999).await, Ok(Repeated::New));
         let young = store.answers().begin(asked(MOST, 1, "a"), 9_999).await;
         assert_eq!(young, Ok(Repeated::Answered(answer("x"))));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_answer_goes_first_also_where_the_clock_was_set_back() {
+        let store = Store::in_memory();
+        for n in 0..MOST + 10 {
+            let now = if n < MOST { 1_000_000 + u64::from(n) } else { 5 };
+            let asked = asked(n, 1, "a");
+            assert_eq!(store.answers().begin(asked.clone(), now).await, Ok(Repeated::New));
+            store.answers().end(asked.id, answer("x")).await.unwrap();
+        }
+        for n in 10..MOST + 10 {
+            let kept = store.answers().begin(asked(n, 1, "a"), 5).await;
+            assert_eq!(kept, Ok(Repeated::Answered(answer("x"))), "{n}");
+        }
+        assert_eq!(store.answers().begin(asked(9, 1, "a"), 5).await, Ok(Repeated::New));
     }
 }
