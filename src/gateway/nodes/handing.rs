@@ -80,25 +80,28 @@ impl Nodes {
 
     /// Keeps a command until the node's foreground, once for a key; `None` where there is no room.
     pub(in crate::gateway) fn postpone(&self, task: &Task<'_>) -> Option<Postponed> {
+        let now = self.time();
         let action = PendingAction {
             id: uuid::Uuid::new_v4().to_string(),
             command: task.command.to_owned(),
             params_json: task.params.clone(),
-            enqueued_at_ms: now_ms(),
+            enqueued_at_ms: now,
         };
-        locked(&self.foreground).postpone(task.node, action, task.repeated(), now_ms())
+        locked(&self.foreground).postpone(task.node, action, task.repeated(), now)
     }
 
     /// What became of the key of a command, if it was one that was to wait for the foreground.
     pub(in crate::gateway) fn postponed_before(&self, task: &Task<'_>) -> Option<Postponed> {
         let key = task.repeated()?;
         let asked = (task.command, task.params.as_deref());
-        locked(&self.foreground).postponed_before(task.node, asked, &key, now_ms())
+        let now = self.time();
+        locked(&self.foreground).postponed_before(task.node, asked, &key, now)
     }
 
     /// The commands that wait for the node's foreground, as far as it may still be given them.
     pub(in crate::gateway) fn postponed(&self, node: &str) -> Vec<PendingAction> {
-        let mut actions = locked(&self.foreground).postponed(node, now_ms());
+        let now = self.time();
+        let mut actions = locked(&self.foreground).postponed(node, now);
         let live = locked(&self.present).find(node).cloned();
         actions.retain(|action| {
             live.as_ref().is_some_and(|live| {
@@ -111,7 +114,8 @@ impl Nodes {
 
     /// The node has done these; how many are left.
     pub(in crate::gateway) fn acknowledged(&self, node: &str, ids: &[String]) -> usize {
-        locked(&self.foreground).done(node, ids, now_ms())
+        let now = self.time();
+        locked(&self.foreground).done(node, ids, now)
     }
 
     /// Nothing waits any more for a node that is none.

@@ -60,7 +60,7 @@ pub(in crate::gateway) struct Nodes {
     /// Held by who changes approvals, in the store and here.
     pub(super) deciding: tokio::sync::Mutex<()>,
     pub(super) approvals: Mutex<Approvals<oneshot::Sender<Standing>>>,
-    /// The clock of approvals.
+    /// The clock of approvals, and of what waits for a foreground.
     clock: Mutex<SteadyClock>,
 }
 
@@ -169,7 +169,7 @@ impl Nodes {
         self.finish(invocations.forbid(is_allowed, now()));
     }
 
-    /// The time by which approvals end, milliseconds since 1970.
+    /// The time by which approvals and waits for a foreground end, milliseconds since 1970.
     pub(super) fn time(&self) -> u64 {
         locked(&self.clock).read(now(), now_ms())
     }

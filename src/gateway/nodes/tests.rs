@@ -464,6 +464,21 @@ async fn nothing_is_approved_for_a_node_or_a_device_that_is_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_command_waits_no_longer_for_the_foreground_where_the_clock_is_set_back() {
+    let nodes = Place::new().nodes;
+    let (asker, gone) = (asker(), CancellationToken::new());
+    let key = Some("k".to_owned());
+    let command = "camera.list";
+    let task = Task { node: NODE, command, params: None, timeout_ms: None, asker, key, gone };
+    assert!(nodes.postpone(&task).is_some());
+    assert_eq!(nodes.acknowledged(NODE, &[]), 1);
+    // Ten minutes of which the clock on the wall shows nothing.
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(nodes.acknowledged(NODE, &[]), 0);
+    assert_eq!(nodes.postponed_before(&task), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_ended_while_no_gateway_ran_is_kept_no_longer() {
     let place = Place::new();
     place.nodes.ask(ask()).await.unwrap();
