@@ -97,8 +97,9 @@ impl Beacons {
     }
 }
 
+/// A line from further ahead is of a clock that ran ahead.
 fn stands(line: &PresenceEntry, now_ms: u64) -> bool {
-    now_ms.saturating_sub(line.ts) <= LIFE_MS
+    now_ms.abs_diff(line.ts) <= LIFE_MS
 }
 
 /// What tells a program from another: its device, its instance, its machine, or its very words.
@@ -242,6 +243,9 @@ mod tests {
         assert!(!all.contains(&"program 0".to_owned()));
         assert_eq!(texts(&beacons, LIFE_MS + 200), ["program 200"]);
         assert!(texts(&beacons, LIFE_MS + 201).is_empty());
+        beacons.hear(&said("ahead"), 2 * LIFE_MS);
+        assert_eq!(texts(&beacons, LIFE_MS), ["ahead"], "the clock was set back");
+        assert!(texts(&beacons, LIFE_MS - 1).is_empty(), "further than a line stands");
     }
 
     #[test]

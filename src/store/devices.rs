@@ -205,8 +205,9 @@ impl<'a> Devices<'a> {
     /// Notes that a device is here and what it says of itself; at most once a minute, and without
     /// waiting.
     pub(crate) fn saw(&self, device: &Device, role: Role, about: About, now: u64) {
+        // Either way: the clock may have run ahead.
         let is_news = device.about != about
-            || device.seen_at.is_none_or(|seen| now.saturating_sub(seen) >= SEEN_EVERY_MS);
+            || device.seen_at.is_none_or(|seen| now.abs_diff(seen) >= SEEN_EVERY_MS);
         if !is_news {
             return;
         }

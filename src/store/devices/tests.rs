@@ -327,6 +327,26 @@ async fn a_setup_code_is_good_once_and_not_for_long() {
 }
 
 #[tokio::test]
+async fn when_a_device_was_seen_is_noted_once_a_minute_also_after_the_clock_ran_ahead() {
+    let store = Store::in_memory();
+    let devices = store.devices();
+    devices.pair(asked("a", &[]), "owner", minted("t"), NOW).await.unwrap().unwrap();
+    let ahead = NOW + 1_000 * SEEN_EVERY_MS;
+    for (now, noted) in [
+        (ahead, ahead),
+        (ahead + SEEN_EVERY_MS - 1, ahead),
+        (NOW, NOW),
+        (NOW + SEEN_EVERY_MS - 1, NOW),
+        (NOW + SEEN_EVERY_MS, NOW + SEEN_EVERY_MS),
+    ] {
+        let device = devices.find("a").await.unwrap().unwrap();
+        devices.saw(&device, Role::Operator, device.about.clone(), now);
+        let seen = devices.find("a").await.unwrap().unwrap().seen_at;
+        assert_eq!(seen, Some(noted));
+    }
+}
+
+#[tokio::test]
 async fn what_was_made_before_the_clock_was_set_back_is_over() {
     let store = Store::in_memory();
     let devices = store.devices();
