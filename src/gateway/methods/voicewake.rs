@@ -24,7 +24,7 @@ const LONGEST: usize = 64;
 
 pub(super) fn register(dispatcher: &mut Dispatcher) {
     dispatcher.on::<VoicewakeGet, _>(words);
-    dispatcher.on::<VoicewakeSet, _>(set);
+    dispatcher.on_change::<VoicewakeSet, _>(set);
     dispatcher.on::<VoicewakeRoutingGet, _>(routing);
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use super::{
-    devices::{answer_to, asks},
+    devices::{answer_to, asks, event_of},
     *,
 };
 
@@ -66,6 +66,23 @@ async fn wake_words_are_kept_and_told_to_who_may_read() {
         let answer = writer.call("voicewake.set", wrong).await;
         assert_eq!(answer["error"]["code"], "INVALID_REQUEST", "{answer}");
     }
+}
+
+#[tokio::test]
+async fn wake_words_that_are_kept_are_told_though_whoever_set_them_has_gone() {
+    let home = tempfile::tempdir().unwrap();
+    let mut lab = Lab::new();
+    // One in memory has kept them before anybody could go.
+    let shared = Arc::get_mut(&mut lab.shared).expect("nobody else has it yet");
+    shared.store = Store::open(home.path()).unwrap();
+    let (mut writer, _) = lab.connected(&json!({"scopes": ["operator.write"]})).await;
+    let mut reader = lab.admitted().await;
+    asks(&mut writer, "1", "voicewake.set", json!({"triggers": ["x"]})).await;
+    let Client { socket, served, .. } = writer;
+    drop(socket);
+    served.await.unwrap();
+    let told = timeout(Duration::from_secs(10), event_of(&mut reader, "voicewake.changed"));
+    assert_eq!(told.await.expect("nobody was told"), json!({"triggers": ["x"]}));
 }
 
 #[tokio::test(start_paused = true)]
