@@ -69,7 +69,7 @@ impl Lock {
             file => file?,
         };
         match file.try_lock() {
-            Ok(()) => Self::of(path, file).map(Some),
+            Ok(()) => Ok(Some(Self::of(path, file))),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
@@ -88,26 +88,27 @@ impl Lock {
     }
 
     /// One that is held already; its file tells our process from now on.
-    fn of(path: &Path, file: File) -> io::Result<Self> {
+    fn of(path: &Path, file: File) -> Self {
+        let lock = Self { path: path.to_owned(), file };
+        lock.note();
+        lock
+    }
+
+    /// Has its file tell our process, as far as it can be written; a successor that failed may have
+    /// told its own.
+    pub(super) fn note(&self) {
         // A file that was handed over is shared with its position.
         let pid = format!("{}\n", std::process::id());
-        let noted = file.set_len(0).and_then(|()| file.write_all_at(pid.as_bytes(), 0));
-        match noted {
-            Err(_) if is_read_only(path) => info!("the lock file cannot tell our process"),
-            noted => noted?,
+        let noted = self.file.set_len(0).and_then(|()| self.file.write_all_at(pid.as_bytes(), 0));
+        if let Err(error) = noted {
+            // On a full disk or a read-only one the lock is as good.
+            info!(%error, "the lock file cannot tell our process");
         }
-        Ok(Self { path: path.to_owned(), file })
     }
 
     /// A descriptor of it for a successor, who holds the same lock with it.
     pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
         self.file.as_fd().try_clone_to_owned()
-    }
-
-    /// Tells our process again: a successor that failed may have told its own.
-    pub(super) fn note_again(&mut self) -> io::Result<()> {
-        *self = Self::of(&self.path, self.file.try_clone()?)?;
-        Ok(())
     }
 
     /// Takes the place anew if the file is gone with its folder; `false` if another supervisor
@@ -139,12 +140,6 @@ impl Lock {
     }
 }
 
-/// Whether the file is on a file system that takes no writes: the lock is as good.
-fn is_read_only(path: &Path) -> bool {
-    let opened = OpenOptions::new().write(true).open(path);
-    opened.is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
-}
-
 /// Takes the profile's place, unless another process has it and is to keep it. One that is dying
 /// may hold the lock a moment longer than its socket.
 pub(crate) fn take_place(paths: &Paths, foreground: bool) -> Result<Place, Problem> {
@@ -169,7 +164,7 @@ pub(crate) fn take_place(paths: &Paths, foreground: bool) -> Result<Place, Probl
                     ask(stream, &greeting, pressure, &mut estate)?;
                 }
                 let lock = match estate.lock.take() {
-                    Some(lock) => Lock::of(&path, lock.into()).map(Some),
+                    Some(lock) => Ok(Some(Lock::of(&path, lock.into()))),
                     None => Lock::take_from_the_dead(&path),
                 };
                 if let Some(lock) = lock.map_err(|error| wrong(&path, &error))? {
@@ -253,7 +248,7 @@ mod tests {
     fn a_lock_that_was_handed_over_is_held_until_both_let_go() {
         let (_folder, path) = place();
         let old = Lock::take(&path).unwrap().unwrap();
-        let new = Lock::of(&path, old.descriptor().unwrap().into()).unwrap();
+        let new = Lock::of(&path, old.descriptor().unwrap().into());
         drop(old);
         assert!(Lock::take(&path).unwrap().is_none());
         let noted = fs::read_to_string(&path).unwrap();
@@ -276,6 +271,19 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_whose_file_cannot_tell_our_process_is_held_all_the_same() {
+        let (_folder, path) = place();
+        fs::write(&path, "of before").unwrap();
+        // What cannot be written for whatever reason, as on a full disk.
+        let file = File::open(&path).unwrap();
+        file.try_lock().unwrap();
+        let lock = Lock::of(&path, file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "of before");
+        lock.note();
+        assert!(Lock::take(&path).unwrap().is_none());
+    }
+
+    #[test]
     fn an_estate_without_a_predecessor_needs_no_word() {
         let (_folder, path) = place();
         let lock = Lock::take(&path).unwrap().unwrap();
@@ -287,7 +295,7 @@ mod tests {
         let (_folder, path) = place();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let old = Lock::take(&path).unwrap().unwrap();
-        let handed = |old: &Lock| Lock::of(&path, old.descriptor().unwrap().into()).unwrap();
+        let handed = |old: &Lock| Lock::of(&path, old.descriptor().unwrap().into());
         let estate = Estate { predecessor: Some(ours), ..Estate::default() };
         drop(theirs);
         // It took its place back: it lives, and holds the lock.

@@ -35,7 +35,7 @@ impl Supervisor {
         stream: UnixStream,
         call: handover::Call,
         doors: &Doors,
-        lock: &mut Lock,
+        lock: &Lock,
     ) -> Option<UnixStream> {
         let changing = timeout(handover::PATIENCE, self.changing.lock()).await;
         let refusal = match &changing {
@@ -83,9 +83,7 @@ impl Supervisor {
             Err(error) => {
                 warn!(%error, "a newcomer did not take our place; all is ours again");
                 remotes.values().for_each(|remote| remote.go_on());
-                if let Err(error) = lock.note_again() {
-                    warn!(%error, "the lock file could not be written");
-                }
+                lock.note();
                 None
             }
         }
