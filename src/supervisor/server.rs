@@ -140,15 +140,21 @@ impl Supervisor {
         })
     }
 
-    /// Saves the port that the server will choose for a published gateway, once it has.
+    /// Saves the port that the server will choose for a published gateway, once it has; no more once
+    /// it is a successor's to save.
     pub(super) async fn keep_choice(&self, name: &str, remote: &Arc<Remote>) {
         let (paths, name, mut state) = (self.paths.clone(), name.to_owned(), remote.watch());
+        let (moved, ending) = (self.moved.clone(), self.ending.clone());
         self.retiring.lock().await.spawn(async move {
-            // A lane that ends before has no choice to keep.
-            let Ok(port) = state.wait_for(|state| state.port.is_some()).await.map(|it| it.port)
-            else {
-                return;
+            let chosen =
+                async { state.wait_for(|state| state.port.is_some()).await.map(|it| it.port) };
+            let chosen = tokio::select! {
+                chosen = chosen => chosen,
+                () = moved.cancelled() => return,
+                () = ending.cancelled() => return,
             };
+            // A lane that ends before has no choice to keep.
+            let Ok(port) = chosen else { return };
             let kept = Remotes::update(&paths, |remotes| {
                 let saved = remotes.remotes.get_mut(&name);
                 if let Some(saved) = saved.filter(|it| it.remote_port == 0) {

@@ -4,7 +4,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    config::Listen,
+    config::{Kind, Listen},
     control::Edition,
     problem::Class,
     supervisor::{
@@ -176,6 +176,18 @@ async fn a_remote_whose_trial_is_under_way_is_not_forgotten() {
     std::fs::write(&file, whole).unwrap();
     supervisor.find("vps", Edition::Kept).await.unwrap();
     assert!(!locked(&supervisor.unstarted).may_pass("vps"));
+}
+
+#[tokio::test]
+async fn a_port_that_no_server_chose_keeps_nobody_who_was_followed() {
+    let (_home, supervisor) = supervisor();
+    let published =
+        config::Remote { kind: Kind::Exposed, remote_port: 0, local_port: 18789, ..unanswered("") };
+    supervisor.start("vps", published).await.unwrap();
+    let (_successor, connection) = UnixStream::pair().unwrap();
+    supervisor.moved.cancel();
+    let drained = supervisor.drain(connection, JoinSet::new());
+    timeout(Duration::from_secs(10), drained).await.expect("nothing is open");
 }
 
 #[tokio::test]
