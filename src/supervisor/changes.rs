@@ -1,10 +1,10 @@
 //! Changes of the set of remotes: taken up, disconnected, removed, renamed.
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{handover::Word, lock::locked, server::Supervisor};
 use crate::{
-    config::{self, OpenClaw, Paths, Remotes, check_name},
+    config::{self, Credentials, OpenClaw, Paths, Remotes, check_name},
     history::Happening,
     problem::{Class, Problem},
 };
@@ -56,10 +56,15 @@ impl Supervisor {
 
     pub(super) async fn disconnect(&self, name: &str) -> Result<(), Problem> {
         let _changing = self.change().await?;
+        self.take_down(name).await
+    }
+
+    /// Takes a remote down, for whoever has the right to change. The file first: what cannot be saved
+    /// leaves everything as it was.
+    async fn take_down(&self, name: &str) -> Result<(), Problem> {
         self.check_no_trial(name)?;
-        let running = locked(&self.remotes).remove(name);
-        locked(&self.unstarted).forget(name);
-        if running.is_none() || name != CONFIGURED {
+        let is_at_work = locked(&self.remotes).contains_key(name);
+        if !is_at_work || name != CONFIGURED {
             self.save(|remotes| {
                 remotes.named(name)?;
                 if let Some(remote) = remotes.remotes.get_mut(name) {
@@ -68,6 +73,8 @@ impl Supervisor {
                 Ok(())
             })?;
         }
+        let running = locked(&self.remotes).remove(name);
+        locked(&self.unstarted).forget(name);
         self.tell_roster();
         if let Some(remote) = running {
             if let Some(port) = remote.port() {
@@ -81,7 +88,8 @@ impl Supervisor {
     }
 
     pub(super) async fn remove(&self, name: &str) -> Result<(), Problem> {
-        self.disconnect(name).await?;
+        let _changing = self.change().await?;
+        self.take_down(name).await?;
         self.save(|remotes| {
             remotes.remotes.remove(name);
             if remotes.default.as_deref() == Some(name) {
@@ -89,7 +97,7 @@ impl Supervisor {
             }
             Ok(())
         })?;
-        config::Credentials::update(&self.paths, |credentials| {
+        Credentials::update(&self.paths, |credentials| {
             credentials.remotes.remove(name);
             Ok(())
         })
@@ -100,7 +108,23 @@ impl Supervisor {
         let _changing = self.change().await?;
         self.check_no_trial(name)?;
         self.check_no_trial(to)?;
-        self.save(|remotes| {
+        self.save_name(name, to)?;
+        info!(remote = name, to, "renamed");
+        let mut remotes = locked(&self.remotes);
+        if let Some(remote) = remotes.remove(name) {
+            remote.rename(to);
+            remotes.insert(to.to_owned(), remote);
+        }
+        drop(remotes);
+        self.tell_roster();
+        locked(&self.unstarted).rename(name, to);
+        Ok(())
+    }
+
+    /// Renames a remote in both files, or in none.
+    fn save_name(&self, name: &str, to: &str) -> Result<(), Problem> {
+        let mut is_moved = false;
+        let saved = self.save(|remotes| {
             remotes.named(name)?;
             if remotes.remotes.contains_key(to) {
                 return Err(Problem::new(
@@ -113,23 +137,26 @@ impl Supervisor {
             if remotes.default.as_deref() == Some(name) {
                 remotes.default = Some(to.to_owned());
             }
+            // Before this file is stored: where it fails both are as they were.
+            self.move_secret(name, to)?;
+            is_moved = true;
             Ok(())
-        })?;
-        config::Credentials::update(&self.paths, |credentials| {
+        });
+        if saved.is_err()
+            && is_moved
+            && let Err(problem) = self.move_secret(to, name)
+        {
+            warn!(remote = name, class = ?problem.class, "its secret is saved for another name");
+        }
+        saved
+    }
+
+    fn move_secret(&self, name: &str, to: &str) -> Result<(), Problem> {
+        Credentials::update(&self.paths, |credentials| {
             let credential = credentials.remotes.remove(name);
             credentials.remotes.extend(credential.map(|c| (to.to_owned(), c)));
             Ok(())
-        })?;
-        info!(remote = name, to, "renamed");
-        let mut remotes = locked(&self.remotes);
-        if let Some(remote) = remotes.remove(name) {
-            remote.rename(to);
-            remotes.insert(to.to_owned(), remote);
-        }
-        drop(remotes);
-        self.tell_roster();
-        locked(&self.unstarted).rename(name, to);
-        Ok(())
+        })
     }
 
     pub(super) fn save<T>(

@@ -250,6 +250,41 @@ async fn a_remote_on_trial_is_neither_renamed_nor_taken_down() {
     assert_eq!(Remotes::load(&paths).unwrap(), Remotes::default());
 }
 
+#[tokio::test]
+async fn what_cannot_be_saved_changes_nothing_of_what_is_at_work() {
+    let (_home, supervisor) = supervisor();
+    supervisor
+        .save(|remotes| {
+            remotes.remotes.insert("vps".to_owned(), unanswered(""));
+            Ok(())
+        })
+        .unwrap();
+    supervisor.take_up("vps").await.unwrap();
+    let at_work = || locked(&supervisor.remotes).keys().cloned().collect::<Vec<_>>();
+    let file = supervisor.paths.remotes();
+    let whole = std::fs::read(&file).unwrap();
+    // A file that cannot be replaced, as on a full disk.
+    std::fs::write(&file, "{").unwrap();
+    supervisor.disconnect("vps").await.unwrap_err();
+    supervisor.remove("vps").await.unwrap_err();
+    supervisor.rename("vps", "other").await.unwrap_err();
+    assert_eq!(at_work(), ["vps"]);
+    std::fs::write(&file, &whole).unwrap();
+    // Its secrets cannot be read, so they cannot go along.
+    let secrets = supervisor.paths.credentials();
+    std::fs::write(&secrets, "{").unwrap();
+    supervisor.rename("vps", "other").await.unwrap_err();
+    assert_eq!(at_work(), ["vps"]);
+    assert_eq!(std::fs::read(&file).unwrap(), whole);
+    std::fs::remove_file(&secrets).unwrap();
+    supervisor.rename("vps", "other").await.unwrap();
+    assert_eq!(at_work(), ["other"]);
+    supervisor.disconnect("other").await.unwrap();
+    assert!(at_work().is_empty());
+    let saved = Remotes::load(&supervisor.paths).unwrap();
+    assert!(saved.remotes.get("other").is_some_and(|remote| !remote.wanted));
+}
+
 #[test]
 fn a_broken_openclaw_json_is_no_wish_to_end_the_configured_remote() {
     let (_home, paths) = Paths::temporary();
