@@ -1,6 +1,11 @@
 //! What went wrong: a class with its exit code, a message, and what to type next.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
+
+/// OpenClaw's code for what may be otherwise when it is tried again.
+pub(crate) const UNAVAILABLE: &str = "UNAVAILABLE";
 
 /// The class of a failure: decides the exit code, and is `class` under `--json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -96,6 +101,20 @@ impl Problem {
     #[must_use]
     pub(crate) fn code(self, code: impl Into<String>) -> Self {
         Self { code: Some(code.into()), ..self }
+    }
+
+    /// The same problem as the doing of the system, which said `error`: code [`UNAVAILABLE`], but
+    /// for what is no text and stays none.
+    #[must_use]
+    pub(crate) fn denied(self, error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::InvalidData { self } else { self.code(UNAVAILABLE) }
+    }
+
+    /// Whether what was typed or is configured is wrong, and stays so until a person mends it; a
+    /// full disk, or a file that cannot be read now, may be otherwise at the next try.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self.class, Class::Usage | Class::Config)
+            && self.code.as_deref() != Some(UNAVAILABLE)
     }
 }
 

@@ -465,6 +465,15 @@ fn a_state_directory_that_is_none_is_told() {
 }
 
 #[test]
+fn a_service_manager_tries_again_where_the_system_denied_a_file_for_now() {
+    let home = Home::new();
+    std::fs::write(home.state(), "").unwrap();
+    let mut command = home.command(&["--json"]);
+    command.env("INVOCATION_ID", "1");
+    assert_eq!(error(&finish(command), 2)["class"], "config");
+}
+
+#[test]
 fn an_empty_token_file_is_no_token() {
     let home = Home::new();
     let file = home.0.path().join("token");

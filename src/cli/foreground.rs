@@ -130,14 +130,15 @@ fn exit_code(ended: supervisor::Ended) -> ExitCode {
     }
 }
 
-/// Prints why it ends; what is configured wrongly gets a code that systemd does not retry.
+/// Prints why it ends; what is configured wrongly gets a code that systemd does not retry. What the
+/// system denied for now has the code of its class as on the command line, and is started again.
 pub(super) fn refusal(context: &Context, error: &anyhow::Error) -> ExitCode {
     let problem = error.downcast_ref::<Problem>();
     if let Some(problem) = problem {
         supervisor::last_words(problem);
     }
-    match problem.map(|problem| problem.class) {
-        Some(Class::Config | Class::Usage) => context.output.failure_with(error, CONFIGURATION),
+    match problem {
+        Some(problem) if problem.is_lasting() => context.output.failure_with(error, CONFIGURATION),
         Some(_) | None => context.output.failure(error),
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     config::{AuthMode, OpenClaw, TailscaleMode},
     gateway::{self, FirstReading, Running, Settings},
     notice::{self, Message},
-    problem::{Class, Problem},
+    problem::Problem,
 };
 
 /// What systemd's units take as "do not start this again".
@@ -147,6 +147,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
     });
     match outcome {
         Ok(()) => Ok(ExitCode::SUCCESS),
+        // What the system denied for now has the code of its class, and is tried again.
         Err(error) if is_service() && is_configuration(&error) => {
             Ok(context.output.failure_with(&error, SERVICE_CONFIG_ERROR))
         }
@@ -324,9 +325,7 @@ fn is_service() -> bool {
 }
 
 fn is_configuration(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<Problem>()
-        .is_some_and(|problem| matches!(problem.class, Class::Config | Class::Usage))
+    error.downcast_ref::<Problem>().is_some_and(Problem::is_lasting)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::{
 use nix::unistd::Uid;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::problem::{Class, Problem};
+use crate::problem::{Class, Problem, UNAVAILABLE};
 
 /// How long another process may hold a lock before we give up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -165,7 +165,7 @@ fn lock_within(path: &Path, patience: Duration) -> Result<File, Problem> {
                     Class::Config,
                     format!("another process holds {} for too long", path.display()),
                 )
-                .code("UNAVAILABLE"));
+                .code(UNAVAILABLE));
             }
             Err(TryLockError::Error(error)) => return Err(broken("cannot lock", path, &error)),
         }
@@ -187,9 +187,7 @@ pub(crate) fn broken(what: &str, path: &Path, error: &io::Error) -> Problem {
     } else {
         format!("make {folder} writable for you, or set OPENCLAW_STATE_DIR to a folder that is")
     };
-    let problem = Problem::new(Class::Config, format!("{what} {shown}: {why}")).fix(fix);
-    // What is no text stays none; the rest may be otherwise when it is tried again.
-    if kind == io::ErrorKind::InvalidData { problem } else { problem.code("UNAVAILABLE") }
+    Problem::new(Class::Config, format!("{what} {shown}: {why}")).fix(fix).denied(error)
 }
 
 #[cfg(test)]
@@ -281,11 +279,17 @@ mod tests {
         assert!(fix.ends_with("df -h /home/me/.openclaw/rs"), "{fix}");
         let read_only = says(nix::errno::Errno::EROFS);
         assert!(read_only.message.ends_with("the file system is read-only"), "{read_only}");
-        assert!(read_only.fix.unwrap().contains("OPENCLAW_STATE_DIR"));
+        assert!(read_only.fix.as_ref().unwrap().contains("OPENCLAW_STATE_DIR"));
         let unread = broken("cannot read", path, &nix::errno::Errno::EACCES.into());
         assert!(unread.fix.unwrap().contains("readable"), "what is there must be read");
         assert!(says(nix::errno::Errno::EDQUOT).message.contains("share"));
-        assert!(says(nix::errno::Errno::EIO).message.contains("Input/output error"));
+        let broken_disk = says(nix::errno::Errno::EIO);
+        assert!(broken_disk.message.contains("Input/output error"));
+        for problem in [read_only, broken_disk] {
+            assert!(!problem.is_lasting(), "{problem}");
+        }
+        let no_text = io::Error::from(io::ErrorKind::InvalidData);
+        assert!(broken("cannot read", path, &no_text).is_lasting());
     }
 
     #[test]

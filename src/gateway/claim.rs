@@ -48,6 +48,7 @@ impl Claim {
         let unusable = |error: std::io::Error| {
             Problem::new(Class::Config, format!("cannot use {}: {error}", path.display()))
                 .fix(format!("ls -l {}", path.display()))
+                .denied(&error)
         };
         let mut file = OpenOptions::new()
             .read(true)
@@ -86,6 +87,7 @@ impl Claim {
         };
         write().map_err(|error: std::io::Error| {
             Problem::new(Class::Config, format!("cannot write {}: {error}", self.path.display()))
+                .denied(&error)
         })
     }
 }

@@ -21,6 +21,7 @@ pub(super) fn make_folder(folder: &Path) -> Result<(), Problem> {
                 "ls -ld {}, or choose another folder with OPENCLAW_STATE_DIR",
                 folder.display()
             ))
+            .denied(&error)
     })
 }
 
@@ -71,6 +72,7 @@ pub(super) fn narrow(path: &Path, mode: u32) -> io::Result<()> {
 fn unusable(file: &Path, error: &io::Error) -> Problem {
     Problem::new(Class::Config, format!("cannot use {}: {error}", file.display()))
         .fix(format!("ls -l {}", file.display()))
+        .denied(error)
 }
 
 #[cfg(test)]

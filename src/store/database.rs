@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{Connection, Transaction, config::DbConfig};
 
 use super::steps::STEPS;
-use crate::problem::{Class, Problem};
+use crate::problem::{Class, Problem, UNAVAILABLE};
 
 /// The file below our folder.
 const FILE: &str = "state.sqlite";
@@ -79,7 +79,9 @@ fn open_with(folder: &Path, steps: &[&str]) -> Result<Connection, Problem> {
     keep_all(&connection).map_err(|error| unusable(&file, &error))?;
     if found < known {
         if found > 0 {
-            keep_copy(&connection, folder, found).map_err(|error| unmoved(&file, &error))?;
+            // It needs more room than the migration, so a full disk is found here.
+            keep_copy(&connection, folder, found)
+                .map_err(|error| unmoved(&file, &error).code(UNAVAILABLE))?;
         }
         migrate(&mut connection, steps, found).map_err(|error| unmoved(&file, &error))?;
         tracing::info!(from = found, to = known, "database migrated");
@@ -111,11 +113,9 @@ fn make_private(folder: &Path, file: &Path) -> Result<(), Problem> {
         Ok::<_, std::io::Error>(())
     };
     make().map_err(|error| {
-        Problem::new(Class::Config, format!("cannot use {}: {error}", file.display())).fix(format!(
-            "ls -ld {0} {1}",
-            folder.display(),
-            file.display()
-        ))
+        Problem::new(Class::Config, format!("cannot use {}: {error}", file.display()))
+            .fix(format!("ls -ld {0} {1}", folder.display(), file.display()))
+            .denied(&error)
     })
 }
 
@@ -262,9 +262,11 @@ fn unusable(file: &Path, error: &rusqlite::Error) -> Problem {
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
             Problem::new(Class::Config, format!("{} is in use by another program", file.display()))
                 .fix(format!("fuser -v {}", file.display()))
+                .code(UNAVAILABLE)
         }
         _ => Problem::new(Class::Config, format!("cannot use {}: {error}", file.display()))
-            .fix(format!("ls -l {}; df -h {}", file.display(), file.display())),
+            .fix(format!("ls -l {}; df -h {}", file.display(), file.display()))
+            .code(UNAVAILABLE),
     }
 }
 

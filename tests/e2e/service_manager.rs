@@ -342,3 +342,17 @@ fn a_service_does_not_loop_on_a_broken_file() {
     let ran = openclaw(&home).args(["supervisor", "--foreground"]).run().exits(78);
     assert!(ran.stderr.contains("remotes.json is broken"), "{ran}");
 }
+
+#[test]
+fn a_service_is_tried_again_where_the_system_denied_a_file_for_now() {
+    let home = Home::new();
+    // What stands in the way can go, as a disk can be full and then not.
+    home.write("home/.openclaw/rs", "");
+    let words = [
+        ["supervisor", "--foreground"].as_slice(),
+        &["remote", "connect", "--foreground", "--batch", "me@127.0.0.1"],
+    ];
+    for words in words {
+        openclaw(&home).args(words).run().exits(2);
+    }
+}
