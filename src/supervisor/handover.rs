@@ -216,6 +216,11 @@ fn fill(stream: &UnixStream, call: Call, estate: &mut Estate) -> Result<(), NotG
 }
 
 impl Estate {
+    /// Whether somebody goes on with the remotes that were at work if we do not serve.
+    pub(super) fn has_owner(&self) -> bool {
+        self.predecessor.is_some() && !self.remotes.is_empty()
+    }
+
     /// Tells the predecessor that it may go; an error if it took its place back.
     pub(super) fn serving(&self) -> io::Result<()> {
         self.predecessor.as_ref().map_or(Ok(()), |stream| send(stream, &Word::Serving, None))

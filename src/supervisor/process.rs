@@ -14,10 +14,11 @@ use super::{
     herald::Herald,
     place::{Seat, confirm},
     server::{Served, Supervisor},
+    starting::wanted,
     wake::Clocks,
 };
 use crate::{
-    config::{Paths, Remotes},
+    config::Paths,
     history::{Book, Happening},
     logfile::{self, DayFile, PlainLines, Writer},
     problem::{Class, Problem},
@@ -95,17 +96,24 @@ pub(crate) async fn run(
     ready: impl FnOnce(),
 ) -> Result<Ended, Problem> {
     let Seat { lock, mut estate } = seat;
-    if scope == Scope::Service {
-        Remotes::load(paths)?;
-    }
+    let wanted = match wanted(paths, scope, &estate.remotes) {
+        Ok(wanted) => wanted,
+        // What works stays with whoever has it.
+        Err(problem) if scope == Scope::Service || estate.has_owner() => return Err(problem),
+        Err(problem) => {
+            // The commands read the same files and say it to a person.
+            warn!(class = ?problem.class, "the saved remotes were not taken up");
+            Vec::new()
+        }
+    };
     let Signals { mut terminate, mut interrupt, hangup } = Signals::new()?;
     let mut doors = Doors::open(paths, std::mem::take(&mut estate.doors))?;
     // Up to this word the predecessor keeps everything, and takes its place back if we fail.
     let mut lock = confirm(&estate, lock)?;
-    let inherited = std::mem::take(&mut estate.remotes);
+    let inherited = estate.remotes.len();
     let book = Arc::new(open_book(paths, estate.predecessor.is_some()));
     let supervisor = Supervisor::new(paths.clone(), estate, scope, Arc::clone(&book));
-    info!(pid = std::process::id(), inherited = inherited.len(), "supervisor started");
+    info!(pid = std::process::id(), inherited, "supervisor started");
     ready();
     let ending = supervisor.ending.clone();
     let watch = async {
@@ -120,7 +128,7 @@ pub(crate) async fn run(
     tokio::pin!(watch);
     let taking_up = async {
         // Side by side: whoever scrapes need not wait for a slow configuration.
-        tokio::join!(supervisor.resume(scope, &inherited), supervisor.resume_scrapes());
+        tokio::join!(supervisor.resume(wanted), supervisor.resume_scrapes());
         pending::<Served>().await
     };
     let herald = Herald::default();

@@ -8,8 +8,14 @@ use crate::{
     control::Edition,
     problem::Class,
     supervisor::{
-        answers::REQUEST_LIMIT, changes::still_configured, connecting::Ask, incoming::Incoming,
-        lane::State, port::is_at, remote::Optional,
+        answers::REQUEST_LIMIT,
+        changes::{CONFIGURED, still_configured},
+        connecting::Ask,
+        incoming::Incoming,
+        lane::State,
+        port::is_at,
+        remote::Optional,
+        starting::wanted,
     },
     tunnel::{Cause, Wish},
 };
@@ -283,6 +289,37 @@ async fn what_cannot_be_saved_changes_nothing_of_what_is_at_work() {
     assert!(at_work().is_empty());
     let saved = Remotes::load(&supervisor.paths).unwrap();
     assert!(saved.remotes.get("other").is_some_and(|remote| !remote.wanted));
+}
+
+#[test]
+fn what_cannot_be_read_is_no_wish_for_nothing() {
+    let (_home, paths) = Paths::temporary();
+    let inherited = [CONFIGURED.to_owned(), "vps".to_owned()];
+    let names = |scope, inherited: &[String]| {
+        let wanted = wanted(&paths, scope, inherited)?;
+        Ok::<_, Problem>(wanted.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
+    };
+    Remotes::update(&paths, |remotes| {
+        let down = config::Remote { wanted: false, ..unanswered("") };
+        remotes.remotes.insert("vps".to_owned(), unanswered(""));
+        remotes.remotes.insert("down".to_owned(), down);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(names(Scope::Wanted, &[]).unwrap(), ["vps"]);
+    assert_eq!(names(Scope::Told, &inherited).unwrap(), ["vps"]);
+    assert!(names(Scope::Told, &[]).unwrap().is_empty());
+    // That of openclaw.json counts only where it was at work.
+    std::fs::create_dir_all(paths.config.parent().unwrap()).unwrap();
+    std::fs::write(&paths.config, "{ broken").unwrap();
+    assert_eq!(names(Scope::Service, &[]).unwrap(), ["vps"]);
+    names(Scope::Wanted, &inherited).unwrap_err();
+    std::fs::remove_file(&paths.config).unwrap();
+    std::fs::write(paths.remotes(), "{ broken").unwrap();
+    for scope in [Scope::Wanted, Scope::Told, Scope::Service] {
+        names(scope, &inherited).unwrap_err();
+    }
+    assert!(names(Scope::Told, &[]).unwrap().is_empty());
 }
 
 #[test]

@@ -16,38 +16,36 @@ use super::{
     server::Supervisor,
 };
 use crate::{
-    config::{self, Kind, Remotes},
+    config::{self, Kind, Paths, Remotes},
     problem::Problem,
     tunnel::Wish,
 };
 
+/// What a supervisor takes up when it starts: every saved remote that the user wants up, and that of
+/// `openclaw.json` if it was at work under a predecessor; in the foreground nothing, unless it
+/// follows one with remotes at work.
+pub(super) fn wanted(
+    paths: &Paths,
+    scope: Scope,
+    inherited: &[String],
+) -> Result<Vec<(String, config::Remote)>, Problem> {
+    if scope == Scope::Told && inherited.is_empty() {
+        return Ok(Vec::new());
+    }
+    let saved = Remotes::load(paths)?.remotes.into_iter();
+    let mut wanted: Vec<_> = saved.filter(|(_, definition)| definition.wanted).collect();
+    let is_configured = |name: &String| name == CONFIGURED;
+    if inherited.iter().any(is_configured) && !wanted.iter().any(|(name, _)| is_configured(name)) {
+        let definition = still_configured(paths)?;
+        wanted.extend(definition.map(|definition| (CONFIGURED.to_owned(), definition)));
+    }
+    Ok(wanted)
+}
+
 impl Supervisor {
-    /// Starts every saved remote that the user wants up; in the foreground only what follows a
-    /// predecessor with remotes at work does so.
-    pub(super) async fn resume(&self, scope: Scope, inherited: &[String]) {
-        if scope == Scope::Told && inherited.is_empty() {
-            return;
-        }
+    /// Starts what is [`wanted`].
+    pub(super) async fn resume(&self, wanted: Vec<(String, config::Remote)>) {
         let _changing = self.changing.lock().await;
-        let saved = match Remotes::load(&self.paths) {
-            Ok(saved) => saved,
-            Err(problem) => {
-                // The commands read the same files and say it to a person.
-                warn!(class = ?problem.class, "the saved remotes were not taken up");
-                Remotes::default()
-            }
-        };
-        let mut wanted: Vec<(String, config::Remote)> =
-            saved.remotes.into_iter().filter(|(_, definition)| definition.wanted).collect();
-        if inherited.iter().any(|name| name == CONFIGURED)
-            && !wanted.iter().any(|(name, _)| name == CONFIGURED)
-        {
-            let definition = still_configured(&self.paths).unwrap_or_else(|problem| {
-                warn!(class = ?problem.class, "the configured remote was not taken up");
-                None
-            });
-            wanted.extend(definition.map(|definition| (CONFIGURED.to_owned(), definition)));
-        }
         for (name, _) in &wanted {
             locked(&self.unstarted).begin(name);
         }

@@ -484,6 +484,33 @@ fn a_newcomer_that_is_killed_or_frozen_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn a_newcomer_that_cannot_read_the_remotes_leaves_what_works_as_it_was() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new();
+    scene.connect();
+    let mut stream = Stream::open(scene.local_port);
+    let former = pid(&scene.laptop);
+    let file = scene.laptop.state().join("rs/remotes.json");
+    let whole = fs::read(&file).expect("the remotes");
+    fs::write(&file, "{ broken").expect("breaking the file");
+    let newcomer = openclaw(&scene.laptop).arg("supervisor").env(PRETEND, "0.2.0");
+    let ran = newcomer.limit(LIMIT).run().exits(2);
+    assert!(ran.stdout.contains("remotes.json is broken"), "{ran}");
+    wait_until("the former one has its place again", LIMIT, || {
+        (scene.laptop.supervisor() == Some(former)).then_some(())
+    });
+    assert!(answers(scene.local_port, "/healthz"));
+    stream.asks();
+    fs::write(&file, whole).expect("mending the file");
+    status(&scene).env(PRETEND, "0.2.0").run().exits(0);
+    assert_ne!(pid(&scene.laptop), former);
+    assert!(answers(scene.local_port, "/healthz"));
+    stream.asks();
+}
+
+#[test]
 fn a_path_that_a_person_unlocked_is_not_taken_away_without_need() {
     if !ready() || !present(&[Peer::Script]) {
         return;
