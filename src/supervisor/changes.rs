@@ -64,7 +64,8 @@ impl Supervisor {
     async fn take_down(&self, name: &str) -> Result<(), Problem> {
         self.check_no_trial(name)?;
         let is_at_work = locked(&self.remotes).contains_key(name);
-        if !is_at_work || name != CONFIGURED {
+        let is_here = is_at_work || locked(&self.unstarted).problem(name).is_some();
+        if !is_here || name != CONFIGURED {
             self.save(|remotes| {
                 remotes.named(name)?;
                 if let Some(remote) = remotes.remotes.get_mut(name) {
@@ -74,7 +75,7 @@ impl Supervisor {
             })?;
         }
         let running = locked(&self.remotes).remove(name);
-        locked(&self.unstarted).forget(name);
+        self.forget_unstarted(name);
         self.tell_roster();
         if let Some(remote) = running {
             if let Some(port) = remote.port() {
@@ -118,6 +119,7 @@ impl Supervisor {
         drop(remotes);
         self.tell_roster();
         locked(&self.unstarted).rename(name, to);
+        self.pool.rename(name, to);
         Ok(())
     }
 

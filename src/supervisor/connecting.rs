@@ -306,6 +306,7 @@ impl Supervisor {
                 retiring.spawn(async move { old.retire().await });
             }
             trial.remote.scribe.keep();
+            self.inherit(&ask.name, &trial.remote).await;
         }
         self.tell_roster();
         info!(remote = ask.name, "connected");

@@ -99,6 +99,14 @@ pub(super) enum Item {
     Unknown,
 }
 
+impl Item {
+    /// A connection that waits until then.
+    pub(super) fn held(until: Instant) -> Self {
+        let left = until.saturating_duration_since(Instant::now());
+        Self::Held { left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX) }
+    }
+}
+
 /// What the newcomer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "word", rename_all = "camelCase")]
@@ -194,7 +202,7 @@ fn fill(stream: &UnixStream, call: Call, estate: &mut Estate) -> Result<(), NotG
             (Item::Door, Some(door)) => estate.doors.push(door.into()),
             (Item::Former, Some(former)) => estate.former.push(former.into()),
             (Item::Port { remote }, Some(port)) => {
-                estate.pool.put_port(port);
+                estate.pool.put_port(&remote, port);
                 if !estate.remotes.contains(&remote) {
                     estate.remotes.push(remote);
                 }
@@ -248,36 +256,59 @@ enum Listening {
     Socket(UnixListener),
 }
 
+impl Listening {
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Port(port) => port.local_addr().ok(),
+            Self::Socket(_) => None,
+        }
+    }
+
+    /// Whether a connection that came in at `address` came in here.
+    fn accepts(&self, address: SocketAddr) -> bool {
+        self.address().is_some_and(|at| {
+            let is_any = at.ip().is_unspecified();
+            let is_it = is_any || at.ip().to_canonical() == address.ip().to_canonical();
+            at.port() == address.port() && is_it
+        })
+    }
+
+    fn descriptor(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Port(port) => port.as_fd().try_clone_to_owned(),
+            Self::Socket(socket) => socket.as_fd().try_clone_to_owned(),
+        }
+    }
+}
+
 /// Listening ports and sockets, and waiting connections, that came from a predecessor, until a remote takes
-/// them.
+/// them. What belongs to one that cannot be started yet stays: whoever connects waits in the kernel.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    listening: Mutex<Vec<Listening>>,
+    /// Each with the name of its remote.
+    listening: Mutex<Vec<(String, Listening)>>,
     held: Mutex<Vec<(TcpStream, Instant)>>,
 }
 
 impl Pool {
-    fn put_port(&self, port: OwnedFd) {
+    pub(super) fn put_port(&self, remote: &str, port: OwnedFd) {
         let port = TcpListener::from(port);
-        locked(&self.listening).push(match port.local_addr() {
+        let port = match port.local_addr() {
             Ok(_) => Listening::Port(port),
             Err(_) => Listening::Socket(UnixListener::from(OwnedFd::from(port))),
-        });
+        };
+        locked(&self.listening).push((remote.to_owned(), port));
     }
 
-    fn put_held(&self, stream: TcpStream, left: Duration) {
+    pub(super) fn put_held(&self, stream: TcpStream, left: Duration) {
         locked(&self.held).push((stream, Instant::now() + left));
     }
 
     /// The socket that listens at `address`, if it came.
     pub(super) fn take_port(&self, address: SocketAddr) -> Option<TcpListener> {
         let mut listening = locked(&self.listening);
-        let is_it = |it: &Listening| match it {
-            Listening::Port(port) => port.local_addr().ok() == Some(address),
-            Listening::Socket(_) => false,
-        };
-        let place = listening.iter().position(is_it)?;
-        match listening.swap_remove(place) {
+        let place = listening.iter().position(|(_, it)| it.address() == Some(address))?;
+        match listening.swap_remove(place).1 {
             Listening::Port(port) => Some(port),
             Listening::Socket(_) => None,
         }
@@ -292,8 +323,8 @@ impl Pool {
             }
             Listening::Port(_) => false,
         };
-        let place = listening.iter().position(is_it)?;
-        match listening.swap_remove(place) {
+        let place = listening.iter().position(|(_, it)| is_it(it))?;
+        match listening.swap_remove(place).1 {
             Listening::Socket(socket) => Some(socket),
             Listening::Port(_) => None,
         }
@@ -308,7 +339,57 @@ impl Pool {
         held.extract_if(.., |(stream, _)| stream.local_addr().is_ok_and(&is_its)).collect()
     }
 
-    /// Closes what nobody took; how much that was.
+    /// Whether what came listens at `address`.
+    pub(super) fn holds(&self, address: SocketAddr) -> bool {
+        locked(&self.listening).iter().any(|(_, it)| it.address() == Some(address))
+    }
+
+    /// Whether anything listens that nobody took.
+    pub(super) fn has_ports(&self) -> bool {
+        !locked(&self.listening).is_empty()
+    }
+
+    /// All of it, for a successor.
+    pub(super) fn parts(&self) -> io::Result<Vec<Part>> {
+        let mut parts: Vec<Part> = Vec::new();
+        for (remote, it) in locked(&self.listening).iter() {
+            parts.push((Item::Port { remote: remote.clone() }, Some(it.descriptor()?)));
+        }
+        for (stream, until) in locked(&self.held).iter() {
+            parts.push((Item::held(*until), Some(stream.as_fd().try_clone_to_owned()?)));
+        }
+        Ok(parts)
+    }
+
+    /// The remote goes by another name.
+    pub(super) fn rename(&self, name: &str, to: &str) {
+        for (remote, _) in locked(&self.listening).iter_mut() {
+            if remote == name {
+                to.clone_into(remote);
+            }
+        }
+    }
+
+    /// When the next of those that wait has waited long enough.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        locked(&self.held).iter().map(|(_, until)| *until).min()
+    }
+
+    /// Closes those that have.
+    pub(super) fn close_late(&self, now: Instant) {
+        locked(&self.held).retain(|(_, until)| *until > now);
+    }
+
+    /// Closes what nobody took of the remotes that `is_its`; how much that was.
+    pub(super) fn close(&self, is_its: impl Fn(&str) -> bool) -> (usize, usize) {
+        let mut listening = locked(&self.listening);
+        let closed: Vec<_> = listening.extract_if(.., |(remote, _)| is_its(remote)).collect();
+        drop(listening);
+        let held = self.take_held(|at| closed.iter().any(|(_, it)| it.accepts(at)));
+        (closed.len(), held.len())
+    }
+
+    /// Closes all that nobody took; how much that was.
     pub(super) fn clear(&self) -> (usize, usize) {
         let listening = std::mem::take(&mut *locked(&self.listening));
         let held = std::mem::take(&mut *locked(&self.held));

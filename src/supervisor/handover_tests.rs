@@ -203,6 +203,37 @@ fn of_two_addresses_with_one_port_number_each_gets_its_own() {
 }
 
 #[test]
+fn what_no_remote_has_taken_yet_goes_on_to_the_next_one() {
+    let old = Old::new();
+    let pool = Pool::default();
+    pool.put_port("vps", old.port.as_fd().try_clone_to_owned().unwrap());
+    pool.put_held(old.held.try_clone().unwrap(), Duration::from_secs(20));
+    pool.rename("vps", "box");
+    let parts = pool.parts().unwrap();
+    assert!(parts.iter().all(|(_, descriptor)| descriptor.is_some()));
+    let items: Vec<Item> = parts.into_iter().map(|(item, _)| item).collect();
+    let [Item::Port { remote }, Item::Held { left_ms }] = &items[..] else { panic!("{items:?}") };
+    assert_eq!(remote, "box");
+    assert!((1..=20_000).contains(left_ms), "{left_ms}");
+    assert_eq!(pool.close(|remote| remote == "vps"), (0, 0));
+    assert!(pool.holds(old.address()));
+    assert_eq!(pool.close(|remote| remote == "box"), (1, 1));
+    assert!(!pool.has_ports() && pool.next_end().is_none());
+}
+
+#[test]
+fn one_that_has_waited_long_enough_for_its_remote_is_closed() {
+    let old = Old::new();
+    let pool = Pool::default();
+    pool.put_held(old.held.try_clone().unwrap(), Duration::from_secs(20));
+    let end = pool.next_end().unwrap();
+    pool.close_late(end.checked_sub(Duration::from_millis(1)).unwrap());
+    assert_eq!(pool.next_end(), Some(end));
+    pool.close_late(end);
+    assert_eq!(pool.next_end(), None);
+}
+
+#[test]
 fn a_refusal_says_why() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let newcomer = newcomer(theirs, |outcome, _| outcome);

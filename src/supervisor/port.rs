@@ -212,15 +212,19 @@ impl Port {
     }
 }
 
-/// Whether the local port of the gateway that `definition` leads to is free now; class
-/// `port_in_use` if it is not.
-pub(super) async fn check(definition: &config::Remote) -> Result<(), Problem> {
+/// Whether the local port of the gateway that `definition` leads to is free now, or ours already as
+/// one of `pool`; class `port_in_use` if it is not.
+pub(super) async fn check(definition: &config::Remote, pool: &Pool) -> Result<(), Problem> {
     if definition.kind == Kind::Exposed {
         return Ok(());
     }
     let port = definition.local_port;
     for address in addresses(None)? {
-        match std::net::TcpListener::bind(SocketAddr::new(address, port)) {
+        let address = SocketAddr::new(address, port);
+        if pool.holds(address) {
+            continue;
+        }
+        match std::net::TcpListener::bind(address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 return Err(not_bound(port, &error).await);
             }

@@ -126,6 +126,11 @@ impl Supervisor {
 
     /// Starts what is wanted and not at work.
     async fn start_wanted(&self, saved: Remotes) {
+        let unstarted: Vec<String> = locked(&self.unstarted).names().cloned().collect();
+        let is_saved = |name: &String| name == CONFIGURED || saved.remotes.contains_key(name);
+        for name in unstarted.iter().filter(|name| !is_saved(name)) {
+            self.forget_unstarted(name);
+        }
         for (name, definition) in saved.remotes {
             let Ok(_changing) = self.change().await else { return };
             let is_there = locked(&self.remotes).contains_key(&name)
@@ -135,7 +140,7 @@ impl Supervisor {
                     self.note_failure(&name, &problem);
                 }
             } else if !definition.wanted {
-                locked(&self.unstarted).forget(&name);
+                self.forget_unstarted(&name);
             }
         }
     }

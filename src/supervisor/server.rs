@@ -280,6 +280,7 @@ impl Supervisor {
         !locked(&self.remotes).is_empty()
             || !locked(&self.trials).is_empty()
             || locked(&self.unstarted).is_hopeful()
+            || self.pool.has_ports()
     }
 
     fn note_wake(&self, wake: Wake) {

@@ -1,5 +1,7 @@
 //! The set of remotes under looks, changes and trials, without anything to reach.
 
+use std::{net::SocketAddr, path::Path};
+
 use tokio::time::timeout;
 
 use super::*;
@@ -182,6 +184,83 @@ async fn a_remote_whose_trial_is_under_way_is_not_forgotten() {
     std::fs::write(&file, whole).unwrap();
     supervisor.find("vps", Edition::Kept).await.unwrap();
     assert!(!locked(&supervisor.unstarted).may_pass("vps"));
+}
+
+/// A supervisor that was handed two ports and a connection that waits at the first, and could not
+/// start the remote of that one for a typo in the given file; the other one's is not wanted.
+async fn handed_over(config: &Path) -> (tempfile::TempDir, Arc<Supervisor>, [SocketAddr; 2]) {
+    let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, other) = (listen(), listen());
+    let addresses = [&port, &other].map(|port| port.local_addr().unwrap());
+    let [address, _] = addresses;
+    let _client = std::net::TcpStream::connect(address).unwrap();
+    let estate = Estate::default();
+    estate.pool.put_held(port.accept().unwrap().0, Duration::from_secs(60));
+    estate.pool.put_port("vps", port.into());
+    estate.pool.put_port("gone", other.into());
+    let (home, paths) = Paths::temporary();
+    let book = Arc::new(Book::unwritten());
+    let supervisor = Supervisor::new(paths, estate, Scope::Wanted, book);
+    let mut definition = unanswered("");
+    definition.local_port = address.port();
+    definition.ssh.config_file = Some(config.to_owned());
+    supervisor
+        .save(|remotes| {
+            remotes.remotes.insert("vps".to_owned(), definition.clone());
+            Ok(())
+        })
+        .unwrap();
+    std::fs::write(config, "NoSuchKeyword yes\n").unwrap();
+    supervisor.resume(vec![("vps".to_owned(), definition)]).await;
+    let why = locked(&supervisor.unstarted).problem("vps").map(|problem| problem.class);
+    assert_eq!(why, Some(Class::Config));
+    (home, supervisor, addresses)
+}
+
+#[tokio::test]
+async fn a_remote_that_cannot_be_started_yet_keeps_the_ports_that_came_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    let (_home, supervisor, [port, other]) = handed_over(&config).await;
+    let _waits = std::net::TcpStream::connect(port).unwrap();
+    std::net::TcpStream::connect(other).unwrap_err();
+    assert!(supervisor.is_wanted(), "it stays for whoever waits");
+    assert!(supervisor.next_try().is_some(), "nobody waits for ever");
+    // Mended, and tried again as after a name server that was away.
+    std::fs::write(&config, "").unwrap();
+    let away = Problem::new(Class::Unreachable, "away");
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+    locked(&supervisor.unstarted).note("vps", away, long_ago);
+    Arc::clone(&supervisor).start_again().await;
+    let why = locked(&supervisor.unstarted).problem("vps").cloned();
+    assert_eq!(why, None, "its port is not in its own way");
+    assert!(!supervisor.pool.has_ports());
+    let remote = locked(&supervisor.remotes).get("vps").cloned().unwrap();
+    let held = remote.surrender().await;
+    assert!(held.iter().any(|(_, incoming)| incoming.is_promised()), "{}", held.len());
+}
+
+#[tokio::test]
+async fn a_remote_that_is_taken_down_before_it_was_started_gives_up_its_ports() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_home, supervisor, [port, _]) = handed_over(&folder.path().join("config")).await;
+    supervisor.rename("vps", "box").await.unwrap();
+    let waits = std::net::TcpStream::connect(port).unwrap();
+    supervisor.disconnect("box").await.unwrap();
+    drop(waits);
+    std::net::TcpStream::connect(port).unwrap_err();
+    assert!(!supervisor.is_wanted());
+    assert_eq!(supervisor.next_try(), None);
+}
+
+#[tokio::test]
+async fn the_configured_remote_is_taken_down_before_it_was_started_too() {
+    let (_home, supervisor) = supervisor();
+    supervisor.disconnect(CONFIGURED).await.unwrap_err();
+    let problem = Problem::new(Class::Config, "line 3");
+    supervisor.note_failure(CONFIGURED, &problem);
+    supervisor.disconnect(CONFIGURED).await.unwrap();
+    assert!(locked(&supervisor.unstarted).problem(CONFIGURED).is_none());
 }
 
 #[tokio::test]

@@ -56,10 +56,23 @@ impl Supervisor {
             }
         }))
         .await;
-        let (ports, held) = self.pool.clear();
+        // One that could not be started finds its ports when it can.
+        let unstarted: HashSet<String> = locked(&self.unstarted).names().cloned().collect();
+        self.close_rest(|name| !unstarted.contains(name));
+    }
+
+    /// Closes what came from a predecessor for the remotes that `is_its`, and none of them took.
+    fn close_rest(&self, is_its: impl Fn(&str) -> bool) {
+        let (ports, held) = self.pool.close(is_its);
         if ports + held > 0 {
             info!(ports, held, "what was handed over and nobody wants was closed");
         }
+    }
+
+    /// A remote that was not started is not wanted any more.
+    pub(super) fn forget_unstarted(&self, name: &str) {
+        locked(&self.unstarted).forget(name);
+        self.close_rest(|remote| remote == name);
     }
 
     pub(super) fn note_failure(&self, name: &str, problem: &Problem) {
@@ -79,7 +92,7 @@ impl Supervisor {
             let definition = match self.unstarted_one(&name) {
                 Ok(Some(definition)) => definition,
                 Ok(None) => {
-                    locked(&self.unstarted).forget(&name);
+                    self.forget_unstarted(&name);
                     continue;
                 }
                 // The file can be mended, and a trial be taken back.
@@ -89,7 +102,7 @@ impl Supervisor {
                 }
             };
             // The port first: reading the configuration may run commands of the user's.
-            let outcome = match port::check(&definition).await {
+            let outcome = match port::check(&definition, &self.pool).await {
                 Ok(()) => self.start(&name, definition).await.map(drop),
                 Err(problem) => Err(problem),
             };
@@ -100,10 +113,12 @@ impl Supervisor {
         }
     }
 
-    /// When something is to be tried again that waits for a port or for its start.
+    /// When something is to be tried again that waits for a port or for its start, or a connection
+    /// that waits for one has waited long enough.
     pub(super) fn next_try(&self) -> Option<Instant> {
-        let start = locked(&self.unstarted).next();
-        self.bindable().iter().filter_map(|remote| remote.next_bind()).chain(start).min()
+        let others = [locked(&self.unstarted).next(), self.pool.next_end()];
+        let binds = self.bindable().into_iter().map(|remote| remote.next_bind());
+        binds.chain(others).flatten().min()
     }
 
     /// Those at work that may take places on this machine: one that a trial may follow takes none that
@@ -117,6 +132,7 @@ impl Supervisor {
 
     /// Tries again what waits, as far as it is its time.
     pub(super) async fn try_again(self: Arc<Self>) {
+        self.pool.close_late(Instant::now());
         self.bind_again().await;
         self.start_again().await;
     }
@@ -145,7 +161,10 @@ impl Supervisor {
         }
         self.check_no_trial(name)?;
         let saved = Remotes::load(&self.paths)?;
-        Ok(saved.remotes.get(name).filter(|definition| definition.wanted).cloned())
+        match saved.remotes.get(name) {
+            None if name == CONFIGURED => still_configured(&self.paths),
+            found => Ok(found.filter(|definition| definition.wanted).cloned()),
+        }
     }
 
     pub(super) async fn start(
@@ -175,12 +194,13 @@ impl Supervisor {
         locked(&self.unstarted).forget(name);
         locked(&self.remotes).insert(name.to_owned(), Arc::clone(&remote));
         self.tell_roster();
-        self.admit_held(&remote).await;
+        self.inherit(name, &remote).await;
         Ok(remote)
     }
 
-    /// Hands a remote the connections that waited at its ports under a predecessor.
-    async fn admit_held(&self, remote: &Remote) {
+    /// Hands a remote the connections that waited at its ports under a predecessor, and closes what
+    /// else came for it.
+    pub(super) async fn inherit(&self, name: &str, remote: &Remote) {
         for at in remote.listens() {
             for (stream, until) in self.pool.take_held(|dialled| port::is_at(&at, dialled)) {
                 let stream =
@@ -195,5 +215,6 @@ impl Supervisor {
                 }
             }
         }
+        self.close_rest(|owner| owner == name);
     }
 }

@@ -1,6 +1,6 @@
 //! Another supervisor takes our place: what it gets, and what we do afterwards.
 
-use std::{collections::HashMap, io, os::fd::AsFd, sync::Arc, time::Instant};
+use std::{collections::HashMap, io, os::fd::AsFd, sync::Arc};
 
 use tokio::{
     net::UnixStream,
@@ -78,6 +78,7 @@ impl Supervisor {
             Ok(successor) => {
                 self.moved.cancel();
                 remotes.values().for_each(|remote| remote.forget_ports());
+                self.pool.clear();
                 Some(successor)
             }
             Err(error) => {
@@ -118,14 +119,14 @@ impl Supervisor {
                 parts.push((Item::Port { remote: name.clone() }, Some(port)));
             }
         }
+        // What no remote has taken yet goes on with its name and what is left of its patience.
+        parts.extend(self.pool.parts()?);
         for former in self.predecessors.iter().filter(|former| handover::is_there(former)) {
             parts.push((Item::Former, Some(former.as_fd().try_clone_to_owned()?)));
         }
         for Held { incoming, .. } in held {
             if let Some(stream) = incoming.descriptor()? {
-                let left = incoming.until.saturating_duration_since(Instant::now());
-                let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-                parts.push((Item::Held { left_ms }, Some(stream)));
+                parts.push((Item::held(incoming.until), Some(stream)));
             }
         }
         parts.push((Item::Lock, Some(lock.descriptor()?)));

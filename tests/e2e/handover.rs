@@ -511,6 +511,33 @@ fn a_newcomer_that_cannot_read_the_remotes_leaves_what_works_as_it_was() {
 }
 
 #[test]
+fn a_typo_in_the_ssh_configuration_closes_no_port_over_an_upgrade() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new();
+    let block = scene.sshd.block("far");
+    let config = scene.laptop.write("home/config", &block);
+    let port = scene.local_port.to_string();
+    let connect = scene.dialling_by_file(&config).args(["--name", "vps", "--local-port", &port]);
+    connect.arg("far").run().exits(0);
+    scene.laptop.write("home/config", &format!("{block}  NoSuchKeyword yes\n"));
+    let former = pid(&scene.laptop);
+    status(&scene).env(PRETEND, "0.2.0").run().exits(0);
+    assert_ne!(pid(&scene.laptop), former);
+    wait_until("the next one cannot start it", LIMIT, || {
+        (status(&scene).run().json()[0]["phase"] == "blocked").then_some(())
+    });
+    // Whoever comes now waits, over another upgrade too, and is served once the file is mended.
+    let mut stream = Stream(dial(scene.local_port, LIMIT).expect("a port that listens"));
+    status(&scene).env(PRETEND, "0.3.0").run().exits(0);
+    scene.laptop.write("home/config", &block);
+    scene.laptop(&["remote", "connect", "vps", "--batch"]);
+    stream.asks();
+    assert!(answers(scene.local_port, "/healthz"));
+}
+
+#[test]
 fn a_path_that_a_person_unlocked_is_not_taken_away_without_need() {
     if !ready() || !present(&[Peer::Script]) {
         return;
