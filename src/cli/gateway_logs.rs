@@ -224,8 +224,8 @@ fn shown(output: &Output, text: &str, zone: Zone, is_pretty: bool) -> String {
     };
     let words = [
         (Tone::Quiet, line.time(zone, is_pretty)),
-        (tone, line.level.clone()),
-        (Tone::Quiet, line.label.clone()),
+        (tone, line.level),
+        (Tone::Quiet, line.label),
     ];
     let paint = |tone, word: &str| {
         let word = one_line(word);
