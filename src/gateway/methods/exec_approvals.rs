@@ -157,7 +157,13 @@ async fn node_set(call: Call, params: ExecApprovalsNodeSetParams) -> Outcome<Val
     let change = match (params.file, params.native, params.base_hash) {
         (Some(file), None, Some(base)) => json!({"file": file, "baseHash": base}),
         (Some(file), None, None) => json!({"file": file}),
-        (None, Some(native), Some(base)) => json!({"native": native, "baseHash": base}),
+        // The node's own form has no `file` around it, and the hash stands among its fields.
+        (None, Some(mut native), Some(base)) => {
+            if let Some(fields) = native.as_object_mut() {
+                fields.insert("baseHash".to_owned(), json!(base));
+            }
+            native
+        }
         (None, Some(_), None) => {
             let message = "exec.approvals.node.set wants the baseHash of the native rules; \
                            re-run exec.approvals.node.get and retry";

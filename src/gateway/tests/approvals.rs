@@ -333,12 +333,15 @@ async fn a_node_is_told_of_other_rules_only_with_the_hash_that_they_need() {
     asks(&mut admin, "word", "exec.approvals.node.set", action).await;
     let refused = answer_to(&mut admin, "word").await;
     assert!(refused["error"]["message"].as_str().unwrap().contains("action"), "{refused}");
-    for change in [
-        json!({"file": {"version": 1}}),
-        json!({"file": {"version": 1}, "baseHash": "h"}),
-        json!({"native": native, "baseHash": "h"}),
+    let file = json!({"file": {"version": 1}});
+    let guarded = json!({"file": {"version": 1}, "baseHash": "h"});
+    let mut among = native.clone();
+    among["baseHash"] = json!("h");
+    for (mut params, change) in [
+        (file.clone(), file),
+        (guarded.clone(), guarded),
+        (json!({"native": native, "baseHash": "h"}), among),
     ] {
-        let mut params = change.clone();
         params["nodeId"] = id.clone();
         asks(&mut admin, "set", "exec.approvals.node.set", params).await;
         let asked = loop {
