@@ -23,7 +23,7 @@ use super::{
 use crate::{
     protocol::{Connect, ErrorShape, OLDEST_VERSION, Role, Scope, VERSION, close, detail, device},
     secret::Secret,
-    store::Device,
+    store::{Asked, Device},
 };
 
 /// Client ids of the protocol (`ConnectParams.client.id`).
@@ -49,7 +49,7 @@ const CLIENT_IDS: [&str; 17] = [
 
 /// Clients that are web pages, and so have an origin.
 const PAGES: [&str; 3] = ["openclaw-control-ui", "webchat-ui", "webchat"];
-/// Clients that always have a key of their own.
+/// Clients that people look at while they wait: they always have a key of their own.
 const KEYED: [&str; 2] = ["openclaw-control-ui", "openclaw-tui"];
 
 /// Client modes of the protocol (`ConnectParams.client.mode`).
@@ -261,6 +261,13 @@ pub(super) fn judge(
         Role::Node => is_here && pair_local == Some(true),
     };
     Ok(if is_silent { Verdict::Pair } else { Verdict::Ask(reason) })
+}
+
+/// Whether whoever asks tries again by itself while its request waits: OpenClaw's page and its
+/// terminal stay disconnected for good unless they are told to.
+pub(super) fn tries_again(asked: &Asked) -> bool {
+    let client = asked.about.client_id.as_deref();
+    asked.role == Role::Operator && client.is_some_and(|id| KEYED.contains(&id))
 }
 
 /// Refuses the page of another, one that does not say whose it is, and OpenClaw's pages and its

@@ -408,8 +408,10 @@ async fn ask(
     paired: Option<&Device>,
     now: u64,
 ) -> Result<Refusal, Refusal> {
+    let tries_again = admission::tries_again(&asked);
     let request = file(shared, asked, now).await.map_err(Refusal::new)?;
-    Ok(admission::pairing_required(&request, reason, paired))
+    let refusal = admission::pairing_required(&request, reason, paired);
+    Ok(if tries_again { refusal.tried_again() } else { refusal })
 }
 
 /// What a device may do in a role, unless that was taken back.

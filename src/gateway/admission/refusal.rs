@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Reason;
 use crate::{
@@ -36,6 +36,16 @@ impl Refusal {
     /// The same of a client that was refused `before` and tried something else.
     pub(in crate::gateway) fn after(self, before: Self) -> Self {
         Self { wrong: [before.wrong, self.wrong].concat(), ..self }
+    }
+
+    /// The same, for a client that is to try again by itself until somebody has decided.
+    pub(in crate::gateway) fn tried_again(mut self) -> Self {
+        if let Some(fields) = self.error.details.as_mut().and_then(Value::as_object_mut) {
+            fields.insert("recommendedNextStep".to_owned(), json!("wait_then_retry"));
+            fields.insert("retryable".to_owned(), json!(true));
+            fields.insert("pauseReconnect".to_owned(), json!(false));
+        }
+        self
     }
 }
 

@@ -167,6 +167,38 @@ async fn a_token_holds_what_was_approved_and_an_upgrade_asks_with_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_what_people_look_at_is_told_to_try_again_while_its_request_waits() {
+    let lab = Lab::new();
+    let waiting = json!(["wait_then_retry", true, false]);
+    let nothing = json!([null, null, null]);
+    let address = std::net::Ipv4Addr::new(192, 0, 2, 7);
+    let elsewhere = PeerInfo { address: address.into(), ..PeerInfo::loopback() };
+    for (seed, role, id, mode, expected) in [
+        (1, "operator", "openclaw-tui", "ui", &waiting),
+        (2, "operator", "openclaw-control-ui", "ui", &waiting),
+        (3, "operator", "cli", "cli", &nothing),
+        (4, "operator", "openclaw-browser-copilot", "ui", &nothing),
+        (5, "node", "openclaw-tui", "node", &nothing),
+    ] {
+        let client = json!({"id": id, "version": "1", "platform": "linux", "mode": mode});
+        let scopes = if role == "node" { json!([]) } else { json!(["operator.read"]) };
+        let wants =
+            json!({"auth": {"token": TOKEN}, "role": role, "scopes": scopes, "client": client});
+        let is_page = id == "openclaw-control-ui";
+        let origin = is_page.then_some(("origin", "http://127.0.0.1:18789"));
+        let (machine, headers) = (Machine::new(seed), Vec::from_iter(origin));
+        let knocks = machine.knocks_from(&lab, elsewhere.clone(), &headers, &wants);
+        let (client, answer) = knocks.await;
+        let details = &answer["error"]["details"];
+        assert_eq!(details["code"], "PAIRING_REQUIRED", "{answer}");
+        let step = ["recommendedNextStep", "retryable", "pauseReconnect"];
+        let told = json!(step.map(|name| details[name].clone()));
+        assert_eq!(&told, expected, "{id}: {details}");
+        client.closed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_waits_until_somebody_who_may_approves_it() {
     let lab = Lab::new();
     let machine = Machine::new(1);
