@@ -343,6 +343,7 @@ where
         let now = now_ms();
         let member = Member {
             role: admission.role,
+            connection: connection.clone(),
             device_id: admission.device_id.clone(),
             scopes: admission.scopes.clone(),
             by_secret: !admission.by_device_token,

@@ -27,6 +27,8 @@ const ROUND_RATE: u64 = 32 << 20;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) role: Role,
+    /// `hello-ok.server.connId`.
+    pub(super) connection: String,
     /// The device whose key signed its connection, if one did.
     pub(super) device_id: Option<String>,
     pub(super) scopes: Vec<Scope>,
@@ -139,19 +141,37 @@ impl Hub {
     pub(super) fn tell_health(&self, health: &impl Serialize) {
         let mut state = self.lock();
         state.version.health += 1;
-        state.tell(event::HEALTH, health, Some(state.version));
+        state.tell(event::HEALTH, health, Some(state.version), |_| true);
     }
 
     /// Tells those that may hear of `kind`, and says how many they are.
     pub(super) fn tell(&self, kind: event::Kind, payload: &impl Serialize) -> usize {
-        self.lock().tell(kind, payload, None)
+        self.lock().tell(kind, payload, None, |_| true)
     }
 
-    /// Whether anybody but `asker`, a member's number, hears of requests for approval and shows them.
-    pub(super) fn has_approver_beside(&self, asker: u64) -> bool {
+    /// Tells those of them whom it is meant for.
+    pub(super) fn tell_those(
+        &self,
+        kind: event::Kind,
+        payload: &impl Serialize,
+        is_meant: impl Fn(&Member) -> bool,
+    ) -> usize {
+        self.lock().tell(kind, payload, None, is_meant)
+    }
+
+    /// Whether anybody but `asker`, a member's number, hears of a request for approval that
+    /// `is_meant` picks members for, and shows it.
+    pub(super) fn has_approver_beside(
+        &self,
+        asker: u64,
+        is_meant: impl Fn(&Member) -> bool,
+    ) -> bool {
         let access = event::EXEC_APPROVAL_REQUESTED.access;
         self.lock().members.iter().any(|(number, member)| {
-            *number != asker && member.shows_approvals && access.admits(member.role, &member.scopes)
+            *number != asker
+                && member.shows_approvals
+                && access.admits(member.role, &member.scopes)
+                && is_meant(member)
         })
     }
 
@@ -202,20 +222,23 @@ impl State {
     fn tell_presence(&self, now_ms: u64) -> u64 {
         let change = event::PresenceChange { presence: self.written_presence(now_ms) };
         let size: usize = change.presence.iter().map(|line| line.get().len() + 1).sum();
-        (size * self.tell(event::PRESENCE, &change, Some(self.version))) as u64
+        (size * self.tell(event::PRESENCE, &change, Some(self.version), |_| true)) as u64
     }
 
-    /// Queues an event for those who may get it; its payload is written once for all.
+    /// Queues an event for those who may get it and are meant; its payload is written once for all.
     fn tell(
         &self,
         kind: event::Kind,
         payload: &impl Serialize,
         version: Option<StateVersion>,
+        is_meant: impl Fn(&Member) -> bool,
     ) -> usize {
         let Ok(payload) = serde_json::to_string(payload) else { return 0 };
         let payload: Arc<str> = payload.into();
-        let meant =
-            self.members.values().filter(|member| kind.access.admits(member.role, &member.scopes));
+        let meant = self
+            .members
+            .values()
+            .filter(|member| kind.access.admits(member.role, &member.scopes) && is_meant(member));
         meant.map(|member| member.outbox.shared_event(kind, &payload, version)).count()
     }
 }
@@ -246,6 +269,7 @@ mod tests {
         let (role, scopes) = (Role::Operator, vec![Scope::Read]);
         let member = Member {
             role,
+            connection: String::new(),
             device_id: None,
             scopes,
             by_secret: true,

@@ -9,6 +9,7 @@ use crate::{
     gateway::{
         clock::now_ms,
         dispatch::{Call, Dispatcher, Outcome, unwritten},
+        hub::Member,
         nodes::{Ask, NotAsked, NotDecided, Standing, Task, shown},
     },
     protocol::{
@@ -52,7 +53,9 @@ async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAsk
     // What is on the disk is known here and shown, even if its client goes meanwhile.
     let taken_up = async move {
         let standing = shared.nodes.ask(ask).await?;
-        shared.hub.tell(event::EXEC_APPROVAL_REQUESTED, &pending(standing.clone()));
+        let told = pending(standing.clone());
+        let kind = event::EXEC_APPROVAL_REQUESTED;
+        shared.hub.tell_those(kind, &told, |member| is_shown_to(member, &standing));
         Ok(standing)
     };
     let taken_up = call.shared.finishing.spawn(taken_up.in_current_span()).await;
@@ -65,8 +68,10 @@ async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAsk
         })?;
     let id = standing.id.clone();
     if is_two_phase {
+        let member = call.caller.member;
+        let is_shown =
+            call.shared.hub.has_approver_beside(member, |member| is_shown_to(member, &standing));
         let Standing { id, created_at_ms, expires_at_ms, .. } = standing;
-        let is_shown = call.shared.hub.has_approver_beside(call.caller.member);
         let delivery_route = if is_shown { "approval-client" } else { "none" };
         return Ok(ExecApprovalAsked::Accepted(ExecApprovalAccepted {
             status: "accepted",
@@ -82,7 +87,7 @@ async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAsk
 }
 
 async fn get(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalShown> {
-    let standing = call.shared.nodes.asked(&params.id).ok_or_else(not_found)?;
+    let standing = seen(&call, &params.id).filter(Standing::is_waiting).ok_or_else(not_found)?;
     let of = |name: &str| standing.request.get(name).cloned().unwrap_or(Value::Null);
     Ok(ExecApprovalShown {
         command_text: of("command"),
@@ -97,12 +102,14 @@ async fn get(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalShown> {
 }
 
 async fn list(call: Call, _params: NoParams) -> Outcome<Vec<ExecApprovalPending>> {
-    Ok(call.shared.nodes.undecided().into_iter().map(pending).collect())
+    let waiting = call.shared.nodes.undecided().into_iter();
+    Ok(waiting.filter(|standing| is_seen(&call, standing)).map(pending).collect())
 }
 
 async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalEnded> {
-    let standing = call.shared.nodes.decision(&params.id).await?;
-    let standing = standing.ok_or_else(|| ErrorShape::invalid("approval expired or not found"))?;
+    let unknown = || ErrorShape::invalid("approval expired or not found");
+    seen(&call, &params.id).ok_or_else(unknown)?;
+    let standing = call.shared.nodes.decision(&params.id).await?.ok_or_else(unknown)?;
     tell_expired(&call, &standing);
     let terminal_reason = if standing.decision.is_some() { "user" } else { "timeout" };
     Ok(ExecApprovalEnded { answer: answer(standing), terminal_reason })
@@ -111,9 +118,8 @@ async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalEn
 async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
     let decision =
         Decision::of(&params.decision).ok_or_else(|| ErrorShape::invalid("invalid decision"))?;
-    if let Some(asked) = call.shared.nodes.asked(&params.id)
-        && !decisions(&asked.request).contains(&decision)
-    {
+    let asked = seen(&call, &params.id).ok_or_else(not_found)?;
+    if asked.is_waiting() && !decisions(&asked.request).contains(&decision) {
         return Err(ErrorShape::invalid("allow-always is unavailable for this command")
             .details(json!({"reason": "APPROVAL_ALLOW_ALWAYS_UNAVAILABLE"}))
             .into());
@@ -134,7 +140,7 @@ async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
     let by = caller.client.display_name.clone().unwrap_or_else(|| caller.client.id.clone());
     let (device, connection) = (caller.device_id.as_deref(), &caller.connection);
     tracing::info!(id = standing.id, by, device, connection, ?decision, "an approval was decided");
-    call.shared.hub.tell(event::EXEC_APPROVAL_RESOLVED, &resolved(standing, Some(by)));
+    tell_resolved(&call, &standing, Some(by));
     Ok(Done { ok: true })
 }
 
@@ -301,9 +307,28 @@ fn resolved(standing: Standing, by: Option<String>) -> ExecApprovalResolved {
 /// Those who may decide learn that it is too late.
 fn tell_expired(call: &Call, standing: &Standing) {
     if standing.has_expired && call.shared.nodes.is_news(&standing.id) {
-        let told = resolved(standing.clone(), None);
-        call.shared.hub.tell(event::EXEC_APPROVAL_RESOLVED, &told);
+        tell_resolved(call, standing, None);
     }
+}
+
+fn tell_resolved(call: &Call, standing: &Standing, by: Option<String>) {
+    let told = resolved(standing.clone(), by);
+    let kind = event::EXEC_APPROVAL_RESOLVED;
+    call.shared.hub.tell_those(kind, &told, |member| is_shown_to(member, standing));
+}
+
+/// The request, if there is one that the caller may see.
+fn seen(call: &Call, id: &str) -> Option<Standing> {
+    call.shared.nodes.known(id).filter(|standing| is_seen(call, standing))
+}
+
+fn is_seen(call: &Call, standing: &Standing) -> bool {
+    let caller = &call.caller;
+    standing.is_shown_to(&caller.scopes, caller.device_id.as_deref(), &caller.connection)
+}
+
+fn is_shown_to(member: &Member, standing: &Standing) -> bool {
+    standing.is_shown_to(&member.scopes, member.device_id.as_deref(), &member.connection)
 }
 
 fn unkept(error: &Error) -> ErrorShape {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     gateway::repeats::digest,
-    protocol::{Decision, ErrorShape, RunPlan},
+    protocol::{Decision, ErrorShape, RunPlan, Scope},
     store::{Error, KeptApproval},
 };
 
@@ -72,6 +72,28 @@ pub(in crate::gateway) struct Standing {
     /// `None` while it waits, and once it has expired.
     pub(in crate::gateway) decision: Option<Decision>,
     pub(in crate::gateway) has_expired: bool,
+    asker: Asker,
+}
+
+impl Standing {
+    /// Whether somebody may still decide it.
+    pub(in crate::gateway) fn is_waiting(&self) -> bool {
+        self.decision.is_none() && !self.has_expired
+    }
+
+    /// Whether a client is shown it and may decide it: an administrator, and who asked.
+    pub(in crate::gateway) fn is_shown_to(
+        &self,
+        scopes: &[Scope],
+        device: Option<&str>,
+        connection: &str,
+    ) -> bool {
+        let is_asker = match self.asker.device.as_deref() {
+            Some(asker) => device == Some(asker),
+            None => connection == self.asker.connection,
+        };
+        is_asker || Scope::Admin.is_within(scopes)
+    }
 }
 
 /// Why a request was not taken up.
@@ -383,6 +405,7 @@ impl<W> Record<W> {
 
     fn standing(&self, now_ms: u64) -> Standing {
         let KeptApproval { id, request, created_at_ms, expires_at_ms, decided, .. } = &self.kept;
+        let KeptApproval { device, connection, .. } = &self.kept;
         Standing {
             id: id.clone(),
             request: request.clone(),
@@ -390,6 +413,7 @@ impl<W> Record<W> {
             expires_at_ms: *expires_at_ms,
             decision: decided.map(|(decision, _)| decision),
             has_expired: decided.is_none() && now_ms >= *expires_at_ms,
+            asker: Asker { device: device.clone(), connection: connection.clone() },
         }
     }
 

@@ -76,11 +76,10 @@ impl Nodes {
         locked(&self.approvals).waiting(now)
     }
 
-    /// One that waits for a decision.
-    pub(in crate::gateway) fn asked(&self, id: &str) -> Option<Standing> {
+    /// One that can still be asked about, whether it waits for a decision or not.
+    pub(in crate::gateway) fn known(&self, id: &str) -> Option<Standing> {
         let now = self.time();
-        let standing = locked(&self.approvals).find(id, now)?;
-        (standing.decision.is_none() && !standing.has_expired).then_some(standing)
+        locked(&self.approvals).find(id, now)
     }
 
     /// Decides.

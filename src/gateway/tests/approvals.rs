@@ -33,6 +33,11 @@ impl Client {
         }
         answer
     }
+
+    /// Waits for an event of this name.
+    async fn hears(&mut self, event: &str) {
+        while self.frame().await["event"] != event {}
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,13 +206,57 @@ async fn a_decision_for_good_is_no_standing_grant_where_no_automation_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_those_who_may_decide_hear_of_requests_and_reach_the_nodes_rules() {
+async fn only_who_asked_and_administrators_see_a_request_and_decide_it() {
+    let lab = Lab::new();
+    let mut admin = approver(&lab).await;
+    let wants = with(&json!({"token": TOKEN}), &["operator.approvals"]);
+    let machine = Machine::new(1);
+    let (mut asker, _) = machine.enters(&lab, &wants).await;
+    let (mut beside, _) = machine.enters(&lab, &wants).await;
+    let (mut other, _) = Machine::new(2).enters(&lab, &wants).await;
+    let (mut nobody, _) = lab.connected(&json!({"scopes": ["operator.approvals"]})).await;
+    let decide = |id: &str| json!({"id": id, "decision": "allow-once"});
+    let mine = asker.answer("exec.approval.request", request(&json!({}))).await;
+    assert_eq!(mine["ok"], true, "{mine}");
+    for stranger in [&mut other, &mut nobody] {
+        let list = stranger.call("exec.approval.list", json!({})).await;
+        assert_eq!(list["payload"], json!([]), "it heard nothing before either: {list}");
+        for (method, params) in
+            [("exec.approval.get", json!({"id": "a"})), ("exec.approval.resolve", decide("a"))]
+        {
+            let refused = stranger.call(method, params).await;
+            let reason = &refused["error"]["details"]["reason"];
+            assert_eq!(reason, "APPROVAL_NOT_FOUND", "{method}: {refused}");
+        }
+        let waits = stranger.call("exec.approval.waitDecision", json!({"id": "a"})).await;
+        assert_eq!(waits["error"]["message"], "approval expired or not found", "{waits}");
+    }
+    for shown in [&mut admin, &mut beside] {
+        shown.hears("exec.approval.requested").await;
+        let list = shown.answer("exec.approval.list", json!({})).await;
+        assert_eq!(list["payload"][0]["id"], "a", "{list}");
+    }
+    let decided = beside.answer("exec.approval.resolve", decide("a")).await;
+    assert_eq!(decided["ok"], true, "{decided}");
+    admin.hears("exec.approval.resolved").await;
+    let repeated = other.call("exec.approval.resolve", decide("a")).await;
+    assert_eq!(repeated["error"]["details"]["reason"], "APPROVAL_NOT_FOUND", "{repeated}");
+    // Who has no device is known by its connection alone.
+    nobody.answer("exec.approval.request", request(&json!({"id": "b"}))).await;
+    let (mut again, _) = lab.connected(&json!({"scopes": ["operator.approvals"]})).await;
+    let list = again.call("exec.approval.list", json!({})).await;
+    assert_eq!(list["payload"], json!([]), "{list}");
+    let decided = nobody.answer("exec.approval.resolve", decide("b")).await;
+    assert_eq!(decided["ok"], true, "{decided}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_those_who_may_decide_reach_requests_and_the_nodes_rules() {
     let lab = Lab::new();
     let mut reader = lab.admitted().await;
     let (mut weak, _) = lab.connected(&json!({"scopes": ["operator.approvals"]})).await;
     let mut client = approver(&lab).await;
     client.answer("exec.approval.request", request(&json!({}))).await;
-    assert_eq!(weak.frame().await["event"], "exec.approval.requested");
     for (method, params) in [
         ("exec.approval.request", request(&json!({"id": "b"}))),
         ("exec.approval.get", json!({"id": "a"})),
