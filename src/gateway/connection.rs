@@ -50,7 +50,7 @@ use super::{
 };
 use crate::protocol::{
     self, Challenge, Connect, ErrorShape, Features, Granted, HelloOk, PresenceEntry, Request,
-    Response, Role, Server, Snapshot, close, event, rows, success_text,
+    Response, Role, Scope, Server, Snapshot, close, event, rows, success_text,
 };
 
 /// How long the farewell may take: what is queued, the close frame and its answer.
@@ -358,6 +358,7 @@ where
             "connected"
         );
         let issued = admission.device_token.as_ref();
+        let is_admin = admission.scopes.contains(&Scope::Admin);
         let membership = shared.hub.join(member, now, |presence, state_version| {
             let hello = HelloOk {
                 protocol: protocol::VERSION,
@@ -377,6 +378,9 @@ where
                     state_version,
                     uptime_ms: shared.uptime_ms(),
                     session_defaults: Some(shared.summary.nameless()),
+                    auth_mode: is_admin.then(|| shared.live().guard.mode().to_owned()),
+                    config_path: is_admin.then(|| shared.paths.config.display().to_string()),
+                    state_dir: is_admin.then(|| shared.paths.state.display().to_string()),
                 },
                 auth: Granted {
                     role: admission.role.to_string(),

@@ -210,6 +210,16 @@ pub(crate) struct Snapshot {
     /// another gateway, whose own form of it is no reason to stay away.
     #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub(crate) session_defaults: Option<NamelessSession>,
+    /// How it asks who somebody is, in a word of `gateway.auth.mode`: only for administrators, as
+    /// what follows, and not read of another gateway either.
+    #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(crate) auth_mode: Option<String>,
+    /// Its `openclaw.json`.
+    #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(crate) config_path: Option<String>,
+    /// Its state directory.
+    #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(crate) state_dir: Option<String>,
 }
 
 /// The agent and the session that are meant where none is named (`Snapshot.sessionDefaults`).

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use super::{
-    devices::{answer_to, asks, event_of},
+    devices::{Machine, answer_to, asks, event_of, with},
     *,
 };
 
@@ -24,6 +24,31 @@ async fn says_hello_and_answers_what_it_lists() {
         let answer = client.call(method, json!({})).await;
         assert_eq!(answer["ok"], true, "{answer}");
         golden(method, answer);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_an_administrator_is_told_how_the_gateway_asks_and_where_its_files_are() {
+    let lab = Lab::new();
+    let open = [
+        (Guard::Token(Secret::new(TOKEN)), "token"),
+        (Guard::Password(Secret::new(TOKEN)), "password"),
+        (Guard::Open, "none"),
+    ];
+    for (guard, mode) in open {
+        let live = (*lab.shared.live()).clone();
+        lab.shared.set_live(Live { guard, ..live });
+        let wants = with(&json!({"token": TOKEN}), &["operator.admin"]);
+        let (_client, hello) = Machine::new(1).knocks(&lab, &wants).await;
+        let snapshot = &hello["payload"]["snapshot"];
+        let told = ["authMode", "configPath", "stateDir"].map(|name| snapshot[name].as_str());
+        assert_eq!(told, [Some(mode), Some("/state/openclaw.json"), Some("/state")], "{hello}");
+        let wants = with(&json!({"token": TOKEN}), &["operator.write", "operator.pairing"]);
+        let (_client, hello) = Machine::new(2).knocks(&lab, &wants).await;
+        assert_eq!(hello["payload"]["type"], "hello-ok", "{hello}");
+        for name in ["authMode", "configPath", "stateDir"] {
+            assert!(hello["payload"]["snapshot"].get(name).is_none(), "{name}: {hello}");
+        }
     }
 }
 
