@@ -37,6 +37,24 @@ pub(crate) fn patched(own: &Value, patch: &Value, replace: &[String]) -> Result<
     Ok(edits)
 }
 
+/// Whether `patch`, and the `edits` that came of it, are only about what a page keeps for its reader
+/// (`ui.prefs`): nobody has to have read the file for that, and who is last wins, as at the reference
+/// gateway. What takes `ui` or every preference away is more than that.
+pub(crate) fn is_of_preferences(patch: &Value, edits: &[Edit]) -> bool {
+    let is_section = |value: Option<&Value>| value.is_none_or(Value::is_object);
+    let ui = patch.get("ui");
+    let is_inside = |edit: &Edit| {
+        let (Edit::Set(path, _) | Edit::Unset(path)) = edit;
+        match (path.names().as_slice(), edit) {
+            (["ui", "prefs", ..], _) => true,
+            // The section is new.
+            (["ui"], Edit::Set(_, Value::Object(keys))) => keys.keys().eq(["prefs"]),
+            _ => false,
+        }
+    };
+    is_section(ui) && is_section(ui.and_then(|ui| ui.get("prefs"))) && edits.iter().all(is_inside)
+}
+
 /// `new` with the secrets of `own` where it holds what `shown` shows for them.
 fn restored(own: &Value, shown: &Value, new: &Value) -> Value {
     match (own, new) {
@@ -384,6 +402,28 @@ mod tests {
             read(&patched(&own(), &json!({"names": ["x", "y", "z"]}), &[]).unwrap())["names"][2],
             "z"
         );
+    }
+
+    #[test]
+    fn only_what_a_page_keeps_for_its_reader_is_of_preferences() {
+        let with = json!({"ui": {"prefs": {"theme": "dark"}, "name": "x"}});
+        for (own, patch, expected) in [
+            (json!({}), json!({"ui": {"prefs": {"theme": "dark"}}}), true),
+            (json!({"ui": {}}), json!({"ui": {"prefs": {}}}), true),
+            (with.clone(), json!({"ui": {"prefs": {"theme": null}}}), true),
+            (with.clone(), json!({"ui": {"name": "x"}}), true),
+            (with.clone(), json!({"gateway": {}, "ui": {"prefs": {"a": [1]}}}), false),
+            (with.clone(), json!({"ui": {"prefs": null}}), false),
+            (with.clone(), json!({"ui": {"prefs": "dark"}}), false),
+            (with.clone(), json!({"ui": null}), false),
+            (with, json!({"ui": {"name": "y", "prefs": {"theme": "light"}}}), false),
+            (json!({}), json!({"ui": {"name": "y", "prefs": {"theme": "light"}}}), false),
+            (json!({}), json!({"ui": {}}), false),
+            (json!({}), json!({"logging": {"level": "debug"}}), false),
+        ] {
+            let edits = patched(&own, &patch, &[]).unwrap();
+            assert_eq!(is_of_preferences(&patch, &edits), expected, "{own} {patch}");
+        }
     }
 
     mod fuzz {

@@ -409,6 +409,41 @@ fn clients_write_nothing_that_the_next_start_would_refuse() {
     assert_eq!(call("config.get", &json!({}), 0)["valid"], true);
 }
 
+/// An administrator of this gateway.
+async fn administrator(gateway: &OurGateway) -> Wire {
+    let (mut wire, _) = Wire::open(gateway.port()).await.expect("a connection");
+    let mut hello = connect(&json!({ "token": gateway.token() }));
+    hello["scopes"] = json!(["operator.admin"]);
+    assert_eq!(wire.call("connect", hello).await.expect("an answer")["ok"], true);
+    wire
+}
+
+#[tokio::test]
+async fn a_page_keeps_its_preferences_without_having_read_the_file() {
+    let home = home("{gateway: {port: 18789}}");
+    let gateway = OurGateway::start(&home);
+    let mut wire = administrator(&gateway).await;
+    for (raw, said) in [
+        ("{ui: {prefs: {theme: 'dark'}}}", None),
+        ("{ui: {prefs: {theme: 'light', size: 2}}}", None),
+        ("{ui: {prefs: {theme: 'dark'}}, logging: {level: 'debug'}}", Some("config base hash")),
+        ("{ui: {prefs: null}}", Some("config base hash")),
+        ("{gateway: {port: 1}}", Some("config base hash")),
+    ] {
+        let answer = wire.call("config.patch", json!({ "raw": raw })).await.expect("an answer");
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert_eq!(answer["ok"], said.is_none(), "{raw}: {answer}");
+        assert!(said.is_none_or(|said| message.starts_with(said)), "{raw}: {answer}");
+    }
+    let stale = json!({"raw": "{ui: {prefs: {size: 3}}}", "baseHash": "of another"});
+    let refused = wire.call("config.patch", stale).await.expect("an answer");
+    assert_eq!(refused["ok"], false, "{refused}");
+    let shown = wire.call("config.get", json!({})).await.expect("an answer");
+    let kept = &shown["payload"]["parsed"];
+    assert_eq!(kept["ui"], json!({"prefs": {"theme": "light", "size": 2}}), "{shown}");
+    assert_eq!(kept["gateway"], json!({"port": 18789}), "{shown}");
+}
+
 #[tokio::test]
 async fn whoever_may_write_and_is_no_administrator_changes_no_setting() {
     let home = home("{}");

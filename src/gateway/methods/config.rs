@@ -56,7 +56,11 @@ async fn snapshot(call: Call, _params: ConfigGetParams) -> Outcome<ConfigSnapsho
 
 async fn set(call: Call, params: ConfigSetParams) -> Outcome<ConfigWritten> {
     let new = parsed(&params.raw, "config.set")?;
-    written(&call, params.base_hash, move |own| Ok(config::replaced(own, &new))).await
+    written(&call, move |paths, own| {
+        check_base(paths, own, params.base_hash.as_deref())?;
+        Ok(config::replaced(own, &new))
+    })
+    .await
 }
 
 async fn patch(call: Call, params: ConfigPatchParams) -> Outcome<ConfigWritten> {
@@ -65,13 +69,28 @@ async fn patch(call: Call, params: ConfigPatchParams) -> Outcome<ConfigWritten> 
         return Err(ErrorShape::invalid(message).into());
     }
     let patch = parsed(&params.raw, "config.patch")?;
-    let replace = params.replace_paths;
-    written(&call, params.base_hash, move |own| config::patched(own, &patch, &replace)).await
+    written(&call, move |paths, own| {
+        let base = params.base_hash.as_deref();
+        if base.is_some() {
+            check_base(paths, own, base)?;
+        }
+        let edits = config::patched(own, &patch, &params.replace_paths);
+        let edits = edits.map_err(ErrorShape::invalid)?;
+        if base.is_none() && !config::is_of_preferences(&patch, &edits) {
+            check_base(paths, own, base)?;
+        }
+        Ok(edits)
+    })
+    .await
 }
 
 async fn apply(call: Call, params: ConfigApplyParams) -> Outcome<ConfigWritten> {
     let new = parsed(&params.raw, "config.apply")?;
-    let outcome = written(&call, params.base_hash, move |own| Ok(config::replaced(own, &new)));
+    let base = params.base_hash;
+    let outcome = written(&call, move |paths, own| {
+        check_base(paths, own, base.as_deref())?;
+        Ok(config::replaced(own, &new))
+    });
     let mut outcome = outcome.await?;
     let stats = SentinelStats {
         mode: "config.apply".to_owned(),
@@ -158,27 +177,25 @@ fn parsed(raw: &str, method: &str) -> Outcome<Value> {
     }
 }
 
-/// Changes the file by what `decide` makes of its value, if it is still the one of `base`.
+/// Changes the file by what `decide` makes of its value, or refuses to.
 async fn written(
     call: &Call,
-    base: Option<String>,
-    decide: impl FnOnce(&Value) -> Result<Vec<Edit>, String> + Send + 'static,
+    decide: impl FnOnce(&Paths, &Value) -> Outcome<Vec<Edit>> + Send + 'static,
 ) -> Outcome<ConfigWritten> {
     let paths = call.shared.paths.clone();
     let caller = Arc::clone(&call.caller);
     let source = source(&call.shared).await;
     let mut written = aside(move || {
-        let mut stale: Option<Box<ErrorShape>> = None;
+        let mut refusal: Option<Box<ErrorShape>> = None;
         let judge = |review: &Review| refusals(source.as_deref(), review);
         let outcome = config::change_if(&paths, Run::Real, judge, |current: &Current| {
-            if let Err(error) = check_base(&paths, &current.own, base.as_deref()) {
-                stale = Some(error);
-                return Ok(Vec::new());
-            }
-            decide(&current.own).map_err(|why| Problem::new(crate::problem::Class::Usage, why))
+            decide(&paths, &current.own).or_else(|error| {
+                refusal = Some(error);
+                Ok(Vec::new())
+            })
         });
         let outcome = outcome.map_err(refused)?;
-        if let Some(error) = stale {
+        if let Some(error) = refusal {
             return Err(error);
         }
         let reading = config::reading(&paths).map_err(refused)?;
