@@ -378,6 +378,7 @@ where
                     state_version,
                     uptime_ms: shared.uptime_ms(),
                     session_defaults: Some(shared.summary.nameless()),
+                    applied_config_hash: shared.applied(),
                     auth_mode: is_admin.then(|| shared.live().guard.mode().to_owned()),
                     config_path: is_admin.then(|| shared.paths.config.display().to_string()),
                     state_dir: is_admin.then(|| shared.paths.state.display().to_string()),

@@ -78,6 +78,8 @@ pub(super) struct Known {
     running: Settings,
     /// What stood in the file and those that it includes when it was last taken up.
     whole: Value,
+    /// The same when nothing of it waited for the next start.
+    applied: Value,
     /// What stands in the file, as clients were told of it.
     own: Value,
     files: Vec<PathBuf>,
@@ -124,7 +126,12 @@ impl Known {
     /// What the gateway has started with.
     pub(super) fn new(first: FirstReading, running: Settings) -> Self {
         let FirstReading { source, whole, own, files, seen } = first;
-        Self { source, running, whole, own, files, seen }
+        Self { source, running, applied: whole.clone(), whole, own, files, seen }
+    }
+
+    /// The revision of what counts.
+    pub(super) fn revision(&self) -> Option<String> {
+        config_revision(&self.applied).ok()
     }
 }
 
@@ -187,6 +194,11 @@ pub(super) async fn take_up(shared: &Arc<Shared>, why: Why, caller: Option<&Call
     }
     known.whole = whole;
     shared.summary.know(&known.whole);
+    // What waits since an earlier change still does.
+    let since = config::changed(&known.applied, &known.whole);
+    if plan(&known.running, &new, since).needs_restart.is_empty() {
+        known.applied.clone_from(&known.whole);
+    }
     let mut plan = plan(&known.running, &new, changed);
     if read.metrics_token.is_some_and(|token| shared.scrapes.open_for(token)) {
         plan.applied.push("the token of the metrics".to_owned());
@@ -195,6 +207,7 @@ pub(super) async fn take_up(shared: &Arc<Shared>, why: Why, caller: Option<&Call
         withdraw_codes(shared).await;
     }
     known.source.adopted();
+    shared.set_applied(known.revision());
     if !plan.applied.is_empty() {
         tracing::info!(applied = plan.applied.join(", "), "the configuration was taken up");
     }

@@ -189,6 +189,7 @@ impl Running {
     pub(crate) async fn follow(&mut self, first: FirstReading) {
         self.shared.summary.know(first.whole());
         let known = Known::new(first, self.settings.clone());
+        self.shared.set_applied(known.revision());
         *self.shared.known.lock().await = Some(known);
         let watch = tokio::spawn(reload::watch(Arc::clone(&self.shared)));
         self._watch = Some(AbortOnDropHandle::new(watch));

@@ -68,6 +68,7 @@ pub(super) struct Shared {
     pub(super) tally: Arc<Tally>,
     pub(super) scrapes: Scrapes,
     live: RwLock<Arc<Live>>,
+    applied: RwLock<Option<String>>,
     /// Whose word about others counts.
     pub(super) ways: Ways,
     /// Asks Tailscale who somebody is.
@@ -116,6 +117,7 @@ impl Shared {
             tally: Arc::new(Tally::new()),
             scrapes,
             live: RwLock::new(Arc::new(live)),
+            applied: RwLock::new(None),
             throttle: Mutex::new(Throttle::new(RateLimit::default())),
             ways: Ways::default(),
             whois: Whois::default(),
@@ -134,6 +136,16 @@ impl Shared {
     /// Lets something else count.
     pub(super) fn set_live(&self, live: Live) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+    }
+
+    /// The revision of the configuration that counts; none where nobody follows it.
+    pub(super) fn applied(&self) -> Option<String> {
+        self.applied.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets another revision count.
+    pub(super) fn set_applied(&self, revision: Option<String>) {
+        *self.applied.write().unwrap_or_else(PoisonError::into_inner) = revision;
     }
 
     /// Since the start, milliseconds.

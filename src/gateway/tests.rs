@@ -258,7 +258,8 @@ fn steady(value: &mut Value) {
                 match key.as_str() {
                     "ts" | "uptimeMs" | "pid" | "rssBytes" => *value = json!("NUMBER"),
                     "file" | "hash" | "connId" | "bootId" | "instanceId" | "host" | "text"
-                    | "version" | "runtimeVersion" | "platform" | "nonce" => *value = json!("TEXT"),
+                    | "version" | "runtimeVersion" | "platform" | "nonce"
+                    | "configRevisionHash" => *value = json!("TEXT"),
                     _ => steady(value),
                 }
             }

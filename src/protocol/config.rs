@@ -116,6 +116,11 @@ pub(crate) struct ConfigSnapshot {
     pub(crate) valid: bool,
     /// Its revision.
     pub(crate) hash: String,
+    /// The revision of its value with what it includes; `null` while something is wrong with it.
+    pub(crate) config_revision_hash: Option<String>,
+    /// The same of what counts: another one while something waits for the next start. `null` where
+    /// the gateway does not follow the file.
+    pub(crate) applied_config_hash: Option<String>,
     /// What is wrong with it.
     pub(crate) issues: Vec<ConfigIssue>,
     /// What leads nowhere and is no error.

@@ -210,6 +210,10 @@ pub(crate) struct Snapshot {
     /// another gateway, whose own form of it is no reason to stay away.
     #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub(crate) session_defaults: Option<NamelessSession>,
+    /// Which revision of the configuration counts (`appliedConfigHash` of `config.get`), where the
+    /// gateway says so; not read of another gateway.
+    #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(crate) applied_config_hash: Option<String>,
     /// How it asks who somebody is, in a word of `gateway.auth.mode`: only for administrators, as
     /// what follows, and not read of another gateway either.
     #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]

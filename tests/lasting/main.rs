@@ -266,6 +266,8 @@ async fn who_applies_a_configuration_hears_what_became_of_it() {
     let stale = json!({ "raw": raw.to_string(), "baseHash": "hmac-sha256:v1:0" });
     let answer = wire.call("config.apply", stale).await.unwrap();
     assert_eq!(answer["error"]["code"], "INVALID_REQUEST", "{answer}");
+    let is_applied = |got: &Value| got["configRevisionHash"] == got["appliedConfigHash"];
+    assert!(got["appliedConfigHash"].is_string() && is_applied(&got), "{got}");
     let applied = ok(&mut wire, "config.apply", params).await;
     // A flag said which port, so the next start has the same one.
     assert_eq!(applied["reload"]["needsRestart"], json!(["env"]), "{applied}");
@@ -273,6 +275,20 @@ async fn who_applies_a_configuration_hears_what_became_of_it() {
     assert_eq!(applied["sentinel"]["payload"]["stats"]["requiresRestart"], true);
     let text = fs::read_to_string(home.state().join("openclaw.json")).unwrap();
     assert!(text.contains("// mine"), "{text}");
+    // A part waits for the next start, also after a change of something else, until it is taken back.
+    for (raw, expected) in [
+        (r#"{gateway: {nodes: {commands: {deny: ["x.z"]}}}}"#, false),
+        ("{env: null}", true),
+        ("{env: {vars: {A: 'c'}}}", false),
+        ("{env: null}", true),
+    ] {
+        let got = ok(&mut wire, "config.get", json!({})).await;
+        let params = json!({ "raw": raw, "baseHash": got["hash"],
+            "replacePaths": ["gateway.nodes.commands.deny"] });
+        ok(&mut wire, "config.patch", params).await;
+        let got = ok(&mut wire, "config.get", json!({})).await;
+        assert_eq!((&got["valid"], is_applied(&got)), (&json!(true), expected), "{raw}: {got}");
+    }
     // Turned off, edits wait for the next start.
     let base = ok(&mut wire, "config.get", json!({})).await["hash"].clone();
     let raw =

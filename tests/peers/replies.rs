@@ -14,7 +14,7 @@ use crate::support::{Home, OurGateway, Peer, present, start_script};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What of theirs is not in ours, and why.
-const LEFT_OUT: [(&str, &str); 29] = [
+const LEFT_OUT: [(&str, &str); 27] = [
     // The desktop of its host, tasks, worker pools and the heap of a runtime that ours has not.
     ("status", "/hostDesktop"),
     ("status", "/tasks"),
@@ -30,14 +30,12 @@ const LEFT_OUT: [(&str, &str); 29] = [
     ("status", "/degradedSecretOwners"),
     ("status", "/degradedPlugins"),
     ("status", "/sqliteWal"),
-    // Where each value was read from, and which revision of the file counts.
+    // Where each value was read from.
     ("config.get", "/runtimeConfig"),
     ("config.get", "/includedPaths"),
     ("config.get", "/includeProvenance"),
     ("config.get", "/agentRosterIncludeOwned"),
     ("config.get", "/bindingsIncludeOwned"),
-    ("config.get", "/configRevisionHash"),
-    ("config.get", "/appliedConfigHash"),
     ("config.patch", "/changedPaths"),
     // It knows models.
     ("connect.challenge", "/capabilities"),

@@ -45,11 +45,13 @@ async fn snapshot(call: Call, _params: ConfigGetParams) -> Outcome<ConfigSnapsho
     let is_admin = call.caller.holds(Scope::Admin);
     let paths = call.shared.paths.clone();
     let source = source(&call.shared).await;
+    let applied = call.shared.applied();
     aside(move || {
         let mut reading = config::reading(&paths).map_err(refused)?;
         let more = refusals(source.as_deref(), &reading.review);
         reading.review.issues.extend(more);
-        shown(&paths, reading, is_admin)
+        let shown = shown(&paths, reading, is_admin)?;
+        Ok(ConfigSnapshot { applied_config_hash: applied, ..shown })
     })
     .await
 }
@@ -269,6 +271,8 @@ fn shown(paths: &Paths, reading: Reading, is_admin: bool) -> Outcome<ConfigSnaps
         let kept = is_admin.then(|| config::redacted_text(&text, &own)).flatten();
         kept.unwrap_or_else(anew)
     });
+    let valid = review.issues.is_empty();
+    let config_revision_hash = valid.then(|| revision(&review.whole)).transpose()?;
     let whole = config::redacted(&review.whole);
     let issues = |issues: &[Issue]| {
         let plain = issues.iter();
@@ -283,8 +287,10 @@ fn shown(paths: &Paths, reading: Reading, is_admin: bool) -> Outcome<ConfigSnaps
         source_config: whole.clone(),
         resolved: whole.clone(),
         config: whole,
-        valid: review.issues.is_empty(),
+        valid,
         hash: revision(&own)?,
+        config_revision_hash,
+        applied_config_hash: None,
         issues: issues(&review.issues),
         warnings: issues(&review.warnings),
         legacy_issues: Vec::new(),
