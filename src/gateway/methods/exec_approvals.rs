@@ -156,7 +156,10 @@ async fn revoke(
 }
 
 async fn node_get(call: Call, params: NodeId) -> Outcome<Value> {
-    rules(&call, &params.node_id, "system.execApprovals.get", json!({})).await
+    // It alone says what holds where its rules say nothing.
+    let is_mac_app = call.shared.nodes.is_mac_app(&params.node_id);
+    let wanted = if is_mac_app { json!({"includeResolvedDefaults": true}) } else { json!({}) };
+    rules(&call, &params.node_id, "system.execApprovals.get", wanted).await
 }
 
 async fn node_set(call: Call, params: ExecApprovalsNodeSetParams) -> Outcome<Value> {

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::{
     approvals::{Ask, NotAsked, NotDecided, Standing, Waited},
+    live::Live,
     shell::{BUSY_RETRY_MS, Nodes, locked},
 };
 use crate::{
@@ -68,6 +69,11 @@ impl Nodes {
     /// Whether it is news that this request has expired; once.
     pub(in crate::gateway) fn is_news(&self, id: &str) -> bool {
         locked(&self.approvals).is_news(id)
+    }
+
+    /// Whether OpenClaw's program for macOS is here as this node.
+    pub(in crate::gateway) fn is_mac_app(&self, node: &str) -> bool {
+        locked(&self.present).find(node).is_some_and(Live::is_mac_app)
     }
 
     /// Those that wait for a decision.

@@ -52,6 +52,14 @@ impl Live {
         matches!(client_id.as_str(), "node-host" | "openclaw-macos") && client_mode == "node"
     }
 
+    /// Whether it is OpenClaw's program for macOS as a node.
+    pub(super) fn is_mac_app(&self) -> bool {
+        let Facts { client_id, client_mode, platform, .. } = &self.facts;
+        let platform = platform.trim().to_lowercase();
+        let is_mac = platform == "macos" || platform.starts_with("macos ");
+        is_mac && client_id == "openclaw-macos" && client_mode == "node"
+    }
+
     /// Whether it may tell that its machine was used, and this way.
     pub(super) fn may_tell(&self, seen: Seen) -> bool {
         match seen.source() {
@@ -119,6 +127,24 @@ impl Present {
 mod tests {
     use super::*;
     use crate::gateway::tally::Tally;
+
+    #[test]
+    fn a_mac_app_says_by_three_words_that_it_is_one() {
+        for (client_id, client_mode, platform, expected) in [
+            ("openclaw-macos", "node", "macOS 26.3.1", true),
+            ("openclaw-macos", "node", " macos", true),
+            ("openclaw-macos", "ui", "macos", false),
+            ("node-host", "node", "macos", false),
+            ("openclaw-macos", "node", "macosx", false),
+            ("openclaw-macos", "node", "linux", false),
+        ] {
+            let [client_id, client_mode, platform] =
+                [client_id, client_mode, platform].map(str::to_owned);
+            let shown = format!("{client_id} {client_mode} {platform}");
+            let facts = Facts { client_id, client_mode, platform, ..Facts::default() };
+            assert_eq!(Live { facts, ..live(1) }.is_mac_app(), expected, "{shown}");
+        }
+    }
 
     fn live(member: u64) -> Live {
         Live {

@@ -407,3 +407,32 @@ async fn a_node_is_told_of_other_rules_only_with_the_hash_that_they_need() {
         assert_eq!(answer_to(&mut admin, "set").await["payload"]["hash"], "n");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_openclaws_program_for_macos_is_asked_what_holds_where_its_rules_say_nothing() {
+    for (id, platform, family, expected) in [
+        ("openclaw-macos", "macOS 26.3.1", "Mac", json!({"includeResolvedDefaults": true})),
+        ("node-host", "linux", "Linux", json!({})),
+    ] {
+        let lab = Lab::new();
+        let mut admin = administrator(&lab).await;
+        let client = json!({"id": id, "version": "1", "platform": platform,
+            "deviceFamily": family, "mode": "node"});
+        let offer = json!({"role": "node", "scopes": [], "client": client, "caps": ["system"],
+            "commands": ["system.execApprovals.get"]});
+        let (mut node, id) = node_that(&lab, &mut admin, offer).await;
+        asks(&mut admin, "get", "exec.approvals.node.get", json!({"nodeId": id})).await;
+        let asked = loop {
+            let frame = node.frame().await;
+            if frame["event"] == "node.invoke.request" {
+                break frame["payload"].clone();
+            }
+        };
+        let told: Value = serde_json::from_str(asked["paramsJSON"].as_str().unwrap()).unwrap();
+        assert_eq!(told, expected);
+        let rules = json!({"path": "p", "exists": true, "hash": "n", "file": {"version": 1}});
+        let done = json!({"id": asked["id"], "nodeId": id, "ok": true, "payload": rules});
+        asks(&mut node, "done", "node.invoke.result", done).await;
+        assert_eq!(answer_to(&mut admin, "get").await["payload"]["hash"], "n");
+    }
+}
