@@ -256,7 +256,7 @@ pub(crate) struct NodeEntry {
     pub(crate) path_env: Option<String>,
     /// Whether people approved what it offers.
     pub(crate) approval_state: ApprovalState,
-    /// The request that waits; only for those who may decide it.
+    /// The request that waits; only for those who may decide it, and for the node's own device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pending_request_id: Option<String>,
     /// What it asks to offer.

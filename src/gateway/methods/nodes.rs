@@ -199,7 +199,8 @@ async fn entries(call: &Call) -> Outcome<Vec<NodeEntry>> {
             approved_at_ms: device.approved_at,
         })
     });
-    Ok(call.shared.nodes.list(paired.collect(), call.caller.holds(Scope::Pairing)).await)
+    let (may_decide, own) = (call.caller.holds(Scope::Pairing), call.caller.device_id.as_deref());
+    Ok(call.shared.nodes.list(paired.collect(), may_decide, own).await)
 }
 
 /// A caller with a device's token minds that device alone, unless it is an administrator.

@@ -21,11 +21,12 @@ pub(in crate::gateway) struct Paired {
 
 impl Nodes {
     /// Every node that is paired or here, those that are here first. What waits for a person is
-    /// only for those who may decide it.
+    /// only for those who may decide it; `own`, the device that asks, finds its own request.
     pub(in crate::gateway) async fn list(
         &self,
         paired: Vec<Paired>,
         may_decide: bool,
+        own: Option<&str>,
     ) -> Vec<NodeEntry> {
         let paired: BTreeMap<String, Paired> =
             paired.into_iter().map(|device| (device.node_id.clone(), device)).collect();
@@ -39,8 +40,10 @@ impl Nodes {
                 let record = book.find(id).cloned().unwrap_or_default();
                 let live = present.find(id);
                 let gone_at = present.departed(id).filter(|_| live.is_none());
+                let request = record.asked.as_ref().map(|asked| asked.request_id.clone());
                 NodeEntry {
                     node_plugin_tools: live.map(|live| self.tools_of(live)),
+                    pending_request_id: request.filter(|_| may_decide || own == Some(id.as_str())),
                     ..entry(id, &record, live, paired.get(id), gone_at, may_decide)
                 }
             })
@@ -109,7 +112,7 @@ fn entry(
             (Some(_), None) => ApprovalState::Approved,
             (None, None) => ApprovalState::Unapproved,
         },
-        pending_request_id: shown.map(|asked| asked.request_id.clone()),
+        pending_request_id: None,
         pending_declared_caps: shown.map(|asked| asked.surface.caps.iter().cloned().collect()),
         pending_declared_commands: shown
             .map(|asked| asked.surface.commands.iter().cloned().collect()),

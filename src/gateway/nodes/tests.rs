@@ -86,7 +86,7 @@ impl Place {
     /// The node as operators see it.
     async fn shown(&self) -> NodeEntry {
         let paired = Paired { node_id: NODE.to_owned(), ..Paired::default() };
-        self.nodes.list(vec![paired], true).await.remove(0)
+        self.nodes.list(vec![paired], true, None).await.remove(0)
     }
 
     async fn run(&self, command: &str, params: Value, key: &str) -> Result<Ran, Box<ErrorShape>> {
@@ -387,6 +387,20 @@ async fn a_decision_lets_one_command_through_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_may_decide_nothing_finds_the_request_of_its_own_device_alone() {
+    let place = Place::new();
+    let _node = place.connect(1).await;
+    let pending = place.nodes.pairings().await.pending;
+    let request = Some(pending[0].request_id.as_str());
+    for (own, expected) in [(Some(NODE), request), (Some("another"), None), (None, None)] {
+        let paired = Paired { node_id: NODE.to_owned(), ..Paired::default() };
+        let shown = place.nodes.list(vec![paired], false, own).await.remove(0);
+        assert_eq!(shown.pending_request_id.as_deref(), expected, "{own:?}");
+        assert_eq!((shown.pending_declared_caps, shown.pending_declared_commands), (None, None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_process_knows_every_request_decision_and_use() {
     let place = Place::new();
     place.connect(1).await;
@@ -507,12 +521,12 @@ async fn what_was_approved_outlives_the_gateway_and_a_removal_ends_it() {
     later.nodes.load().await.unwrap();
     let _node = later.connect(2).await;
     assert!(later.nodes.pairings().await.pending.is_empty());
-    let shown = later.nodes.list(Vec::new(), true).await;
+    let shown = later.nodes.list(Vec::new(), true, None).await;
     assert_eq!(shown[0].display_name.as_deref(), Some("Desk"));
     assert_eq!((shown[0].approval_state.name(), shown[0].connected), ("approved", true));
     assert_eq!(shown[0].commands, ["system.run", "system.which"]);
     assert!(later.nodes.forget(&later.hub, NODE).await.unwrap());
-    assert!(later.nodes.list(Vec::new(), true).await.is_empty());
+    assert!(later.nodes.list(Vec::new(), true, None).await.is_empty());
     assert!(!later.nodes.forget(&later.hub, NODE).await.unwrap());
     later.nodes.load().await.unwrap();
     assert!(later.nodes.pairings().await.paired.is_empty());
