@@ -46,6 +46,6 @@ pub(crate) use remotes::{
     CONFIG_REMOTE, Family, HELD_MOST_MOST, HOLD_SECONDS_MOST, Kind, Remote, Remotes, SshOptions,
     UNREAD_MIB, UNREAD_MIB_SHARED, check_name, leads_nowhere,
 };
-pub(crate) use revise::{is_of_preferences, patched, replaced};
+pub(crate) use revise::{is_of_preferences, lost_agents, patched, replaced};
 pub(crate) use schema::changed;
 pub(crate) use syntax::parse as parse_json5;

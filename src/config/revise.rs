@@ -3,7 +3,7 @@
 //! What the client saw was redacted: a placeholder that comes back stands for the old value. Only
 //! what differs becomes an edit, so comments stay where nothing changes. Pure.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -53,6 +53,26 @@ pub(crate) fn is_of_preferences(patch: &Value, edits: &[Edit]) -> bool {
         }
     };
     is_section(ui) && is_section(ui.and_then(|ui| ui.get("prefs"))) && edits.iter().all(is_inside)
+}
+
+/// The agents of `own`, the file's value, that are not in `new`, in the order of their names.
+pub(crate) fn lost_agents(own: &Value, new: &Value) -> Vec<String> {
+    let plain = |id: &str| id.trim().to_lowercase();
+    let kept: BTreeSet<String> = agents(new).into_iter().map(plain).collect();
+    let lost = agents(own).into_iter().filter(|id| !kept.contains(&plain(id)));
+    let lost: BTreeSet<&str> = lost.collect();
+    lost.into_iter().map(str::to_owned).collect()
+}
+
+/// The agents in `agents.entries`, and where there is none of it those in the older `agents.list`.
+fn agents(value: &Value) -> Vec<&str> {
+    let Some(agents) = value.get("agents") else { return Vec::new() };
+    if let Some(entries) = agents.get("entries") {
+        let entries = entries.as_object().into_iter().flatten();
+        return entries.map(|(id, _)| id.as_str()).collect();
+    }
+    let list = agents.get("list").and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(|agent| agent.get("id")?.as_str()).collect()
 }
 
 /// `new` with the secrets of `own` where it holds what `shown` shows for them.
@@ -423,6 +443,23 @@ mod tests {
         ] {
             let edits = patched(&own, &patch, &[]).unwrap();
             assert_eq!(is_of_preferences(&patch, &edits), expected, "{own} {patch}");
+        }
+    }
+
+    #[test]
+    fn an_agent_is_lost_that_stands_in_neither_form_any_more() {
+        let entries = json!({"agents": {"entries": {"b": {}, "Main": {}, "a": {}}, "list": []}});
+        let list = json!({"agents": {"list": [{"id": "main"}, {"id": "a"}, {"name": "x"}]}});
+        let nothing: [&str; 0] = [];
+        for (own, new, lost) in [
+            (&entries, &entries, &nothing[..]),
+            (&entries, &list, &["b"]),
+            (&list, &entries, &nothing),
+            (&list, &json!({"agents": {"entries": null, "list": [{"id": "a"}]}}), &["a", "main"]),
+            (&entries, &json!({}), &["Main", "a", "b"]),
+            (&json!({}), &entries, &nothing),
+        ] {
+            assert_eq!(lost_agents(own, new), lost, "{own} {new}");
         }
     }
 

@@ -445,6 +445,28 @@ async fn a_page_keeps_its_preferences_without_having_read_the_file() {
 }
 
 #[tokio::test]
+async fn a_page_that_sends_the_whole_file_loses_no_agent() {
+    let file = "{agents: {entries: {main: {}, helper: {}}}}";
+    let home = home(file);
+    let gateway = OurGateway::start(&home);
+    let mut wire = administrator(&gateway).await;
+    let mut change = async |method: &str, raw: &str| {
+        let shown = wire.call("config.get", json!({})).await.expect("an answer");
+        let params = json!({"raw": raw, "baseHash": shown["payload"]["hash"]});
+        wire.call(method, params).await.expect("an answer")
+    };
+    let refused = change("config.set", "{agents: {entries: {main: {}}}}").await;
+    assert_eq!(refused["error"]["code"], "INVALID_REQUEST", "{refused}");
+    let message = refused["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("would remove existing agent entries: helper"), "{refused}");
+    assert_eq!(text(&home), file);
+    let kept = change("config.set", "{agents: {list: [{id: 'Main'}, {id: 'helper'}]}}").await;
+    assert_eq!(kept["ok"], true, "{kept}");
+    let applied = change("config.apply", "{agents: {entries: {main: {}}}}").await;
+    assert_eq!(applied["ok"], true, "{applied}");
+}
+
+#[tokio::test]
 async fn whoever_may_write_and_is_no_administrator_changes_no_setting() {
     let home = home("{}");
     let gateway = OurGateway::start(&home);

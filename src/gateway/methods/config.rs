@@ -60,6 +60,15 @@ async fn set(call: Call, params: ConfigSetParams) -> Outcome<ConfigWritten> {
     let new = parsed(&params.raw, "config.set")?;
     written(&call, move |paths, own| {
         check_base(paths, own, params.base_hash.as_deref())?;
+        let lost = config::lost_agents(own, &new);
+        if !lost.is_empty() {
+            let message = format!(
+                "config.set would remove existing agent entries: {}; config.patch takes out what it \
+                 names",
+                lost.join(", ")
+            );
+            return Err(ErrorShape::invalid(message).into());
+        }
         Ok(config::replaced(own, &new))
     })
     .await
