@@ -61,6 +61,21 @@ pub(crate) struct Outcome {
     pub(crate) review: Review,
 }
 
+/// Why nothing was changed.
+#[derive(Debug)]
+pub(crate) struct Unchanged {
+    /// For people.
+    pub(crate) problem: Problem,
+    /// What is wrong with the file, or would be; empty where something else stands in the way.
+    pub(crate) issues: Vec<Issue>,
+}
+
+impl From<Problem> for Unchanged {
+    fn from(problem: Problem) -> Self {
+        Self { problem, issues: Vec::new() }
+    }
+}
+
 /// Whether to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Run {
@@ -78,7 +93,7 @@ pub(crate) fn change(
     run: Run,
     decide: impl FnOnce(&Current) -> Result<Vec<Edit>, Problem>,
 ) -> Result<Outcome, Problem> {
-    change_if(paths, run, |_| Vec::new(), decide)
+    change_if(paths, run, |_| Vec::new(), decide).map_err(|unchanged| unchanged.problem)
 }
 
 /// The same, and nothing is written either that gives `judge` something to say which it did not have
@@ -88,7 +103,7 @@ pub(crate) fn change_if(
     run: Run,
     judge: impl Fn(&Review) -> Vec<Issue>,
     decide: impl FnOnce(&Current) -> Result<Vec<Edit>, Problem>,
-) -> Result<Outcome, Problem> {
+) -> Result<Outcome, Unchanged> {
     let file = &paths.config;
     if run == Run::Real {
         refuse_if_managed(|name| std::env::var(name).ok())?;
@@ -103,7 +118,7 @@ pub(crate) fn change_if(
     let text = if text.trim().is_empty() { "{}\n" } else { text };
     let review = Review::of_this_machine(text, file);
     if let Some(problem) = review.problem(file) {
-        return Err(problem);
+        return Err(Unchanged { problem, issues: review.issues });
     }
     let own = syntax::parse(text).unwrap_or_default();
     let known = judge(&review);
@@ -121,7 +136,8 @@ pub(crate) fn change_if(
     }
     if let Some(problem) = after.problem(file) {
         let message = format!("{REFUSED}{}", problem.message);
-        return Err(Problem { message, fix: None, ..problem });
+        let problem = Problem { message, fix: None, ..problem };
+        return Err(Unchanged { problem, issues: after.issues });
     }
     let is_changed = syntax::parse(&changed).ok().as_ref() != Some(&current.own);
     if is_changed && run == Run::Real {

@@ -23,7 +23,7 @@ pub(crate) mod schema;
 mod syntax;
 
 pub(crate) use change::{
-    Current, Outcome, REFUSED, Reading, Run, change, change_if, merge, reading,
+    Current, Outcome, REFUSED, Reading, Run, Unchanged, change, change_if, merge, reading,
 };
 pub(crate) use configured::plain_token;
 pub(crate) use credentials::{Bound, Credential, Credentials};

@@ -393,6 +393,7 @@ fn clients_write_nothing_that_the_next_start_would_refuse() {
         assert_eq!(refused["error"]["code"], "INVALID_REQUEST", "{refused:#}");
         let message = refused["error"]["message"].as_str().unwrap_or_default();
         assert!(message.contains(key) && message.contains("nothing was written"), "{message}");
+        assert!(message.starts_with("invalid config: "), "{message}");
         assert_eq!(text(&home), "{}");
     }
     // What somebody wrote by hand is told as it is, and is in nobody's way.
@@ -464,6 +465,29 @@ async fn a_page_that_sends_the_whole_file_loses_no_agent() {
     assert_eq!(kept["ok"], true, "{kept}");
     let applied = change("config.apply", "{agents: {entries: {main: {}}}}").await;
     assert_eq!(applied["ok"], true, "{applied}");
+}
+
+#[tokio::test]
+async fn a_form_is_told_place_by_place_what_is_wrong_with_a_change() {
+    let home = home("{}");
+    let gateway = OurGateway::start(&home);
+    let mut wire = administrator(&gateway).await;
+    for (method, raw, paths) in [
+        ("config.set", "{gateway: {bind: 'lan'}}", &["gateway.bind"][..]),
+        ("config.apply", "{gateway: {mode: 'remote'}}", &["gateway.mode"]),
+        ("config.patch", "{gateway: {port: 'x', bind: 7}}", &["gateway.bind", "gateway.port"]),
+    ] {
+        let shown = wire.call("config.get", json!({})).await.expect("an answer");
+        let params = json!({"raw": raw, "baseHash": shown["payload"]["hash"]});
+        let refused = wire.call(method, params).await.expect("an answer");
+        let issues = refused["error"]["details"]["issues"].as_array().expect("issues");
+        let found: Vec<_> = issues.iter().filter_map(|issue| issue["path"].as_str()).collect();
+        assert!(paths.iter().all(|path| found.contains(path)), "{refused}");
+        assert!(issues.iter().all(|issue| issue["message"].is_string()), "{refused}");
+        let message = refused["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.starts_with("invalid config: "), "{refused}");
+    }
+    assert_eq!(text(&home), "{}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use ring::{
 use serde_json::{Value, json};
 
 use crate::{
-    config::{self, Current, Edit, Issue, Paths, Reading, Review, Run, schema::Place},
+    config::{self, Current, Edit, Issue, Paths, Reading, Review, Run, Unchanged, schema::Place},
     gateway::{
         VERSION,
         clock::now_ms,
@@ -205,7 +205,7 @@ async fn written(
                 Ok(Vec::new())
             })
         });
-        let outcome = outcome.map_err(refused)?;
+        let outcome = outcome.map_err(unchanged)?;
         if let Some(error) = refusal {
             return Err(error);
         }
@@ -283,12 +283,6 @@ fn shown(paths: &Paths, reading: Reading, is_admin: bool) -> Outcome<ConfigSnaps
     let valid = review.issues.is_empty();
     let config_revision_hash = valid.then(|| revision(&review.whole)).transpose()?;
     let whole = config::redacted(&review.whole);
-    let issues = |issues: &[Issue]| {
-        let plain = issues.iter();
-        plain
-            .map(|issue| ConfigIssue { path: issue.path.clone(), message: issue.message.clone() })
-            .collect::<Vec<_>>()
-    };
     Ok(ConfigSnapshot {
         path: paths.config.display().to_string(),
         exists: raw.is_some(),
@@ -300,11 +294,33 @@ fn shown(paths: &Paths, reading: Reading, is_admin: bool) -> Outcome<ConfigSnaps
         hash: revision(&own)?,
         config_revision_hash,
         applied_config_hash: None,
-        issues: issues(&review.issues),
-        warnings: issues(&review.warnings),
+        issues: plain(&review.issues),
+        warnings: plain(&review.warnings),
         legacy_issues: Vec::new(),
         parsed,
     })
+}
+
+fn plain(issues: &[Issue]) -> Vec<ConfigIssue> {
+    let issues = issues.iter();
+    issues
+        .map(|issue| ConfigIssue { path: issue.path.clone(), message: issue.message.clone() })
+        .collect()
+}
+
+/// Why a change was not made. What is wrong with the file is told place by place as well.
+fn unchanged(why: Unchanged) -> Box<ErrorShape> {
+    let Unchanged { problem, issues } = why;
+    if issues.is_empty() {
+        return refused(problem);
+    }
+    let message = format!("invalid config: {}", problem.message);
+    let mut error = refused(Problem { message, ..problem });
+    let details = error.details.get_or_insert_with(|| json!({}));
+    if let Some(fields) = details.as_object_mut() {
+        fields.insert("issues".to_owned(), json!(plain(&issues)));
+    }
+    error
 }
 
 /// A refusal as the wire has it.
