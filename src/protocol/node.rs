@@ -283,6 +283,9 @@ pub(crate) struct NodeEntry {
     /// When it told that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) presence_updated_at_ms: Option<u64>,
+    /// Whether no machine of those that are here and tell was used later.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) active: bool,
     /// Milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last_seen_at_ms: Option<u64>,
@@ -300,9 +303,13 @@ pub(crate) struct NodeEntry {
 
 /// Reply of `node.list`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct NodeListReply {
     /// Milliseconds since 1970.
     pub(crate) ts: u64,
+    /// The one whose machine was used last, where any tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) active_node_id: Option<String>,
     /// Those that are here first, then by name.
     pub(crate) nodes: Vec<NodeEntry>,
 }

@@ -44,7 +44,10 @@ pub(super) fn register(dispatcher: &mut Dispatcher) {
 }
 
 async fn list(call: Call, _params: Nothing) -> Outcome<NodeListReply> {
-    Ok(NodeListReply { ts: now_ms(), nodes: entries(&call).await? })
+    let nodes = entries(&call).await?;
+    let active = nodes.iter().find(|node| node.active);
+    let active_node_id = active.map(|node| node.node_id.clone());
+    Ok(NodeListReply { ts: now_ms(), active_node_id, nodes })
 }
 
 async fn describe(call: Call, params: NodeId) -> Outcome<NodeDescribeReply> {

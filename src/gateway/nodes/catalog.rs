@@ -49,11 +49,22 @@ impl Nodes {
             })
             .filter(|node| node.paired || node.connected)
             .collect();
+        mark_active(&mut nodes);
         nodes.sort_by_cached_key(|node| {
             let name = node.display_name.as_deref().unwrap_or(&node.node_id).to_lowercase();
             (!node.connected, name, node.node_id.clone())
         });
         nodes
+    }
+}
+
+/// Marks the node whose machine was used last, of two the one that told it last.
+fn mark_active(nodes: &mut [NodeEntry]) {
+    let told = nodes.iter_mut().filter(|node| node.last_active_at_ms.is_some());
+    if let Some(node) =
+        told.max_by_key(|node| (node.last_active_at_ms, node.presence_updated_at_ms))
+    {
+        node.active = true;
     }
 }
 
@@ -104,6 +115,7 @@ fn entry(
         node_plugin_tools: None,
         last_active_at_ms: live.and_then(|live| Some(live.activity?.last_active_at_ms)),
         presence_updated_at_ms: live.and_then(|live| Some(live.activity?.updated_at_ms)),
+        active: false,
         host_stats: live.and_then(|live| live.host_stats.clone()),
         path_env: live.and_then(|live| live.path_env.clone()),
         approval_state: match (approved, asked) {
@@ -129,5 +141,27 @@ fn entry(
             .or_else(|| paired.map(|paired| paired.approved_at_ms)),
         paired: paired.is_some(),
         connected: live.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_whose_machine_was_used_last_is_active() {
+        let active = |told: &[(Option<u64>, Option<u64>)]| {
+            let of = |&(last_active_at_ms, presence_updated_at_ms): &(Option<u64>, Option<u64>)| {
+                NodeEntry { last_active_at_ms, presence_updated_at_ms, ..NodeEntry::default() }
+            };
+            let mut nodes: Vec<NodeEntry> = told.iter().map(of).collect();
+            mark_active(&mut nodes);
+            let active = nodes.iter().enumerate().filter(|(_, node)| node.active);
+            active.map(|(place, _)| place).collect::<Vec<_>>()
+        };
+        let nothing: [usize; 0] = [];
+        assert_eq!(active(&[(None, None), (None, None)]), nothing);
+        assert_eq!(active(&[(None, None), (Some(1), Some(9)), (Some(2), Some(3))]), [2]);
+        assert_eq!(active(&[(Some(2), Some(4)), (Some(2), Some(3))]), [0]);
     }
 }
