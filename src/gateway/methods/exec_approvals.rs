@@ -10,7 +10,7 @@ use crate::{
         clock::now_ms,
         dispatch::{Call, Dispatcher, Outcome, unwritten},
         hub::Member,
-        nodes::{Ask, NotAsked, NotDecided, Standing, Task, shown},
+        nodes::{Ask, Found, NotAsked, NotDecided, Standing, Task, shown},
     },
     protocol::{
         Decision, Done, ErrorShape, ExecApprovalAccepted, ExecApprovalAnswer, ExecApprovalAsk,
@@ -87,7 +87,7 @@ async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAsk
 }
 
 async fn get(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalShown> {
-    let standing = seen(&call, &params.id).filter(Standing::is_waiting).ok_or_else(not_found)?;
+    let standing = find(&call, &params.id, Standing::is_waiting)?;
     let of = |name: &str| standing.request.get(name).cloned().unwrap_or(Value::Null);
     Ok(ExecApprovalShown {
         command_text: of("command"),
@@ -108,7 +108,8 @@ async fn list(call: Call, _params: NoParams) -> Outcome<Vec<ExecApprovalPending>
 
 async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalEnded> {
     let unknown = || ErrorShape::invalid("approval expired or not found");
-    seen(&call, &params.id).ok_or_else(unknown)?;
+    let known = call.shared.nodes.known(&params.id);
+    known.filter(|standing| is_seen(&call, standing)).ok_or_else(unknown)?;
     let standing = call.shared.nodes.decision(&params.id).await?.ok_or_else(unknown)?;
     tell_expired(&call, &standing);
     let terminal_reason = if standing.decision.is_some() { "user" } else { "timeout" };
@@ -118,13 +119,16 @@ async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalEn
 async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
     let decision =
         Decision::of(&params.decision).ok_or_else(|| ErrorShape::invalid("invalid decision"))?;
-    let asked = seen(&call, &params.id).ok_or_else(not_found)?;
+    let asked = find(&call, &params.id, Standing::is_waiting).or_else(|refusal| {
+        let other = find(&call, &params.id, |_| true).ok();
+        other.filter(|standing| standing.decision.is_some()).ok_or(refusal)
+    })?;
     if asked.is_waiting() && !decisions(&asked.request).contains(&decision) {
         return Err(ErrorShape::invalid("allow-always is unavailable for this command")
             .details(json!({"reason": "APPROVAL_ALLOW_ALWAYS_UNAVAILABLE"}))
             .into());
     }
-    let standing = match call.shared.nodes.decide(&params.id, decision).await {
+    let standing = match call.shared.nodes.decide(&asked.id, decision).await {
         Ok(standing) => standing,
         // Nobody hears of it a second time.
         Err(NotDecided::Repeated) => return Ok(Done { ok: true }),
@@ -320,9 +324,16 @@ fn tell_resolved(call: &Call, standing: &Standing, by: Option<String>) {
     call.shared.hub.tell_those(kind, &told, |member| is_shown_to(member, standing));
 }
 
-/// The request, if there is one that the caller may see.
-fn seen(call: &Call, id: &str) -> Option<Standing> {
-    call.shared.nodes.known(id).filter(|standing| is_seen(call, standing))
+/// The request that the caller may see and means, by its id or the beginning of it.
+fn find(call: &Call, id: &str, is_meant: impl Fn(&Standing) -> bool) -> Outcome<Standing> {
+    let is_found = |standing: &Standing| is_seen(call, standing) && is_meant(standing);
+    match call.shared.nodes.look_up(id, is_found) {
+        Found::One(standing) => Ok(standing),
+        Found::Nothing => Err(not_found().into()),
+        Found::Many => {
+            Err(ErrorShape::invalid("ambiguous approval id prefix; use the full id").into())
+        }
+    }
 }
 
 fn is_seen(call: &Call, standing: &Standing) -> bool {

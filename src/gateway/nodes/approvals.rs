@@ -120,6 +120,17 @@ pub(in crate::gateway) enum NotDecided {
     Unkept(Error),
 }
 
+/// What an id, or the beginning of one, leads to.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::gateway) enum Found {
+    /// This request.
+    One(Standing),
+    /// More than one begins so.
+    Many,
+    /// None.
+    Nothing,
+}
+
 /// What may go to a node.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Admitted {
@@ -258,6 +269,30 @@ impl<W> Approvals<W> {
     /// The request with this id, if it can still be asked about.
     pub(super) fn find(&self, id: &str, now_ms: u64) -> Option<Standing> {
         self.records.get(id).map(|record| record.standing(now_ms))
+    }
+
+    /// The request with this id if it is meant, or the only one that is and whose id begins so.
+    pub(super) fn look_up(
+        &self,
+        id: &str,
+        is_meant: impl Fn(&Standing) -> bool,
+        now_ms: u64,
+    ) -> Found {
+        if let Some(record) = self.records.get(id).or_else(|| self.records.get(id.trim())) {
+            let standing = record.standing(now_ms);
+            return if is_meant(&standing) { Found::One(standing) } else { Found::Nothing };
+        }
+        let start = id.trim().to_lowercase();
+        if start.is_empty() {
+            return Found::Nothing;
+        }
+        let like = self.records.iter().filter(|(id, _)| id.to_lowercase().starts_with(&start));
+        let mut meant = like.map(|(_, record)| record.standing(now_ms)).filter(is_meant);
+        match (meant.next(), meant.next()) {
+            (None, _) => Found::Nothing,
+            (Some(one), None) => Found::One(one),
+            (Some(_), Some(_)) => Found::Many,
+        }
     }
 
     /// Waits for a decision: the waiter is kept, or given back with the reason.

@@ -183,6 +183,36 @@ fn the_first_decision_counts_and_wakes_those_who_wait() {
 }
 
 #[test]
+fn the_beginning_of_an_id_is_enough_where_one_request_is_meant() {
+    let mut approvals = Approvals::<char>::default();
+    for id in ["Alpha-1", "alpha-2", "beta"] {
+        take(&mut approvals, ask(id)).unwrap();
+    }
+    approvals.decide("alpha-2", Decision::Deny, NOW).unwrap();
+    let found = |id: &str, is_any: bool| {
+        let is_meant = |standing: &Standing| is_any || standing.is_waiting();
+        match approvals.look_up(id, is_meant, NOW) {
+            Found::One(standing) => standing.id,
+            Found::Many => "many".to_owned(),
+            Found::Nothing => "nothing".to_owned(),
+        }
+    };
+    for (id, is_any, expected) in [
+        ("beta", false, "beta"),
+        (" B", false, "beta"),
+        ("ALPHA", false, "Alpha-1"),
+        ("alpha", true, "many"),
+        ("alpha-2", true, "alpha-2"),
+        // What is named in full is meant, and nothing else.
+        ("alpha-2", false, "nothing"),
+        ("gamma", true, "nothing"),
+        (" ", true, "nothing"),
+    ] {
+        assert_eq!(found(id, is_any), expected, "{id}");
+    }
+}
+
+#[test]
 fn a_request_that_nobody_decides_ends_and_is_forgotten() {
     let mut approvals = Approvals::default();
     take(&mut approvals, ask("a")).unwrap();

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::{
-    approvals::{Ask, NotAsked, NotDecided, Standing, Waited},
+    approvals::{Ask, Found, NotAsked, NotDecided, Standing, Waited},
     live::Live,
     shell::{BUSY_RETRY_MS, Nodes, locked},
 };
@@ -86,6 +86,16 @@ impl Nodes {
     pub(in crate::gateway) fn known(&self, id: &str) -> Option<Standing> {
         let now = self.time();
         locked(&self.approvals).find(id, now)
+    }
+
+    /// The one with this id that is meant, or the only one whose id begins so.
+    pub(in crate::gateway) fn look_up(
+        &self,
+        id: &str,
+        is_meant: impl Fn(&Standing) -> bool,
+    ) -> Found {
+        let now = self.time();
+        locked(&self.approvals).look_up(id, is_meant, now)
     }
 
     /// Decides.

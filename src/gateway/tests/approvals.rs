@@ -436,3 +436,31 @@ async fn only_openclaws_program_for_macos_is_asked_what_holds_where_its_rules_sa
         assert_eq!(answer_to(&mut admin, "get").await["payload"]["hash"], "n");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_beginning_of_an_id_is_enough_to_see_and_decide_and_not_to_wait() {
+    let lab = Lab::new();
+    let mut client = approver(&lab).await;
+    for id in ["alpha-1", "alpha-2", "beta"] {
+        let taken = client.answer("exec.approval.request", request(&json!({"id": id}))).await;
+        assert_eq!(taken["ok"], true, "{taken}");
+    }
+    let decide = |id: &str| json!({"id": id, "decision": "deny"});
+    for (method, params) in
+        [("exec.approval.get", json!({"id": "alpha"})), ("exec.approval.resolve", decide("ALPHA"))]
+    {
+        let refused = client.answer(method, params).await;
+        let message = "ambiguous approval id prefix; use the full id";
+        assert_eq!(refused["error"]["message"], message, "{refused}");
+    }
+    let shown = client.answer("exec.approval.get", json!({"id": "B"})).await;
+    assert_eq!(shown["payload"]["id"], "beta", "{shown}");
+    for id in ["be", "bet"] {
+        let decided = client.answer("exec.approval.resolve", decide(id)).await;
+        assert_eq!(decided["payload"], json!({"ok": true}), "{decided}");
+    }
+    let gone = client.answer("exec.approval.get", json!({"id": "be"})).await;
+    assert_eq!(gone["error"]["details"]["reason"], "APPROVAL_NOT_FOUND", "{gone}");
+    let waits = client.answer("exec.approval.waitDecision", json!({"id": "be"})).await;
+    assert_eq!(waits["error"]["message"], "approval expired or not found", "{waits}");
+}
