@@ -222,11 +222,8 @@ fn shown(output: &Output, text: &str, zone: Zone, is_pretty: bool) -> String {
     } else {
         format!("{}{}", line.message, line.details)
     };
-    let words = [
-        (Tone::Quiet, line.time(zone, is_pretty)),
-        (tone, line.level),
-        (Tone::Quiet, line.label),
-    ];
+    let words =
+        [(Tone::Quiet, line.time(zone, is_pretty)), (tone, line.level), (Tone::Quiet, line.label)];
     let paint = |tone, word: &str| {
         let word = one_line(word);
         if is_pretty { output.paint(tone, &word) } else { word }
