@@ -54,7 +54,7 @@ pub(super) fn tunnel_at(paths: &Paths, port: u16, holder: &listeners::Process) -
         return None;
     }
     let remotes = Remotes::load(paths).ok()?.remotes;
-    remotes.into_iter().find(|(_, remote)| remote.claims(port)).map(|(name, _)| name)
+    remotes.into_iter().find(|(_, remote)| remote.listens_on(port)).map(|(name, _)| name)
 }
 
 /// The port is that of a tunnel, which is left alone: clients reach that gateway there.

@@ -38,7 +38,8 @@ pub(super) const BELOW: &[(&str, &[&str])] = &[
     ("nodes", &["camera", "canvas", "location", "notify", "push", "screen"]),
 ];
 /// Parts of the names of flags that take a secret.
-const SECRET_FLAGS: [&str; 5] = ["token", "password", "passphrase", "secret", "api-key"];
+const SECRET_FLAGS: [&str; 8] =
+    ["token", "password", "passphrase", "secret", "key", "credential", "auth", "cookie"];
 
 /// The first of `words`, which is no command here, with what was typed behind it.
 pub(super) fn command(words: &[OsString], profile: Option<&str>) -> Problem {
@@ -74,7 +75,7 @@ fn pointed(message: String, other: Option<&Path>, words: &[OsString], here: &str
     Problem::new(Class::Usage, message).fix(fix)
 }
 
-/// The words as a shell takes them, up to the first flag that may hold a secret.
+/// The words as a shell takes them, up to the first that may hold or announce a secret.
 fn typed(program: &Path, words: &[OsString]) -> String {
     let program = program.to_string_lossy();
     let words = words.iter().map(|word| word.to_string_lossy());
@@ -83,6 +84,11 @@ fn typed(program: &Path, words: &[OsString]) -> String {
 }
 
 fn takes_secret(word: &str) -> bool {
+    // Settings as JSON, and addresses with a user or a query.
+    let is_address = word.contains("://") && word.contains(['@', '?']);
+    if is_address || word.contains('{') {
+        return true;
+    }
     let name = word.split_once('=').map_or(word, |(name, _)| name).to_ascii_lowercase();
     name.starts_with("--")
         && !name.ends_with("-file")
@@ -114,6 +120,9 @@ mod tests {
             (vec!["tui", "--json", "--password=p"], "/o/openclaw tui --json"),
             (vec!["tui", "--token-file", "f"], "/o/openclaw tui --token-file f"),
             (vec!["channels", "add", "--bot-token", "t"], "/o/openclaw channels add"),
+            (vec!["channels", "add", "--private-key", "k"], "/o/openclaw channels add"),
+            (vec!["mcp", "set", "x", r#"{"headers":{}}"#], "/o/openclaw mcp set x"),
+            (vec!["acp", "--url", "ws://u:p@h"], "/o/openclaw acp --url"),
         ] {
             assert_eq!(typed(Path::new("/o/openclaw"), &words(&given)), expected);
         }

@@ -149,6 +149,10 @@ impl Plan {
         scopes: &[&str],
         deadline: Instant,
     ) -> Result<Reached, Problem> {
+        // A secret from the command line is for whatever is there.
+        if let (Place::Local { port, .. }, true) = (&self.target.place, self.given.is_empty()) {
+            refuse_tunnel(&self.paths, *port, deadline).await?;
+        }
         let is_tried = self.edition == Edition::Trial && !self.given.is_empty();
         let (mut who, mut refused) = (if is_tried { Who::Anyone } else { Who::Known }, None);
         loop {
@@ -232,10 +236,6 @@ impl Plan {
     async fn road(&self, deadline: Instant) -> Result<(Road, Credential, Option<Way>), Problem> {
         match &self.target.place {
             Place::Local { port, .. } => {
-                // A secret from the command line is for whatever is there.
-                if self.given.is_empty() {
-                    refuse_tunnel(&self.paths, *port, deadline).await?;
-                }
                 Ok((Road::Address(self.local(*port)?), self.credential(None)?, None))
             }
             Place::Address(address) => {

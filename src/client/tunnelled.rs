@@ -1,5 +1,7 @@
 //! Whether a port of this machine leads elsewhere: through a tunnel of ours to a remote's gateway.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
@@ -9,15 +11,18 @@ use crate::{
     problem::{Class, Problem},
 };
 
+/// How long the supervisor may take to say so.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Refuses a port that our supervisor holds for a remote: whoever means this machine's gateway would
-/// send its secret there. If the supervisor does not say, a port that a saved remote claims counts
-/// as held. By `deadline`.
+/// send its secret there. If the supervisor does not say, what is saved counts. By `deadline`.
 pub(super) async fn refuse_tunnel(
     paths: &Paths,
     port: u16,
     deadline: Instant,
 ) -> Result<(), Problem> {
     let endpoint = paths.endpoint();
+    let deadline = deadline.min(Instant::now() + PATIENCE);
     let holder = match timeout_at(deadline, control::statuses(&endpoint, None)).await {
         Ok(Ok(statuses)) => holder(&statuses, port).map(str::to_owned),
         Ok(Err(_)) | Err(_) => claimant(paths, port)?,
@@ -44,10 +49,10 @@ fn holder(statuses: &[Value], port: u16) -> Option<&str> {
     status.get("name")?.as_str()
 }
 
-/// The saved remote whose port this is.
+/// The saved remote that listens on this port while it is at work.
 fn claimant(paths: &Paths, port: u16) -> Result<Option<String>, Problem> {
     let remotes = Remotes::load(paths)?.remotes;
-    Ok(remotes.into_iter().find(|(_, remote)| remote.claims(port)).map(|(name, _)| name))
+    Ok(remotes.into_iter().find(|(_, remote)| remote.listens_on(port)).map(|(name, _)| name))
 }
 
 fn leads_to(remote: &str, port: u16) -> Problem {
@@ -99,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_supervisor_a_port_is_this_machines_own() {
         let (_home, paths) = Paths::temporary();
-        let deadline = Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         refuse_tunnel(&paths, 18_789, deadline).await.unwrap();
     }
 }

@@ -55,7 +55,7 @@ use crate::protocol::{
 
 /// How long the farewell may take: what is queued, the close frame and its answer.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Connections of one device.
+/// Connections of one device in one role.
 const MOST_OF_DEVICE: usize = 128;
 /// How long a device that has them all should wait, milliseconds.
 const CROWDED_RETRY_MS: u64 = 5_000;
@@ -193,7 +193,9 @@ where
         match admit(&self.shared, &connect, &entrance.peer, &nonce, now_ms()).await {
             Ok(admission) if self.is_crowded(&admission) => {
                 tracing::warn!(device = admission.device_id, "too many connections of one device");
-                let text = format!("this device has {MOST_OF_DEVICE} connections already");
+                let text = format!(
+                    "this device has {MOST_OF_DEVICE} connections already; end some of them"
+                );
                 let error = ErrorShape::unavailable(text, CROWDED_RETRY_MS);
                 Err(self.refuse(&request.id, Refusal::new(error)))
             }
@@ -213,8 +215,8 @@ where
 
     /// Whether its device has as many connections as one may: it must not take all places.
     fn is_crowded(&self, admission: &Admission) -> bool {
-        let device = admission.device_id.as_deref();
-        device.is_some_and(|device| self.shared.hub.connections_of(device) >= MOST_OF_DEVICE)
+        let Some(device) = admission.device_id.as_deref() else { return false };
+        self.shared.hub.connections_of(device, admission.role) >= MOST_OF_DEVICE
     }
 
     /// What a node declares is compared with what is approved before it hears that it is in.

@@ -192,10 +192,12 @@ impl Hub {
         self.lock().members.values().filter_map(|member| member.device_id.clone()).collect()
     }
 
-    /// How many connections of `device` there are.
-    pub(super) fn connections_of(&self, device: &str) -> usize {
-        let state = self.lock();
-        state.members.values().filter(|it| it.device_id.as_deref() == Some(device)).count()
+    /// How many connections of `device` there are in this role.
+    pub(super) fn connections_of(&self, device: &str, role: Role) -> usize {
+        let is_its = |member: &&Arc<Member>| {
+            member.device_id.as_deref() == Some(device) && member.role == role
+        };
+        self.lock().members.values().filter(is_its).count()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
