@@ -93,16 +93,19 @@ pub(crate) fn change(
     run: Run,
     decide: impl FnOnce(&Current) -> Result<Vec<Edit>, Problem>,
 ) -> Result<Outcome, Problem> {
-    change_if(paths, run, |_| Vec::new(), decide).map_err(|unchanged| unchanged.problem)
+    let unchanged = |unchanged: Unchanged| unchanged.problem;
+    change_if(paths, run, |_| Vec::new(), decide, |_, _| Ok(())).map_err(unchanged)
 }
 
 /// The same, and nothing is written either that gives `judge` something to say which it did not have
-/// to say before: what is wrong already keeps nobody from changing something else.
+/// to say before: what is wrong already keeps nobody from changing something else. `accept` has the
+/// last word on the values before and after, each with what it includes.
 pub(crate) fn change_if(
     paths: &Paths,
     run: Run,
     judge: impl Fn(&Review) -> Vec<Issue>,
     decide: impl FnOnce(&Current) -> Result<Vec<Edit>, Problem>,
+    accept: impl FnOnce(&Value, &Value) -> Result<(), Problem>,
 ) -> Result<Outcome, Unchanged> {
     let file = &paths.config;
     if run == Run::Real {
@@ -139,6 +142,7 @@ pub(crate) fn change_if(
         let problem = Problem { message, fix: None, ..problem };
         return Err(Unchanged { problem, issues: after.issues });
     }
+    accept(&current.whole, &after.whole)?;
     let is_changed = syntax::parse(&changed).ok().as_ref() != Some(&current.own);
     if is_changed && run == Run::Real {
         refuse_if_changed(file, before.as_deref())?;
@@ -228,7 +232,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::{redacted, replaced};
+    use crate::config::{lost_agents, redacted, replaced};
 
     #[test]
     fn a_placeholder_whose_secret_is_not_certain_is_refused() {
@@ -247,5 +251,42 @@ mod tests {
         assert_eq!(problem.class, Class::Usage);
         let place = "no value for hooks.mappings[1].sessionKey";
         assert!(problem.message.ends_with(place), "{problem}");
+    }
+
+    #[test]
+    fn what_is_included_counts_before_and_after_a_change() {
+        let (_home, paths) = Paths::temporary();
+        std::fs::create_dir_all(&paths.state).unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(paths.config.with_file_name(name), text).unwrap();
+        };
+        write("agents.json5", "{entries: {a: {}, b: {}}}");
+        write("entries.json5", "{a: {}, b: {}}");
+        write("all.json5", "{agents: {entries: {a: {}, b: {}}}}");
+        let entries = json!({"agents": {"entries": {"a": {}, "b": {}}}});
+        let agents = json!({"agents": {"$include": "agents.json5"}});
+        let inner = json!({"agents": {"entries": {"$include": "entries.json5"}}});
+        let all = json!({"$include": "all.json5"});
+        for (own, new, expected) in [
+            (&agents, json!({}), "a, b"),
+            (&inner, json!({}), "a, b"),
+            (&inner, json!({"agents": {}}), "a, b"),
+            (&agents, json!({"logging": {"level": "debug"}}), "a, b"),
+            (&all, json!({}), "a, b"),
+            (&entries, agents.clone(), ""),
+            (&entries, inner.clone(), ""),
+            (&entries, all.clone(), ""),
+        ] {
+            std::fs::write(&paths.config, own.to_string()).unwrap();
+            let decide = |current: &Current| Ok(replaced(&current.own, &new));
+            let mut lost = None;
+            let accept = |before: &Value, after: &Value| {
+                lost = Some(lost_agents(before, after).join(", "));
+                Ok(())
+            };
+            let outcome = change_if(&paths, Run::Dry, |_| Vec::new(), decide, accept);
+            assert!(outcome.is_ok(), "{own} {new}: {outcome:?}");
+            assert_eq!(lost.as_deref(), Some(expected), "{own} {new}");
+        }
     }
 }

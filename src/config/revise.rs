@@ -55,11 +55,11 @@ pub(crate) fn is_of_preferences(patch: &Value, edits: &[Edit]) -> bool {
     is_section(ui) && is_section(ui.and_then(|ui| ui.get("prefs"))) && edits.iter().all(is_inside)
 }
 
-/// The agents of `own`, the file's value, that are not in `new`, in the order of their names.
-pub(crate) fn lost_agents(own: &Value, new: &Value) -> Vec<String> {
-    let plain = |id: &str| id.trim().to_lowercase();
+/// The agents of `old` that are not in `new`, two values with what they include, in the order of
+/// their names.
+pub(crate) fn lost_agents(old: &Value, new: &Value) -> Vec<String> {
     let kept: BTreeSet<String> = agents(new).into_iter().map(plain).collect();
-    let lost = agents(own).into_iter().filter(|id| !kept.contains(&plain(id)));
+    let lost = agents(old).into_iter().filter(|id| !kept.contains(&plain(id)));
     let lost: BTreeSet<&str> = lost.collect();
     lost.into_iter().map(str::to_owned).collect()
 }
@@ -73,6 +73,29 @@ fn agents(value: &Value) -> Vec<&str> {
     }
     let list = agents.get("list").and_then(Value::as_array).into_iter().flatten();
     list.filter_map(|agent| agent.get("id")?.as_str()).collect()
+}
+
+/// An agent's id as OpenClaw reads it: small letters, `-` for what may not stand in one, and `main`
+/// where nothing is left of it.
+fn plain(id: &str) -> String {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    let id = id.trim().to_lowercase();
+    if id.len() <= 64 && !id.starts_with(['_', '-']) && !id.is_empty() && id.chars().all(is_allowed)
+    {
+        return id;
+    }
+    let mut dashed = String::with_capacity(id.len());
+    let mut was_allowed = true;
+    for c in id.chars() {
+        if is_allowed(c) {
+            dashed.push(c);
+        } else if was_allowed {
+            dashed.push('-');
+        }
+        was_allowed = is_allowed(c);
+    }
+    let plain: String = dashed.trim_matches('-').chars().take(64).collect();
+    if plain.is_empty() { "main".to_owned() } else { plain }
 }
 
 /// `new` with the secrets of `own` where it holds what `shown` shows for them.
@@ -460,6 +483,25 @@ mod tests {
             (&json!({}), &entries, &nothing),
         ] {
             assert_eq!(lost_agents(own, new), lost, "{own} {new}");
+        }
+    }
+
+    #[test]
+    fn ids_are_the_same_that_openclaw_reads_as_one() {
+        let long = "x".repeat(70);
+        for (id, expected) in [
+            (" Main ", "main"),
+            ("a-", "a-"),
+            ("My  Agent!", "my-agent"),
+            ("a -b", "a--b"),
+            ("_a", "_a"),
+            ("-a-", "a"),
+            ("\u{e9}t\u{e9}", "t"),
+            ("", "main"),
+            ("!?", "main"),
+            (long.as_str(), &long[..64]),
+        ] {
+            assert_eq!(plain(id), expected, "{id}");
         }
     }
 

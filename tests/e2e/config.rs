@@ -465,6 +465,14 @@ async fn a_page_that_sends_the_whole_file_loses_no_agent() {
     assert_eq!(kept["ok"], true, "{kept}");
     let applied = change("config.apply", "{agents: {entries: {main: {}}}}").await;
     assert_eq!(applied["ok"], true, "{applied}");
+    // Wherever they stand.
+    home.write("home/.openclaw/agents.json5", "{entries: {Main: {}, helper: {}}}");
+    let moved = change("config.set", "{agents: {$include: 'agents.json5'}}").await;
+    assert_eq!(moved["ok"], true, "{moved}");
+    let refused = change("config.set", "{logging: {level: 'debug'}}").await;
+    let message = refused["error"]["message"].as_str().unwrap_or_default();
+    let expected = "config.set would remove existing agent entries: Main, helper; ";
+    assert!(message.starts_with(expected), "{refused}");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::{
         reload::{Source, Why, source, take_up},
         settings::Refusal,
     },
-    problem::Problem,
+    problem::{Class, Problem},
     protocol::{
         ConfigApply, ConfigApplyParams, ConfigGet, ConfigGetParams, ConfigIssue, ConfigPatch,
         ConfigPatchParams, ConfigSchema, ConfigSchemaLookup, ConfigSchemaLookupParams,
@@ -58,20 +58,24 @@ async fn snapshot(call: Call, _params: ConfigGetParams) -> Outcome<ConfigSnapsho
 
 async fn set(call: Call, params: ConfigSetParams) -> Outcome<ConfigWritten> {
     let new = parsed(&params.raw, "config.set")?;
-    written(&call, move |paths, own| {
+    let decide = move |paths: &Paths, own: &Value| -> Outcome<Vec<Edit>> {
         check_base(paths, own, params.base_hash.as_deref())?;
-        let lost = config::lost_agents(own, &new);
-        if !lost.is_empty() {
-            let message = format!(
-                "config.set would remove existing agent entries: {}; config.patch takes out what it \
-                 names",
-                lost.join(", ")
-            );
-            return Err(ErrorShape::invalid(message).into());
-        }
         Ok(config::replaced(own, &new))
-    })
-    .await
+    };
+    written(&call, decide, keeps_agents).await
+}
+
+/// What a client sends whole may come from a form that does not know of agents.
+fn keeps_agents(before: &Value, after: &Value) -> Result<(), Problem> {
+    let lost = config::lost_agents(before, after);
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "config.set would remove existing agent entries: {}; config.patch takes out what it names",
+        lost.join(", ")
+    );
+    Err(Problem::new(Class::Config, message))
 }
 
 async fn patch(call: Call, params: ConfigPatchParams) -> Outcome<ConfigWritten> {
@@ -80,7 +84,7 @@ async fn patch(call: Call, params: ConfigPatchParams) -> Outcome<ConfigWritten> 
         return Err(ErrorShape::invalid(message).into());
     }
     let patch = parsed(&params.raw, "config.patch")?;
-    written(&call, move |paths, own| {
+    let decide = move |paths: &Paths, own: &Value| -> Outcome<Vec<Edit>> {
         let base = params.base_hash.as_deref();
         if base.is_some() {
             check_base(paths, own, base)?;
@@ -91,18 +95,18 @@ async fn patch(call: Call, params: ConfigPatchParams) -> Outcome<ConfigWritten> 
             check_base(paths, own, base)?;
         }
         Ok(edits)
-    })
-    .await
+    };
+    written(&call, decide, |_, _| Ok(())).await
 }
 
 async fn apply(call: Call, params: ConfigApplyParams) -> Outcome<ConfigWritten> {
     let new = parsed(&params.raw, "config.apply")?;
     let base = params.base_hash;
-    let outcome = written(&call, move |paths, own| {
+    let decide = move |paths: &Paths, own: &Value| -> Outcome<Vec<Edit>> {
         check_base(paths, own, base.as_deref())?;
         Ok(config::replaced(own, &new))
-    });
-    let mut outcome = outcome.await?;
+    };
+    let mut outcome = written(&call, decide, |_, _| Ok(())).await?;
     let stats = SentinelStats {
         mode: "config.apply".to_owned(),
         root: outcome.path.clone(),
@@ -188,10 +192,12 @@ fn parsed(raw: &str, method: &str) -> Outcome<Value> {
     }
 }
 
-/// Changes the file by what `decide` makes of its value, or refuses to.
+/// Changes the file by what `decide` makes of its value, or refuses to, as `accept` may once it is
+/// known what comes of it.
 async fn written(
     call: &Call,
     decide: impl FnOnce(&Paths, &Value) -> Outcome<Vec<Edit>> + Send + 'static,
+    accept: fn(&Value, &Value) -> Result<(), Problem>,
 ) -> Outcome<ConfigWritten> {
     let paths = call.shared.paths.clone();
     let caller = Arc::clone(&call.caller);
@@ -199,12 +205,13 @@ async fn written(
     let mut written = aside(move || {
         let mut refusal: Option<Box<ErrorShape>> = None;
         let judge = |review: &Review| refusals(source.as_deref(), review);
-        let outcome = config::change_if(&paths, Run::Real, judge, |current: &Current| {
+        let decide = |current: &Current| {
             decide(&paths, &current.own).or_else(|error| {
                 refusal = Some(error);
                 Ok(Vec::new())
             })
-        });
+        };
+        let outcome = config::change_if(&paths, Run::Real, judge, decide, accept);
         let outcome = outcome.map_err(unchanged)?;
         if let Some(error) = refusal {
             return Err(error);
