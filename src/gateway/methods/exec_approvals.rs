@@ -10,7 +10,7 @@ use crate::{
         clock::now_ms,
         dispatch::{Call, Dispatcher, Outcome, unwritten},
         hub::Member,
-        nodes::{Ask, Found, NotAsked, NotDecided, Standing, Task, shown},
+        nodes::{Ask, Found, Meant, NotAsked, NotDecided, Standing, Task, Viewer, shown},
     },
     protocol::{
         Decision, Done, ErrorShape, ExecApprovalAccepted, ExecApprovalAnswer, ExecApprovalAsk,
@@ -87,7 +87,7 @@ async fn request(call: Call, params: ExecApprovalAsk) -> Outcome<ExecApprovalAsk
 }
 
 async fn get(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalShown> {
-    let standing = find(&call, &params.id, Standing::is_waiting)?;
+    let standing = find(&call, &params.id, Meant::Waiting)?;
     let of = |name: &str| standing.request.get(name).cloned().unwrap_or(Value::Null);
     Ok(ExecApprovalShown {
         command_text: of("command"),
@@ -102,14 +102,14 @@ async fn get(call: Call, params: ExecApprovalId) -> Outcome<ExecApprovalShown> {
 }
 
 async fn list(call: Call, _params: NoParams) -> Outcome<Vec<ExecApprovalPending>> {
-    let waiting = call.shared.nodes.undecided().into_iter();
-    Ok(waiting.filter(|standing| is_seen(&call, standing)).map(pending).collect())
+    let waiting = call.shared.nodes.undecided(viewer(&call)).into_iter();
+    Ok(waiting.map(pending).collect())
 }
 
 async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalEnded> {
     let unknown = || ErrorShape::invalid("approval expired or not found");
     let known = call.shared.nodes.known(&params.id);
-    known.filter(|standing| is_seen(&call, standing)).ok_or_else(unknown)?;
+    known.filter(|standing| standing.is_shown_to(viewer(&call))).ok_or_else(unknown)?;
     let standing = call.shared.nodes.decision(&params.id).await?.ok_or_else(unknown)?;
     tell_expired(&call, &standing);
     let terminal_reason = if standing.decision.is_some() { "user" } else { "timeout" };
@@ -119,10 +119,8 @@ async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalEn
 async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
     let decision =
         Decision::of(&params.decision).ok_or_else(|| ErrorShape::invalid("invalid decision"))?;
-    let asked = find(&call, &params.id, Standing::is_waiting).or_else(|refusal| {
-        let other = find(&call, &params.id, |_| true).ok();
-        other.filter(|standing| standing.decision.is_some()).ok_or(refusal)
-    })?;
+    let asked = find(&call, &params.id, Meant::Waiting)
+        .or_else(|refusal| find(&call, &params.id, Meant::WaitingOrDecided).map_err(|_| refusal))?;
     if asked.is_waiting() && !decisions(&asked.request).contains(&decision) {
         return Err(ErrorShape::invalid("allow-always is unavailable for this command")
             .details(json!({"reason": "APPROVAL_ALLOW_ALWAYS_UNAVAILABLE"}))
@@ -325,9 +323,8 @@ fn tell_resolved(call: &Call, standing: &Standing, by: Option<String>) {
 }
 
 /// The request that the caller may see and means, by its id or the beginning of it.
-fn find(call: &Call, id: &str, is_meant: impl Fn(&Standing) -> bool) -> Outcome<Standing> {
-    let is_found = |standing: &Standing| is_seen(call, standing) && is_meant(standing);
-    match call.shared.nodes.look_up(id, is_found) {
+fn find(call: &Call, id: &str, meant: Meant) -> Outcome<Standing> {
+    match call.shared.nodes.look_up(id, viewer(call), meant) {
         Found::One(standing) => Ok(standing),
         Found::Nothing => Err(not_found().into()),
         Found::Many => {
@@ -336,13 +333,21 @@ fn find(call: &Call, id: &str, is_meant: impl Fn(&Standing) -> bool) -> Outcome<
     }
 }
 
-fn is_seen(call: &Call, standing: &Standing) -> bool {
+fn viewer(call: &Call) -> Viewer<'_> {
     let caller = &call.caller;
-    standing.is_shown_to(&caller.scopes, caller.device_id.as_deref(), &caller.connection)
+    Viewer {
+        scopes: &caller.scopes,
+        device: caller.device_id.as_deref(),
+        connection: &caller.connection,
+    }
 }
 
 fn is_shown_to(member: &Member, standing: &Standing) -> bool {
-    standing.is_shown_to(&member.scopes, member.device_id.as_deref(), &member.connection)
+    standing.is_shown_to(Viewer {
+        scopes: &member.scopes,
+        device: member.device_id.as_deref(),
+        connection: &member.connection,
+    })
 }
 
 fn unkept(error: &Error) -> ErrorShape {

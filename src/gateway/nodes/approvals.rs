@@ -48,6 +48,35 @@ pub(in crate::gateway) struct Asker {
     pub(in crate::gateway) connection: String,
 }
 
+/// Whoever is shown requests.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::gateway) struct Viewer<'a> {
+    pub(in crate::gateway) scopes: &'a [Scope],
+    pub(in crate::gateway) device: Option<&'a str>,
+    pub(in crate::gateway) connection: &'a str,
+}
+
+impl Viewer<'_> {
+    /// Whether it is shown what was asked from there and may decide it: an administrator, and who
+    /// asked.
+    fn sees(self, device: Option<&str>, connection: &str) -> bool {
+        let is_asker = match device {
+            Some(asker) => self.device == Some(asker),
+            None => self.connection == connection,
+        };
+        is_asker || Scope::Admin.is_within(self.scopes)
+    }
+}
+
+/// Which requests are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum Meant {
+    /// Those that wait for a decision.
+    Waiting,
+    /// Those that are decided as well.
+    WaitingOrDecided,
+}
+
 /// A request for approval, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::gateway) struct Ask {
@@ -81,18 +110,9 @@ impl Standing {
         self.decision.is_none() && !self.has_expired
     }
 
-    /// Whether a client is shown it and may decide it: an administrator, and who asked.
-    pub(in crate::gateway) fn is_shown_to(
-        &self,
-        scopes: &[Scope],
-        device: Option<&str>,
-        connection: &str,
-    ) -> bool {
-        let is_asker = match self.asker.device.as_deref() {
-            Some(asker) => device == Some(asker),
-            None => connection == self.asker.connection,
-        };
-        is_asker || Scope::Admin.is_within(scopes)
+    /// Whether a client is shown it and may decide it.
+    pub(in crate::gateway) fn is_shown_to(&self, viewer: Viewer<'_>) -> bool {
+        viewer.sees(self.asker.device.as_deref(), &self.asker.connection)
     }
 }
 
@@ -254,12 +274,12 @@ impl<W> Approvals<W> {
         self.gone.extend(gone.map(|(id, _)| id));
     }
 
-    /// Those that wait for a decision, the oldest first.
-    pub(super) fn waiting(&self, now_ms: u64) -> Vec<Standing> {
+    /// Those that wait for a decision and are shown to this one, the oldest first.
+    pub(super) fn waiting(&self, viewer: Viewer<'_>, now_ms: u64) -> Vec<Standing> {
         let mut waiting: Vec<_> = self
             .records
             .values()
-            .filter(|record| record.is_waiting(now_ms))
+            .filter(|record| record.is_meant(viewer, Meant::Waiting, now_ms))
             .map(|record| record.standing(now_ms))
             .collect();
         waiting.sort_by_key(|standing| standing.created_at_ms);
@@ -271,26 +291,24 @@ impl<W> Approvals<W> {
         self.records.get(id).map(|record| record.standing(now_ms))
     }
 
-    /// The request with this id if it is meant, or the only one that is and whose id begins so.
-    pub(super) fn look_up(
-        &self,
-        id: &str,
-        is_meant: impl Fn(&Standing) -> bool,
-        now_ms: u64,
-    ) -> Found {
+    /// The request with this id if it is meant and shown to this one, or the only one that is and
+    /// whose id begins so.
+    pub(super) fn look_up(&self, id: &str, viewer: Viewer<'_>, meant: Meant, now_ms: u64) -> Found {
+        // A request may be long: only the one that is found is copied.
+        let found = |record: &Record<W>| Found::One(record.standing(now_ms));
+        let is_meant = |record: &&Record<W>| record.is_meant(viewer, meant, now_ms);
         if let Some(record) = self.records.get(id).or_else(|| self.records.get(id.trim())) {
-            let standing = record.standing(now_ms);
-            return if is_meant(&standing) { Found::One(standing) } else { Found::Nothing };
+            return Some(record).filter(is_meant).map_or(Found::Nothing, found);
         }
         let start = id.trim().to_lowercase();
         if start.is_empty() {
             return Found::Nothing;
         }
         let like = self.records.iter().filter(|(id, _)| id.to_lowercase().starts_with(&start));
-        let mut meant = like.map(|(_, record)| record.standing(now_ms)).filter(is_meant);
-        match (meant.next(), meant.next()) {
+        let mut like = like.map(|(_, record)| record).filter(is_meant);
+        match (like.next(), like.next()) {
             (None, _) => Found::Nothing,
-            (Some(one), None) => Found::One(one),
+            (Some(one), None) => found(one),
             (Some(_), Some(_)) => Found::Many,
         }
     }
@@ -427,6 +445,14 @@ impl<W> Approvals<W> {
 impl<W> Record<W> {
     fn is_waiting(&self, now_ms: u64) -> bool {
         self.kept.decided.is_none() && now_ms < self.kept.expires_at_ms
+    }
+
+    fn is_meant(&self, viewer: Viewer<'_>, meant: Meant, now_ms: u64) -> bool {
+        let is_meant = match meant {
+            Meant::Waiting => self.is_waiting(now_ms),
+            Meant::WaitingOrDecided => self.is_waiting(now_ms) || self.kept.decided.is_some(),
+        };
+        is_meant && viewer.sees(self.kept.device.as_deref(), &self.kept.connection)
     }
 
     /// A refusal needs no memory; what is allowed is kept until it is used or expires.

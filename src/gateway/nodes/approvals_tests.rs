@@ -3,6 +3,7 @@
 use super::*;
 
 const NOW: u64 = 1_000_000;
+const ADMIN: Viewer<'static> = Viewer { scopes: &[Scope::Admin], device: None, connection: "c0" };
 
 fn plan() -> RunPlan {
     serde_json::from_value(json!({
@@ -171,13 +172,13 @@ fn the_first_decision_counts_and_wakes_those_who_wait() {
     take(&mut approvals, ask("a")).unwrap();
     assert_eq!(take(&mut approvals, ask("a")), Err(NotAsked::Taken));
     assert_eq!(approvals.wait("a", 'x', NOW), Waited::Kept);
-    assert_eq!(approvals.waiting(NOW).len(), 1);
+    assert_eq!(approvals.waiting(ADMIN, NOW).len(), 1);
     let (standing, waiters) = approvals.decide("a", Decision::Deny, NOW).unwrap();
     assert_eq!((standing.decision, waiters), (Some(Decision::Deny), vec!['x']));
     assert_eq!(approvals.decide("a", Decision::Deny, NOW), Err(NotDecided::Repeated));
     assert_eq!(approvals.decide("a", Decision::AllowOnce, NOW), Err(NotDecided::Decided));
     assert_eq!(approvals.decide("b", Decision::Deny, NOW), Err(NotDecided::Unknown));
-    assert!(approvals.waiting(NOW).is_empty());
+    assert!(approvals.waiting(ADMIN, NOW).is_empty());
     assert!(matches!(approvals.wait("a", 'y', NOW), Waited::Over('y', _)));
     assert_eq!(approvals.wait("b", 'y', NOW), Waited::Unknown('y'));
 }
@@ -189,26 +190,27 @@ fn the_beginning_of_an_id_is_enough_where_one_request_is_meant() {
         take(&mut approvals, ask(id)).unwrap();
     }
     approvals.decide("alpha-2", Decision::Deny, NOW).unwrap();
-    let found = |id: &str, is_any: bool| {
-        let is_meant = |standing: &Standing| is_any || standing.is_waiting();
-        match approvals.look_up(id, is_meant, NOW) {
-            Found::One(standing) => standing.id,
-            Found::Many => "many".to_owned(),
-            Found::Nothing => "nothing".to_owned(),
-        }
+    let found = |id: &str, viewer: Viewer<'_>, meant: Meant| match approvals
+        .look_up(id, viewer, meant, NOW)
+    {
+        Found::One(standing) => standing.id,
+        Found::Many => "many".to_owned(),
+        Found::Nothing => "nothing".to_owned(),
     };
-    for (id, is_any, expected) in [
-        ("beta", false, "beta"),
-        (" B", false, "beta"),
-        ("ALPHA", false, "Alpha-1"),
-        ("alpha", true, "many"),
-        ("alpha-2", true, "alpha-2"),
+    for (id, meant, expected) in [
+        ("beta", Meant::Waiting, "beta"),
+        (" B", Meant::Waiting, "beta"),
+        ("ALPHA", Meant::Waiting, "Alpha-1"),
+        ("alpha", Meant::WaitingOrDecided, "many"),
+        ("alpha-2", Meant::WaitingOrDecided, "alpha-2"),
         // What is named in full is meant, and nothing else.
-        ("alpha-2", false, "nothing"),
-        ("gamma", true, "nothing"),
-        (" ", true, "nothing"),
+        ("alpha-2", Meant::Waiting, "nothing"),
+        ("gamma", Meant::WaitingOrDecided, "nothing"),
+        (" ", Meant::WaitingOrDecided, "nothing"),
     ] {
-        assert_eq!(found(id, is_any), expected, "{id}");
+        assert_eq!(found(id, ADMIN, meant), expected, "{id}");
+        let other = Viewer { scopes: &[Scope::Approvals], device: Some("phone"), ..ADMIN };
+        assert_eq!(found(id, other, meant), "nothing", "{id} is not shown to others");
     }
 }
 
@@ -233,7 +235,7 @@ fn what_was_kept_is_taken_up_within_the_same_bounds() {
     let kept =
         (0..=MAX_RECORDS).map(|number| KeptApproval { id: number.to_string(), ..draft.clone() });
     let approvals = Approvals::<char>::open(kept.collect(), NOW);
-    assert_eq!(approvals.waiting(NOW).len(), MAX_RECORDS);
+    assert_eq!(approvals.waiting(ADMIN, NOW).len(), MAX_RECORDS);
     assert_eq!(approvals.gone(), [MAX_RECORDS.to_string()]);
 }
 
@@ -275,7 +277,7 @@ fn the_next_process_knows_what_was_asked_decided_and_used() {
     // However long the start took, whoever waited has a while to ask again.
     let later = NOW + 59_000;
     let mut after = Approvals::open(kept, later);
-    let waits = after.waiting(later);
+    let waits = after.waiting(ADMIN, later);
     assert_eq!(waits.len(), 1);
     assert_eq!((waits[0].id.as_str(), waits[0].expires_at_ms), ("waits", NOW + 60_000));
     assert_eq!(after.wait("waits", 'x', later), Waited::Kept);

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::{
-    approvals::{Ask, Found, NotAsked, NotDecided, Standing, Waited},
+    approvals::{Ask, Found, Meant, NotAsked, NotDecided, Standing, Viewer, Waited},
     live::Live,
     shell::{BUSY_RETRY_MS, Nodes, locked},
 };
@@ -76,10 +76,10 @@ impl Nodes {
         locked(&self.present).find(node).is_some_and(Live::is_mac_app)
     }
 
-    /// Those that wait for a decision.
-    pub(in crate::gateway) fn undecided(&self) -> Vec<Standing> {
+    /// Those that wait for a decision and are shown to this one.
+    pub(in crate::gateway) fn undecided(&self, viewer: Viewer<'_>) -> Vec<Standing> {
         let now = self.time();
-        locked(&self.approvals).waiting(now)
+        locked(&self.approvals).waiting(viewer, now)
     }
 
     /// One that can still be asked about, whether it waits for a decision or not.
@@ -88,14 +88,10 @@ impl Nodes {
         locked(&self.approvals).find(id, now)
     }
 
-    /// The one with this id that is meant, or the only one whose id begins so.
-    pub(in crate::gateway) fn look_up(
-        &self,
-        id: &str,
-        is_meant: impl Fn(&Standing) -> bool,
-    ) -> Found {
+    /// The one with this id that is meant and shown to this one, or the only one whose id begins so.
+    pub(in crate::gateway) fn look_up(&self, id: &str, viewer: Viewer<'_>, meant: Meant) -> Found {
         let now = self.time();
-        locked(&self.approvals).look_up(id, is_meant, now)
+        locked(&self.approvals).look_up(id, viewer, meant, now)
     }
 
     /// Decides.

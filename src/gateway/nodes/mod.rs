@@ -19,7 +19,9 @@ mod tests;
 mod work;
 
 pub(super) use activity::Usage;
-pub(super) use approvals::{Ask, Asker, Found, NotAsked, NotDecided, Standing, shown};
+pub(super) use approvals::{
+    Ask, Asker, Found, Meant, NotAsked, NotDecided, Standing, Viewer, shown,
+};
 pub(super) use catalog::Paired;
 pub(super) use foreground::Postponed;
 pub(super) use invocations::Outcome as Ran;

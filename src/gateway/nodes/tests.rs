@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Arriving, Ask, Asker, Nodes, NotAsked, NotDecided, Paired, Ran, Rules, Seat, Task,
+    Arriving, Ask, Asker, Nodes, NotAsked, NotDecided, Paired, Ran, Rules, Seat, Task, Viewer,
     shell::{Waiter, locked},
 };
 use crate::{
@@ -25,6 +25,8 @@ use crate::{
 };
 
 const NODE: &str = "the device of the node";
+const ADMIN: Viewer<'static> =
+    Viewer { scopes: &[Scope::Admin], device: None, connection: "another" };
 
 /// A gateway's nodes, with one node that is there.
 struct Place {
@@ -407,7 +409,7 @@ async fn the_next_process_knows_every_request_decision_and_use() {
     place.approve().await;
     place.nodes.ask(ask()).await.unwrap();
     let second = place.next_process().await;
-    let waits = second.nodes.undecided();
+    let waits = second.nodes.undecided(ADMIN);
     assert_eq!(waits.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(second.nodes.ask(ask()).await, Err(NotAsked::Taken));
     let (standing, ()) = tokio::join!(second.nodes.decision("a"), async {
@@ -442,7 +444,7 @@ async fn nothing_of_an_approval_counts_that_could_not_be_stored() {
     place.store.refuse_writes(true).await;
     let decided = place.nodes.decide("a", Decision::AllowOnce).await;
     assert!(matches!(decided, Err(NotDecided::Unkept(_))));
-    assert!(place.nodes.undecided().len() == 1, "it waits");
+    assert!(place.nodes.undecided(ADMIN).len() == 1, "it waits");
     place.store.refuse_writes(false).await;
     place.nodes.decide("a", Decision::AllowOnce).await.unwrap();
     place.store.refuse_writes(true).await;
