@@ -260,7 +260,8 @@ fn check_base(paths: &Paths, own: &Value, base: Option<&str>) -> Outcome<()> {
     Err(ErrorShape::invalid(message).into())
 }
 
-/// The revision of a file's value. The key is this process's own: nobody can try out secrets on it.
+/// The revision of a file's value, whatever the order of its keys. The key is this process's own:
+/// nobody can try out secrets on it.
 pub(in crate::gateway) fn revision(own: &Value) -> Outcome<String> {
     static KEY: OnceLock<hmac::Key> = OnceLock::new();
     let key = match KEY.get() {
@@ -274,7 +275,9 @@ pub(in crate::gateway) fn revision(own: &Value) -> Outcome<String> {
             KEY.get_or_init(|| hmac::Key::new(hmac::HMAC_SHA256, &bytes))
         }
     };
-    let tag = hmac::sign(key, own.to_string().as_bytes());
+    let mut sorted = own.clone();
+    sorted.sort_all_objects();
+    let tag = hmac::sign(key, sorted.to_string().as_bytes());
     let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("hmac-sha256:v1:{hex}"))
 }
@@ -349,4 +352,18 @@ pub(super) async fn aside<T: Send + 'static>(
 ) -> Outcome<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|_| Err(ErrorShape::unavailable("the gateway is stopping", 1_000).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_keys_makes_no_other_revision() {
+        let read = |text: &str| revision(&config::parse_json5(text).unwrap()).unwrap();
+        let known = read("{a: 1, list: [{b: 1, c: 2}, 3]}");
+        assert_eq!(read("{list: [{c: 2, b: 1}, 3], a: 1}"), known);
+        assert_ne!(read("{a: 1, list: [3, {b: 1, c: 2}]}"), known);
+        assert_ne!(read("{a: 2, list: [{b: 1, c: 2}, 3]}"), known);
+    }
 }
