@@ -12,13 +12,16 @@ use super::{
 };
 
 methods! {
-    /// What stands in the file, without its secrets, and the revision that a change must name.
+    /// What stands in the file, without its secrets, and the revision that a change must name,
+    /// unless it is of `ui.prefs` alone.
     ConfigGet = "config.get", Access::Holder(Scope::Read), ConfigGetParams => ConfigSnapshot;
-    /// Makes the file hold what is sent, its comments kept where nothing changes.
+    /// Makes the file hold what is sent, its comments kept where nothing changes; refused where an
+    /// agent would be lost.
     ConfigSet = "config.set", Access::Holder(Scope::Admin), ConfigSetParams => ConfigWritten;
     /// Merges what is sent into the file.
     ConfigPatch = "config.patch", Access::Holder(Scope::Admin), ConfigPatchParams => ConfigWritten;
-    /// The same as `config.set`, and says what became of the change in the running gateway.
+    /// As `config.set`, but agents may go, and it says what became of the change in the running
+    /// gateway.
     ConfigApply = "config.apply", Access::Holder(Scope::Admin), ConfigApplyParams => ConfigWritten;
     /// The keys that this gateway knows, as a JSON Schema.
     ConfigSchema = "config.schema", Access::Holder(Scope::Read), ConfigGetParams => ConfigSchemaReply;
@@ -73,7 +76,8 @@ pub(crate) struct ConfigApplyParams {
 pub(crate) struct ConfigPatchParams {
     /// A merge patch as JSON5; `null` removes.
     pub(crate) raw: String,
-    /// The revision that it starts from; needed where there is a file.
+    /// The revision that it starts from; needed where there is a file, unless it is about
+    /// `ui.prefs` alone.
     #[serde(default)]
     pub(crate) base_hash: Option<String>,
     /// Lists that may lose entries.

@@ -87,13 +87,13 @@ pub(crate) const NODE_INVOKE_REQUEST: Kind =
 /// The one node that got it is to stop a command ([`super::NodeInvokeCancel`]).
 pub(crate) const NODE_INVOKE_CANCEL: Kind =
     Kind { name: "node.invoke.cancel", access: Access::Node, drop_if_slow: false };
-/// A command waits for a decision (`ExecApprovalPending`).
+/// A command waits for a decision (`ExecApprovalPending`): for who asked and administrators alone.
 pub(crate) const EXEC_APPROVAL_REQUESTED: Kind = Kind {
     name: "exec.approval.requested",
     access: Access::Holder(Scope::Approvals),
     drop_if_slow: true,
 };
-/// It waits no longer (`ExecApprovalResolved`).
+/// It waits no longer (`ExecApprovalResolved`): for the same.
 pub(crate) const EXEC_APPROVAL_RESOLVED: Kind = Kind {
     name: "exec.approval.resolved",
     access: Access::Holder(Scope::Approvals),

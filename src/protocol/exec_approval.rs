@@ -20,7 +20,7 @@ methods! {
     /// One request that waits.
     ExecApprovalGet =
         "exec.approval.get", Access::Holder(Scope::Approvals), ExecApprovalId => ExecApprovalShown;
-    /// Every request that waits.
+    /// The requests that wait and that the caller may see.
     ExecApprovalList =
         "exec.approval.list", Access::Holder(Scope::Approvals), NoParams => Vec<ExecApprovalPending>;
     /// Waits for a decision.

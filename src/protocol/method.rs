@@ -132,7 +132,11 @@ mod tests {
                 page.push_str(&format!("| `{name}` | {} | {words} |\n", row.access));
             }
         }
-        page.push_str("\n## Events that are there\n\n| event | who hears of it |\n|---|---|\n");
+        page.push_str(
+            "\n## Events that are there\n\nOf a request for approval only administrators hear, and the \
+             device, or the connection without one, that asked.\n\n| event | who hears of it \
+             |\n|---|---|\n",
+        );
         for kind in crate::protocol::event::EVENTS {
             page.push_str(&format!("| `{}` | {} |\n", kind.name, kind.access));
         }
