@@ -427,9 +427,12 @@ async fn a_page_keeps_its_preferences_without_having_read_the_file() {
     for (raw, said) in [
         ("{ui: {prefs: {theme: 'dark'}}}", None),
         ("{ui: {prefs: {theme: 'light', size: 2}}}", None),
-        ("{ui: {prefs: {theme: 'dark'}}, logging: {level: 'debug'}}", Some("config base hash")),
+        (
+            "{ui: {prefs: {theme: 'dark'}}, logging: {level: 'debug'}}",
+            Some("config base hash required for logging.level; re-run"),
+        ),
         ("{ui: {prefs: null}}", Some("config base hash")),
-        ("{gateway: {port: 1}}", Some("config base hash")),
+        ("{gateway: {port: 1}}", Some("config base hash required for gateway.port; re-run")),
     ] {
         let answer = wire.call("config.patch", json!({ "raw": raw })).await.expect("an answer");
         let message = answer["error"]["message"].as_str().unwrap_or_default();

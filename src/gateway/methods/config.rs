@@ -29,6 +29,8 @@ use crate::{
 
 /// The largest configuration that is taken, bytes.
 const LARGEST: usize = 1024 * 1024;
+/// What a change without a revision is answered.
+const BASE_WANTED: &str = "config base hash required; re-run config.get and retry";
 /// How long to wait where the disk did not take a file, milliseconds.
 const DISK_RETRY_MS: u64 = 5_000;
 
@@ -91,8 +93,9 @@ async fn patch(call: Call, params: ConfigPatchParams) -> Outcome<ConfigWritten> 
         }
         let edits = config::patched(own, &patch, &params.replace_paths);
         let edits = edits.map_err(ErrorShape::invalid)?;
-        if base.is_none() && !config::is_of_preferences(&patch, &edits) {
-            check_base(paths, own, base)?;
+        let is_anew = !paths.config.exists();
+        if base.is_none() && !is_anew && !config::is_of_preferences(&patch, &edits) {
+            return Err(without_base(own, &patch, &edits));
         }
         Ok(edits)
     };
@@ -253,11 +256,63 @@ fn refusals(source: Option<&dyn Source>, review: &Review) -> Vec<Issue> {
 fn check_base(paths: &Paths, own: &Value, base: Option<&str>) -> Outcome<()> {
     let message = match base {
         None if !paths.config.exists() => return Ok(()),
-        None => "config base hash required; re-run config.get and retry",
+        None => BASE_WANTED,
         Some(base) if base == revision(own)? => return Ok(()),
         Some(_) => "config changed since last load; re-run config.get and retry",
     };
     Err(ErrorShape::invalid(message).into())
+}
+
+/// The refusal of a patch that names no revision: which of the places that it changes want one.
+fn without_base(own: &Value, patch: &Value, edits: &[Edit]) -> Box<ErrorShape> {
+    // What takes `ui` or every preference away wants one whatever it changes.
+    let is_by_place = config::is_of_preferences(patch, &[]);
+    let mut guarded = if is_by_place { changed(own, edits) } else { Vec::new() };
+    guarded.retain(|place| place != "ui.prefs" && !place.starts_with("ui.prefs."));
+    if guarded.is_empty() {
+        return ErrorShape::invalid(BASE_WANTED).into();
+    }
+    let places = guarded.join(", ");
+    ErrorShape::invalid(format!(
+        "config base hash required for {places}; re-run config.get and retry with baseHash"
+    ))
+    .into()
+}
+
+/// The places that `edits` of `own` change, as OpenClaw names them: a list is one, an object is what
+/// stands in it.
+fn changed(own: &Value, edits: &[Edit]) -> Vec<String> {
+    let mut places = Vec::new();
+    for edit in edits {
+        let (path, new) = match edit {
+            Edit::Set(path, new) => (path, Some(new)),
+            Edit::Unset(path) => (path, None),
+        };
+        let (mut old, mut place) = (Some(own), Vec::new());
+        for name in path.names() {
+            if old.is_some_and(Value::is_array) {
+                break;
+            }
+            place.push(name);
+            old = old.and_then(|old| old.get(name));
+        }
+        let is_in_list = old.is_some_and(Value::is_array);
+        let value = new.filter(|new| new.is_object() && !is_in_list).or(old);
+        leaves(value.unwrap_or(&Value::Null), place.join("."), &mut places);
+    }
+    places.dedup();
+    places
+}
+
+fn leaves(value: &Value, place: String, places: &mut Vec<String>) {
+    match value.as_object().filter(|keys| !keys.is_empty()) {
+        Some(keys) => {
+            for (key, value) in keys {
+                leaves(value, format!("{place}.{key}"), places);
+            }
+        }
+        None => places.push(place),
+    }
 }
 
 /// The revision of a file's value, whatever the order of its keys. The key is this process's own:
@@ -365,5 +420,31 @@ mod tests {
         assert_eq!(read("{list: [{c: 2, b: 1}, 3], a: 1}"), known);
         assert_ne!(read("{a: 1, list: [3, {b: 1, c: 2}]}"), known);
         assert_ne!(read("{a: 2, list: [{b: 1, c: 2}, 3]}"), known);
+    }
+
+    #[test]
+    fn a_patch_without_a_revision_hears_which_places_want_one() {
+        let own = json!({
+            "gateway": {"port": 1, "auth": {"mode": "none"}},
+            "list": [{"id": "a"}, {"id": "b"}],
+            "ui": {"name": "x", "prefs": {"theme": "dark"}},
+        });
+        for (patch, expected) in [
+            (json!({"gateway": {"port": 2}}), "gateway.port"),
+            (json!({"ui": {"prefs": {"theme": "light"}, "name": "y"}}), "ui.name"),
+            (json!({"gateway": null}), "gateway.port, gateway.auth.mode"),
+            (json!({"new": {"a": {"b": 1}, "c": {}}}), "new.a.b, new.c"),
+            (json!({"list": [{"id": "a", "x": 1}, {"id": "b", "x": {"y": 1}}]}), "list"),
+        ] {
+            let edits = config::patched(&own, &patch, &[]).unwrap();
+            let message = format!(
+                "config base hash required for {expected}; re-run config.get and retry with baseHash"
+            );
+            assert_eq!(without_base(&own, &patch, &edits).message, message, "{patch}");
+        }
+        for patch in [json!({"ui": null}), json!({"ui": {"prefs": null}, "gateway": null})] {
+            let edits = config::patched(&own, &patch, &[]).unwrap();
+            assert_eq!(without_base(&own, &patch, &edits).message, BASE_WANTED, "{patch}");
+        }
     }
 }
