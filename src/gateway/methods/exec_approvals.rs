@@ -119,8 +119,8 @@ async fn wait(call: Call, params: ExecApprovalAwaited) -> Outcome<ExecApprovalEn
 async fn resolve(call: Call, params: ExecApprovalDecide) -> Outcome<Done> {
     let decision =
         Decision::of(&params.decision).ok_or_else(|| ErrorShape::invalid("invalid decision"))?;
-    let asked = find(&call, &params.id, Meant::Waiting)
-        .or_else(|refusal| find(&call, &params.id, Meant::WaitingOrDecided).map_err(|_| refusal))?;
+    // Sent again after a lost answer, the beginning of an id must not decide another request.
+    let asked = find(&call, &params.id, Meant::WaitingOrDecided)?;
     if asked.is_waiting() && !decisions(&asked.request).contains(&decision) {
         return Err(ErrorShape::invalid("allow-always is unavailable for this command")
             .details(json!({"reason": "APPROVAL_ALLOW_ALWAYS_UNAVAILABLE"}))

@@ -459,6 +459,15 @@ async fn the_beginning_of_an_id_is_enough_to_see_and_decide_and_not_to_wait() {
         let decided = client.answer("exec.approval.resolve", decide(id)).await;
         assert_eq!(decided["payload"], json!({"ok": true}), "{decided}");
     }
+    // A decision that is sent again is about no request that came meanwhile.
+    client.answer("exec.approval.request", request(&json!({"id": "best"}))).await;
+    let again = client.answer("exec.approval.resolve", decide("be")).await;
+    let message = "ambiguous approval id prefix; use the full id";
+    assert_eq!(again["error"]["message"], message, "{again}");
+    let waits = client.answer("exec.approval.get", json!({"id": "be"})).await;
+    assert_eq!(waits["payload"]["id"], "best", "{waits}");
+    let decided = client.answer("exec.approval.resolve", decide("best")).await;
+    assert_eq!(decided["payload"], json!({"ok": true}), "{decided}");
     let gone = client.answer("exec.approval.get", json!({"id": "be"})).await;
     assert_eq!(gone["error"]["details"]["reason"], "APPROVAL_NOT_FOUND", "{gone}");
     let waits = client.answer("exec.approval.waitDecision", json!({"id": "be"})).await;
