@@ -63,11 +63,14 @@ impl Supervisor {
     /// leaves everything as it was.
     async fn take_down(&self, name: &str) -> Result<(), Problem> {
         self.check_no_trial(name)?;
-        let is_at_work = locked(&self.remotes).contains_key(name);
-        let is_here = is_at_work || locked(&self.unstarted).problem(name).is_some();
+        let is_here = locked(&self.remotes).contains_key(name)
+            || locked(&self.unstarted).problem(name).is_some();
         if !is_here || name != CONFIGURED {
             self.save(|remotes| {
-                remotes.named(name)?;
+                // What is here may be gone from the file by somebody's hand.
+                if !is_here {
+                    remotes.named(name)?;
+                }
                 if let Some(remote) = remotes.remotes.get_mut(name) {
                     remote.wanted = false;
                 }

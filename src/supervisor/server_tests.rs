@@ -19,7 +19,7 @@ use crate::{
         remote::Optional,
         starting::wanted,
     },
-    tunnel::{Cause, Wish},
+    tunnel::{Cause, Phase, Wish},
 };
 
 /// The definition of a remote that nobody answers at.
@@ -368,6 +368,24 @@ async fn what_cannot_be_saved_changes_nothing_of_what_is_at_work() {
     assert!(at_work().is_empty());
     let saved = Remotes::load(&supervisor.paths).unwrap();
     assert!(saved.remotes.get("other").is_some_and(|remote| !remote.wanted));
+}
+
+#[tokio::test]
+async fn what_is_gone_from_the_file_by_hand_is_taken_down_all_the_same() {
+    let (_home, supervisor) = supervisor();
+    for is_for_good in [false, true] {
+        let remote = supervisor.start("vps", unanswered("")).await.unwrap();
+        assert!(Remotes::load(&supervisor.paths).unwrap().remotes.is_empty());
+        if is_for_good {
+            supervisor.remove("vps").await.unwrap();
+        } else {
+            supervisor.disconnect("vps").await.unwrap();
+        }
+        assert!(locked(&supervisor.remotes).is_empty());
+        assert_eq!(remote.state().phase, Phase::Down);
+    }
+    // One that is nowhere is a slip of the pen.
+    assert_eq!(supervisor.disconnect("vps").await.unwrap_err().class, Class::Usage);
 }
 
 #[test]
