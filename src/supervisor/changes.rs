@@ -99,11 +99,11 @@ impl Supervisor {
             if remotes.default.as_deref() == Some(name) {
                 remotes.default = None;
             }
-            Ok(())
-        })?;
-        Credentials::update(&self.paths, |credentials| {
-            credentials.remotes.remove(name);
-            Ok(())
+            // Before this file is stored: where it fails the remote can be removed again.
+            Credentials::update(&self.paths, |credentials| {
+                credentials.remotes.remove(name);
+                Ok(())
+            })
         })
     }
 

@@ -368,6 +368,13 @@ async fn what_cannot_be_saved_changes_nothing_of_what_is_at_work() {
     assert!(at_work().is_empty());
     let saved = Remotes::load(&supervisor.paths).unwrap();
     assert!(saved.remotes.get("other").is_some_and(|remote| !remote.wanted));
+    // What is removed leaves no secret behind: where that cannot be saved, the remote stays as well.
+    std::fs::write(&secrets, "{").unwrap();
+    supervisor.remove("other").await.unwrap_err();
+    assert!(Remotes::load(&supervisor.paths).unwrap().remotes.contains_key("other"));
+    std::fs::remove_file(&secrets).unwrap();
+    supervisor.remove("other").await.unwrap();
+    assert!(Remotes::load(&supervisor.paths).unwrap().remotes.is_empty());
 }
 
 #[tokio::test]
