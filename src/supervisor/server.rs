@@ -23,7 +23,7 @@ use super::{
     dialer::{self, Way},
     door::Doors,
     handover::{self, Estate, Pool},
-    lane::Limits,
+    lane::{Limits, State},
     lock::locked,
     metrics::Exporter,
     place::Lock,
@@ -143,22 +143,17 @@ impl Supervisor {
     /// Saves the port that the server will choose for a published gateway, once it has; no more once
     /// it is a successor's to save.
     pub(super) async fn keep_choice(&self, name: &str, remote: &Arc<Remote>) {
-        let (paths, name, mut state) = (self.paths.clone(), name.to_owned(), remote.watch());
+        let (paths, name, state) = (self.paths.clone(), name.to_owned(), remote.watch());
         let (moved, ending) = (self.moved.clone(), self.ending.clone());
         self.retiring.lock().await.spawn(async move {
-            let chosen =
-                async { state.wait_for(|state| state.port.is_some()).await.map(|it| it.port) };
-            let chosen = tokio::select! {
-                chosen = chosen => chosen,
-                () = moved.cancelled() => return,
-                () = ending.cancelled() => return,
-            };
-            // A lane that ends before has no choice to keep.
-            let Ok(port) = chosen else { return };
+            let Some(port) = choice(state, &moved, &ending).await else { return };
             let kept = Remotes::update(&paths, |remotes| {
                 let saved = remotes.remotes.get_mut(&name);
-                if let Some(saved) = saved.filter(|it| it.remote_port == 0) {
-                    saved.remote_port = port.unwrap_or(0);
+                // It may have taken a while to get the right to change the file.
+                let is_ours =
+                    |it: &&mut config::Remote| it.remote_port == 0 && !moved.is_cancelled();
+                if let Some(saved) = saved.filter(is_ours) {
+                    saved.remote_port = port;
                 }
                 Ok(())
             });
@@ -323,6 +318,22 @@ impl Supervisor {
     /// Tells whoever watches the set of remotes that it has changed.
     pub(super) fn tell_roster(&self) {
         self.roster.send_modify(|count| *count += 1);
+    }
+}
+
+/// The port that a server chose; `None` once it is not ours to save, or if the lane ends before.
+async fn choice(
+    mut state: watch::Receiver<State>,
+    moved: &CancellationToken,
+    ending: &CancellationToken,
+) -> Option<u16> {
+    let chosen =
+        async { state.wait_for(|state| state.port.is_some()).await.ok().and_then(|it| it.port) };
+    tokio::select! {
+        biased;
+        () = moved.cancelled() => None,
+        () = ending.cancelled() => None,
+        port = chosen => port,
     }
 }
 

@@ -14,7 +14,6 @@ use crate::{
         changes::{CONFIGURED, still_configured},
         connecting::Ask,
         incoming::Incoming,
-        lane::State,
         port::is_at,
         remote::Optional,
         starting::wanted,
@@ -273,6 +272,19 @@ async fn a_port_that_no_server_chose_keeps_nobody_who_was_followed() {
     supervisor.moved.cancel();
     let drained = supervisor.drain(connection, JoinSet::new());
     timeout(Duration::from_secs(10), drained).await.expect("nothing is open");
+}
+
+#[tokio::test]
+async fn a_port_chosen_in_the_moment_of_the_move_is_the_successors_to_save() {
+    let (_home, supervisor) = supervisor();
+    let remote = supervisor.start("vps", unanswered("")).await.unwrap();
+    let chosen = watch::Sender::new(State { port: Some(2222), ..remote.state() });
+    let (moved, ending) = (CancellationToken::new(), CancellationToken::new());
+    assert_eq!(choice(chosen.subscribe(), &moved, &ending).await, Some(2222));
+    moved.cancel();
+    for _ in 0..64 {
+        assert_eq!(choice(chosen.subscribe(), &moved, &ending).await, None);
+    }
 }
 
 #[tokio::test]
