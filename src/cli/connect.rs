@@ -201,6 +201,7 @@ pub(super) async fn bring_up(
             Reply::Live { status, opened } => return Ok((status, opened, connection)),
             reply @ (Reply::Opened(_)
             | Reply::Statuses { .. }
+            | Reply::Held { .. }
             | Reply::Watched(_)
             | Reply::Token { .. }
             | Reply::Moved

@@ -179,6 +179,7 @@ async fn keep(context: &Context, limit: Duration, order: &Order) -> Result<(), P
             reply @ (Reply::Question(_)
             | Reply::Opened(_)
             | Reply::Statuses { .. }
+            | Reply::Held { .. }
             | Reply::Watched(_)
             | Reply::Token { .. }
             | Reply::Moved

@@ -229,6 +229,17 @@ pub(crate) async fn statuses(
     connection.statuses().await
 }
 
+/// The remote that `port` of this machine leads to, or will in a moment, those on trial included;
+/// `None` if no supervisor runs. An error if it does not say, as one of before this question.
+pub(crate) async fn holder(endpoint: &Endpoint, port: u16) -> Result<Option<String>, Problem> {
+    let Some(mut connection) = Connection::dial(endpoint, Start::Never).await? else {
+        return Ok(None);
+    };
+    connection.request(Request::Holder { port }).await?;
+    let reply = connection.reply().await?;
+    if let Reply::Held { remote } = reply { Ok(remote) } else { Err(refused(reply)) }
+}
+
 /// Who supervises the profile of user `owner`, if anybody does and answers.
 pub(crate) async fn met(endpoint: &Endpoint, owner: nix::unistd::Uid) -> Option<Greeting> {
     let stream = endpoint.connect().await.ok()?;
@@ -342,6 +353,29 @@ mod tests {
         };
         let (outcome, ()) = tokio::join!(command, supervisors);
         outcome.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_holds_a_port_is_an_error_where_the_supervisor_does_not_know_the_question() {
+        let folder = tempfile::tempdir().unwrap();
+        let (endpoint, listener) = endpoint(folder.path());
+        let own = env!("CARGO_PKG_VERSION");
+        let reply = Reply::Held { remote: Some("vps".to_owned()) };
+        for (answer, expected) in [(Some(reply), Some("vps")), (None, None)] {
+            let supervisor = async {
+                let (mut stream, call) = attend(&listener, own).await;
+                assert!(matches!(call.request, Request::Holder { port: 18_789 }));
+                if let Some(reply) = answer {
+                    write(&mut stream, &reply).await.unwrap();
+                }
+            };
+            let (held, ()) = tokio::join!(holder(&endpoint, 18_789), supervisor);
+            assert_eq!(held.is_ok(), expected.is_some());
+            assert_eq!(held.ok().flatten().as_deref(), expected);
+        }
+        drop(listener);
+        std::fs::remove_file(&endpoint.socket).unwrap();
+        assert_eq!(holder(&endpoint, 18_789).await.unwrap(), None, "nobody runs");
     }
 
     #[tokio::test]

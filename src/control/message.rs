@@ -56,6 +56,12 @@ pub(crate) enum Request {
         /// One remote, or all.
         name: Option<String>,
     },
+    /// Who listens on a port of this machine, of us: those on trial or not started yet as well.
+    /// Answers `Held`; a supervisor that does not know the question hangs up.
+    Holder {
+        /// The port.
+        port: u16,
+    },
     /// Answers `Watched` at once, and again whenever something of it has changed, until the command
     /// goes away; or `Failed`.
     Watch {
@@ -151,6 +157,11 @@ pub(crate) enum Reply {
         /// One a remote, by name.
         remotes: Vec<Value>,
     },
+    /// The remote that a port of this machine leads to, or will in a moment.
+    Held {
+        /// Its name; `None` if we do not listen there.
+        remote: Option<String>,
+    },
     /// How the remotes that are watched are now.
     Watched(Watched),
     /// The far gateway's token.
@@ -223,6 +234,7 @@ pub(crate) fn refused(reply: Reply) -> Problem {
         | Reply::Live { .. }
         | Reply::Opened(_)
         | Reply::Statuses { .. }
+        | Reply::Held { .. }
         | Reply::Watched(_)
         | Reply::Token { .. }
         | Reply::Done => Problem::new(Class::Internal, "the supervisor gave an unexpected answer"),

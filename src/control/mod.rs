@@ -11,7 +11,7 @@ mod fuzz;
 mod launch;
 mod message;
 
-pub(crate) use connection::{Bearer, Connection, Start, met, open, started, statuses};
+pub(crate) use connection::{Bearer, Connection, Start, holder, met, open, started, statuses};
 pub(crate) use endpoint::{Endpoint, SUPERVISOR_GONE};
 pub(crate) use frame::{read, write};
 pub(crate) use launch::{ALLOCATOR, READY};

@@ -26,6 +26,7 @@ use crate::{
     control::{self, Call, Edition, Reply, Request},
     meeting::{Greeting, Party},
     problem::{Class, Problem},
+    tunnel::Phase,
 };
 
 /// How long a command may take to say what it wants: less than one that comes after it waits.
@@ -97,6 +98,7 @@ impl Supervisor {
             Request::Status { name } => {
                 self.statuses(name.as_deref()).map(|remotes| Reply::Statuses { remotes })
             }
+            Request::Holder { port } => self.holder(port).map(|remote| Reply::Held { remote }),
             Request::Watch { name } => {
                 return self.accompany_watcher(stream, name.as_deref()).await;
             }
@@ -150,6 +152,25 @@ impl Supervisor {
                 (None, None) => None,
             })
             .collect())
+    }
+
+    /// The remote that a port of this machine leads to, or will once its start under way has bound it;
+    /// one on trial, which no status shows, as well.
+    pub(super) fn holder(&self, port: u16) -> Result<Option<String>, Problem> {
+        let everything = self.everything();
+        let here = everything.iter().find(|remote| remote.is_bound_to(port));
+        let held = here.map(|remote| remote.name()).or_else(|| self.pool.owner(port));
+        if held.is_some() {
+            return Ok(held);
+        }
+        let saved = Remotes::load(&self.paths)?.remotes;
+        let unstarted = locked(&self.unstarted);
+        let is_coming = |name: &str, remote: &config::Remote| {
+            unstarted.phase(name) == Phase::Connecting
+                && remote.kind == Kind::Gateway
+                && remote.claims(port)
+        };
+        Ok(saved.into_iter().find(|(name, it)| is_coming(name, it)).map(|(name, _)| name))
     }
 
     /// The remote at work called `name`; one on trial comes first.

@@ -344,6 +344,13 @@ impl Pool {
         locked(&self.listening).iter().any(|(_, it)| it.address() == Some(address))
     }
 
+    /// The remote whose port this is.
+    pub(super) fn owner(&self, port: u16) -> Option<String> {
+        let listening = locked(&self.listening);
+        let is_it = |it: &Listening| it.address().is_some_and(|at| at.port() == port);
+        listening.iter().find(|(_, it)| is_it(it)).map(|(remote, _)| remote.clone())
+    }
+
     /// Whether anything listens that nobody took.
     pub(super) fn has_ports(&self) -> bool {
         !locked(&self.listening).is_empty()

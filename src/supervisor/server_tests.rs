@@ -240,6 +240,40 @@ async fn a_remote_that_cannot_be_started_yet_keeps_the_ports_that_came_for_it() 
 }
 
 #[tokio::test]
+async fn whoever_listens_on_a_port_is_known_before_it_is_kept_or_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_home, supervisor, [pooled, other]) = handed_over(&folder.path().join("config")).await;
+    let holder = |port: u16| supervisor.holder(port).unwrap();
+    assert_eq!(holder(pooled.port()).as_deref(), Some("vps"));
+    assert_eq!(holder(other.port()), None);
+    let ask = Ask {
+        name: "new".to_owned(),
+        definition: Some(serde_json::to_value(unanswered("")).unwrap()),
+        batch: true,
+        make_default: false,
+        limit: Duration::from_secs(60),
+    };
+    let trial = supervisor.begin(&ask).await.unwrap();
+    let port = trial.remote.definition().local_port;
+    assert_eq!(holder(port).as_deref(), Some("new"));
+    let shown = supervisor.statuses(None).unwrap();
+    let names: Vec<_> = shown.iter().map(|status| status["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["vps"], "a trial is nobody's remote yet");
+    supervisor.end("new", &trial).await;
+    assert_eq!(holder(port), None);
+    let definition = config::Remote { local_port: 7, ..unanswered("") };
+    supervisor
+        .save(|remotes| {
+            remotes.remotes.insert("slow".to_owned(), definition);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(holder(7), None, "it rests");
+    locked(&supervisor.unstarted).begin("slow");
+    assert_eq!(holder(7).as_deref(), Some("slow"));
+}
+
+#[tokio::test]
 async fn a_remote_that_is_taken_down_before_it_was_started_gives_up_its_ports() {
     let folder = tempfile::tempdir().unwrap();
     let (_home, supervisor, [port, _]) = handed_over(&folder.path().join("config")).await;

@@ -230,6 +230,13 @@ impl Remote {
         (self.kind() == Kind::Gateway).then(|| self.definition().local_port)
     }
 
+    /// Whether it, or the one that it shall follow, listens on a port of this machine.
+    pub(in crate::supervisor) fn is_bound_to(&self, port: u16) -> bool {
+        let unbound = locked(&self.unbound);
+        let is_bound = |at: &Listen| at.port() == Some(port) && unbound.problem(at).is_none();
+        self.listens().iter().any(is_bound)
+    }
+
     fn lane_at(&self, at: &Listen) -> Option<&Lane> {
         self.places().into_iter().find(|(listen, _)| listen == at).map(|(_, lane)| lane)
     }
