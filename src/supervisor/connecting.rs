@@ -332,7 +332,7 @@ impl Supervisor {
         let kept = locked(&self.remotes).get(name).is_some_and(|r| Arc::ptr_eq(r, &trial.remote));
         if over && !kept {
             debug!(remote = name, "a trial was taken back");
-            trial.remote.end().await;
+            trial.remote.hand_back(&self.pool).await;
             let old = locked(&self.remotes).get(name).cloned();
             if let Some(old) = old.filter(|old| old.kind() == Kind::Exposed) {
                 old.wish(Wish::Up).await;

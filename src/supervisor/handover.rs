@@ -304,18 +304,18 @@ impl Pool {
         locked(&self.held).push((stream, Instant::now() + left));
     }
 
-    /// The socket that listens at `address`, if it came.
-    pub(super) fn take_port(&self, address: SocketAddr) -> Option<TcpListener> {
+    /// The socket that listens at `address`, if it came, and the remote that it came for.
+    pub(super) fn take_port(&self, address: SocketAddr) -> Option<(String, TcpListener)> {
         let mut listening = locked(&self.listening);
         let place = listening.iter().position(|(_, it)| it.address() == Some(address))?;
-        match listening.swap_remove(place).1 {
-            Listening::Port(port) => Some(port),
-            Listening::Socket(_) => None,
+        match listening.swap_remove(place) {
+            (owner, Listening::Port(port)) => Some((owner, port)),
+            (_, Listening::Socket(_)) => None,
         }
     }
 
-    /// The socket that listens at `path`, if it came.
-    pub(super) fn take_socket(&self, path: &Path) -> Option<UnixListener> {
+    /// The same for the socket that listens at `path`.
+    pub(super) fn take_socket(&self, path: &Path) -> Option<(String, UnixListener)> {
         let mut listening = locked(&self.listening);
         let is_it = |it: &Listening| match it {
             Listening::Socket(socket) => {
@@ -324,9 +324,9 @@ impl Pool {
             Listening::Port(_) => false,
         };
         let place = listening.iter().position(|(_, it)| is_it(it))?;
-        match listening.swap_remove(place).1 {
-            Listening::Socket(socket) => Some(socket),
-            Listening::Port(_) => None,
+        match listening.swap_remove(place) {
+            (owner, Listening::Socket(socket)) => Some((owner, socket)),
+            (_, Listening::Port(_)) => None,
         }
     }
 

@@ -71,7 +71,7 @@ fn ports_and_waiting_connections_live_on_with_the_newcomer() {
     let address = old.address();
     // The first one's copies are gone now, and nothing is closed by that.
     drop((old.port, old.held));
-    let port = estate.pool.take_port(address).unwrap();
+    let (_, port) = estate.pool.take_port(address).unwrap();
     let _next = TcpStream::connect(address).unwrap();
     port.accept().unwrap();
     let mut held = estate.pool.take_held(|at| at == address);
@@ -151,7 +151,7 @@ fn what_came_from_one_that_died_in_the_middle_is_kept() {
     let (outcome, estate) = newcomer.join().unwrap();
     assert!(matches!(outcome, Err(NotGiven::Broken)), "{outcome:?}");
     assert!(estate.lock.is_none() && estate.predecessor.is_none());
-    let port = estate.pool.take_port(address).unwrap();
+    let (_, port) = estate.pool.take_port(address).unwrap();
     let _next = TcpStream::connect(address).unwrap();
     port.accept().unwrap();
 }

@@ -4,6 +4,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -66,6 +67,8 @@ pub(super) struct Port {
     tasks: JoinSet<()>,
     pausing: CancellationToken,
     file: Option<SocketFile>,
+    /// The remote that it came for from a predecessor.
+    owner: Option<String>,
 }
 
 /// What a port listens on.
@@ -109,9 +112,10 @@ impl Port {
         match at {
             Listen::Port { bind, port } => Self::bind(bind.as_deref(), *port, to, pool).await,
             Listen::Socket(path) => {
-                let (listener, file) = socket::bind(path, rule, pool)?;
+                let (owner, came) = pool.take_socket(Path::new(path)).unzip();
+                let (listener, file) = socket::bind(path, rule, came)?;
                 let listener = Listener::Unix(Arc::new(listener));
-                Ok(Self::start(0, vec![listener], Some(file), to))
+                Ok(Self { owner, ..Self::start(0, vec![listener], Some(file), to) })
             }
         }
     }
@@ -124,15 +128,22 @@ impl Port {
         pool: &Pool,
     ) -> Result<Self, Problem> {
         let mut listeners = Vec::new();
+        let mut owner = None;
         for address in addresses(bind)? {
-            match listen(SocketAddr::new(address, number), pool).await {
+            let address = SocketAddr::new(address, number);
+            let (remote, came) = pool.take_port(address).unzip();
+            owner = owner.or(remote);
+            match listen(address, came).await {
                 Ok(listener) => listeners.push(Listener::Tcp(Arc::new(listener))),
                 // A machine without IPv6 has no ::1 to bind.
                 Err(error) if !listeners.is_empty() && is_without_family(&error) => {}
-                Err(error) => return Err(not_bound(number, &error).await),
+                Err(error) => {
+                    put_back(owner.as_deref(), &listeners, pool);
+                    return Err(not_bound(number, &error).await);
+                }
             }
         }
-        Ok(Self::start(number, listeners, None, to))
+        Ok(Self { owner, ..Self::start(number, listeners, None, to) })
     }
 
     fn start(
@@ -143,7 +154,7 @@ impl Port {
     ) -> Self {
         let (outlet, tasks) = (Outlet::new(to), JoinSet::new());
         let pausing = CancellationToken::new();
-        let mut port = Self { number, outlet, listeners, tasks, pausing, file };
+        let mut port = Self { number, outlet, listeners, tasks, pausing, file, owner: None };
         port.go_on();
         port
     }
@@ -153,6 +164,20 @@ impl Port {
         if let Some(file) = self.file.take() {
             file.leave();
         }
+    }
+
+    /// Whether it came from a predecessor.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// Gives what came from `pool` back to it, after a pause; closes what did not.
+    pub(super) async fn give_back(self, pool: &Pool) {
+        if !self.is_inherited() {
+            return self.close().await;
+        }
+        put_back(self.owner.as_deref(), &self.listeners, pool);
+        self.leave();
     }
 
     /// Accepts nothing more for now; what was accepted has reached its lane. Newcomers wait in the
@@ -277,9 +302,23 @@ fn has_ipv6() -> bool {
     tokio::net::TcpSocket::new_v6().is_ok()
 }
 
-/// Takes a listening socket out of the pool, or makes one.
-async fn listen(address: SocketAddr, pool: &Pool) -> io::Result<TcpListener> {
-    let listener = match pool.take_port(address) {
+/// Leaves what came for a remote to its next start.
+fn put_back(owner: Option<&str>, listeners: &[Listener], pool: &Pool) {
+    let Some(owner) = owner else { return };
+    for listener in listeners {
+        match listener.descriptor() {
+            Ok(descriptor) => pool.put_port(owner, descriptor),
+            Err(error) => warn!(%error, "a port that was handed over was lost"),
+        }
+    }
+}
+
+/// Listens on the socket that came from a predecessor, or on a new one.
+async fn listen(
+    address: SocketAddr,
+    came: Option<std::net::TcpListener>,
+) -> io::Result<TcpListener> {
+    let listener = match came {
         Some(listener) => {
             listener.set_nonblocking(true)?;
             TcpListener::from_std(listener)?

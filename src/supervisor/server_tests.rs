@@ -274,6 +274,44 @@ async fn whoever_listens_on_a_port_is_known_before_it_is_kept_or_started() {
 }
 
 #[tokio::test]
+async fn a_port_that_came_for_a_remote_outlives_its_failed_trials_and_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    let (_home, supervisor, [port, _]) = handed_over(&config).await;
+    std::fs::write(&config, "").unwrap();
+    let mut ask = Ask {
+        name: "vps".to_owned(),
+        definition: None,
+        batch: true,
+        make_default: false,
+        limit: Duration::from_secs(60),
+    };
+    let trial = supervisor.begin(&ask).await.unwrap();
+    assert!(!supervisor.pool.has_ports(), "the trial has it");
+    trial.remote.try_out(Wish::Up).await;
+    let _waits = std::net::TcpStream::connect(port).unwrap();
+    let mut state = trial.remote.watch();
+    let is_held = state.wait_for(|state| state.held > 0);
+    timeout(REQUEST_LIMIT, is_held).await.expect("it waits").unwrap();
+    supervisor.end("vps", &trial).await;
+    assert!(supervisor.pool.holds(port));
+
+    // A forward that cannot be: of a trial, and of a start.
+    let mut definition =
+        unanswered(r#","forwards":[{"bind":"nowhere","port":1024,"host":"a","hostPort":80}]"#);
+    definition.local_port = port.port();
+    ask.definition = Some(serde_json::to_value(&definition).unwrap());
+    let Err(problem) = supervisor.begin(&ask).await else { panic!("it has no place") };
+    assert_eq!(problem.class, Class::Usage);
+    assert!(supervisor.pool.holds(port));
+    let Err(problem) = supervisor.start("vps", definition).await else { panic!("nor that") };
+    assert_eq!(problem.class, Class::Usage);
+    assert!(supervisor.pool.holds(port));
+    let held = supervisor.pool.take_held(|at| at == port);
+    assert_eq!(held.len(), 2, "whoever waited still does");
+}
+
+#[tokio::test]
 async fn a_remote_that_is_taken_down_before_it_was_started_gives_up_its_ports() {
     let folder = tempfile::tempdir().unwrap();
     let (_home, supervisor, [port, _]) = handed_over(&folder.path().join("config")).await;

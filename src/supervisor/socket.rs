@@ -16,7 +16,6 @@ use std::{
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use tokio::net::UnixListener;
 
-use super::handover::Pool;
 use crate::{
     problem::{Class, Problem},
     ssh::SocketRule,
@@ -57,15 +56,15 @@ fn place(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Listens on `path`, what is in `pool` already; class `port_in_use` if something is in the way that
-/// `rule` does not remove.
+/// Listens on `path`, on what `came` from a predecessor already; class `port_in_use` if something is in
+/// the way that `rule` does not remove.
 pub(super) fn bind(
     path: &str,
     rule: SocketRule,
-    pool: &Pool,
+    came: Option<StdListener>,
 ) -> Result<(UnixListener, SocketFile), Problem> {
     let path = Path::new(path);
-    let bound = match pool.take_socket(path) {
+    let bound = match came {
         Some(listener) => take(listener, path),
         None => {
             clear(path, rule)?;
@@ -129,7 +128,7 @@ mod tests {
     use super::*;
 
     fn bind(path: &str, rule: SocketRule) -> Result<(UnixListener, SocketFile), Problem> {
-        super::bind(path, rule, &Pool::default())
+        super::bind(path, rule, None)
     }
 
     fn mode(path: &Path) -> u32 {

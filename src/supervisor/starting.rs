@@ -180,12 +180,16 @@ impl Supervisor {
         remote.bind(None, &self.pool, is_reserved, Optional::All).await?;
         if definition_moved {
             let port = remote.definition().local_port;
-            self.save(|remotes| {
+            let saved = self.save(|remotes| {
                 if let Some(saved) = remotes.remotes.get_mut(name) {
                     saved.local_port = port;
                 }
                 Ok(())
-            })?;
+            });
+            if let Err(problem) = saved {
+                remote.hand_back(&self.pool).await;
+                return Err(problem);
+            }
         }
         remote.wish(Wish::Up).await;
         if remote.kind() == Kind::Exposed && remote.definition().remote_port == 0 {

@@ -39,7 +39,7 @@ pub(in crate::supervisor) enum Which {
 impl Remote {
     /// Binds the ports that `old` does not hold already; chooses the gateway's port if none is
     /// named, one that `is_reserved` does not claim. A forward that is `optional` waits for its
-    /// place ([`Self::bind_again`]).
+    /// place ([`Self::bind_again`]). Where it fails `pool` has what came from it.
     pub(in crate::supervisor) async fn bind(
         &self,
         old: Option<&Self>,
@@ -78,7 +78,11 @@ impl Remote {
                     self.note_unbound(&listen, problem);
                     continue;
                 }
-                Err(problem) => return Err(problem),
+                Err(problem) => {
+                    locked(&self.ports).extend(bound);
+                    self.hand_back(pool).await;
+                    return Err(problem);
+                }
             };
             if is_free_choice {
                 locked(&self.definition).local_port = port.number;
@@ -174,6 +178,32 @@ impl Remote {
         }
         old.release().await;
         self.raise(None).await;
+    }
+
+    /// Ends, and gives what came from `pool` back to it: ports, and the connections that wait at them.
+    pub(in crate::supervisor) async fn hand_back(&self, pool: &Pool) {
+        if !locked(&self.ports).iter().any(|(_, port)| port.is_inherited()) {
+            return self.end().await;
+        }
+        self.pause().await;
+        let held = self.surrender().await;
+        let ports = std::mem::take(&mut *locked(&self.ports));
+        let inherited = ports.iter().filter(|(_, port)| port.is_inherited());
+        let inherited: Vec<Listen> = inherited.map(|(at, _)| at.clone()).collect();
+        for (at, incoming) in held {
+            match incoming.descriptor() {
+                Ok(Some(stream)) if inherited.contains(&at) => {
+                    let left = incoming.until.saturating_duration_since(Instant::now());
+                    pool.put_held(stream.into(), left);
+                }
+                // It is told that the remote is down.
+                Ok(_) | Err(_) => self.admit(&at, incoming).await,
+            }
+        }
+        for (_, port) in ports {
+            port.give_back(pool).await;
+        }
+        self.end().await;
     }
 
     /// Accepts nothing more at its ports for now.
