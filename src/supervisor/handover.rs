@@ -51,6 +51,9 @@ use super::lock::locked;
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// The largest frame, bytes.
 const FRAME_LIMIT: u32 = 1 << 16;
+/// How long what listens waits for its remote: until then whoever connects is not refused, and is not
+/// served either.
+const KEPT: Duration = Duration::from_secs(600);
 /// Descriptors taken with one frame; all but the first are closed.
 const DESCRIPTORS: usize = 4;
 
@@ -281,23 +284,32 @@ impl Listening {
     }
 }
 
-/// Listening ports and sockets, and waiting connections, that came from a predecessor, until a remote takes
-/// them. What belongs to one that cannot be started yet stays: whoever connects waits in the kernel.
+/// What listens, for its remote.
+#[derive(Debug)]
+struct Pooled {
+    owner: String,
+    it: Listening,
+    until: Instant,
+}
+
+/// Listening ports and sockets, and waiting connections, that came from a predecessor, until a remote
+/// takes them. What belongs to one that cannot be started yet stays, for ten minutes: whoever connects
+/// waits in the kernel.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    /// Each with the name of its remote.
-    listening: Mutex<Vec<(String, Listening)>>,
+    listening: Mutex<Vec<Pooled>>,
     held: Mutex<Vec<(TcpStream, Instant)>>,
 }
 
 impl Pool {
     pub(super) fn put_port(&self, remote: &str, port: OwnedFd) {
         let port = TcpListener::from(port);
-        let port = match port.local_addr() {
+        let it = match port.local_addr() {
             Ok(_) => Listening::Port(port),
             Err(_) => Listening::Socket(UnixListener::from(OwnedFd::from(port))),
         };
-        locked(&self.listening).push((remote.to_owned(), port));
+        let (owner, until) = (remote.to_owned(), Instant::now() + KEPT);
+        locked(&self.listening).push(Pooled { owner, it, until });
     }
 
     pub(super) fn put_held(&self, stream: TcpStream, left: Duration) {
@@ -307,10 +319,11 @@ impl Pool {
     /// The socket that listens at `address`, if it came, and the remote that it came for.
     pub(super) fn take_port(&self, address: SocketAddr) -> Option<(String, TcpListener)> {
         let mut listening = locked(&self.listening);
-        let place = listening.iter().position(|(_, it)| it.address() == Some(address))?;
-        match listening.swap_remove(place) {
-            (owner, Listening::Port(port)) => Some((owner, port)),
-            (_, Listening::Socket(_)) => None,
+        let place = listening.iter().position(|pooled| pooled.it.address() == Some(address))?;
+        let Pooled { owner, it, .. } = listening.swap_remove(place);
+        match it {
+            Listening::Port(port) => Some((owner, port)),
+            Listening::Socket(_) => None,
         }
     }
 
@@ -323,10 +336,11 @@ impl Pool {
             }
             Listening::Port(_) => false,
         };
-        let place = listening.iter().position(|(_, it)| is_it(it))?;
-        match listening.swap_remove(place) {
-            (owner, Listening::Socket(socket)) => Some((owner, socket)),
-            (_, Listening::Port(_)) => None,
+        let place = listening.iter().position(|pooled| is_it(&pooled.it))?;
+        let Pooled { owner, it, .. } = listening.swap_remove(place);
+        match it {
+            Listening::Socket(socket) => Some((owner, socket)),
+            Listening::Port(_) => None,
         }
     }
 
@@ -341,14 +355,14 @@ impl Pool {
 
     /// Whether what came listens at `address`.
     pub(super) fn holds(&self, address: SocketAddr) -> bool {
-        locked(&self.listening).iter().any(|(_, it)| it.address() == Some(address))
+        locked(&self.listening).iter().any(|pooled| pooled.it.address() == Some(address))
     }
 
     /// The remote whose port this is.
     pub(super) fn owner(&self, port: u16) -> Option<String> {
         let listening = locked(&self.listening);
         let is_it = |it: &Listening| it.address().is_some_and(|at| at.port() == port);
-        listening.iter().find(|(_, it)| is_it(it)).map(|(remote, _)| remote.clone())
+        listening.iter().find(|pooled| is_it(&pooled.it)).map(|pooled| pooled.owner.clone())
     }
 
     /// Whether anything listens that nobody took.
@@ -359,8 +373,8 @@ impl Pool {
     /// All of it, for a successor.
     pub(super) fn parts(&self) -> io::Result<Vec<Part>> {
         let mut parts: Vec<Part> = Vec::new();
-        for (remote, it) in locked(&self.listening).iter() {
-            parts.push((Item::Port { remote: remote.clone() }, Some(it.descriptor()?)));
+        for Pooled { owner, it, .. } in locked(&self.listening).iter() {
+            parts.push((Item::Port { remote: owner.clone() }, Some(it.descriptor()?)));
         }
         for (stream, until) in locked(&self.held).iter() {
             parts.push((Item::held(*until), Some(stream.as_fd().try_clone_to_owned()?)));
@@ -370,29 +384,32 @@ impl Pool {
 
     /// The remote goes by another name.
     pub(super) fn rename(&self, name: &str, to: &str) {
-        for (remote, _) in locked(&self.listening).iter_mut() {
-            if remote == name {
-                to.clone_into(remote);
+        for Pooled { owner, .. } in locked(&self.listening).iter_mut() {
+            if owner == name {
+                to.clone_into(owner);
             }
         }
     }
 
-    /// When the next of those that wait has waited long enough.
+    /// When the next of what listens or waits has waited long enough.
     pub(super) fn next_end(&self) -> Option<Instant> {
-        locked(&self.held).iter().map(|(_, until)| *until).min()
+        let port = locked(&self.listening).iter().map(|pooled| pooled.until).min();
+        let held = locked(&self.held).iter().map(|(_, until)| *until).min();
+        port.into_iter().chain(held).min()
     }
 
-    /// Closes those that have.
-    pub(super) fn close_late(&self, now: Instant) {
+    /// Closes what has; how many of them listened.
+    pub(super) fn close_late(&self, now: Instant) -> usize {
         locked(&self.held).retain(|(_, until)| *until > now);
+        locked(&self.listening).extract_if(.., |pooled| pooled.until <= now).count()
     }
 
     /// Closes what nobody took of the remotes that `is_its`; how much that was.
     pub(super) fn close(&self, is_its: impl Fn(&str) -> bool) -> (usize, usize) {
         let mut listening = locked(&self.listening);
-        let closed: Vec<_> = listening.extract_if(.., |(remote, _)| is_its(remote)).collect();
+        let closed: Vec<_> = listening.extract_if(.., |pooled| is_its(&pooled.owner)).collect();
         drop(listening);
-        let held = self.take_held(|at| closed.iter().any(|(_, it)| it.accepts(at)));
+        let held = self.take_held(|at| closed.iter().any(|pooled| pooled.it.accepts(at)));
         (closed.len(), held.len())
     }
 

@@ -231,6 +231,13 @@ fn one_that_has_waited_long_enough_for_its_remote_is_closed() {
     assert_eq!(pool.next_end(), Some(end));
     pool.close_late(end);
     assert_eq!(pool.next_end(), None);
+    // So is a port, at which connections wait with the kernel.
+    pool.put_port("vps", old.port.into());
+    let end = pool.next_end().unwrap();
+    assert_eq!(pool.close_late(end.checked_sub(Duration::from_millis(1)).unwrap()), 0);
+    assert!(pool.has_ports());
+    assert_eq!(pool.close_late(end), 1);
+    assert!(!pool.has_ports() && pool.next_end().is_none());
 }
 
 #[test]

@@ -132,7 +132,10 @@ impl Supervisor {
 
     /// Tries again what waits, as far as it is its time.
     pub(super) async fn try_again(self: Arc<Self>) {
-        self.pool.close_late(Instant::now());
+        let ports = self.pool.close_late(Instant::now());
+        if ports > 0 {
+            info!(ports, "what was kept for a remote that was not started in time was closed");
+        }
         self.bind_again().await;
         self.start_again().await;
     }
