@@ -4,7 +4,7 @@ use tracing::{info, warn};
 
 use super::{handover::Word, lock::locked, server::Supervisor};
 use crate::{
-    config::{self, Credentials, OpenClaw, Paths, Remotes, check_name},
+    config::{self, Credentials, Kind, OpenClaw, Paths, Remotes, check_name},
     history::Happening,
     problem::{Class, Problem},
 };
@@ -65,6 +65,7 @@ impl Supervisor {
         self.check_no_trial(name)?;
         let is_here = locked(&self.remotes).contains_key(name)
             || locked(&self.unstarted).problem(name).is_some();
+        let port = self.client_port(name);
         if !is_here || name != CONFIGURED {
             self.save(|remotes| {
                 // What is here may be gone from the file by somebody's hand.
@@ -80,15 +81,31 @@ impl Supervisor {
         let running = locked(&self.remotes).remove(name);
         self.forget_unstarted(name);
         self.tell_roster();
+        if let Some(port) = port {
+            self.tell_predecessors(Word::EndPort { port });
+        }
         if let Some(remote) = running {
-            if let Some(port) = remote.port() {
-                self.tell_predecessors(Word::EndPort { port });
-            }
             remote.end().await;
             remote.scribe.note(Happening::Disconnected);
             info!(remote = name, "disconnected");
         }
         Ok(())
+    }
+
+    /// The port at which a predecessor may still have streams of a remote, which is at work or could
+    /// not be started.
+    fn client_port(&self, name: &str) -> Option<u16> {
+        if let Some(remote) = locked(&self.remotes).get(name) {
+            return remote.port();
+        }
+        locked(&self.unstarted).problem(name)?;
+        let saved = Remotes::load(&self.paths).ok()?.remotes.remove(name);
+        let definition = match saved {
+            None if name == CONFIGURED => still_configured(&self.paths).ok().flatten(),
+            saved => saved,
+        }?;
+        let is_known = definition.kind == Kind::Gateway && definition.local_port != 0;
+        is_known.then_some(definition.local_port)
     }
 
     pub(super) async fn remove(&self, name: &str) -> Result<(), Problem> {

@@ -314,11 +314,16 @@ async fn a_port_that_came_for_a_remote_outlives_its_failed_trials_and_starts() {
 #[tokio::test]
 async fn a_remote_that_is_taken_down_before_it_was_started_gives_up_its_ports() {
     let folder = tempfile::tempdir().unwrap();
-    let (_home, supervisor, [port, _]) = handed_over(&folder.path().join("config")).await;
+    let (_home, mut supervisor, [port, _]) = handed_over(&folder.path().join("config")).await;
+    let (ours, predecessor) = StdUnixStream::pair().unwrap();
+    predecessor.set_read_timeout(Some(REQUEST_LIMIT)).unwrap();
+    Arc::get_mut(&mut supervisor).unwrap().predecessors.push(ours);
     supervisor.rename("vps", "box").await.unwrap();
     let waits = std::net::TcpStream::connect(port).unwrap();
     supervisor.disconnect("box").await.unwrap();
     drop(waits);
+    let told = handover::read::<handover::Word>(&predecessor).unwrap();
+    assert_eq!(told, handover::Word::EndPort { port: port.port() }, "its streams end there too");
     std::net::TcpStream::connect(port).unwrap_err();
     assert!(!supervisor.is_wanted());
     assert_eq!(supervisor.next_try(), None);
