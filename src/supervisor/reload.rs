@@ -3,7 +3,7 @@
 //! What works is kept until its successor works: a remote that was edited comes up beside the old
 //! one, and takes its ports over once it is live.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -124,23 +124,24 @@ impl Supervisor {
         outcome
     }
 
-    /// Starts what is wanted and not at work.
+    /// Starts what is wanted and not at work, by the file as it is when its turn comes: what came before
+    /// took its time, and a person may have changed something meanwhile.
     async fn start_wanted(&self, saved: Remotes) {
         let unstarted: Vec<String> = locked(&self.unstarted).names().cloned().collect();
-        let is_saved = |name: &String| name == CONFIGURED || saved.remotes.contains_key(name);
-        for name in unstarted.iter().filter(|name| !is_saved(name)) {
-            self.forget_unstarted(name);
-        }
-        for (name, definition) in saved.remotes {
+        let names: BTreeSet<String> = saved.remotes.into_keys().chain(unstarted).collect();
+        for name in names {
             let Ok(_changing) = self.change().await else { return };
+            let Ok(mut saved) = Remotes::load(&self.paths) else { return };
             let is_there = locked(&self.remotes).contains_key(&name)
                 || locked(&self.trials).contains_key(&name);
-            if !is_there && definition.wanted {
-                if let Err(problem) = self.start(&name, definition).await {
-                    self.note_failure(&name, &problem);
+            match saved.remotes.remove(&name) {
+                Some(definition) if definition.wanted => {
+                    if !is_there && let Err(problem) = self.start(&name, definition).await {
+                        self.note_failure(&name, &problem);
+                    }
                 }
-            } else if !definition.wanted {
-                self.forget_unstarted(&name);
+                None if name == CONFIGURED => {}
+                Some(_) | None => self.forget_unstarted(&name),
             }
         }
     }

@@ -330,6 +330,32 @@ async fn a_remote_that_is_taken_down_before_it_was_started_gives_up_its_ports() 
 }
 
 #[tokio::test]
+async fn a_reload_starts_nothing_that_is_not_wanted_any_more_when_its_turn_comes() {
+    let (_home, supervisor) = supervisor();
+    let wish = |wanted| {
+        let remote = config::Remote { wanted, ..unanswered("") };
+        supervisor
+            .save(|remotes| {
+                remotes.remotes.insert("vps".to_owned(), remote);
+                Ok(())
+            })
+            .unwrap();
+    };
+    wish(true);
+    let changing = supervisor.changing.lock().await;
+    // It has read the file, and waits for its turn.
+    let disconnect = async {
+        wish(false);
+        drop(changing);
+    };
+    tokio::join!(supervisor.reload(), disconnect);
+    assert!(locked(&supervisor.remotes).is_empty());
+    wish(true);
+    supervisor.reload().await;
+    assert!(locked(&supervisor.remotes).contains_key("vps"));
+}
+
+#[tokio::test]
 async fn the_configured_remote_is_taken_down_before_it_was_started_too() {
     let (_home, supervisor) = supervisor();
     supervisor.disconnect(CONFIGURED).await.unwrap_err();
