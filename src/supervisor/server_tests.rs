@@ -34,6 +34,14 @@ fn supervisor() -> (tempfile::TempDir, Arc<Supervisor>) {
     (home, Supervisor::new(paths, Estate::default(), Scope::Wanted, book))
 }
 
+/// Could not be reached, and shall be tried again now.
+fn note_due(supervisor: &Supervisor, name: &str) {
+    let now = Instant::now();
+    let mut unstarted = locked(&supervisor.unstarted);
+    unstarted.note(name, Problem::new(Class::Unreachable, "away"), now);
+    unstarted.hasten(now);
+}
+
 #[test]
 fn whoever_looks_takes_the_locks_in_their_order() {
     let looks: [fn(&Supervisor); 2] =
@@ -164,9 +172,7 @@ async fn a_remote_whose_trial_is_under_way_is_not_forgotten() {
             Ok(())
         })
         .unwrap();
-    let problem = Problem::new(Class::PortInUse, "taken");
-    let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
-    locked(&supervisor.unstarted).note("vps", problem.clone(), long_ago);
+    note_due(&supervisor, "vps");
     let way = supervisor.find_way(&definition).await.unwrap();
     let trial = supervisor.make("vps", definition, way);
     locked(&supervisor.trials).insert("vps".to_owned(), (trial, 1));
@@ -174,7 +180,7 @@ async fn a_remote_whose_trial_is_under_way_is_not_forgotten() {
     assert!(locked(&supervisor.unstarted).may_pass("vps"), "it waits for its next turn");
     locked(&supervisor.trials).clear();
     // A file that is being edited is no reason to forget it either.
-    locked(&supervisor.unstarted).note("vps", problem, long_ago);
+    note_due(&supervisor, "vps");
     let file = supervisor.paths.own().join("remotes.json");
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, "{").unwrap();
@@ -222,14 +228,12 @@ async fn a_remote_that_cannot_be_started_yet_keeps_the_ports_that_came_for_it() 
     let config = folder.path().join("config");
     let (_home, supervisor, [port, other]) = handed_over(&config).await;
     let _waits = std::net::TcpStream::connect(port).unwrap();
-    std::net::TcpStream::connect(other).unwrap_err();
+    assert!(supervisor.pool.holds(port) && !supervisor.pool.holds(other));
     assert!(supervisor.is_wanted(), "it stays for whoever waits");
     assert!(supervisor.next_try().is_some(), "nobody waits for ever");
     // Mended, and tried again as after a name server that was away.
     std::fs::write(&config, "").unwrap();
-    let away = Problem::new(Class::Unreachable, "away");
-    let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
-    locked(&supervisor.unstarted).note("vps", away, long_ago);
+    note_due(&supervisor, "vps");
     Arc::clone(&supervisor).start_again().await;
     let why = locked(&supervisor.unstarted).problem("vps").cloned();
     assert_eq!(why, None, "its port is not in its own way");
@@ -324,7 +328,7 @@ async fn a_remote_that_is_taken_down_before_it_was_started_gives_up_its_ports() 
     drop(waits);
     let told = handover::read::<handover::Word>(&predecessor).unwrap();
     assert_eq!(told, handover::Word::EndPort { port: port.port() }, "its streams end there too");
-    std::net::TcpStream::connect(port).unwrap_err();
+    assert!(!supervisor.pool.has_ports());
     assert!(!supervisor.is_wanted());
     assert_eq!(supervisor.next_try(), None);
 }
