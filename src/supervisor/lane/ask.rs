@@ -132,43 +132,10 @@ fn failure_of(not: NotAnswered, port: u16) -> Option<Failure> {
         }
         NotAnswered::NotAGateway(what) => (
             Cause::NotAGateway,
-            format!("what answers on port {port} over there is not a gateway: {}", spoken(&what)),
+            format!("what answers on port {port} over there is not a gateway: {what}"),
         ),
     };
     Some(Failure::new(cause, message).fix(format!(
         "look over there what listens on port {port}, or name the gateway's port with --remote-port"
     )))
-}
-
-/// What was answered, without the words of those who read it: of what is no HTTP they say which byte
-/// they stumbled over.
-pub(super) fn spoken(what: &str) -> &str {
-    let is_unread = what.contains("httparse error")
-        || (what.starts_with("invalid HTTP ") && what.ends_with(" parsed"));
-    if !is_unread {
-        return what;
-    }
-    tracing::debug!(what, "what answers cannot be read as HTTP");
-    "it does not speak HTTP"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_http_is_told_in_plain_words() {
-        let of = |what: &str| {
-            let failure = failure_of(NotAnswered::NotAGateway(what.to_owned()), 7).unwrap();
-            assert_eq!(failure.cause, Cause::NotAGateway);
-            failure.message
-        };
-        for what in [
-            "WebSocket protocol error: httparse error: invalid HTTP version",
-            "invalid HTTP version parsed",
-        ] {
-            assert!(of(what).ends_with("not a gateway: it does not speak HTTP"), "{what}");
-        }
-        assert!(of("HTTP 404 Not Found").ends_with("not a gateway: HTTP 404 Not Found"));
-    }
 }

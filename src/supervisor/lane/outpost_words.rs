@@ -1,6 +1,5 @@
 //! What is wrong with a listener over there, and with what it leads to, in words.
 
-use super::ask::spoken;
 use crate::{
     client::{NoTls, NotAnswered},
     config::{Destination, Listen},
@@ -17,7 +16,7 @@ pub(super) fn absent_here(port: u16) -> Failure {
 pub(super) fn failing_here(not: &NotAnswered, port: u16) -> Failure {
     let (cause, what) = match not {
         NotAnswered::NotAGateway(what) => {
-            (Cause::NotAGateway, format!("what answers there is not a gateway: {}", spoken(what)))
+            (Cause::NotAGateway, format!("what answers there is not a gateway: {what}"))
         }
         NotAnswered::Starting => (Cause::GatewayStarting, "it is still starting".to_owned()),
         NotAnswered::Silent | NotAnswered::Io(_) | NotAnswered::Closed => {
