@@ -151,7 +151,7 @@ impl Plan {
     ) -> Result<Reached, Problem> {
         // A secret from the command line is for whatever is there.
         if let (Place::Local { port, .. }, true) = (&self.target.place, self.given.is_empty()) {
-            refuse_tunnel(&self.paths, *port, deadline).await?;
+            Box::pin(refuse_tunnel(&self.paths, *port, deadline)).await?;
         }
         let is_tried = self.edition == Edition::Trial && !self.given.is_empty();
         let (mut who, mut refused) = (if is_tried { Who::Anyone } else { Who::Known }, None);
