@@ -3,7 +3,7 @@
 //! What the client saw was redacted: a placeholder that comes back stands for the old value. Only
 //! what differs becomes an edit, so comments stay where nothing changes. Pure.
 
-use std::{cmp::Ordering, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
@@ -13,7 +13,8 @@ use super::{
     redact::{PLACEHOLDER, redacted},
 };
 
-/// The longest list of which single places are edited: each edit walks all of it.
+/// The longest list of which single places are edited, and entries found again at other places: each
+/// of both walks all of it.
 const MOST_PLACES: usize = 1_000;
 
 /// The edits that make `own`, the file's value, into `new`, with every placeholder in `new` read as
@@ -111,6 +112,7 @@ fn restored(own: &Value, shown: &Value, new: &Value) -> Value {
             });
             Value::Object(keys.collect())
         }
+        (Value::Array(_), Value::Array(_)) if hidden(new) == 0 => new.clone(),
         (Value::Array(old), Value::Array(items)) => {
             let shown = shown.as_array().map_or(&[] as &[Value], Vec::as_slice);
             let stood = counterparts(shown, items);
@@ -130,20 +132,69 @@ fn restored(own: &Value, shown: &Value, new: &Value) -> Value {
 /// Where each entry of a new list stood in the old one, as that was `shown`; `None` where more than
 /// one entry may be meant, whose secrets are not to be mixed up.
 fn counterparts(shown: &[Value], new: &[Value]) -> Vec<Option<usize>> {
-    let edited = shown.iter().zip(new).filter(|(known, item)| known != item).count();
+    let pairs = || shown.iter().zip(new);
+    let edited = pairs().filter(|(known, item)| known != item).count();
+    let is_long = shown.len().max(new.len()) > MOST_PLACES;
+    let is_alone = new.len() == shown.len() && edited <= 1;
+    // An entry that went took its placeholder along.
+    let is_whole =
+        new.len() >= shown.len() && pairs().all(|(known, item)| hidden(known) == hidden(item));
+    let is_settled = is_whole
+        && (edited == 0
+            || !is_long && !new.iter().enumerate().any(|(at, item)| is_moved(shown, at, item)));
     let place = |(at, item): (usize, &Value)| {
-        if let Some(id) = id(item) {
-            return only(shown, |known| known.get("id") == Some(id));
-        }
+        let stays = is_alone || is_settled;
         let is_there = shown.get(at) == Some(item);
-        let stays = match new.len().cmp(&shown.len()) {
-            Ordering::Less => false,
-            Ordering::Equal => is_there || (edited == 1 && !shown.contains(item)),
-            Ordering::Greater => is_there && edited == 0,
-        };
-        if stays { Some(at) } else { only(shown, |known| known == item) }
+        if is_there && (stays || is_whole && new.len() == shown.len()) {
+            return Some(at);
+        }
+        if is_long && !is_alone {
+            return None;
+        }
+        let named = id(item).and_then(|id| only(shown, |known| known.get("id") == Some(id)));
+        if named.is_some() {
+            return named;
+        }
+        if stays && at < shown.len() && !shown.contains(item) {
+            return Some(at);
+        }
+        only(shown, |known| known == item)
     };
     new.iter().enumerate().map(place).collect()
+}
+
+/// Whether an entry is more like one that was shown at another place than like the one at its own.
+fn is_moved(shown: &[Value], at: usize, item: &Value) -> bool {
+    let own = match shown.get(at) {
+        Some(known) if known == item => return false,
+        Some(known) => likeness(known, item),
+        // New, so of its values any may be those of others.
+        None => (false, false, usize::MAX),
+    };
+    let mut others = shown.iter().enumerate().filter(|(other, _)| *other != at);
+    others.any(|(_, known)| likeness(known, item) > own)
+}
+
+/// How sure it is that two entries are one: the same, of one `id`, of so many common values.
+fn likeness(known: &Value, item: &Value) -> (bool, bool, usize) {
+    let is_named_so = id(item).is_some() && id(known) == id(item);
+    let common = known.as_object().zip(item.as_object()).map_or(0, |(known, keys)| {
+        let common = |(key, value): &(&String, &Value)| {
+            known.get(key.as_str()) == Some(*value) && hidden(value) == 0
+        };
+        keys.iter().filter(common).count()
+    });
+    (known == item, is_named_so, common)
+}
+
+/// How many placeholders a value holds.
+fn hidden(value: &Value) -> usize {
+    match value {
+        Value::String(text) => usize::from(text == PLACEHOLDER),
+        Value::Array(items) => items.iter().map(hidden).sum(),
+        Value::Object(keys) => keys.values().map(hidden).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
 }
 
 /// What tells an entry from the others; of a reference to a secret it is hidden, and tells nothing.
@@ -356,7 +407,9 @@ mod tests {
             // Which of the two went, and what became of the others, nobody can tell.
             (&["a", "b", "c"], &["1", PLACEHOLDER, "4"]),
             (&["new", "b", "b"], &[PLACEHOLDER; 3]),
-            (&["new", "b", "b", "newer"], &[PLACEHOLDER, "2", "3", PLACEHOLDER]),
+            (&["new", "b", "b", "newer"], &["1", "2", "3", "4"]),
+            (&["new", "b", "b", "c", "more"], &["1", "2", "3", "4", PLACEHOLDER]),
+            (&["new", "b", "b", "c", "a"], &[PLACEHOLDER, PLACEHOLDER, PLACEHOLDER, "4", "1"]),
             (&["a", "b", "new", "b", "c"], &["1", PLACEHOLDER, PLACEHOLDER, PLACEHOLDER, "4"]),
         ] {
             assert_eq!(keys(names), found, "{names:?}");
@@ -366,6 +419,64 @@ mod tests {
         assert_eq!(left(json!([PLACEHOLDER])), json!({"secrets": [PLACEHOLDER]}));
         let more = json!([PLACEHOLDER, PLACEHOLDER, "3"]);
         assert_eq!(left(more), json!({"secrets": ["1", "2", "3"]}));
+    }
+
+    /// What becomes of the hidden keys of `old`, a list of hooks, where the list comes back as `sent`.
+    fn sent_back(old: &Value, sent: &Value) -> Vec<Value> {
+        let own = json!({"hooks": {"mappings": old}});
+        let sent = json!({"hooks": {"mappings": sent}});
+        let new = restored(&own, &redacted(&own), &sent);
+        let list = new["hooks"]["mappings"].as_array().unwrap().iter();
+        list.map(|mapping| mapping["sessionKey"].clone()).collect()
+    }
+
+    #[test]
+    fn a_secret_stays_where_only_what_is_beside_it_was_edited() {
+        let mapping =
+            |id: &str, path: &str, key: &str| json!({"id": id, "path": path, "sessionKey": key});
+        let old = json!([mapping("a", "x", "1"), mapping("a", "y", "2"), mapping("b", "z", "3")]);
+        let shown = |id: &str, path: &str| mapping(id, path, PLACEHOLDER);
+        for sent in [
+            json!([shown("a", "x"), shown("a", "y"), shown("b", "z")]),
+            json!([shown("a", "x"), shown("a", "new"), shown("b", "z")]),
+            json!([shown("a", "x"), shown("a", "y"), shown("renamed", "z")]),
+            json!([shown("new", "x"), shown("a", "y"), shown("renamed", "z")]),
+            json!([shown("a", "new"), shown("a", "newer"), shown("b", "z")]),
+        ] {
+            assert_eq!(sent_back(&old, &sent), ["1", "2", "3"], "{sent}");
+        }
+        let more =
+            json!([shown("a", "x"), shown("a", "y"), shown("b", "z"), mapping("c", "", "4")]);
+        assert_eq!(sent_back(&old, &more), ["1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn a_secret_goes_to_no_entry_that_may_have_moved_and_was_edited() {
+        let mapping = |name: &str, path: &str, key: &str| json!({"name": name, "path": path, "sessionKey": key});
+        let old = json!([mapping("a", "x", "1"), mapping("b", "y", "2")]);
+        let shown = |name: &str, path: &str| mapping(name, path, PLACEHOLDER);
+        for (sent, found) in [
+            // The two changed places, and each was edited.
+            (json!([shown("b", "new"), shown("a", "newer")]), [PLACEHOLDER, PLACEHOLDER]),
+            // The first one went, the second was edited, and there is a new one.
+            (json!([shown("new", "newer"), mapping("c", "z", "3")]), [PLACEHOLDER, "3"]),
+        ] {
+            assert_eq!(sent_back(&old, &sent), found, "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_long_list_is_restored_by_place_alone() {
+        let mapping = |at: usize, key: &str| json!({"name": at, "sessionKey": key});
+        let list = |key: &str| (0..=MOST_PLACES).map(|at| mapping(at, key)).collect::<Vec<_>>();
+        let (old, mut sent) = (json!(list("1")), list(PLACEHOLDER));
+        sent[7]["name"] = json!("new");
+        assert!(sent_back(&old, &json!(sent)).iter().all(|key| key == "1"));
+        sent[8]["name"] = json!("newer");
+        let left = sent_back(&old, &json!(sent));
+        assert_eq!(left.iter().filter(|key| *key == PLACEHOLDER).count(), 2);
+        sent.remove(0);
+        assert!(sent_back(&old, &json!(sent)).iter().all(|key| key == PLACEHOLDER));
     }
 
     #[test]
