@@ -247,9 +247,9 @@ mod tests {
         };
         let shown = redacted(&own)["hooks"]["mappings"].clone();
         assert!(sends(json!([shown[1]])).unwrap().is_changed);
-        let problem = sends(json!([mapping("other", PLACEHOLDER)])).unwrap_err();
+        let problem = sends(json!([mapping("other", PLACEHOLDER), mapping("c", "3")])).unwrap_err();
         assert_eq!(problem.class, Class::Usage);
-        let place = "no value for hooks.mappings[1].sessionKey";
+        let place = "no value for hooks.mappings[0].sessionKey";
         assert!(problem.message.ends_with(place), "{problem}");
     }
 

@@ -16,6 +16,8 @@ use super::{
 /// The longest list of which single places are edited, and entries found again at other places: each
 /// of both walks all of it.
 const MOST_PLACES: usize = 1_000;
+/// The most edits inside of one value; beyond, it is set as a whole.
+const MOST_EDITS: usize = 1_000;
 
 /// The edits that make `own`, the file's value, into `new`, with every placeholder in `new` read as
 /// the secret that stands in its place. A placeholder that hides nothing is left for the check of
@@ -210,6 +212,15 @@ fn only(list: &[Value], is_meant: impl Fn(&Value) -> bool) -> Option<usize> {
 }
 
 fn differences(new: &Value, old: &Value, path: &KeyPath, edits: &mut Vec<Edit>) {
+    let before = edits.len();
+    differences_inside(new, old, path, edits);
+    if edits.len() - before > MOST_EDITS && !path.steps().is_empty() {
+        edits.truncate(before);
+        edits.push(Edit::Set(path.clone(), new.clone()));
+    }
+}
+
+fn differences_inside(new: &Value, old: &Value, path: &KeyPath, edits: &mut Vec<Edit>) {
     match (new, old) {
         (Value::Object(keys), Value::Object(before)) => {
             for key in before.keys().filter(|key| !keys.contains_key(*key)) {
@@ -232,8 +243,8 @@ fn differences(new: &Value, old: &Value, path: &KeyPath, edits: &mut Vec<Edit>) 
     }
 }
 
-/// What is said beside an entry stays with it, or goes: entries that have an `id` and moved are set
-/// with the whole list.
+/// What is said beside an entry stays with it, or goes: where entries moved, or may have, the whole
+/// list is set.
 fn differences_by_place(new: &[Value], old: &[Value], path: &KeyPath, edits: &mut Vec<Edit>) {
     let surplus = old.len().saturating_sub(new.len());
     let (mut stay, mut gone) = (Vec::new(), Vec::new());
@@ -248,8 +259,11 @@ fn differences_by_place(new: &[Value], old: &[Value], path: &KeyPath, edits: &mu
             gone.push(at);
         }
     }
-    let mut pairs = new.iter().zip(&stay);
-    if pairs.any(|(new, (_, old))| ids(new, old).is_some_and(|(new, old)| new != old)) {
+    let is_another = |(item, (_, entry)): (&Value, &(usize, &Value))| match ids(item, entry) {
+        Some((item, entry)) => item != entry,
+        None => item != *entry && (surplus > 0 || old.contains(item) || new.contains(entry)),
+    };
+    if new.iter().zip(&stay).any(is_another) {
         edits.push(Edit::Set(path.clone(), Value::Array(new.to_vec())));
         return;
     }
@@ -530,6 +544,34 @@ mod tests {
             let moved = with("/list", list);
             assert!(!moved.contains("the desk") && moved.contains("// second"), "{moved}");
         }
+    }
+
+    #[test]
+    fn an_entry_without_an_id_gets_no_comment_of_another_one() {
+        for names in [
+            json!(["w", "x", "y", "z"]),
+            json!(["y", "z", "w"]),
+            json!(["v", "z"]),
+            json!(["y", "x", "z"]),
+        ] {
+            let moved = with("/names", names.clone());
+            assert!(!moved.contains("// first") && moved.contains("// spare"), "{names} {moved}");
+        }
+        for names in [json!(["x", "y", "z", "w"]), json!(["v", "y", "z"]), json!(["x", "z"])] {
+            let edited = with("/names", names.clone());
+            assert!(edited.contains("// first") && edited.contains("// third"), "{names} {edited}");
+        }
+    }
+
+    #[test]
+    fn what_changes_all_over_is_set_as_a_whole() {
+        let value = |n: usize| json!({"a": vec![json!({"b": n, "c": n}); MOST_PLACES], "d": n});
+        let (edits, paths) = (replaced(&value(1), &value(2)), ["a", "d"]);
+        for (edit, path) in edits.iter().zip(paths) {
+            let Edit::Set(found, _) = edit else { panic!("{edit:?}") };
+            assert_eq!(found.names(), [path]);
+        }
+        assert_eq!(edits.len(), 2);
     }
 
     #[test]
