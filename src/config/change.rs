@@ -243,7 +243,7 @@ mod tests {
         std::fs::write(&paths.config, own.to_string()).unwrap();
         let sends = |mappings: Value| {
             let new = json!({"hooks": {"mappings": mappings}});
-            change(&paths, Run::Dry, |current| Ok(replaced(&current.own, &new)))
+            change(&paths, Run::Dry, |current| Ok(replaced(current, &new)))
         };
         let shown = redacted(&own)["hooks"]["mappings"].clone();
         assert!(sends(json!([shown[1]])).unwrap().is_changed);

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::{
+    change::Current,
     edit::Edit,
     path::KeyPath,
     redact::{PLACEHOLDER, redacted},
@@ -19,22 +20,35 @@ const MOST_PLACES: usize = 1_000;
 /// The most edits inside of one value; beyond, it is set as a whole.
 const MOST_EDITS: usize = 1_000;
 
-/// The edits that make `own`, the file's value, into `new`, with every placeholder in `new` read as
-/// the secret that stands in its place. A placeholder that hides nothing is left for the check of
-/// the change, which refuses it.
-pub(crate) fn replaced(own: &Value, new: &Value) -> Vec<Edit> {
+/// How a client may have seen a value of the file: its secrets hidden, and that with variables filled
+/// in and parts included; `None` where it saw nothing.
+type Views<'a> = [Option<&'a Value>; 2];
+
+/// The edits that make the file's own value into `new`, with what is as the client saw it read as
+/// what stands in its place: the secret for a placeholder, the name of a variable for its value. A
+/// placeholder that hides nothing is left for the check of the change, which refuses it.
+pub(crate) fn replaced(current: &Current, new: &Value) -> Vec<Edit> {
+    let Current { own, whole } = current;
+    let (shown, filled) = (redacted(own), redacted(whole));
     let mut edits = Vec::new();
-    differences(&restored(own, &redacted(own), new), own, &KeyPath::of(&[]), &mut edits);
+    let new = restored(own, [Some(&shown), Some(&filled)], new);
+    differences(&new, own, &KeyPath::of(&[]), &mut edits);
     edits
 }
 
-/// The same for a merge patch (RFC 7396) on `own`: `null` removes. Lists of objects with an `id`
-/// merge by it unless their path is in `replace`; another list loses entries only if it is there.
-/// Says which path was not, otherwise.
-pub(crate) fn patched(own: &Value, patch: &Value, replace: &[String]) -> Result<Vec<Edit>, String> {
-    let shown = redacted(own);
+/// The same for a merge patch (RFC 7396): `null` removes. Lists of objects with an `id` merge by it
+/// unless their path is in `replace`; another list loses entries only if it is there. Says which path
+/// was not, otherwise.
+pub(crate) fn patched(
+    current: &Current,
+    patch: &Value,
+    replace: &[String],
+) -> Result<Vec<Edit>, String> {
+    let Current { own, whole } = current;
+    let (shown, filled) = (redacted(own), redacted(whole));
     let mut merged = own.clone();
-    merge(&mut merged, Some(&shown), patch, &KeyPath::of(&[]), replace)?;
+    let views = [Some(&shown), Some(&filled)];
+    merge(&mut merged, views, patch, &KeyPath::of(&[]), replace)?;
     let mut edits = Vec::new();
     differences(&merged, own, &KeyPath::of(&[]), &mut edits);
     Ok(edits)
@@ -101,34 +115,59 @@ fn plain(id: &str) -> String {
     if plain.is_empty() { "main".to_owned() } else { plain }
 }
 
-/// `new` with the secrets of `own` where it holds what `shown` shows for them.
-fn restored(own: &Value, shown: &Value, new: &Value) -> Value {
+/// `new` with what stands in `own` where it holds what `views` show for that.
+fn restored(own: &Value, views: Views<'_>, new: &Value) -> Value {
+    if views.contains(&Some(new)) {
+        return own.clone();
+    }
     match (own, new) {
         (Value::Object(old), Value::Object(keys)) => {
             let keys = keys.iter().map(|(key, value)| {
-                let value = match (old.get(key), shown.get(key)) {
-                    (Some(old), Some(shown)) => restored(old, shown, value),
-                    _ => value.clone(),
+                let value = match old.get(key) {
+                    Some(old) => restored(old, below(views, key), value),
+                    None => value.clone(),
                 };
                 (key.clone(), value)
             });
             Value::Object(keys.collect())
         }
-        (Value::Array(_), Value::Array(_)) if hidden(new) == 0 => new.clone(),
         (Value::Array(old), Value::Array(items)) => {
-            let shown = shown.as_array().map_or(&[] as &[Value], Vec::as_slice);
-            let stood = counterparts(shown, items);
+            let stood = stood(old, views, items);
             let items = items.iter().zip(stood).map(|(item, stood)| {
-                match stood.and_then(|at| old.get(at).zip(shown.get(at))) {
-                    Some((old, shown)) => restored(old, shown, item),
+                match stood.and_then(|at| Some((at, old.get(at)?))) {
+                    Some((at, entry)) => restored(entry, at_place(views, old.len(), at), item),
                     None => item.clone(),
                 }
             });
             Value::Array(items.collect())
         }
-        (old, Value::String(text)) if text == PLACEHOLDER && shown == new => old.clone(),
         _ => new.clone(),
     }
+}
+
+/// What is seen of a key.
+fn below<'a>(views: Views<'a>, key: &str) -> Views<'a> {
+    views.map(|view| view.and_then(|view| view.get(key)))
+}
+
+/// What is seen of a place in a list of so many entries; a list with included ones shows others.
+fn at_place(views: Views<'_>, length: usize, at: usize) -> Views<'_> {
+    views.map(|view| view?.as_array().filter(|list| list.len() == length)?.get(at))
+}
+
+/// Where each entry of a new list stood in `old`, by the first view that tells.
+fn stood(old: &[Value], views: Views<'_>, new: &[Value]) -> Vec<Option<usize>> {
+    let [shown, filled] = views;
+    let is_veiled = shown != filled || new.iter().any(|item| hidden(item) > 0);
+    let mut all = vec![None; new.len()];
+    let lists = [shown, filled.filter(|_| shown != filled)];
+    let lists = lists.into_iter().flatten().filter_map(Value::as_array);
+    for list in lists.filter(|list| is_veiled && list.len() == old.len()) {
+        for (known, found) in all.iter_mut().zip(counterparts(list, new)) {
+            *known = known.or(found);
+        }
+    }
+    all
 }
 
 /// Where each entry of a new list stood in the old one, as that was `shown`; `None` where more than
@@ -283,7 +322,7 @@ fn ids<'a>(one: &'a Value, other: &'a Value) -> Option<(&'a Value, &'a Value)> {
 
 fn merge(
     value: &mut Value,
-    shown: Option<&Value>,
+    views: Views<'_>,
     patch: &Value,
     path: &KeyPath,
     replace: &[String],
@@ -299,9 +338,10 @@ fn merge(
                     inner.shift_remove(key);
                     continue;
                 }
-                let shown = shown.and_then(|shown| shown.get(key));
+                // What is only seen, in an included part, is not in this file.
+                let views = if inner.contains_key(key) { below(views, key) } else { [None; 2] };
                 let child = inner.entry(key.clone()).or_insert(Value::Null);
-                merge(child, shown, patch, &path.below(key), replace)?;
+                merge(child, views, patch, &path.below(key), replace)?;
             }
             Ok(())
         }
@@ -309,10 +349,10 @@ fn merge(
             let old = value.as_array().cloned().unwrap_or_default();
             let is_replaced = replace.iter().any(|known| *known == path.to_string());
             let items = Value::Array(items.clone());
-            let mut new = restored(value, shown.unwrap_or(&Value::Null), &items);
+            let mut new = restored(value, views, &items);
             if !is_replaced && has_ids(&old) && has_ids(items.as_array().map_or(&[], Vec::as_slice))
             {
-                new = by_id(&old, value, shown, &items, path, replace)?;
+                new = by_id(&old, views, &items, path, replace)?;
             } else if !is_replaced
                 && let Some(lost) = old.iter().find(|item| !holds(&new, item))
                 && !lost.is_null()
@@ -325,7 +365,7 @@ fn merge(
             Ok(())
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            *value = restored(value, shown.unwrap_or(&Value::Null), patch);
+            *value = restored(value, views, patch);
             Ok(())
         }
     }
@@ -342,8 +382,7 @@ fn holds(list: &Value, item: &Value) -> bool {
 /// A list whose entries with a known `id` are merged, the others appended.
 fn by_id(
     old: &[Value],
-    whole: &Value,
-    shown: Option<&Value>,
+    views: Views<'_>,
     items: &Value,
     path: &KeyPath,
     replace: &[String],
@@ -354,9 +393,14 @@ fn by_id(
             list.push(item.clone());
             continue;
         };
-        let shown = shown.filter(|_| whole.is_array()).and_then(|shown| shown.get(at));
         if let Some(known) = list.get_mut(at) {
-            merge(known, shown, item, &path.below(&at.to_string()), replace)?;
+            merge(
+                known,
+                at_place(views, old.len(), at),
+                item,
+                &path.below(&at.to_string()),
+                replace,
+            )?;
         }
     }
     Ok(Value::Array(list))
@@ -376,16 +420,30 @@ mod tests {
         crate::config::parse_json5(FILE).unwrap()
     }
 
+    /// A file without variables and included parts.
+    fn current(own: &Value) -> Current {
+        Current { own: own.clone(), whole: own.clone() }
+    }
+
+    fn restored_in(own: &Value, new: &Value) -> Value {
+        restored_by(&current(own), new)
+    }
+
+    fn restored_by(current: &Current, sent: &Value) -> Value {
+        let (shown, filled) = (redacted(&current.own), redacted(&current.whole));
+        restored(&current.own, [Some(&shown), Some(&filled)], sent)
+    }
+
     fn read(edits: &[Edit]) -> Value {
         crate::config::parse_json5(&edit::apply(FILE, edits).unwrap()).unwrap()
     }
 
     #[test]
     fn what_was_shown_comes_back_as_what_it_was() {
-        assert!(replaced(&own(), &redacted(&own())).is_empty());
+        assert!(replaced(&current(&own()), &redacted(&own())).is_empty());
         let mut sent = redacted(&own());
         sent["gateway"]["port"] = json!(2);
-        let edits = replaced(&own(), &sent);
+        let edits = replaced(&current(&own()), &sent);
         assert_eq!(edits.len(), 1);
         assert_eq!(edit::apply(FILE, &edits).unwrap(), FILE.replace("port: 1", "port: 2"));
     }
@@ -394,7 +452,10 @@ mod tests {
     fn a_secret_follows_its_entry_and_not_its_place() {
         let mut sent = redacted(&own());
         sent["list"].as_array_mut().unwrap().reverse();
-        assert_eq!(read(&replaced(&own(), &sent))["list"][1], json!({"id": "a", "apiKey": "k"}));
+        assert_eq!(
+            read(&replaced(&current(&own()), &sent))["list"][1],
+            json!({"id": "a", "apiKey": "k"})
+        );
     }
 
     /// The session keys of hooks where a client sends such of these names, with their keys hidden.
@@ -403,7 +464,7 @@ mod tests {
         let old = [mapping("a", "1"), mapping("b", "2"), mapping("b", "3"), mapping("c", "4")];
         let own = json!({"hooks": {"mappings": old}});
         let sent: Vec<Value> = names.iter().map(|name| mapping(name, PLACEHOLDER)).collect();
-        let new = restored(&own, &redacted(&own), &json!({"hooks": {"mappings": sent}}));
+        let new = restored_in(&own, &json!({"hooks": {"mappings": sent}}));
         let list = new["hooks"]["mappings"].as_array().unwrap().iter();
         list.map(|mapping| mapping["sessionKey"].clone()).collect()
     }
@@ -429,7 +490,7 @@ mod tests {
             assert_eq!(keys(names), found, "{names:?}");
         }
         let own = json!({"secrets": ["1", "2"]});
-        let left = |sent: Value| restored(&own, &redacted(&own), &json!({"secrets": sent}));
+        let left = |sent: Value| restored_in(&own, &json!({"secrets": sent}));
         assert_eq!(left(json!([PLACEHOLDER])), json!({"secrets": [PLACEHOLDER]}));
         let more = json!([PLACEHOLDER, PLACEHOLDER, "3"]);
         assert_eq!(left(more), json!({"secrets": ["1", "2", "3"]}));
@@ -439,7 +500,7 @@ mod tests {
     fn sent_back(old: &Value, sent: &Value) -> Vec<Value> {
         let own = json!({"hooks": {"mappings": old}});
         let sent = json!({"hooks": {"mappings": sent}});
-        let new = restored(&own, &redacted(&own), &sent);
+        let new = restored_in(&own, &sent);
         let list = new["hooks"]["mappings"].as_array().unwrap().iter();
         list.map(|mapping| mapping["sessionKey"].clone()).collect()
     }
@@ -498,8 +559,37 @@ mod tests {
         let mut sent = redacted(&own());
         sent["gateway"]["port"] = json!(PLACEHOLDER);
         sent["new"] = json!({"token": PLACEHOLDER});
-        let left = format!("{:?}", replaced(&own(), &sent));
+        let left = format!("{:?}", replaced(&current(&own()), &sent));
         assert_eq!(left.matches(PLACEHOLDER).count(), 2, "{left}");
+    }
+
+    #[test]
+    fn what_a_variable_filled_in_comes_back_as_its_name() {
+        let text = "{ gateway: { auth: { token: '${TOK}' } }, x: '${NAME}', // mine\n  y: 1, list: [\n\
+                    { name: '${NAME}' }, { name: 'b' },\n], part: { $include: './part.json' } }\n";
+        let own = crate::config::parse_json5(text).unwrap();
+        let mut whole = own.clone();
+        whole["gateway"]["auth"]["token"] = json!("secret");
+        whole["x"] = json!("value");
+        whole["list"][0]["name"] = json!("value");
+        whole["part"] = json!({"included": true});
+        let current = Current { own: own.clone(), whole: whole.clone() };
+        for mut sent in [redacted(&whole), redacted(&own)] {
+            assert!(replaced(&current, &sent).is_empty(), "{sent}");
+            sent["y"] = json!(2);
+            sent["list"][1]["name"] = json!("c");
+            let text = text.replace("y: 1", "y: 2").replace("'b'", "'c'");
+            let new = crate::config::parse_json5(&text).unwrap();
+            let edits = replaced(&current, &sent);
+            assert_eq!((edits.len(), restored_by(&current, &sent)), (2, new));
+            sent["x"] = json!("typed");
+            assert_eq!(restored_by(&current, &sent)["x"], "typed");
+        }
+        let patch = json!({"x": "value", "y": 2, "gateway": {"auth": {"token": PLACEHOLDER}}});
+        assert_eq!(patched(&current, &patch, &[]).unwrap().len(), 1);
+        let edits = patched(&current, &json!({"part": {"included": true}}), &[]).unwrap();
+        let [Edit::Set(path, value)] = edits.as_slice() else { panic!("{edits:?}") };
+        assert_eq!((path.to_string(), value), ("part.included".to_owned(), &json!(true)));
     }
 
     const LIST: &str = "{\n  list: [\n    { id: 'a', n: 1 }, // the desk\n    \
@@ -511,7 +601,7 @@ mod tests {
         let own = crate::config::parse_json5(LIST).unwrap();
         let mut new = own.clone();
         *new.pointer_mut(place).unwrap() = value;
-        let text = edit::apply(LIST, &replaced(&own, &new)).unwrap();
+        let text = edit::apply(LIST, &replaced(&current(&own), &new)).unwrap();
         assert_eq!(crate::config::parse_json5(&text).unwrap(), new, "{text}");
         text
     }
@@ -566,7 +656,7 @@ mod tests {
     #[test]
     fn what_changes_all_over_is_set_as_a_whole() {
         let value = |n: usize| json!({"a": vec![json!({"b": n, "c": n}); MOST_PLACES], "d": n});
-        let (edits, paths) = (replaced(&value(1), &value(2)), ["a", "d"]);
+        let (edits, paths) = (replaced(&current(&value(1)), &value(2)), ["a", "d"]);
         for (edit, path) in edits.iter().zip(paths) {
             let Edit::Set(found, _) = edit else { panic!("{edit:?}") };
             assert_eq!(found.names(), [path]);
@@ -580,7 +670,7 @@ mod tests {
             "gateway": {"port": null, "auth": {"token": PLACEHOLDER}},
             "list": [{"id": "b", "n": 1}, {"id": "c"}],
         });
-        let changed = read(&patched(&own(), &patch, &[]).unwrap());
+        let changed = read(&patched(&current(&own()), &patch, &[]).unwrap());
         assert_eq!(changed["gateway"], json!({"auth": {"token": "secret"}}));
         assert_eq!(
             changed["list"],
@@ -591,11 +681,12 @@ mod tests {
     #[test]
     fn a_list_loses_entries_only_on_purpose() {
         let patch = json!({"names": ["x"]});
-        patched(&own(), &patch, &[]).unwrap_err();
-        let changed = read(&patched(&own(), &patch, &["names".to_owned()]).unwrap());
+        patched(&current(&own()), &patch, &[]).unwrap_err();
+        let changed = read(&patched(&current(&own()), &patch, &["names".to_owned()]).unwrap());
         assert_eq!(changed["names"], json!(["x"]));
         assert_eq!(
-            read(&patched(&own(), &json!({"names": ["x", "y", "z"]}), &[]).unwrap())["names"][2],
+            read(&patched(&current(&own()), &json!({"names": ["x", "y", "z"]}), &[]).unwrap())["names"]
+                [2],
             "z"
         );
     }
@@ -617,7 +708,7 @@ mod tests {
             (json!({}), json!({"ui": {}}), false),
             (json!({}), json!({"logging": {"level": "debug"}}), false),
         ] {
-            let edits = patched(&own, &patch, &[]).unwrap();
+            let edits = patched(&current(&own), &patch, &[]).unwrap();
             assert_eq!(is_of_preferences(&patch, &edits), expected, "{own} {patch}");
         }
     }
@@ -667,14 +758,14 @@ mod tests {
                 let Ok(text) = std::str::from_utf8(bytes) else { return };
                 let Ok(sent) = crate::config::parse_json5(text) else { return };
                 let own = own();
-                let edits = replaced(&own, &sent);
+                let edits = replaced(&current(&own), &sent);
                 if sent.is_object()
                     && let Ok(text) = edit::apply(FILE, &edits)
                 {
                     let read = crate::config::parse_json5(&text).unwrap();
-                    assert_eq!(read, restored(&own, &redacted(&own), &sent));
+                    assert_eq!(read, restored_in(&own, &sent));
                 }
-                drop(patched(&own, &sent, &[]));
+                drop(patched(&current(&own), &sent, &[]));
             });
         }
     }

@@ -60,9 +60,9 @@ async fn snapshot(call: Call, _params: ConfigGetParams) -> Outcome<ConfigSnapsho
 
 async fn set(call: Call, params: ConfigSetParams) -> Outcome<ConfigWritten> {
     let new = parsed(&params.raw, "config.set")?;
-    let decide = move |paths: &Paths, own: &Value| -> Outcome<Vec<Edit>> {
-        check_base(paths, own, params.base_hash.as_deref())?;
-        Ok(config::replaced(own, &new))
+    let decide = move |paths: &Paths, current: &Current| -> Outcome<Vec<Edit>> {
+        check_base(paths, &current.own, params.base_hash.as_deref())?;
+        Ok(config::replaced(current, &new))
     };
     written(&call, decide, keeps_agents).await
 }
@@ -86,12 +86,13 @@ async fn patch(call: Call, params: ConfigPatchParams) -> Outcome<ConfigWritten> 
         return Err(ErrorShape::invalid(message).into());
     }
     let patch = parsed(&params.raw, "config.patch")?;
-    let decide = move |paths: &Paths, own: &Value| -> Outcome<Vec<Edit>> {
+    let decide = move |paths: &Paths, current: &Current| -> Outcome<Vec<Edit>> {
+        let own = &current.own;
         let base = params.base_hash.as_deref();
         if base.is_some() {
             check_base(paths, own, base)?;
         }
-        let edits = config::patched(own, &patch, &params.replace_paths);
+        let edits = config::patched(current, &patch, &params.replace_paths);
         let edits = edits.map_err(ErrorShape::invalid)?;
         let is_anew = !paths.config.exists();
         if base.is_none() && !is_anew && !config::is_of_preferences(&patch, &edits) {
@@ -105,9 +106,9 @@ async fn patch(call: Call, params: ConfigPatchParams) -> Outcome<ConfigWritten> 
 async fn apply(call: Call, params: ConfigApplyParams) -> Outcome<ConfigWritten> {
     let new = parsed(&params.raw, "config.apply")?;
     let base = params.base_hash;
-    let decide = move |paths: &Paths, own: &Value| -> Outcome<Vec<Edit>> {
-        check_base(paths, own, base.as_deref())?;
-        Ok(config::replaced(own, &new))
+    let decide = move |paths: &Paths, current: &Current| -> Outcome<Vec<Edit>> {
+        check_base(paths, &current.own, base.as_deref())?;
+        Ok(config::replaced(current, &new))
     };
     let mut outcome = written(&call, decide, |_, _| Ok(())).await?;
     let stats = SentinelStats {
@@ -195,11 +196,11 @@ fn parsed(raw: &str, method: &str) -> Outcome<Value> {
     }
 }
 
-/// Changes the file by what `decide` makes of its value, or refuses to, as `accept` may once it is
-/// known what comes of it.
+/// Changes the file by what `decide` makes of it, or refuses to, as `accept` may once it is known
+/// what comes of it.
 async fn written(
     call: &Call,
-    decide: impl FnOnce(&Paths, &Value) -> Outcome<Vec<Edit>> + Send + 'static,
+    decide: impl FnOnce(&Paths, &Current) -> Outcome<Vec<Edit>> + Send + 'static,
     accept: fn(&Value, &Value) -> Result<(), Problem>,
 ) -> Outcome<ConfigWritten> {
     let paths = call.shared.paths.clone();
@@ -209,7 +210,7 @@ async fn written(
         let mut refusal: Option<Box<ErrorShape>> = None;
         let judge = |review: &Review| refusals(source.as_deref(), review);
         let decide = |current: &Current| {
-            decide(&paths, &current.own).or_else(|error| {
+            decide(&paths, current).or_else(|error| {
                 refusal = Some(error);
                 Ok(Vec::new())
             })
