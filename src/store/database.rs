@@ -79,11 +79,11 @@ fn open_with(folder: &Path, steps: &[&str]) -> Result<Connection, Problem> {
     keep_all(&connection).map_err(|error| unusable(&file, &error))?;
     if found < known {
         if found > 0 {
-            // It needs more room than the migration, so a full disk is found here.
+            // Whatever kept it from being written may be otherwise at the next try.
             keep_copy(&connection, folder, found)
                 .map_err(|error| unmoved(&file, &error).code(UNAVAILABLE))?;
         }
-        migrate(&mut connection, steps, found).map_err(|error| unmoved(&file, &error))?;
+        migrate(&mut connection, steps, found).map_err(|error| stuck(&file, &error))?;
         tracing::info!(from = found, to = known, "database migrated");
     }
     Ok(connection)
@@ -278,6 +278,21 @@ fn unmoved(file: &Path, error: &impl std::fmt::Display) -> Problem {
     .fix(format!("df -h {}", file.display()))
 }
 
+/// A migration that failed: for want of room or a right it may come through at the next try.
+fn stuck(file: &Path, error: &rusqlite::Error) -> Problem {
+    let problem = unmoved(file, error);
+    let is_of_the_system = matches!(
+        error.sqlite_error_code(),
+        Some(
+            rusqlite::ErrorCode::DiskFull
+                | rusqlite::ErrorCode::SystemIoFailure
+                | rusqlite::ErrorCode::CannotOpen
+                | rusqlite::ErrorCode::ReadOnly
+        )
+    );
+    if is_of_the_system { problem.code(UNAVAILABLE) } else { problem }
+}
+
 /// Damage: what to type puts the file aside with its log, and brings back the youngest copy.
 fn damaged(file: &Path, what: &str) -> Problem {
     let folder = file.parent().unwrap_or_else(|| Path::new("."));
@@ -370,6 +385,16 @@ mod tests {
         assert_eq!(problem.class, Class::Config);
         assert!(problem.message.contains("newer"), "{problem}");
         assert_eq!(fs::read(home.path().join(FILE)).unwrap(), before);
+    }
+
+    #[test]
+    fn a_migration_that_the_system_denied_may_be_tried_again() {
+        let failed = |code| {
+            let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            stuck(Path::new("state.sqlite"), &error)
+        };
+        let (full, wrong) = (rusqlite::ffi::SQLITE_FULL, rusqlite::ffi::SQLITE_ERROR);
+        assert!(!failed(full).is_lasting() && failed(wrong).is_lasting());
     }
 
     /// Whether a shell comes to the end of this line.
