@@ -1,7 +1,7 @@
 //! Where the settings of `gateway run` come from: its arguments, the environment, files; read at the
 //! start, and again whenever one of them may be another.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use super::{
     Context,
@@ -182,8 +182,26 @@ impl Source for Origin {
 fn secret(text: Option<&str>, file: Option<&Path>) -> Result<Option<Secret>, Problem> {
     let Some(file) = file else { return Ok(text.map(Secret::new)) };
     let text = std::fs::read_to_string(file).map_err(|error| {
-        Problem::new(Class::Usage, format!("cannot read {}: {error}", file.display()))
-            .fix(format!("ls -l {}", file.display()))
+        let problem =
+            Problem::new(Class::Usage, format!("cannot read {}: {error}", file.display()))
+                .fix(format!("ls -l {}", file.display()));
+        // A name that leads nowhere is a wrong one.
+        if error.kind() == io::ErrorKind::NotFound { problem } else { problem.denied(&error) }
     })?;
     Ok(Some(Secret::new(text.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_the_system_denied_may_be_readable_later_and_a_wrong_name_stays_wrong() {
+        let home = tempfile::tempdir().unwrap();
+        assert!(!secret(None, Some(home.path())).unwrap_err().is_lasting(), "a folder");
+        assert!(secret(None, Some(&home.path().join("none"))).unwrap_err().is_lasting());
+        let text = home.path().join("text");
+        std::fs::write(&text, [0xff]).unwrap();
+        assert!(secret(None, Some(&text)).unwrap_err().is_lasting());
+    }
 }

@@ -235,6 +235,13 @@ mod tests {
     use crate::config::{lost_agents, redacted, replaced};
 
     #[test]
+    fn a_file_that_the_system_denied_may_be_readable_later() {
+        let (_home, paths) = Paths::temporary();
+        std::fs::create_dir_all(&paths.config).unwrap();
+        assert!(!reading(&paths).unwrap_err().is_lasting());
+    }
+
+    #[test]
     fn a_placeholder_whose_secret_is_not_certain_is_refused() {
         let (_home, paths) = Paths::temporary();
         let mapping = |name: &str, key: &str| json!({"name": name, "sessionKey": key});

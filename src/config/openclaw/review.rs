@@ -174,7 +174,8 @@ pub(in crate::config) fn read(file: &Path) -> Result<Option<String>, Problem> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => {
             Err(Problem::new(Class::Config, format!("cannot read {}: {error}", file.display()))
-                .fix(format!("ls -ld {}", file.parent().unwrap_or(file).display())))
+                .fix(format!("ls -ld {}", file.parent().unwrap_or(file).display()))
+                .denied(&error))
         }
     }
 }

@@ -141,7 +141,8 @@ impl Files {
         let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
             .map_err(|error| unusable(&self.key, &error.to_string()))?;
         if self.are_ours {
-            private::narrow(&self.key, 0o600).map_err(|e| unusable(&self.key, &e.to_string()))?;
+            private::narrow(&self.key, 0o600)
+                .map_err(|error| unusable(&self.key, &error.to_string()).denied(&error))?;
         } else if is_open(&self.key) {
             tracing::warn!(file = %self.key.display(), "others can read the TLS key: chmod 600");
         }
@@ -174,7 +175,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
 fn text_of(file: &Path) -> Result<zeroize::Zeroizing<String>, Problem> {
     fs::read_to_string(file)
         .map(zeroize::Zeroizing::new)
-        .map_err(|error: io::Error| unusable(file, &error.to_string()))
+        .map_err(|error: io::Error| unusable(file, &error.to_string()).denied(&error))
 }
 
 fn unusable(file: &Path, why: &str) -> Problem {
