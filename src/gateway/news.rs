@@ -198,8 +198,9 @@ impl Lines {
     }
 }
 
+/// A line from further ahead is of a clock that ran ahead.
 fn is_young(line: &KeptNews, now_ms: u64) -> bool {
-    now_ms.saturating_sub(line.at) < LIFE_MS
+    now_ms.abs_diff(line.at) < LIFE_MS
 }
 
 #[cfg(test)]
@@ -244,6 +245,16 @@ mod tests {
         assert!(lines.waiting("s", LIFE_MS + 1).is_empty());
         let change = lines.line("s", None, "x", LIFE_MS + 2).unwrap();
         assert_eq!((change.line.number, change.gone.as_slice()), (3, &[1, 2][..]));
+    }
+
+    #[test]
+    fn a_line_of_a_clock_that_ran_ahead_is_no_news_either() {
+        let mut lines = Lines::default();
+        says(&mut lines, "s", "x", 2 * LIFE_MS);
+        assert_eq!(lines.waiting("s", 2 * LIFE_MS - 1), ["x"], "a small step back");
+        assert!(lines.waiting("s", LIFE_MS).is_empty());
+        let change = lines.line("s", None, "x", LIFE_MS).unwrap();
+        assert_eq!((change.line.at, change.gone.as_slice()), (LIFE_MS, &[1][..]));
     }
 
     #[test]
