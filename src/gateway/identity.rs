@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::private;
 use crate::{
     config::Paths,
-    problem::{Class, Problem},
+    problem::{Class, Problem, shell_word},
     protocol::{GatewayIdentity, device::device_id},
     secret::Secret,
 };
@@ -28,10 +28,14 @@ struct Stored {
 pub(super) fn load_or_make(paths: &Paths) -> Result<GatewayIdentity, Problem> {
     let file = paths.own().join("identity").join("device.json");
     let broken = || {
-        Problem::new(Class::Config, format!("{} is not a device key", file.display())).fix(format!(
-            "mv {0} {0}.broken (clients will be asked to trust a new key)",
+        let message = format!(
+            "{} is not a device key; without it there is a new one, which clients are asked to trust",
             file.display()
-        ))
+        );
+        let word = shell_word(&file.to_string_lossy());
+        let aside = shell_word(&format!("{}.broken", file.display()));
+        // What was put aside before is not overwritten.
+        Problem::new(Class::Config, message).fix(format!("mv -n {word} {aside}"))
     };
     let document = if let Some(text) = private::read(&file)? {
         serde_json::from_str::<Stored>(&text)
@@ -68,6 +72,9 @@ mod tests {
         assert_eq!(load_or_make(&paths).unwrap(), first);
         assert_eq!(first.device_id.len(), 64);
         std::fs::write(home.path().join("rs/identity/device.json"), "{}").unwrap();
-        assert_eq!(load_or_make(&paths).unwrap_err().class, Class::Config);
+        let problem = load_or_make(&paths).unwrap_err();
+        assert_eq!(problem.class, Class::Config);
+        let fix = problem.fix.unwrap();
+        assert!(fix.starts_with("mv -n ") && !fix.contains('('), "{fix}");
     }
 }
