@@ -19,7 +19,7 @@ use crate::{
         AuthMode, Mode, OpenClaw, Paths, RateLimit, SecretInput, TailscaleMode, port_variable,
     },
     logfile,
-    problem::{Class, Problem},
+    problem::{Class, Problem, shell_word},
     secret::Secret,
 };
 
@@ -408,9 +408,16 @@ fn how_to_guard(guard: &Guard, flags: &Flags, config: &OpenClaw, paths: &Paths) 
         Guard::Open => format!("{choose} && {set}.mode token"),
         Guard::OwnToken if own.is_file() => {
             let port = flags.port.iter().map(|port| format!(" --port {port}"));
-            let bind = flags.bind.iter().map(|bind| format!(" --bind {bind}"));
-            let given: String = port.chain(bind).collect();
-            format!("openclaw{profile} gateway run{given} --token-file {}", own.display())
+            let bind = flags.bind.iter().map(|bind| format!(" --bind {}", shell_word(bind)));
+            let tailscale = flags.tailscale.iter().map(|mode| match mode {
+                TailscaleMode::Off => " --tailscale off".to_owned(),
+                TailscaleMode::Serve => " --tailscale serve".to_owned(),
+                TailscaleMode::Funnel => " --tailscale funnel".to_owned(),
+            });
+            let auth = flags.auth.iter().map(|_| " --auth token".to_owned());
+            let given: String = port.chain(bind).chain(auth).chain(tailscale).collect();
+            let own = shell_word(&own.to_string_lossy());
+            format!("openclaw{profile} gateway run{given} --token-file {own}")
         }
         Guard::OwnToken | Guard::Token(_) | Guard::Password(_) | Guard::Proxy(_) => choose,
     }

@@ -347,6 +347,10 @@ fn a_token_that_a_gateway_made_for_itself_counts_beyond_loopback_once_somebody_s
     std::fs::write(&own, "made by itself").unwrap();
     let command = format!("openclaw gateway run --bind lan --token-file {}; or", own.display());
     assert!(fix(&lan(), &config).starts_with(&command), "{}", fix(&lan(), &config));
+    let served =
+        Flags { tailscale: Some(TailscaleMode::Off), auth: Some(AuthMode::Token), ..lan() };
+    let given = "run --bind lan --auth token --tailscale off --token-file ";
+    assert!(fix(&served, &config).contains(given), "{}", fix(&served, &config));
     config.gateway.auth.mode = Some(AuthMode::None);
     let both = format!("{choose} && openclaw config set gateway.auth.mode token; or");
     assert!(fix(&lan(), &config).starts_with(&both), "{}", fix(&lan(), &config));
