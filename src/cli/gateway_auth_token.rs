@@ -20,14 +20,15 @@ pub(super) struct Arguments {
 
 /// Runs `gateway auth-token`.
 pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let again = format!("{} gateway auth-token --show", context.paths.command());
     if !arguments.show {
         return Err(Problem::new(Class::Usage, "this prints the gateway's token as it is")
-            .fix("openclaw gateway auth-token --show")
+            .fix(again)
             .into());
     }
     if context.output.is_json() {
         return Err(Problem::new(Class::Usage, "secrets are not printed as JSON")
-            .fix("openclaw gateway auth-token --show")
+            .fix(again)
             .into());
     }
     let token = match context.globals.remote.as_deref() {
@@ -48,10 +49,11 @@ fn of_this_machine(context: &Context) -> Result<Secret, Problem> {
             OpenClaw::load(&context.paths).map(|config| config.gateway).unwrap_or_default();
         // Beyond loopback it makes itself none.
         let is_beyond = matches!(gateway.bind, Some(Bind::Lan | Bind::Tailnet | Bind::Custom));
+        let command = context.paths.command();
         let next = if is_beyond {
-            "openclaw config set gateway.auth.token \"$(openssl rand -base64 32)\""
+            format!("{command} config set gateway.auth.token \"$(openssl rand -base64 32)\"")
         } else {
-            "openclaw gateway run"
+            format!("{command} gateway run")
         };
         match gateway.auth.mode {
             Some(AuthMode::None) => problem("asks for no secret (gateway.auth.mode is `none`)"),
@@ -59,9 +61,10 @@ fn of_this_machine(context: &Context) -> Result<Secret, Problem> {
                 problem("takes its users from a proxy, and has no token")
             }
             _ if credential.password.is_some() => problem("has a password, no token"),
-            Some(AuthMode::Token | AuthMode::Password) | None => {
-                problem("has no token yet").fix(next)
+            Some(AuthMode::Password) => {
+                problem("asks for a password (gateway.auth.mode is `password`), not for a token")
             }
+            Some(AuthMode::Token) | None => problem("has no token yet").fix(next),
         }
     })
 }
@@ -71,6 +74,6 @@ fn of_remote(context: &Context, name: &str) -> Result<Secret, Problem> {
     let saved = Credentials::load(&context.paths)?.remotes.remove(name);
     saved.and_then(|saved| saved.token).ok_or_else(|| {
         Problem::new(Class::Config, format!("no token is saved for the remote `{name}`"))
-            .fix(format!("openclaw remote connect {name}"))
+            .fix(format!("{} remote connect {name}", context.paths.command()))
     })
 }

@@ -27,22 +27,23 @@ pub(super) fn refuse_beside_another(place: &Place, port: u16, own: u32) -> Resul
         )
         .fix(format!("end it first: {}; or use another --profile", ending(runner.pid))));
     }
+    let command = place.paths.command();
     match listeners::get_process_by_port(port, listeners::Protocol::TCP) {
         Ok(process) if process.pid == own => Ok(()),
         Ok(process) => {
             if let Some(remote) = tunnel_at(&place.paths, port, &process) {
-                return Err(leads_away(port, &remote, "install"));
+                return Err(leads_away(port, &remote, &format!("{command} gateway install")));
             }
             let named = named(process.pid);
             let what = format!("port {port} is taken by {} ({named})", process.name);
             Err(Problem::new(Class::PortInUse, what)
-                .fix(format!("openclaw gateway install --port PORT, or: {}", ending(process.pid))))
+                .fix(format!("{command} gateway install --port PORT, or: {}", ending(process.pid))))
         }
         Err(_) if own == 0 && TcpListener::bind(("127.0.0.1", port)).is_err() => Err(Problem::new(
             Class::PortInUse,
             format!("port {port} is taken by another user's program"),
         )
-        .fix("openclaw gateway install --port PORT")),
+        .fix(format!("{command} gateway install --port PORT"))),
         Err(_) => Ok(()),
     }
 }
@@ -58,11 +59,11 @@ pub(super) fn tunnel_at(paths: &Paths, port: u16, holder: &listeners::Process) -
 }
 
 /// The port is that of a tunnel, which is left alone: clients reach that gateway there.
-fn leads_away(port: u16, remote: &str, verb: &str) -> Problem {
+fn leads_away(port: u16, remote: &str, command: &str) -> Problem {
     let what = format!(
         "port {port} leads to the remote `{remote}`; a gateway on this machine needs another one"
     );
-    Problem::new(Class::PortInUse, what).fix(format!("openclaw gateway {verb} --port PORT"))
+    Problem::new(Class::PortInUse, what).fix(format!("{command} --port PORT"))
 }
 
 /// Why `gateway run` did not start on `port`, with the remote if that is its tunnel's.
@@ -73,7 +74,9 @@ pub(super) fn beside_a_tunnel(paths: &Paths, port: u16, error: anyhow::Error) ->
     }
     let holder = listeners::get_process_by_port(port, listeners::Protocol::TCP).ok();
     match holder.and_then(|holder| tunnel_at(paths, port, &holder)) {
-        Some(remote) => leads_away(port, &remote, "run").into(),
+        Some(remote) => {
+            leads_away(port, &remote, &format!("{} gateway run", paths.command())).into()
+        }
         None => error,
     }
 }

@@ -101,6 +101,14 @@ impl Paths {
         Endpoint { socket: self.socket.clone(), other, profile: self.profile.clone() }
     }
 
+    /// How a person calls this program for the profile.
+    pub(crate) fn command(&self) -> String {
+        match &self.profile {
+            Some(name) => format!("openclaw --profile {name}"),
+            None => "openclaw".to_owned(),
+        }
+    }
+
     /// `<state>/rs`: everything that we write.
     pub(crate) fn own(&self) -> PathBuf {
         self.state.join("rs")

@@ -15,8 +15,11 @@ use crate::{
         self, Current, Edit, Form, KEYS, KeyPath, OpenClaw, Outcome, REFUSED, ReloadKind,
         ReloadMode, Run, change, merge,
     },
-    problem::{Class, Problem},
+    problem::{Class, Problem, shell_word},
 };
+
+/// Choices that nobody is advised to make: they let more people in.
+const OPEN_WORDS: [&str; 2] = ["none", "auto"];
 
 /// Arguments of `config set`. `--json` means `--strict-json` too.
 #[derive(Debug, clap::Args)]
@@ -99,9 +102,13 @@ pub(super) fn set(context: &Context, arguments: &Set) -> anyhow::Result<ExitCode
         verb: "set",
         run: if arguments.dry_run { Run::Dry } else { Run::Real },
     };
+    let command = context.paths.command();
     let outcome = change(&context.paths, asked.run, |current| {
         for operation in &operations {
-            expect(arguments, expected.as_ref(), current, &operation.path)?;
+            expect(arguments, expected.as_ref(), current, &operation.path).map_err(|problem| {
+                let path = shell_word(&operation.path.to_string());
+                problem.fix(format!("{command} config get {path}"))
+            })?;
         }
         let mut edits = Vec::new();
         for operation in &operations {
@@ -109,7 +116,11 @@ pub(super) fn set(context: &Context, arguments: &Set) -> anyhow::Result<ExitCode
         }
         Ok(edits)
     });
-    report(context, &asked, outcome.map_err(|problem| with_right_value(problem, &asked.paths)))
+    report(
+        context,
+        &asked,
+        outcome.map_err(|problem| with_right_value(problem, &asked.paths, &command)),
+    )
 }
 
 /// Runs `config unset`.
@@ -131,7 +142,7 @@ pub(super) fn unset(context: &Context, arguments: &Unset) -> anyhow::Result<Exit
             format!("{path} is not set in openclaw.json, nothing was changed"),
         )
         .code(refusal::NOT_SET)
-        .fix("openclaw config get PATH"))
+        .fix(format!("{} config get PATH", context.paths.command())))
     });
     report(context, &asked, outcome)
 }
@@ -175,8 +186,7 @@ fn expect(
         Class::Config,
         format!("{path} is not what was expected; nothing was changed"),
     )
-    .code(refusal::CONFLICT)
-    .fix(format!("openclaw config get '{path}'")))
+    .code(refusal::CONFLICT))
 }
 
 fn edits_of(
@@ -239,8 +249,9 @@ fn entries(value: &Value) -> Vec<String> {
     }
 }
 
-/// The same problem with what to type, where one value was refused whose form we know.
-fn with_right_value(problem: Problem, paths: &[KeyPath]) -> Problem {
+/// The same problem with what to type, where one value was refused whose form we know; what else may
+/// stand there is in the message. `command` calls this program.
+fn with_right_value(problem: Problem, paths: &[KeyPath], command: &str) -> Problem {
     let [path] = paths else { return problem };
     let path = path.to_string();
     let known = KEYS.iter().find(|key| key.path == path);
@@ -248,19 +259,19 @@ fn with_right_value(problem: Problem, paths: &[KeyPath]) -> Problem {
     let Some(value) = known.filter(|_| is_refused).and_then(|key| right_value(key.form)) else {
         return problem;
     };
-    problem.fix(format!("openclaw config set {path} {value}"))
+    problem.fix(format!("{command} config set {path} {value}"))
 }
 
-/// A value of a form, and what else may stand there.
+/// A value of a form that opens nothing.
 fn right_value(form: Form) -> Option<String> {
     match form {
         Form::Choice(words) => {
-            let (first, others) = words.split_first()?;
-            Some(format!("{first} (or {})", others.join(", ")))
+            let word = words.iter().find(|word| !OPEN_WORDS.contains(word))?;
+            Some((*word).to_owned())
         }
-        Form::Flag => Some("true (or false)".to_owned()),
-        Form::Port => Some("18789 (or another port up to 65535)".to_owned()),
-        Form::Number(least, most) => Some(format!("{least} (up to {most})")),
+        Form::Flag => Some("true".to_owned()),
+        Form::Port => Some("18789".to_owned()),
+        Form::Number(least, _) => Some(least.to_string()),
         Form::Text | Form::Secret => Some("'\"TEXT\"'".to_owned()),
         Form::Texts => Some("'[\"TEXT\"]'".to_owned()),
         Form::Any => None,
@@ -374,16 +385,20 @@ mod tests {
     fn a_refused_value_is_answered_with_a_right_one() {
         let fix = |path: &str, message: &str| {
             let problem = Problem::new(Class::Config, message);
-            with_right_value(problem, &[KeyPath::parse(path).unwrap()]).fix
+            let paths = [KeyPath::parse(path).unwrap()];
+            with_right_value(problem, &paths, "openclaw --profile work").fix
         };
         for (path, expected) in [
-            ("gateway.port", Some("gateway.port 18789 (or another port up to 65535)")),
-            ("gateway.mode", Some("gateway.mode local (or remote)")),
+            ("gateway.port", Some("gateway.port 18789")),
+            ("gateway.mode", Some("gateway.mode local")),
+            ("gateway.auth.mode", Some("gateway.auth.mode token")),
+            ("gateway.bind", Some("gateway.bind loopback")),
             ("gateway.auth.token", Some("gateway.auth.token '\"TEXT\"'")),
             ("gateway", None),
             ("channels", None),
         ] {
-            let expected = expected.map(|expected| format!("openclaw config set {expected}"));
+            let expected =
+                expected.map(|expected| format!("openclaw --profile work config set {expected}"));
             assert_eq!(fix(path, &format!("{REFUSED}x")), expected, "{path}");
         }
         assert_eq!(fix("gateway.port", "cannot read it"), None);
