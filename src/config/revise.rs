@@ -752,20 +752,43 @@ mod tests {
     mod fuzz {
         use super::*;
 
+        /// Some entries have an `id`, some have none, and the secrets are told apart.
+        const LISTS: &str = "{\n  gateway: { port: 1, auth: { token: '${TOK}' } },\n  hooks: { mappings: [\n    \
+                             { name: 'a', sessionKey: '1' }, // one\n    { name: 'b', sessionKey: '2' },\n  ] },\n  \
+                             list: [{ id: 'a', apiKey: 'k' }, { id: 'b' }],\n  names: ['x', 'y'],\n}\n";
+
+        fn keeps_its_word(file: &str, sent: &Value) {
+            let own = crate::config::parse_json5(file).unwrap();
+            let current = current(&own);
+            match edit::apply(file, &replaced(&current, sent)) {
+                Ok(text) => {
+                    let read = crate::config::parse_json5(&text).unwrap();
+                    assert_eq!(read, restored_by(&current, sent));
+                }
+                // Only what cannot be written anywhere, as what is too deep.
+                Err(why) => {
+                    let alone = Value::Array(vec![restored_by(&current, sent)]);
+                    let alone = [Edit::Set(KeyPath::of(&["x"]), alone)];
+                    edit::apply("{}\n", &alone).expect_err(&why);
+                }
+            }
+            drop(patched(&current, sent, &[]));
+        }
+
         #[test]
         fn survives_whatever_a_client_sends() {
             crate::fuzz::survives(&["openclaw"], |bytes| {
                 let Ok(text) = std::str::from_utf8(bytes) else { return };
                 let Ok(sent) = crate::config::parse_json5(text) else { return };
-                let own = own();
-                let edits = replaced(&current(&own), &sent);
-                if sent.is_object()
-                    && let Ok(text) = edit::apply(FILE, &edits)
-                {
-                    let read = crate::config::parse_json5(&text).unwrap();
-                    assert_eq!(read, restored_in(&own, &sent));
+                // As a change of a file that a client has just read, and as a file by itself.
+                let mut among = redacted(&crate::config::parse_json5(LISTS).unwrap());
+                among["hooks"]["mappings"][0]["name"] = sent.clone();
+                among["list"][1] = sent.clone();
+                among["names"] = json!([sent, "x", "y"]);
+                keeps_its_word(LISTS, &among);
+                if sent.is_object() {
+                    keeps_its_word(FILE, &sent);
                 }
-                drop(patched(&current(&own), &sent, &[]));
             });
         }
     }
