@@ -57,7 +57,9 @@ async fn connect(context: &Context, arguments: Arguments) -> anyhow::Result<Exit
     hint_at_files(context, &order);
     if arguments.foreground {
         let scraped = scraped.flatten();
-        return super::foreground::run(context, arguments.timeout, order, given, scraped).await;
+        let limit = arguments.timeout;
+        let run = super::foreground::run(context, limit, order, given, scraped);
+        return Box::pin(run).await;
     }
     let limit = Duration::from_secs(arguments.timeout);
     let mut deadline = Instant::now() + limit;

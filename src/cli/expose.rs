@@ -75,7 +75,8 @@ async fn expose(context: &Context, arguments: Arguments) -> anyhow::Result<ExitC
     }
     if arguments.foreground {
         let nothing = Credential::default();
-        return foreground::run(context, arguments.timeout, order, nothing, None).await;
+        let run = foreground::run(context, arguments.timeout, order, nothing, None);
+        return Box::pin(run).await;
     }
     let manner = Manner { batch: arguments.batch, timeout: arguments.timeout };
     let mut deadline = Instant::now() + Duration::from_secs(arguments.timeout);

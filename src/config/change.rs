@@ -285,7 +285,7 @@ mod tests {
             (&entries, all.clone(), ""),
         ] {
             std::fs::write(&paths.config, own.to_string()).unwrap();
-            let decide = |current: &Current| Ok(replaced(&current.own, &new));
+            let decide = |current: &Current| Ok(replaced(current, &new));
             let mut lost = None;
             let accept = |before: &Value, after: &Value| {
                 lost = Some(lost_agents(before, after).join(", "));

@@ -430,6 +430,7 @@ mod tests {
             "list": [{"id": "a"}, {"id": "b"}],
             "ui": {"name": "x", "prefs": {"theme": "dark"}},
         });
+        let current = Current { own: own.clone(), whole: own.clone() };
         for (patch, expected) in [
             (json!({"gateway": {"port": 2}}), "gateway.port"),
             (json!({"ui": {"prefs": {"theme": "light"}, "name": "y"}}), "ui.name"),
@@ -437,14 +438,14 @@ mod tests {
             (json!({"new": {"a": {"b": 1}, "c": {}}}), "new.a.b, new.c"),
             (json!({"list": [{"id": "a", "x": 1}, {"id": "b", "x": {"y": 1}}]}), "list"),
         ] {
-            let edits = config::patched(&own, &patch, &[]).unwrap();
+            let edits = config::patched(&current, &patch, &[]).unwrap();
             let message = format!(
                 "config base hash required for {expected}; re-run config.get and retry with baseHash"
             );
             assert_eq!(without_base(&own, &patch, &edits).message, message, "{patch}");
         }
         for patch in [json!({"ui": null}), json!({"ui": {"prefs": null}, "gateway": null})] {
-            let edits = config::patched(&own, &patch, &[]).unwrap();
+            let edits = config::patched(&current, &patch, &[]).unwrap();
             assert_eq!(without_base(&own, &patch, &edits).message, BASE_WANTED, "{patch}");
         }
     }
