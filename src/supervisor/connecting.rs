@@ -1,6 +1,7 @@
 //! `remote connect` on the supervisor's side: a trial beside what runs, kept or taken back.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -318,6 +319,8 @@ impl Supervisor {
         if !trial.is_new {
             return;
         }
+        // What goes back to the pool is seen by whoever starts or takes down.
+        let _changing = self.changing.lock().await;
         let over = {
             let mut trials = locked(&self.trials);
             match trials.get_mut(name) {
@@ -333,6 +336,9 @@ impl Supervisor {
         if over && !kept {
             debug!(remote = name, "a trial was taken back");
             trial.remote.hand_back(&self.pool).await;
+            // Whose it was may be gone by now.
+            let unstarted: HashSet<String> = locked(&self.unstarted).names().cloned().collect();
+            self.close_rest(|owner| !unstarted.contains(owner));
             let old = locked(&self.remotes).get(name).cloned();
             if let Some(old) = old.filter(|old| old.kind() == Kind::Exposed) {
                 old.wish(Wish::Up).await;

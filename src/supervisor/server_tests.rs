@@ -316,6 +316,31 @@ async fn a_port_that_came_for_a_remote_outlives_its_failed_trials_and_starts() {
 }
 
 #[tokio::test]
+async fn a_trial_gives_no_port_back_to_a_remote_that_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_home, supervisor, [port, _]) = handed_over(&folder.path().join("config")).await;
+    let definition = config::Remote { local_port: port.port(), ..unanswered("") };
+    let ask = Ask {
+        name: "new".to_owned(),
+        definition: Some(serde_json::to_value(&definition).unwrap()),
+        batch: true,
+        make_default: false,
+        limit: Duration::from_secs(60),
+    };
+    let trial = supervisor.begin(&ask).await.unwrap();
+    assert!(!supervisor.pool.has_ports(), "the trial has it");
+    supervisor.disconnect("vps").await.unwrap();
+    let changing = supervisor.changing.lock().await;
+    let change = async {
+        assert!(locked(&supervisor.trials).contains_key("new"), "its end waits for its turn");
+        drop(changing);
+    };
+    tokio::join!(supervisor.end("new", &trial), change);
+    assert!(locked(&supervisor.trials).is_empty());
+    assert!(!supervisor.pool.has_ports(), "nobody would take it");
+}
+
+#[tokio::test]
 async fn a_remote_that_is_taken_down_before_it_was_started_gives_up_its_ports() {
     let folder = tempfile::tempdir().unwrap();
     let (_home, mut supervisor, [port, _]) = handed_over(&folder.path().join("config")).await;

@@ -62,7 +62,7 @@ impl Supervisor {
     }
 
     /// Closes what came from a predecessor for the remotes that `is_its`, and none of them took.
-    fn close_rest(&self, is_its: impl Fn(&str) -> bool) {
+    pub(super) fn close_rest(&self, is_its: impl Fn(&str) -> bool) {
         let (ports, held) = self.pool.close(is_its);
         if ports + held > 0 {
             info!(ports, held, "what was handed over and nobody wants was closed");
