@@ -32,6 +32,9 @@ use crate::{
 /// How long a command may take to say what it wants: less than one that comes after it waits.
 pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long whoever asks about a port waits for a change of the remotes: less than a client does.
+const CHANGE_LIMIT: Duration = Duration::from_secs(1);
+
 /// What a command may say first.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
@@ -98,7 +101,9 @@ impl Supervisor {
             Request::Status { name } => {
                 self.statuses(name.as_deref()).map(|remotes| Reply::Statuses { remotes })
             }
-            Request::Holder { port } => self.holder(port).map(|remote| Reply::Held { remote }),
+            Request::Holder { port } => {
+                self.holder(port).await.map(|remote| Reply::Held { remote })
+            }
             Request::Watch { name } => {
                 return self.accompany_watcher(stream, name.as_deref()).await;
             }
@@ -155,8 +160,21 @@ impl Supervisor {
     }
 
     /// The remote that a port of this machine leads to, or will once its start under way has bound it;
-    /// one on trial, which no status shows, as well.
-    pub(super) fn holder(&self, port: u16) -> Result<Option<String>, Problem> {
+    /// one on trial, which no status shows, as well. An error where a change takes too long to know.
+    pub(super) async fn holder(&self, port: u16) -> Result<Option<String>, Problem> {
+        if let Some(name) = self.listener(port)? {
+            return Ok(Some(name));
+        }
+        // Whoever binds a port holds this until its remote is known.
+        let Ok(changing) = timeout(CHANGE_LIMIT, self.change()).await else {
+            return Err(Problem::new(Class::Internal, "a remote is being changed"));
+        };
+        let _changing = changing?;
+        self.listener(port)
+    }
+
+    /// The same as far as it is known now.
+    fn listener(&self, port: u16) -> Result<Option<String>, Problem> {
         let everything = self.everything();
         let here = everything.iter().find(|remote| remote.is_bound_to(port));
         let held = here.map(|remote| remote.name()).or_else(|| self.pool.owner(port));
@@ -166,9 +184,7 @@ impl Supervisor {
         let saved = Remotes::load(&self.paths)?.remotes;
         let unstarted = locked(&self.unstarted);
         let is_coming = |name: &str, remote: &config::Remote| {
-            unstarted.phase(name) == Phase::Connecting
-                && remote.kind == Kind::Gateway
-                && remote.claims(port)
+            unstarted.phase(name) == Phase::Connecting && remote.listens_on(port)
         };
         Ok(saved.into_iter().find(|(name, it)| is_coming(name, it)).map(|(name, _)| name))
     }

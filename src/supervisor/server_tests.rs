@@ -247,9 +247,9 @@ async fn a_remote_that_cannot_be_started_yet_keeps_the_ports_that_came_for_it() 
 async fn whoever_listens_on_a_port_is_known_before_it_is_kept_or_started() {
     let folder = tempfile::tempdir().unwrap();
     let (_home, supervisor, [pooled, other]) = handed_over(&folder.path().join("config")).await;
-    let holder = |port: u16| supervisor.holder(port).unwrap();
-    assert_eq!(holder(pooled.port()).as_deref(), Some("vps"));
-    assert_eq!(holder(other.port()), None);
+    let holder = async |port: u16| supervisor.holder(port).await.unwrap();
+    assert_eq!(holder(pooled.port()).await.as_deref(), Some("vps"));
+    assert_eq!(holder(other.port()).await, None);
     let ask = Ask {
         name: "new".to_owned(),
         definition: Some(serde_json::to_value(unanswered("")).unwrap()),
@@ -259,22 +259,46 @@ async fn whoever_listens_on_a_port_is_known_before_it_is_kept_or_started() {
     };
     let trial = supervisor.begin(&ask).await.unwrap();
     let port = trial.remote.definition().local_port;
-    assert_eq!(holder(port).as_deref(), Some("new"));
+    assert_eq!(holder(port).await.as_deref(), Some("new"));
     let shown = supervisor.statuses(None).unwrap();
     let names: Vec<_> = shown.iter().map(|status| status["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["vps"], "a trial is nobody's remote yet");
     supervisor.end("new", &trial).await;
-    assert_eq!(holder(port), None);
-    let definition = config::Remote { local_port: 7, ..unanswered("") };
+    assert_eq!(holder(port).await, None);
+    let forward = r#","forwards":[{"bind":null,"port":8,"host":"a","hostPort":80}]"#;
+    let definition = config::Remote { local_port: 7, ..unanswered(forward) };
     supervisor
         .save(|remotes| {
             remotes.remotes.insert("slow".to_owned(), definition);
             Ok(())
         })
         .unwrap();
-    assert_eq!(holder(7), None, "it rests");
+    assert_eq!(holder(7).await, None, "it rests");
     locked(&supervisor.unstarted).begin("slow");
-    assert_eq!(holder(7).as_deref(), Some("slow"));
+    for port in [7, 8] {
+        assert_eq!(holder(port).await.as_deref(), Some("slow"));
+    }
+}
+
+#[tokio::test]
+async fn who_has_a_port_is_asked_again_when_a_change_is_over() {
+    let (_home, supervisor) = supervisor();
+    let definition = config::Remote { local_port: 7, ..unanswered("") };
+    let way = supervisor.find_way(&definition).await.unwrap();
+    let remote = supervisor.make("vps", definition, way);
+    // It has bound its port, and is not among the remotes yet.
+    let changing = supervisor.changing.lock().await;
+    let change = async {
+        locked(&supervisor.remotes).insert("vps".to_owned(), remote);
+        drop(changing);
+    };
+    let (holder, ()) = tokio::join!(supervisor.holder(7), change);
+    assert_eq!(holder.unwrap().as_deref(), Some("vps"));
+    let _changing = supervisor.changing.lock().await;
+    tokio::time::pause();
+    let problem = supervisor.holder(8).await.unwrap_err();
+    assert_eq!(problem.class, Class::Internal, "it may be anybody's");
+    assert_eq!(supervisor.holder(7).await.unwrap().as_deref(), Some("vps"), "that is known");
 }
 
 #[tokio::test]
