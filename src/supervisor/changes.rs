@@ -104,8 +104,11 @@ impl Supervisor {
             None if name == CONFIGURED => still_configured(&self.paths).ok().flatten(),
             saved => saved,
         }?;
-        let is_known = definition.kind == Kind::Gateway && definition.local_port != 0;
-        is_known.then_some(definition.local_port)
+        let port = definition.local_port;
+        let is_known = definition.kind == Kind::Gateway && port != 0;
+        // Another one's streams are not this one's to end.
+        let is_others = self.at_work().iter().any(|it| it.port() == Some(port));
+        (is_known && !is_others).then_some(port)
     }
 
     pub(super) async fn remove(&self, name: &str) -> Result<(), Problem> {

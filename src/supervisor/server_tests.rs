@@ -383,6 +383,21 @@ async fn a_remote_that_is_taken_down_before_it_was_started_gives_up_its_ports() 
 }
 
 #[tokio::test]
+async fn a_remote_that_was_not_started_ends_no_streams_of_another_at_its_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_home, mut supervisor, [port, _]) = handed_over(&folder.path().join("config")).await;
+    let (ours, predecessor) = StdUnixStream::pair().unwrap();
+    predecessor.set_read_timeout(Some(REQUEST_LIMIT)).unwrap();
+    Arc::get_mut(&mut supervisor).unwrap().predecessors.push(ours);
+    let definition = config::Remote { local_port: port.port(), ..unanswered("") };
+    supervisor.start("other", definition).await.unwrap();
+    supervisor.disconnect("vps").await.unwrap();
+    supervisor.tell_predecessors(handover::Word::End);
+    let told = handover::read::<handover::Word>(&predecessor).unwrap();
+    assert_eq!(told, handover::Word::End, "nothing before that");
+}
+
+#[tokio::test]
 async fn a_reload_starts_nothing_that_is_not_wanted_any_more_when_its_turn_comes() {
     let (_home, supervisor) = supervisor();
     let wish = |wanted| {
