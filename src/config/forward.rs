@@ -1,6 +1,9 @@
 //! One `-L` or `-R`: where it listens, and where it leads.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +161,22 @@ impl Listen {
         }
     }
 
+    /// Whether who dials `port` at 127.0.0.1 or ::1 of its machine comes in there.
+    pub(crate) fn takes_local(&self, port: u16) -> bool {
+        let Self::Port { bind, port: own } = self else { return false };
+        let is_local = |address: IpAddr| {
+            address.is_unspecified()
+                || address == Ipv4Addr::LOCALHOST
+                || address == Ipv6Addr::LOCALHOST
+        };
+        let takes = |bind: &str| {
+            let address = bind.trim_matches(['[', ']']).parse::<IpAddr>();
+            matches!(bind, "*" | "" | "localhost")
+                || address.is_ok_and(|address| is_local(address.to_canonical()))
+        };
+        *own == port && bind.as_deref().is_none_or(takes)
+    }
+
     /// Whether it listens on every address of its machine.
     fn is_everywhere(&self) -> bool {
         let is_unspecified =
@@ -278,6 +297,26 @@ mod tests {
         assert!(!port(None, 0).collides(&port(None, 0)));
         let socket = || Listen::Socket("/a".to_owned());
         assert!(socket().collides(&socket()) && !socket().collides(&port(None, 1)));
+    }
+
+    #[test]
+    fn who_dials_loopback_comes_in_where_it_is_listened_on_and_nowhere_else() {
+        for bind in [
+            None,
+            Some("localhost"),
+            Some("127.0.0.1"),
+            Some("[::1]"),
+            Some("*"),
+            Some(""),
+            Some("0.0.0.0"),
+            Some("::"),
+        ] {
+            assert!(port(bind, 1).takes_local(1) && !port(bind, 1).takes_local(2), "{bind:?}");
+        }
+        for bind in ["10.0.0.5", "127.0.0.2", "[fe80::1]", "nowhere"] {
+            assert!(!port(Some(bind), 1).takes_local(1), "{bind}");
+        }
+        assert!(!Listen::Socket("/a".into()).takes_local(0));
     }
 
     #[test]

@@ -176,13 +176,13 @@ impl Remote {
         if self.tls_fingerprint.is_some() { "wss" } else { "ws" }
     }
 
-    /// Whether a tunnel of it listens on local port `port` while it is wanted. The port of one that
-    /// is exposed is this machine's own gateway's.
+    /// Whether a tunnel of it listens on port `port` of loopback while it is wanted. The port of one
+    /// that is exposed is this machine's own gateway's.
     pub(crate) fn listens_on(&self, port: u16) -> bool {
-        let mut forwards = self.forwards.iter().map(|forward| forward.listen.port());
+        let mut forwards = self.forwards.iter();
         self.wanted
             && self.kind == Kind::Gateway
-            && (self.claims(port) || forwards.any(|listens| listens == Some(port)))
+            && (self.claims(port) || forwards.any(|forward| forward.listen.takes_local(port)))
     }
 
     /// Whether it uses local port `port`, or is about to.
@@ -295,9 +295,11 @@ mod tests {
 
     #[test]
     fn only_a_wanted_tunnel_listens_and_an_exposed_gateway_has_its_own_port() {
-        let forward = serde_json::from_str(r#"{"port":8080,"host":"127.0.0.1","hostPort":80}"#);
-        let forward = forward.unwrap();
-        let vps = Remote { wanted: true, forwards: vec![forward], ..remote("me@vps") };
+        let forwards = serde_json::from_str(
+            r#"[{"port":8080,"host":"127.0.0.1","hostPort":80},
+                {"bind":"10.0.0.5","port":18789,"host":"127.0.0.1","hostPort":80}]"#,
+        );
+        let vps = Remote { wanted: true, forwards: forwards.unwrap(), ..remote("me@vps") };
         assert!(vps.listens_on(18790) && vps.listens_on(8080) && !vps.listens_on(18789));
         assert!(!Remote { wanted: false, ..vps.clone() }.listens_on(18790));
         assert!(!Remote { kind: Kind::Exposed, ..vps }.listens_on(18790));

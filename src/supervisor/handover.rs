@@ -29,7 +29,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
     mem::MaybeUninit,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
@@ -358,10 +358,12 @@ impl Pool {
         locked(&self.listening).iter().any(|pooled| pooled.it.address() == Some(address))
     }
 
-    /// The remote whose port this is.
+    /// The remote whose port of loopback this is.
     pub(super) fn owner(&self, port: u16) -> Option<String> {
         let listening = locked(&self.listening);
-        let is_it = |it: &Listening| it.address().is_some_and(|at| at.port() == port);
+        let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        let is_it = |it: &Listening| it.accepts(v4) || it.accepts(v6);
         listening.iter().find(|pooled| is_it(&pooled.it)).map(|pooled| pooled.owner.clone())
     }
 

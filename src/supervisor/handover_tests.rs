@@ -1,7 +1,6 @@
 //! Both ends of a handover in one process, and one of them dying in the middle.
 
 use std::{
-    net::Ipv4Addr,
     os::fd::AsRawFd,
     thread::{self, JoinHandle},
 };
@@ -200,6 +199,18 @@ fn of_two_addresses_with_one_port_number_each_gets_its_own() {
         let [(stream, _)] = &held[..] else { panic!("{held:?}") };
         assert_eq!(stream.local_addr().unwrap(), port.local_addr().unwrap());
     }
+}
+
+#[test]
+fn of_one_port_number_only_loopbacks_is_a_remotes_to_local_commands() {
+    let first = TcpListener::bind("127.0.0.1:0").unwrap();
+    let number = first.local_addr().unwrap().port();
+    let second = TcpListener::bind(("127.0.0.2", number)).unwrap();
+    let pool = Pool::default();
+    pool.put_port("elsewhere", second.into());
+    assert_eq!(pool.owner(number), None);
+    pool.put_port("vps", first.into());
+    assert_eq!(pool.owner(number).as_deref(), Some("vps"));
 }
 
 #[test]

@@ -260,10 +260,10 @@ impl Remote {
         (self.kind() == Kind::Gateway).then(|| self.definition().local_port)
     }
 
-    /// Whether it, or the one that it shall follow, listens on a port of this machine.
+    /// Whether it, or the one that it shall follow, listens on a port of loopback.
     pub(in crate::supervisor) fn is_bound_to(&self, port: u16) -> bool {
         let unbound = locked(&self.unbound);
-        let is_bound = |at: &Listen| at.port() == Some(port) && unbound.problem(at).is_none();
+        let is_bound = |at: &Listen| at.takes_local(port) && unbound.problem(at).is_none();
         self.listens().iter().any(is_bound)
     }
 
