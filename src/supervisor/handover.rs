@@ -284,6 +284,13 @@ impl Listening {
     }
 }
 
+/// The remote that something came for from a predecessor, and until when it is kept for that one.
+#[derive(Debug, Clone)]
+pub(super) struct Heir {
+    owner: String,
+    until: Instant,
+}
+
 /// What listens, for its remote.
 #[derive(Debug)]
 struct Pooled {
@@ -302,13 +309,19 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// Keeps what came for a remote just now.
     pub(super) fn put_port(&self, remote: &str, port: OwnedFd) {
+        self.put_back(&Heir { owner: remote.to_owned(), until: Instant::now() + KEPT }, port);
+    }
+
+    /// Keeps what was taken, as long as it would have been kept without that.
+    pub(super) fn put_back(&self, heir: &Heir, port: OwnedFd) {
         let port = TcpListener::from(port);
         let it = match port.local_addr() {
             Ok(_) => Listening::Port(port),
             Err(_) => Listening::Socket(UnixListener::from(OwnedFd::from(port))),
         };
-        let (owner, until) = (remote.to_owned(), Instant::now() + KEPT);
+        let Heir { owner, until } = heir.clone();
         locked(&self.listening).push(Pooled { owner, it, until });
     }
 
@@ -317,18 +330,18 @@ impl Pool {
     }
 
     /// The socket that listens at `address`, if it came, and the remote that it came for.
-    pub(super) fn take_port(&self, address: SocketAddr) -> Option<(String, TcpListener)> {
+    pub(super) fn take_port(&self, address: SocketAddr) -> Option<(Heir, TcpListener)> {
         let mut listening = locked(&self.listening);
         let place = listening.iter().position(|pooled| pooled.it.address() == Some(address))?;
-        let Pooled { owner, it, .. } = listening.swap_remove(place);
+        let Pooled { owner, it, until } = listening.swap_remove(place);
         match it {
-            Listening::Port(port) => Some((owner, port)),
+            Listening::Port(port) => Some((Heir { owner, until }, port)),
             Listening::Socket(_) => None,
         }
     }
 
     /// The same for the socket that listens at `path`.
-    pub(super) fn take_socket(&self, path: &Path) -> Option<(String, UnixListener)> {
+    pub(super) fn take_socket(&self, path: &Path) -> Option<(Heir, UnixListener)> {
         let mut listening = locked(&self.listening);
         let is_it = |it: &Listening| match it {
             Listening::Socket(socket) => {
@@ -337,9 +350,9 @@ impl Pool {
             Listening::Port(_) => false,
         };
         let place = listening.iter().position(|pooled| is_it(&pooled.it))?;
-        let Pooled { owner, it, .. } = listening.swap_remove(place);
+        let Pooled { owner, it, until } = listening.swap_remove(place);
         match it {
-            Listening::Socket(socket) => Some((owner, socket)),
+            Listening::Socket(socket) => Some((Heir { owner, until }, socket)),
             Listening::Port(_) => None,
         }
     }

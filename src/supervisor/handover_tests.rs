@@ -252,6 +252,20 @@ fn one_that_has_waited_long_enough_for_its_remote_is_closed() {
 }
 
 #[test]
+fn what_is_given_back_is_kept_no_longer_than_it_would_have_been() {
+    let old = Old::new();
+    let address = old.address();
+    let pool = Pool::default();
+    pool.put_port("vps", old.port.into());
+    let end = pool.next_end();
+    let (heir, port) = pool.take_port(address).unwrap();
+    assert_eq!(pool.next_end(), None);
+    pool.put_back(&heir, port.into());
+    assert_eq!(pool.next_end(), end);
+    assert_eq!(pool.owner(address.port()).as_deref(), Some("vps"));
+}
+
+#[test]
 fn a_refusal_says_why() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let newcomer = newcomer(theirs, |outcome, _| outcome);

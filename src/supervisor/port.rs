@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    handover::Pool,
+    handover::{Heir, Pool},
     incoming::Local,
     socket::{self, SocketFile},
 };
@@ -68,7 +68,7 @@ pub(super) struct Port {
     pausing: CancellationToken,
     file: Option<SocketFile>,
     /// The remote that it came for from a predecessor.
-    owner: Option<String>,
+    owner: Option<Heir>,
 }
 
 /// What a port listens on.
@@ -138,7 +138,7 @@ impl Port {
                 // A machine without IPv6 has no ::1 to bind.
                 Err(error) if !listeners.is_empty() && is_without_family(&error) => {}
                 Err(error) => {
-                    put_back(owner.as_deref(), &listeners, pool);
+                    put_back(owner.as_ref(), &listeners, pool);
                     return Err(not_bound(number, &error).await);
                 }
             }
@@ -176,7 +176,7 @@ impl Port {
         if !self.is_inherited() {
             return self.close().await;
         }
-        put_back(self.owner.as_deref(), &self.listeners, pool);
+        put_back(self.owner.as_ref(), &self.listeners, pool);
         self.leave();
     }
 
@@ -303,11 +303,11 @@ fn has_ipv6() -> bool {
 }
 
 /// Leaves what came for a remote to its next start.
-fn put_back(owner: Option<&str>, listeners: &[Listener], pool: &Pool) {
+fn put_back(owner: Option<&Heir>, listeners: &[Listener], pool: &Pool) {
     let Some(owner) = owner else { return };
     for listener in listeners {
         match listener.descriptor() {
-            Ok(descriptor) => pool.put_port(owner, descriptor),
+            Ok(descriptor) => pool.put_back(owner, descriptor),
             Err(error) => warn!(%error, "a port that was handed over was lost"),
         }
     }
