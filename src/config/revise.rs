@@ -161,9 +161,13 @@ fn stood(old: &[Value], views: Views<'_>, new: &[Value]) -> Vec<Option<usize>> {
     let is_veiled = shown != filled || new.iter().any(|item| hidden(item) > 0);
     let mut all = vec![None; new.len()];
     let lists = [shown, filled.filter(|_| shown != filled)];
-    let lists = lists.into_iter().flatten().filter_map(Value::as_array);
-    for list in lists.filter(|list| is_veiled && list.len() == old.len()) {
-        for (known, found) in all.iter_mut().zip(counterparts(list, new)) {
+    let lists = lists.into_iter().flatten().filter_map(Value::as_array).map(Vec::as_slice);
+    let lists: Vec<&[Value]> = lists.filter(|list| is_veiled && list.len() == old.len()).collect();
+    let is_short = old.len().max(new.len()) <= MOST_PLACES;
+    // Where variables stand, one view alone does not see that an entry moved.
+    let has_moved = is_short && new.iter().enumerate().any(|(at, item)| is_moved(&lists, at, item));
+    for list in &lists {
+        for (known, found) in all.iter_mut().zip(counterparts(list, new, has_moved)) {
             *known = known.or(found);
         }
     }
@@ -171,8 +175,8 @@ fn stood(old: &[Value], views: Views<'_>, new: &[Value]) -> Vec<Option<usize>> {
 }
 
 /// Where each entry of a new list stood in the old one, as that was `shown`; `None` where more than
-/// one entry may be meant, whose secrets are not to be mixed up.
-fn counterparts(shown: &[Value], new: &[Value]) -> Vec<Option<usize>> {
+/// one entry may be meant, whose secrets are not to be mixed up. Places count unless one `has_moved`.
+fn counterparts(shown: &[Value], new: &[Value], has_moved: bool) -> Vec<Option<usize>> {
     let pairs = || shown.iter().zip(new);
     let edited = pairs().filter(|(known, item)| known != item).count();
     let is_long = shown.len().max(new.len()) > MOST_PLACES;
@@ -180,9 +184,7 @@ fn counterparts(shown: &[Value], new: &[Value]) -> Vec<Option<usize>> {
     // An entry that went took its placeholder along.
     let is_whole =
         new.len() >= shown.len() && pairs().all(|(known, item)| hidden(known) == hidden(item));
-    let is_settled = is_whole
-        && (edited == 0
-            || !is_long && !new.iter().enumerate().any(|(at, item)| is_moved(shown, at, item)));
+    let is_settled = is_whole && (edited == 0 || !is_long && !has_moved);
     let place = |(at, item): (usize, &Value)| {
         let stays = is_alone || is_settled;
         let is_there = shown.get(at) == Some(item);
@@ -204,16 +206,20 @@ fn counterparts(shown: &[Value], new: &[Value]) -> Vec<Option<usize>> {
     new.iter().enumerate().map(place).collect()
 }
 
-/// Whether an entry is more like one that was shown at another place than like the one at its own.
-fn is_moved(shown: &[Value], at: usize, item: &Value) -> bool {
-    let own = match shown.get(at) {
-        Some(known) if known == item => return false,
-        Some(known) => likeness(known, item),
-        // New, so of its values any may be those of others.
-        None => (false, false, usize::MAX),
-    };
-    let mut others = shown.iter().enumerate().filter(|(other, _)| *other != at);
-    others.any(|(_, known)| likeness(known, item) > own)
+/// Whether an entry is more like one that was shown at another place, in any of the `lists` that a
+/// client may have seen, than like the one at its own.
+fn is_moved(lists: &[&[Value]], at: usize, item: &Value) -> bool {
+    if lists.iter().any(|list| list.get(at) == Some(item)) {
+        return false;
+    }
+    // What is new may have any of the values of others.
+    let new = (false, false, usize::MAX);
+    let own = lists.iter().map(|list| list.get(at).map_or(new, |known| likeness(known, item)));
+    let own = own.max().unwrap_or_default();
+    lists.iter().any(|list| {
+        let mut others = list.iter().enumerate().filter(|(other, _)| *other != at);
+        others.any(|(_, known)| likeness(known, item) > own)
+    })
 }
 
 /// How sure it is that two entries are one: the same, of one `id`, of so many common values.
@@ -537,6 +543,25 @@ mod tests {
             (json!([shown("new", "newer"), mapping("c", "z", "3")]), [PLACEHOLDER, "3"]),
         ] {
             assert_eq!(sent_back(&old, &sent), found, "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_secret_follows_an_entry_that_a_variable_tells_from_the_others() {
+        let list = |paths: [&str; 2], keys: [&str; 2]| {
+            let mapping = |(path, key): (&str, &str)| json!({"path": path, "sessionKey": key});
+            let list: Vec<Value> = paths.into_iter().zip(keys).map(mapping).collect();
+            json!({"hooks": {"mappings": list}})
+        };
+        let (names, values, secrets) = (["${A}", "${B}"], ["a", "b"], ["1", "2"]);
+        let current = Current { own: list(names, secrets), whole: list(values, secrets) };
+        for (paths, found) in [
+            (values, list(names, secrets)),
+            (["b", "a"], list(["${B}", "${A}"], ["2", "1"])),
+            (["${B}", "${A}"], list(["${B}", "${A}"], ["2", "1"])),
+            (["a", "new"], list(["${A}", "new"], secrets)),
+        ] {
+            assert_eq!(restored_by(&current, &list(paths, [PLACEHOLDER; 2])), found, "{paths:?}");
         }
     }
 
