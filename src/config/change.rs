@@ -198,6 +198,16 @@ fn refuse_what_is_included(own: &Value, edits: &[Edit], file: &Path) -> Result<(
             };
         }
         if let Edit::Set(path, value) = edit
+            && let Some(included) = path.find(own).and_then(|old| old.get(INCLUDE))
+            && value.get(INCLUDE).is_none()
+        {
+            return Err(Problem::new(
+                Class::Config,
+                format!("{path} is a part of {} that is included", file.display()),
+            )
+            .fix(format!("edit {included} beside it")));
+        }
+        if let Edit::Set(path, value) = edit
             && holds_placeholder(value)
         {
             return Err(Problem::new(
@@ -232,7 +242,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::{lost_agents, redacted, replaced};
+    use crate::config::{lost_agents, patched, redacted, replaced};
 
     #[test]
     fn a_file_that_the_system_denied_may_be_readable_later() {
@@ -258,6 +268,29 @@ mod tests {
         assert_eq!(problem.class, Class::Usage);
         let place = "no value for hooks.mappings[0].sessionKey";
         assert!(problem.message.ends_with(place), "{problem}");
+    }
+
+    #[test]
+    fn an_included_part_is_taken_away_or_named_anew_but_not_written_over() {
+        let (_home, paths) = Paths::temporary();
+        std::fs::create_dir_all(&paths.state).unwrap();
+        let part = r#"[{"id": "a"}, {"id": "b"}]"#;
+        std::fs::write(paths.config.with_file_name("list.json5"), part).unwrap();
+        let own = json!({"agents": {"list": {"$include": "./list.json5"}}});
+        std::fs::write(&paths.config, own.to_string()).unwrap();
+        let patch = json!({"agents": {"list": [{"id": "a", "name": "n"}]}});
+        let decide = |current: &Current| {
+            patched(current, &patch, &[]).map_err(|why| Problem::new(Class::Usage, why))
+        };
+        let problem = change(&paths, Run::Dry, decide).unwrap_err();
+        assert_eq!(problem.class, Class::Config);
+        assert!(problem.message.starts_with("agents.list is a part of "), "{problem}");
+        assert_eq!(problem.fix.as_deref(), Some("edit \"./list.json5\" beside it"));
+        let list = KeyPath::of(&["agents", "list"]);
+        let named = json!({"$include": ["./list.json5"]});
+        for edit in [Edit::Unset(list.clone()), Edit::Set(list, named)] {
+            assert!(change(&paths, Run::Dry, |_| Ok(vec![edit])).unwrap().is_changed);
+        }
     }
 
     #[test]
