@@ -3,13 +3,14 @@
 //! What the client saw was redacted: a placeholder that comes back stands for the old value. Only
 //! what differs becomes an edit, so comments stay where nothing changes. Pure.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, slice::from_ref};
 
 use serde_json::{Map, Value};
 
 use super::{
     change::Current,
     edit::Edit,
+    include::INCLUDE,
     path::KeyPath,
     redact::{PLACEHOLDER, redacted},
 };
@@ -259,7 +260,10 @@ fn only(list: &[Value], is_meant: impl Fn(&Value) -> bool) -> Option<usize> {
 fn differences(new: &Value, old: &Value, path: &KeyPath, edits: &mut Vec<Edit>) {
     let before = edits.len();
     differences_inside(new, old, path, edits);
-    if edits.len() - before > MOST_EDITS && !path.steps().is_empty() {
+    if edits.len() - before > MOST_EDITS
+        && !path.steps().is_empty()
+        && keeps_included(from_ref(old), from_ref(new))
+    {
         edits.truncate(before);
         edits.push(Edit::Set(path.clone(), new.clone()));
     }
@@ -279,7 +283,7 @@ fn differences_inside(new: &Value, old: &Value, path: &KeyPath, edits: &mut Vec<
             }
         }
         (Value::Array(items), Value::Array(before))
-            if items.len().max(before.len()) <= MOST_PLACES =>
+            if items.len().max(before.len()) <= MOST_PLACES || !keeps_included(before, items) =>
         {
             differences_by_place(items, before, path, edits);
         }
@@ -308,7 +312,7 @@ fn differences_by_place(new: &[Value], old: &[Value], path: &KeyPath, edits: &mu
         Some((item, entry)) => item != entry,
         None => item != *entry && (surplus > 0 || old.contains(item) || new.contains(entry)),
     };
-    if new.iter().zip(&stay).any(is_another) {
+    if keeps_included(old, new) && new.iter().zip(&stay).any(is_another) {
         edits.push(Edit::Set(path.clone(), Value::Array(new.to_vec())));
         return;
     }
@@ -319,6 +323,23 @@ fn differences_by_place(new: &[Value], old: &[Value], path: &KeyPath, edits: &mu
     edits.extend(gone.iter().rev().map(|at| Edit::Unset(path.at(*at))));
     let more = new.iter().enumerate().skip(old.len());
     edits.extend(more.map(|(at, item)| Edit::Set(path.at(at), item.clone())));
+}
+
+/// Whether every part of `old` that stands in another file is still in `new`, and as it was. One that
+/// is not is changed at its own place, where a check sees it, and never along with what is around it.
+fn keeps_included(old: &[Value], new: &[Value]) -> bool {
+    let kept: Vec<&Value> = new.iter().flat_map(included).collect();
+    old.iter().flat_map(included).all(|part| kept.contains(&part))
+}
+
+/// The parts of a value that stand in other files, each as it names them.
+fn included(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Object(keys) if keys.contains_key(INCLUDE) => vec![value],
+        Value::Object(keys) => keys.values().flat_map(included).collect(),
+        Value::Array(items) => items.iter().flat_map(included).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
 }
 
 /// The `id`s of two entries that both have one.
@@ -676,6 +697,48 @@ mod tests {
             let edited = with("/names", names.clone());
             assert!(edited.contains("// first") && edited.contains("// third"), "{names} {edited}");
         }
+    }
+
+    #[test]
+    fn what_is_included_goes_by_no_change_of_what_is_around_it() {
+        let part = |name: &str| json!({"$include": name});
+        let current = Current {
+            own: json!({"list": [part("a"), {"id": "b"}], "x": {"part": part("p"), "y": 1}}),
+            whole: json!({"list": [{"id": "a"}, {"id": "b"}], "x": {"part": {"z": 1}, "y": 1}}),
+        };
+        let paths = |list: Value| {
+            let sent = json!({"list": list, "x": {"part": {"z": 1}, "y": 1}});
+            let edits = replaced(&current, &sent).into_iter();
+            let path = |edit: Edit| match edit {
+                Edit::Set(path, _) => path.to_string(),
+                Edit::Unset(path) => format!("-{path}"),
+            };
+            edits.map(path).collect::<Vec<_>>()
+        };
+        let nothing: [&str; 0] = [];
+        for (list, edits) in [
+            (json!([{"id": "a"}, {"id": "b"}]), &nothing[..]),
+            // The parts only change places.
+            (json!([{"id": "b"}, {"id": "a"}]), &["list"]),
+            (json!([{"id": "b"}]), &["-list[0]"]),
+        ] {
+            assert_eq!(paths(list.clone()), edits, "{list}");
+        }
+        // Into an included entry, which is for the check of the change to refuse.
+        let edits = paths(json!([{"id": "b"}, {"id": "a", "n": 1}]));
+        assert!(edits.contains(&"list[0].id".to_owned()), "{edits:?}");
+        let many: Map<_, _> = (0..=MOST_EDITS).map(|n| (format!("k{n}"), json!(n))).collect();
+        let (mut own, mut new) = (current.own["x"].clone(), Value::Object(many));
+        for (part, count) in [(part("p"), 1), (part("other"), MOST_EDITS + 3)] {
+            new["part"] = part;
+            let mut edits = Vec::new();
+            differences(&new, &own, &KeyPath::of(&["x"]), &mut edits);
+            assert_eq!(edits.len(), count);
+        }
+        own["part"] = json!(1);
+        let mut edits = Vec::new();
+        differences(&new, &own, &KeyPath::of(&["x"]), &mut edits);
+        assert_eq!(edits.len(), 1);
     }
 
     #[test]
