@@ -362,7 +362,11 @@ fn merge(
             let Value::Object(inner) = value else { return Ok(()) };
             for (key, patch) in keys {
                 if patch.is_null() {
-                    inner.shift_remove(key);
+                    let was_own = inner.shift_remove(key).is_some();
+                    if !was_own && below(views, key).iter().any(Option::is_some) {
+                        let path = path.below(key);
+                        return Err(format!("{path} stands in an included file; change it there"));
+                    }
                     continue;
                 }
                 // What is only seen, in an included part, is not in this file.
@@ -764,6 +768,21 @@ mod tests {
             changed["list"],
             json!([{"id": "a", "apiKey": "k"}, {"id": "b", "n": 1}, {"id": "c"}])
         );
+    }
+
+    #[test]
+    fn a_patch_says_what_it_cannot_remove_for_it_is_included() {
+        let current = Current {
+            own: json!({"agents": {"entries": {"$include": "./a.json5", "c": {}}}}),
+            whole: json!({"agents": {"entries": {"b": {}, "c": {}}}}),
+        };
+        let removed = |id: &str| {
+            let patch = json!({"agents": {"entries": {id: null}}});
+            patched(&current, &patch, &[]).map(|edits| edits.len())
+        };
+        let refusal = "agents.entries.b stands in an included file; change it there".to_owned();
+        assert_eq!(removed("b"), Err(refusal));
+        assert_eq!((removed("c"), removed("none"), removed("$include")), (Ok(1), Ok(0), Ok(1)));
     }
 
     #[test]
