@@ -118,7 +118,7 @@ fn plain(id: &str) -> String {
 
 /// `new` with what stands in `own` where it holds what `views` show for that.
 fn restored(own: &Value, views: Views<'_>, new: &Value) -> Value {
-    if views.contains(&Some(new)) {
+    if views.iter().flatten().any(|view| is_same(view, new)) {
         return own.clone();
     }
     match (own, new) {
@@ -179,7 +179,7 @@ fn stood(old: &[Value], views: Views<'_>, new: &[Value]) -> Vec<Option<usize>> {
 /// one entry may be meant, whose secrets are not to be mixed up. Places count unless one `has_moved`.
 fn counterparts(shown: &[Value], new: &[Value], has_moved: bool) -> Vec<Option<usize>> {
     let pairs = || shown.iter().zip(new);
-    let edited = pairs().filter(|(known, item)| known != item).count();
+    let edited = pairs().filter(|(known, item)| !is_same(known, item)).count();
     let is_long = shown.len().max(new.len()) > MOST_PLACES;
     let is_alone = new.len() == shown.len() && edited <= 1;
     // An entry that went took its placeholder along.
@@ -188,7 +188,7 @@ fn counterparts(shown: &[Value], new: &[Value], has_moved: bool) -> Vec<Option<u
     let is_settled = is_whole && (edited == 0 || !is_long && !has_moved);
     let place = |(at, item): (usize, &Value)| {
         let stays = is_alone || is_settled;
-        let is_there = shown.get(at) == Some(item);
+        let is_there = shown.get(at).is_some_and(|known| is_same(known, item));
         if is_there && (stays || is_whole && new.len() == shown.len()) {
             return Some(at);
         }
@@ -199,10 +199,10 @@ fn counterparts(shown: &[Value], new: &[Value], has_moved: bool) -> Vec<Option<u
         if named.is_some() {
             return named;
         }
-        if stays && at < shown.len() && !shown.contains(item) {
+        if stays && at < shown.len() && !shown.iter().any(|known| is_same(known, item)) {
             return Some(at);
         }
-        only(shown, |known| known == item)
+        only(shown, |known| is_same(known, item))
     };
     new.iter().enumerate().map(place).collect()
 }
@@ -210,7 +210,7 @@ fn counterparts(shown: &[Value], new: &[Value], has_moved: bool) -> Vec<Option<u
 /// Whether an entry is more like one that was shown at another place, in any of the `lists` that a
 /// client may have seen, than like the one at its own.
 fn is_moved(lists: &[&[Value]], at: usize, item: &Value) -> bool {
-    if lists.iter().any(|list| list.get(at) == Some(item)) {
+    if lists.iter().any(|list| list.get(at).is_some_and(|known| is_same(known, item))) {
         return false;
     }
     // What is new may have any of the values of others.
@@ -228,11 +228,30 @@ fn likeness(known: &Value, item: &Value) -> (bool, bool, usize) {
     let is_named_so = id(item).is_some() && id(known) == id(item);
     let common = known.as_object().zip(item.as_object()).map_or(0, |(known, keys)| {
         let common = |(key, value): &(&String, &Value)| {
-            known.get(key.as_str()) == Some(*value) && hidden(value) == 0
+            known.get(key.as_str()).is_some_and(|known| is_same(known, value)) && hidden(value) == 0
         };
         keys.iter().filter(common).count()
     });
-    (known == item, is_named_so, common)
+    (is_same(known, item), is_named_so, common)
+}
+
+/// Whether two values are one to a browser, which sends `1.0` back as `1`.
+fn is_same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(a), Value::Number(b)) => {
+            a == b || a.is_f64() != b.is_f64() && a.as_f64() == b.as_f64()
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(one, other)| is_same(one, other))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let is_in = |(key, one): (&String, &Value)| {
+                b.get(key.as_str()).is_some_and(|other| is_same(one, other))
+            };
+            a.len() == b.len() && a.iter().all(is_in)
+        }
+        _ => one == other,
+    }
 }
 
 /// How many placeholders a value holds.
@@ -407,7 +426,7 @@ fn has_ids(items: &[Value]) -> bool {
 }
 
 fn holds(list: &Value, item: &Value) -> bool {
-    list.as_array().is_some_and(|items| items.contains(item))
+    list.as_array().is_some_and(|items| items.iter().any(|known| is_same(known, item)))
 }
 
 /// A list whose entries with a known `id` are merged, the others appended.
@@ -640,6 +659,44 @@ mod tests {
         let edits = patched(&current, &json!({"part": {"included": true}}), &[]).unwrap();
         let [Edit::Set(path, value)] = edits.as_slice() else { panic!("{edits:?}") };
         assert_eq!((path.to_string(), value), ("part.included".to_owned(), &json!(true)));
+    }
+
+    #[test]
+    fn numbers_come_back_as_a_browser_writes_them() {
+        let text = "{ n: 1.0, part: { $include: './part.json' }, hooks: { mappings: [\n\
+                    { n: 1e3, path: '${A}', sessionKey: '1' },\n\
+                    { n: 2.5, path: '${B}', sessionKey: '2' },\n] } }\n";
+        let own = crate::config::parse_json5(text).unwrap();
+        let mut whole = own.clone();
+        whole["part"] = json!({"list": [0.0, 1.5], "n": 1.0});
+        whole["hooks"]["mappings"][0]["path"] = json!("a");
+        whole["hooks"]["mappings"][1]["path"] = json!("b");
+        let current = Current { own: own.clone(), whole: whole.clone() };
+        let mut sent = redacted(&whole);
+        sent["n"] = json!(1);
+        sent["part"] = json!({"list": [0, 1.5], "n": 1});
+        sent["hooks"]["mappings"][0]["n"] = json!(1000);
+        assert!(replaced(&current, &sent).is_empty());
+        sent["hooks"]["mappings"].as_array_mut().unwrap().reverse();
+        let mut reversed = own.clone();
+        reversed["hooks"]["mappings"].as_array_mut().unwrap().reverse();
+        assert_eq!(restored_by(&current, &sent), reversed);
+        sent["part"]["n"] = json!(2);
+        assert_ne!(restored_by(&current, &sent)["part"], own["part"]);
+        let more = json!({"part": {"list": [0, 1.5, 2]}});
+        patched(&Current { own: whole.clone(), whole }, &more, &[]).unwrap();
+        for (one, other, expected) in [
+            (json!(1.0), json!(1), true),
+            (json!(-0.0), json!(0), true),
+            (json!({"a": [1.0], "b": 2}), json!({"b": 2.0, "a": [1]}), true),
+            (json!(1.5), json!(1), false),
+            (json!(9_007_199_254_740_993_u64), json!(9_007_199_254_740_992_u64), false),
+            (json!([1]), json!([1, 1]), false),
+            (json!({"a": 1}), json!({"b": 1}), false),
+            (json!("1"), json!(1), false),
+        ] {
+            assert_eq!(is_same(&one, &other), expected, "{one} {other}");
+        }
     }
 
     const LIST: &str = "{\n  list: [\n    { id: 'a', n: 1 }, // the desk\n    \
