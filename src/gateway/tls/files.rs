@@ -173,9 +173,11 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
 }
 
 fn text_of(file: &Path) -> Result<zeroize::Zeroizing<String>, Problem> {
-    fs::read_to_string(file)
-        .map(zeroize::Zeroizing::new)
-        .map_err(|error: io::Error| unusable(file, &error.to_string()).denied(&error))
+    fs::read_to_string(file).map(zeroize::Zeroizing::new).map_err(|error: io::Error| {
+        let problem = unusable(file, &error.to_string());
+        // A name that leads nowhere is a wrong one.
+        if error.kind() == io::ErrorKind::NotFound { problem } else { problem.denied(&error) }
+    })
 }
 
 fn unusable(file: &Path, why: &str) -> Problem {

@@ -179,6 +179,17 @@ fn makes_nothing_where_that_is_forbidden() {
     assert!(!home.path().join("k.pem").exists());
 }
 
+#[test]
+fn a_file_that_the_system_denied_may_be_readable_later_and_a_wrong_name_stays_wrong() {
+    let home = tempfile::tempdir().unwrap();
+    for (authorities, is_lasting) in [(home.path().join("none"), true), (home.path().into(), false)]
+    {
+        let tls = Tls { authorities: Some(authorities), ..given(home.path()) };
+        let problem = Terminator::new(files(home.path(), &tls)).err().unwrap();
+        assert_eq!(problem.is_lasting(), is_lasting, "{problem}");
+    }
+}
+
 #[tokio::test]
 async fn plain_text_on_a_tls_port_is_told_so() {
     let home = tempfile::tempdir().unwrap();
