@@ -1,5 +1,7 @@
 //! The gateway's Ed25519 device key, made once and kept in `rs/identity/`.
 
+use std::path::Path;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{
     rand::SystemRandom,
@@ -32,9 +34,13 @@ pub(super) fn load_or_make(paths: &Paths) -> Result<GatewayIdentity, Problem> {
             "{} is not a device key; without it there is a new one, which clients are asked to trust",
             file.display()
         );
-        let word = shell_word(&file.to_string_lossy());
-        let aside = shell_word(&format!("{}.broken", file.display()));
         // What was put aside before is not overwritten.
+        let (mut aside, mut number) = (format!("{}.broken", file.display()), 1);
+        while Path::new(&aside).exists() {
+            number += 1;
+            aside = format!("{}.broken-{number}", file.display());
+        }
+        let (word, aside) = (shell_word(&file.to_string_lossy()), shell_word(&aside));
         Problem::new(Class::Config, message).fix(format!("mv -n {word} {aside}"))
     };
     let document = if let Some(text) = private::read(&file)? {
@@ -72,9 +78,12 @@ mod tests {
         assert_eq!(load_or_make(&paths).unwrap(), first);
         assert_eq!(first.device_id.len(), 64);
         std::fs::write(home.path().join("rs/identity/device.json"), "{}").unwrap();
-        let problem = load_or_make(&paths).unwrap_err();
-        assert_eq!(problem.class, Class::Config);
-        let fix = problem.fix.unwrap();
-        assert!(fix.starts_with("mv -n ") && !fix.contains('('), "{fix}");
+        for end in ["device.json.broken", "device.json.broken-2", "device.json.broken-3"] {
+            let problem = load_or_make(&paths).unwrap_err();
+            assert_eq!(problem.class, Class::Config);
+            let fix = problem.fix.unwrap();
+            assert!(fix.starts_with("mv -n ") && fix.ends_with(end), "{fix}");
+            std::fs::write(home.path().join("rs/identity").join(end), "{}").unwrap();
+        }
     }
 }
